@@ -1,0 +1,94 @@
+"""Every error PULSE raises on purpose, and the form in which it speaks.
+
+```
+PulseError                 anything below; the command line prints it without a traceback
+├── ConfigError            the experiment file or a `--set` cannot be used
+├── DataError              a data set cannot be used as it is
+├── ModelError             a model, processor or adapter cannot be used as it is
+├── StoreError             the run folder cannot be read or written
+│   ├── RunLocked          another process is working in the run folder
+│   └── Corrupted          a stored file is not the file that was written
+├── Diverged               training left the finite numbers and was rolled back
+└── Interrupted            a signal asked us to stop; the same command continues
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, told so that the reader can mend it."""
+
+    what: str
+    where: str = ""
+    got: str = ""
+    allowed: str = ""
+    fix: str = ""
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        details = [
+            f"  {label}: {value}"
+            for label, value in (("got", self.got), ("allowed", self.allowed), ("fix", self.fix))
+            if value
+        ]
+        return "\n".join([head, *details])
+
+
+class PulseError(Exception):
+    """Base of all errors raised on purpose; carries every problem found, not only the first."""
+
+    exit_code = 1
+
+    def __init__(self, problems: Problem | Sequence[Problem] | str) -> None:
+        if isinstance(problems, str):
+            problems = Problem(problems)
+        self.problems: tuple[Problem, ...] = (
+            (problems,) if isinstance(problems, Problem) else tuple(problems)
+        )
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        count = len(self.problems)
+        head = f"{count} problems:\n" if count > 1 else ""
+        return head + "\n".join(str(problem) for problem in self.problems)
+
+
+class ConfigError(PulseError):
+    """The experiment file or a `--set` cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(PulseError):
+    """A data set cannot be used as it is."""
+
+
+class ModelError(PulseError):
+    """A model, processor or adapter cannot be used as it is."""
+
+
+class StoreError(PulseError):
+    """The run folder cannot be read or written."""
+
+
+class RunLocked(StoreError):
+    """Another process is working in the run folder."""
+
+
+class Corrupted(StoreError):
+    """A stored file is not the file that was written."""
+
+
+class Diverged(PulseError):
+    """Training left the finite numbers; the last good weights were kept."""
+
+
+class Interrupted(PulseError):
+    """A signal asked us to stop; the same command continues where this one left."""
+
+    exit_code = 75
