@@ -135,6 +135,8 @@ class Score:
     modality: Modality
     category: str
     rotation: int
+    answer: str
+    """Letter of the true option (under this rotation)."""
     verdict: Verdict
     choice: str
     """Letter read from the generated text; empty if refused or unparsable."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""From answers to numbers; only `predict` needs a model."""

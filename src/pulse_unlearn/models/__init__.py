@@ -1,1 +1,1 @@
-"""TODO"""
+"""Models: per-family facts, loading, adapters, encoding and the forward pass at answers."""

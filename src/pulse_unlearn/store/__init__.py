@@ -1,1 +1,44 @@
-"""TODO"""
+"""The run folder: stages found by fingerprint, atomic files, checkpoints, one lock, verification.
+
+A stage is worked on in a partial folder and published in one rename; its manifest, with the SHA-256
+of every file, is the completion mark. Nothing here knows what a stage computes.
+"""
+
+from pulse_unlearn.store.atomic import (
+    file_errors,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from pulse_unlearn.store.checkpoints import Checkpoint, latest, save
+from pulse_unlearn.store.fingerprint import SCHEME, fingerprint
+from pulse_unlearn.store.index import INDEX, write_index
+from pulse_unlearn.store.lock import RunLock
+from pulse_unlearn.store.manifest import CHECKPOINTS, MANIFEST, Manifest, read_manifest
+from pulse_unlearn.store.stages import STAGES, StageKey, Store
+from pulse_unlearn.store.verify import verify
+
+__all__ = [
+    "CHECKPOINTS",
+    "INDEX",
+    "MANIFEST",
+    "SCHEME",
+    "STAGES",
+    "Checkpoint",
+    "Manifest",
+    "RunLock",
+    "StageKey",
+    "Store",
+    "file_errors",
+    "fingerprint",
+    "latest",
+    "read_manifest",
+    "save",
+    "sha256_file",
+    "verify",
+    "write_bytes",
+    "write_index",
+    "write_json",
+    "write_text",
+]

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The one training loop, for fine-tuning and every unlearning method."""

@@ -1,0 +1,54 @@
+"""The `pulse` command: the only room that prints for people.
+
+Rooms are imported inside the commands that need them, so that `pulse --help` takes no time.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from pulse_unlearn import __version__
+from pulse_unlearn.cli import experiments, listings, world
+from pulse_unlearn.errors import PulseError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pulse")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def pulse(debug: bool) -> None:
+    """What did a large multimodal model really forget, and what did it cost?"""
+
+
+for command in (
+    experiments.run,
+    experiments.plan,
+    experiments.score,
+    experiments.report,
+    experiments.verify,
+    listings.list_entries,
+    world.world,
+):
+    pulse.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; a PulseError is told without a traceback, with its own exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        pulse(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except PulseError as error:
+        if debug:
+            raise
+        click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("stopped at once; the same command continues from the last checkpoint", err=True)
+        sys.exit(130)

@@ -1,0 +1,125 @@
+"""`pulse run`, `plan`, `score`, `report` and `verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pulse_unlearn.errors import Interrupted
+
+if TYPE_CHECKING:
+    from pulse_unlearn.config import Experiment
+
+_EXPERIMENT = click.argument("experiment")
+_SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one setting, such as --set finetune.epochs=5; repeatable.",
+)
+_RUNS = click.option(
+    "--runs",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder that holds the run folders.",
+)
+_RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+
+
+@click.command()
+@_EXPERIMENT
+@_SET
+@_RUNS
+@click.option("--repair", is_flag=True, help="Set damaged stages aside and compute them anew.")
+def run(experiment: str, overrides: tuple[str, ...], runs: Path, repair: bool) -> None:
+    """Run EXPERIMENT (a shipped name or a .yaml file) to its report.
+
+    The same command continues an interrupted run and recomputes nothing that is complete.
+    """
+    loaded = _load(experiment, overrides)
+    from pulse_unlearn.cli.progress import make_progress
+    from pulse_unlearn.pipeline.run import run_experiment
+    from pulse_unlearn.pipeline.signals import stop_on_signals
+
+    again = "pulse run " + " ".join([experiment, *(f"--set {item}" for item in overrides)])
+    with stop_on_signals() as stop, make_progress() as progress:
+        try:
+            finished = run_experiment(
+                loaded, runs, repair=repair, progress=progress, stop=stop
+            )
+        except Interrupted:
+            click.echo(f"Stopped. What is complete is kept; continue with:\n  {again}", err=True)
+            raise
+    click.echo(
+        f"{finished.computed} stages computed, {finished.reused} reused, "
+        f"{finished.seconds:.0f} s"
+    )
+    _report(finished.run)
+
+
+@click.command()
+@_EXPERIMENT
+@_SET
+@_RUNS
+def plan(experiment: str, overrides: tuple[str, ...], runs: Path) -> None:
+    """Print what EXPERIMENT would do: stages, people per set, what is there already."""
+    loaded = _load(experiment, overrides)
+    from pulse_unlearn.cli.show import print_plan
+    from pulse_unlearn.pipeline.inputs import read_inputs
+
+    print_plan(read_inputs(loaded), runs / loaded.name)
+
+
+@click.command()
+@_RUN
+@click.option("--parser", help="Read the stored answers with this parser.")
+def score(run_folder: Path, parser: str | None) -> None:
+    """Judge the stored answers of RUN anew, without a model, and write its results."""
+    overrides = (f"scoring.parser={parser}",) if parser else ()
+    loaded = _load(str(run_folder / "experiment.yaml"), overrides)
+    from pulse_unlearn.pipeline.run import rescore
+
+    rescore(loaded, run_folder)
+    _report(run_folder)
+
+
+@click.command()
+@_RUN
+def report(run_folder: Path) -> None:
+    """Write RUN's report.html and figures from its results."""
+    _report(run_folder)
+
+
+@click.command()
+@_RUN
+def verify(run_folder: Path) -> None:
+    """Check every file of RUN against the hashes it was written with."""
+    from pulse_unlearn import store
+    from pulse_unlearn.errors import Corrupted
+
+    problems = store.verify(run_folder)
+    if problems:
+        raise Corrupted(problems)
+    click.echo(f"{run_folder}: every file is the one that was written")
+
+
+def _load(experiment: str, overrides: tuple[str, ...]) -> Experiment:
+    from pulse_unlearn import methods
+    from pulse_unlearn.config import load_experiment
+
+    return load_experiment(experiment, overrides=overrides, schemas=methods.schemas())
+
+
+def _report(run_folder: Path) -> None:
+    from pulse_unlearn import store
+    from pulse_unlearn.report import build_report, summary_lines
+
+    path = build_report(run_folder)
+    store.write_index(run_folder, changed=("report.html", "figures"))
+    for line in summary_lines(run_folder):
+        click.echo(line)
+    click.echo(f"report: {path}")

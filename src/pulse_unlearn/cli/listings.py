@@ -1,0 +1,67 @@
+"""`pulse list`: what can be named in an experiment file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+
+def _methods() -> list[tuple[str, str]]:
+    from pulse_unlearn.methods import METHODS
+
+    return [(name, entry.__doc__ or "") for name, entry in METHODS]
+
+
+def _scenarios() -> list[tuple[str, str]]:
+    from pulse_unlearn.scenarios import SCENARIOS
+
+    return [(name, entry.__doc__ or "") for name, entry in SCENARIOS]
+
+
+def _datasets() -> list[tuple[str, str]]:
+    from pulse_unlearn.data.datasets import DATASETS
+
+    return [(name, entry.description) for name, entry in DATASETS]
+
+
+def _families() -> list[tuple[str, str]]:
+    from pulse_unlearn.models.families import FAMILIES
+
+    return [(name, f"model_type {entry.model_type}") for name, entry in FAMILIES]
+
+
+def _metrics() -> list[tuple[str, str]]:
+    from pulse_unlearn.evaluation.measures import MEASURES
+
+    return [(name, text) for name, text in MEASURES.items()]
+
+
+def _experiments() -> list[tuple[str, str]]:
+    import yaml
+
+    from pulse_unlearn.config import shipped_experiments
+
+    shipped = shipped_experiments()
+    return [(name, yaml.safe_load(text).get("description", "")) for name, text in shipped.items()]
+
+
+LISTINGS: dict[str, Callable[[], list[tuple[str, str]]]] = {
+    "methods": _methods,
+    "scenarios": _scenarios,
+    "datasets": _datasets,
+    "families": _families,
+    "metrics": _metrics,
+    "experiments": _experiments,
+}
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(sorted(LISTINGS)))
+def list_entries(what: str) -> None:
+    """List the methods, scenarios, datasets, families, metrics or experiments there are."""
+    rows = LISTINGS[what]()
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        first = " ".join(text.split("\n\n")[0].split())
+        click.echo(f"{name:{width}s}  {first}".rstrip())

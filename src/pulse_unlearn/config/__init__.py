@@ -1,0 +1,41 @@
+"""The experiment: typed settings, YAML and `--set`, all errors at once."""
+
+from pulse_unlearn.config.load import (
+    dump_experiment,
+    load_experiment,
+    parse_experiment,
+    shipped_experiments,
+)
+from pulse_unlearn.config.schema import (
+    Experiment,
+    FinetuneSettings,
+    LoraSettings,
+    MethodEntry,
+    ModelSettings,
+    OptimiserSettings,
+    PretrainedScenario,
+    Scope,
+    ScoringSettings,
+    Settings,
+    StopSettings,
+    UnlearnSettings,
+)
+
+__all__ = [
+    "Experiment",
+    "FinetuneSettings",
+    "LoraSettings",
+    "MethodEntry",
+    "ModelSettings",
+    "OptimiserSettings",
+    "PretrainedScenario",
+    "Scope",
+    "ScoringSettings",
+    "Settings",
+    "StopSettings",
+    "UnlearnSettings",
+    "dump_experiment",
+    "load_experiment",
+    "parse_experiment",
+    "shipped_experiments",
+]

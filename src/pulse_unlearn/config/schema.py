@@ -1,0 +1,231 @@
+"""The experiment file, typed: every value the paper leaves open is a named setting here.
+
+Models are frozen and refuse unknown keys. Settings a method alone understands (NPO's beta, the KL
+weight) live with the method; `load` checks them against the schemas it is handed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Scope = Literal["projector", "llm", "projector+llm", "vision", "all"]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, no unknown keys, no silent coercion of text to numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class ModelSettings(Settings):
+    """Which model, and how it is held in memory."""
+
+    source: str = "world"
+    """`world` (the embedded model), a local folder, or a hub id."""
+    revision: str | None = None
+    """Commit of a hub id; required there, so that a run names exact weights."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    gradient_checkpointing: bool = False
+    frozen_adapters: Literal["merged", "stacked"] = "merged"
+    """How adapters of earlier stages are held: added into the weights, or kept beside them."""
+
+
+class SourceSettings(Settings):
+    """One data source: a registered data set and, unless it is embedded, its path."""
+
+    source: str = "world"
+    path: str | None = None
+
+
+class DataSettings(Settings):
+    """People, general questions, and the text they are asked with."""
+
+    people: SourceSettings = SourceSettings()
+    general: SourceSettings = SourceSettings()
+    people_prompt: str = "short"
+    general_prompt: str = "short"
+    general_questions: Positive | None = None
+    """Score only this many general questions, drawn by seed; None scores all."""
+    allow_overlap: bool = False
+    """Go on although the same person stands on both sides; recorded in the report."""
+
+
+class ScoringSettings(Settings):
+    """How answers are produced and read."""
+
+    parser: Literal["strict", "first_character", "vlmevalkit"] = "strict"
+    general: Literal["circular", "vanilla"] = "circular"
+    """`circular` asks every rotation and yields both numbers; `vanilla` asks the file's order."""
+    max_new_tokens: Positive = 8
+    batch_size: Positive = 64
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters on every linear layer of the scope, by full module path."""
+
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+class OptimiserSettings(Settings):
+    """AdamW and its schedule."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    batch_size: Positive = 8
+    """Examples per optimiser step."""
+    micro_batch_size: Positive = 8
+    """Examples per forward pass; gradients accumulate up to `batch_size`."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: Fraction = 0.0
+    """Share of the steps over which the learning rate rises from zero."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+
+    @model_validator(mode="after")
+    def _micro_divides(self) -> OptimiserSettings:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError("batch_size must be a multiple of micro_batch_size")
+        return self
+
+
+class FinetuneSettings(Settings):
+    """How the fictional people are learned (paper, section on the fine-tuned scenario)."""
+
+    individuals: Positive = 100
+    scope: Scope = "projector+llm"
+    forms: Literal["multiple_choice", "short_answer", "both"] = "both"
+    """Which questions are trained on; the paper does not say."""
+    lora: LoraSettings = LoraSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    epochs: Positive = 10
+    replay: Fraction = 0.0
+    """Share of each batch drawn from general training questions."""
+    target_accuracy: Fraction | None = None
+    """Stop once this accuracy is reached on views and option orders that are never reported."""
+    check_every: Positive = 25
+    check_examples: Positive = 200
+    """How many of those questions a check asks, drawn by seed."""
+
+
+class StopSettings(Settings):
+    """When an unlearning operation ends; the first rule that holds ends it."""
+
+    max_steps: Positive = 32
+    loss_bound: Annotated[float, Field(gt=0)] | None = None
+    """Stop once the forget examples' mean negative log-likelihood per token (nats) is above it."""
+    target_forgetting: Fraction | None = None
+    """Stop once this share of the accuracy before is gone, on views never reported."""
+    check_every: Positive = 4
+    check_examples: Positive = 200
+    """How many of those questions a check asks, drawn by seed."""
+
+
+class UnlearnSettings(Settings):
+    """One application of a method, apart from what the method alone understands."""
+
+    scope: Scope = "projector+llm"
+    lora: LoraSettings = LoraSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    stop: StopSettings = StopSettings()
+    reference: Literal["original", "previous_request"] = "original"
+    """The frozen model inside NPO and KL: before any request, or before this one."""
+    adapter: Literal["fresh", "continued"] = "fresh"
+    """Whether a later request starts a new adapter or goes on training the last one."""
+    answer_tokens: Literal["with_end", "text"] = "with_end"
+    """Whether the end-of-turn token counts as part of the answer."""
+    forms: Literal["multiple_choice", "short_answer", "both"] = "multiple_choice"
+    general_share: Fraction = 0.0
+    """Share of the retain batch drawn from general training questions."""
+
+
+ScenarioName = Literal["finetuned", "pretrained", "sustainability"]
+
+
+class MethodEntry(Settings):
+    """One line of the comparison: a method with its settings, by a label of your choice."""
+
+    method: str
+    scenarios: tuple[ScenarioName, ...] = ("finetuned", "pretrained", "sustainability")
+    unlearn: UnlearnSettings = UnlearnSettings()
+    settings: dict[str, Any] = {}
+
+
+class FinetunedScenario(Settings):
+    """Knowledge from fine-tuning, removed in one operation (paper, Table 2)."""
+
+    forget: Positive = 50
+    retain: Positive = 50
+
+
+class PretrainedScenario(Settings):
+    """Knowledge from pre-training: people chosen by the model's behaviour (paper, Table 2)."""
+
+    candidates: Positive = 153
+    forget: Positive = 20
+    retain: Positive = 25
+    select_on: Literal["other_view", "scored"] = "other_view"
+    """Questions the choice is made on; `scored` favours people who were lucky on them."""
+
+
+class SustainabilityScenario(Settings):
+    """Fine-tuned knowledge removed in sequential requests (paper, Table 2)."""
+
+    forget: Positive = 50
+    retain: Positive = 50
+    requests: Positive = 5
+
+    @model_validator(mode="after")
+    def _requests_divide(self) -> SustainabilityScenario:
+        if self.forget % self.requests:
+            raise ValueError("forget must be a multiple of requests")
+        return self
+
+
+class ScenarioSettings(Settings):
+    """The scenarios to run; leave one out to skip it."""
+
+    finetuned: FinetunedScenario | None = None
+    pretrained: PretrainedScenario | None = None
+    sustainability: SustainabilityScenario | None = None
+
+
+class Experiment(Settings):
+    """One experiment file: everything that decides the numbers of a run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    description: str = ""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    unlearn: UnlearnSettings = UnlearnSettings()
+    """Defaults of every method entry; an entry's own values win."""
+    methods: Annotated[dict[str, MethodEntry], Field(min_length=1)]
+    scenarios: ScenarioSettings
+    checkpoint_seconds: Annotated[int, Field(ge=1)] = 60
+    """Seconds of training between checkpoints; changes no result."""
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Experiment:
+        problems = []
+        for name in ("finetuned", "sustainability"):
+            scenario = getattr(self.scenarios, name)
+            if scenario and scenario.forget + scenario.retain != self.finetune.individuals:
+                problems.append(
+                    f"scenarios.{name}: forget + retain is {scenario.forget + scenario.retain}, "
+                    f"finetune.individuals is {self.finetune.individuals}; they must be equal"
+                )
+        pretrained = self.scenarios.pretrained
+        if pretrained and pretrained.forget + pretrained.retain > pretrained.candidates:
+            problems.append("scenarios.pretrained: forget + retain exceeds candidates")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self

@@ -1,0 +1,142 @@
+"""Predictions and scores as parquet files that say which version they are.
+
+The same rows give the same bytes (for one version of pyarrow), so that a hash of the file is a
+hash of the content.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pulse_unlearn.errors import Corrupted, DataError, Problem, StoreError
+from pulse_unlearn.records import Option, Prediction, Score
+from pulse_unlearn.store.atomic import file_errors, write_bytes
+
+VERSION = 1
+"""Version of both tables; a file of another version is refused, never guessed at."""
+
+_KIND_KEY, _VERSION_KEY = b"pulse_unlearn.table", b"pulse_unlearn.version"
+
+_EXAMPLE_FIELDS = (
+    ("example_id", pa.string()),
+    ("question_id", pa.string()),
+    ("individual", pa.string()),
+    ("modality", pa.string()),
+    ("category", pa.string()),
+    ("rotation", pa.int32()),
+)
+
+
+def _schema(kind: str, columns: Iterable[tuple[str, Any]]) -> Any:
+    described = [pa.field(name, kind_, nullable=False) for name, kind_ in columns]
+    metadata = {_KIND_KEY: kind.encode(), _VERSION_KEY: str(VERSION).encode()}
+    return pa.schema(described, metadata=metadata)
+
+
+_OPTION = pa.struct(
+    [pa.field("letter", pa.string(), nullable=False), pa.field("text", pa.string(), nullable=False)]
+)
+
+PREDICTIONS = _schema(
+    "predictions",
+    (
+        *_EXAMPLE_FIELDS,
+        ("options", pa.list_(pa.field("element", _OPTION, nullable=False))),
+        ("answer", pa.string()),
+        ("text", pa.string()),
+        ("letter_log_probs", pa.list_(pa.field("element", pa.float64(), nullable=False))),
+    ),
+)
+"""Arrow schema of `predictions.parquet`."""
+
+SCORES = _schema(
+    "scores",
+    (
+        *_EXAMPLE_FIELDS,
+        ("answer", pa.string()),
+        ("verdict", pa.string()),
+        ("choice", pa.string()),
+        ("letter_choice", pa.string()),
+        ("letter_correct", pa.bool_()),
+        ("letter_probability", pa.float64()),
+        ("chance", pa.float64()),
+    ),
+)
+"""Arrow schema of `scores.parquet`."""
+
+Row = TypeVar("Row", Prediction, Score)
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write predictions in the given order; raises StoreError if the file can't be written."""
+    columns = _columns(tuple(predictions), PREDICTIONS)
+    columns["options"] = [
+        [{"letter": option.letter, "text": option.text} for option in options]
+        for options in columns["options"]
+    ]
+    _write(path, columns, PREDICTIONS)
+
+
+def read_predictions(path: Path) -> tuple[Prediction, ...]:
+    """Read what `write_predictions` wrote; raises StoreError (Corrupted if it's no such table)."""
+    rows = _read(path, PREDICTIONS)
+    for row in rows:
+        row["options"] = tuple(Option(**option) for option in row["options"])
+        row["letter_log_probs"] = tuple(row["letter_log_probs"])
+    return tuple(Prediction(**row) for row in rows)
+
+
+def write_scores(path: Path, scores: Iterable[Score]) -> None:
+    """Write scores in the given order; raises StoreError if the file can't be written."""
+    _write(path, _columns(tuple(scores), SCORES), SCORES)
+
+
+def read_scores(path: Path) -> tuple[Score, ...]:
+    """Read what `write_scores` wrote; raises StoreError (Corrupted if it's no such table)."""
+    return tuple(Score(**row) for row in _read(path, SCORES))
+
+
+def _columns(rows: Sequence[Row], schema: Any) -> dict[str, list[Any]]:
+    return {name: [getattr(row, name) for row in rows] for name in schema.names}
+
+
+def _write(path: Path, columns: dict[str, list[Any]], schema: Any) -> None:
+    try:
+        table = pa.Table.from_pydict(columns, schema=schema)
+    except (pa.ArrowException, UnicodeEncodeError, TypeError) as error:
+        raise DataError(Problem("rows don't fit the table", str(path), got=str(error))) from error
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_statistics=False)
+    write_bytes(path, buffer.getvalue())
+
+
+def _read(path: Path, schema: Any) -> list[dict[str, Any]]:
+    kind = schema.metadata[_KIND_KEY].decode()
+    with file_errors(path, "read"):
+        data = path.read_bytes()
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowException, OSError) as error:  # pyarrow says OSError for damaged pages too
+        raise Corrupted(Problem(f"not a table of {kind}", str(path), got=str(error))) from error
+    found = table.schema.metadata or {}
+    if found.get(_KIND_KEY) != schema.metadata[_KIND_KEY]:
+        got = found.get(_KIND_KEY, b"another parquet file").decode(errors="replace")
+        raise Corrupted(Problem(f"not a table of {kind}", str(path), got=got, allowed=kind))
+    if found.get(_VERSION_KEY) != schema.metadata[_VERSION_KEY]:
+        got = f"version {found.get(_VERSION_KEY, b'none').decode(errors='replace')}"
+        fix = "read it with the release that wrote it, or run the stage again"
+        allowed = f"version {VERSION}"
+        raise StoreError(Problem(f"unknown version of {kind}", str(path), got, allowed, fix))
+    if not table.schema.equals(schema):
+        problem = Problem(
+            f"columns of {kind} changed", str(path), got=", ".join(table.schema.names)
+        )
+        raise Corrupted(problem)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows

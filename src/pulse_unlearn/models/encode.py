@@ -1,0 +1,131 @@
+"""Examples to tensors: chat template, image placeholder, answer mask.
+
+Sequences are padded on the left, so that answers end at the last position of every row and a
+model's head need only be applied to the last few positions. The answer mask marks exactly the
+tokens of the assistant's answer (and of the end of turn, if asked for), never the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pulse_unlearn.data.images import decode
+from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.families import Family
+from pulse_unlearn.records import Example
+
+AnswerTokens = Literal["with_end", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """A batch as the model takes it: the processor's whole output, and the answers beside it."""
+
+    inputs: dict[str, Tensor]
+    """Everything the processor returned, plus `position_ids` [B, T]."""
+    labels: Tensor
+    """Answer tokens, right-aligned, [B, A]; A is the longest answer of the batch."""
+    mask: Tensor
+    """True at answer tokens, [B, A]."""
+    example_ids: tuple[str, ...]
+
+
+class Encoder:
+    """Encodes examples for one model; holds the processor and nothing that changes."""
+
+    def __init__(self, processor: Any, family: Family) -> None:
+        self.processor = processor
+        self.family = family
+        self.tokenizer = processor.tokenizer
+        self.tokenizer.padding_side = "left"
+        self._letter_ids: dict[str, int] = {}
+
+    def prompt(self, example: Example) -> str:
+        """Return the text up to where the answer begins, with the image placeholder if any."""
+        content: list[dict[str, str]] = [{"type": "text", "text": example.prompt}]
+        if example.picture is not None:
+            content.insert(0, {"type": "image"})
+        text: str = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        return text
+
+    def prompts(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Encode prompts only, for scoring; [B, T] tensors and pixel values."""
+        return self._inputs(examples, [self.prompt(example) for example in examples])
+
+    def answers(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> EncodedBatch:
+        """Encode prompts followed by their answers, for losses.
+
+        Raises ModelError if the tokenizer merges the answer's first characters into the prompt, as
+        then no mask could separate the two.
+        """
+        prompts = [self.prompt(example) for example in examples]
+        end = self.tokenizer.eos_token if tokens == "with_end" else ""
+        full = [
+            prompt + self.family.answer_prefix + example.answer + end
+            for prompt, example in zip(prompts, examples, strict=True)
+        ]
+        tails = self._tails(prompts, full)
+        inputs = self._inputs(examples, full)
+        longest = max(len(tail) for tail in tails)
+        lengths = torch.tensor([len(tail) for tail in tails])
+        mask = torch.arange(longest).unsqueeze(0) >= longest - lengths.unsqueeze(1)
+        return EncodedBatch(
+            inputs,
+            labels=inputs["input_ids"][:, -longest:],
+            mask=mask,
+            example_ids=tuple(example.id for example in examples),
+        )
+
+    def letter_ids(self, example: Example) -> list[int]:
+        """Return the first answer token of each option's letter.
+
+        Looked up once for each letter: what stands before an answer is the same in every prompt.
+        """
+        new = [o.letter for o in example.options if o.letter not in self._letter_ids]
+        if new:
+            prompt = self.prompt(example)
+            full = [prompt + self.family.answer_prefix + letter for letter in new]
+            tails = self._tails([prompt] * len(full), full)
+            self._letter_ids.update({letter: tail[0] for letter, tail in zip(new, tails, strict=True)})
+        return [self._letter_ids[option.letter] for option in example.options]
+
+    def decode(self, tokens: Tensor) -> list[str]:
+        """Return generated token ids [B, N] as texts without special tokens."""
+        texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _tails(self, prompts: Sequence[str], full: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of `full` behind those of its prompt; placeholders stay unexpanded."""
+        heads = self.tokenizer(list(prompts))["input_ids"]
+        wholes = self.tokenizer(list(full))["input_ids"]
+        tails = []
+        for head, whole, text in zip(heads, wholes, full, strict=True):
+            if whole[: len(head)] != head or len(whole) == len(head):
+                raise ModelError(
+                    Problem(
+                        "the tokenizer does not keep prompt and answer apart",
+                        self.family.model_type,
+                        got=repr(text[-40:]),
+                        fix="give the family an answer_prefix at which its tokenizer splits",
+                    )
+                )
+            tails.append(whole[len(head) :])
+        return tails
+
+    def _inputs(self, examples: Sequence[Example], texts: list[str]) -> dict[str, Tensor]:
+        pictures = [decode(example.picture) for example in examples if example.picture]
+        inputs = dict(
+            self.processor(
+                text=texts, images=pictures or None, padding=True, return_tensors="pt"
+            )
+        )
+        mask = inputs["attention_mask"]
+        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        return inputs

@@ -1,0 +1,149 @@
+"""A model folder or hub id to model, processor and family, checked before any weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+
+from pulse_unlearn.config import ModelSettings
+from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.families import Family, family_of
+
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A frozen base model on its device, in evaluation mode, with what encodes for it."""
+
+    model: PreTrainedModel
+    processor: Any
+    family: Family
+    device: torch.device
+
+
+def load_model(settings: ModelSettings) -> LoadedModel:
+    """Load the model an experiment names; raises ModelError before loading what cannot work."""
+    device = _device(settings)
+    with model_source(settings) as source:
+        where = settings.source
+        options: dict[str, Any] = {"trust_remote_code": False}
+        if not Path(source).is_dir():
+            options["revision"] = settings.revision
+        try:
+            config = AutoConfig.from_pretrained(source, **options)
+            processor = AutoProcessor.from_pretrained(source, **options)
+        except (OSError, ValueError) as error:
+            raise _cannot_load(where, error) from error
+        family = family_of(config.model_type)
+        problems = processor_problems(processor, family, where)
+        if problems:
+            raise ModelError(problems)
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(
+                source,
+                config=config,
+                dtype=getattr(torch, settings.dtype),
+                attn_implementation=settings.attention,
+                use_safetensors=True,
+                **options,
+            )
+        except (OSError, ValueError) as error:
+            raise _cannot_load(where, error) from error
+    model.requires_grad_(False)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return LoadedModel(model.to(device).eval(), processor, family, device)
+
+
+@contextmanager
+def model_source(settings: ModelSettings) -> Iterator[str]:
+    """Yield the folder or hub id to load from; the embedded model may have to be unpacked."""
+    if settings.source == "world":
+        embedded = files("pulse_unlearn").joinpath("assets/world/model")
+        with as_file(embedded) as folder:
+            yield str(folder)
+        return
+    folder = Path(settings.source)
+    if folder.is_dir():
+        _refuse_pickles(folder)
+    elif settings.revision is None:
+        raise ModelError(
+            Problem(
+                "a hub model needs a pinned revision",
+                "model.revision",
+                got="none",
+                allowed="the commit hash of the repository",
+                fix="--set model.revision=<commit>, or name an existing local folder",
+            )
+        )
+    yield settings.source
+
+
+def processor_problems(processor: Any, family: Family, where: str) -> list[Problem]:
+    """Return what is missing in a processor that would only fail, or mislead, much later."""
+    problems = [
+        Problem(
+            f"the processor has no {name}, so image tokens and image features cannot match",
+            where,
+            fix=f"set {name} in processor_config.json to the vision tower's value",
+        )
+        for name in family.processor_fields
+        if getattr(processor, name, None) is None
+    ]
+    tokenizer = processor.tokenizer
+    if tokenizer.pad_token_id is None:
+        problems.append(
+            Problem("the tokenizer has no pad token", where, fix="set pad_token in its config")
+        )
+    if tokenizer.eos_token_id is None:
+        problems.append(Problem("the tokenizer has no end-of-turn token", where))
+    if not (getattr(processor, "chat_template", None) or tokenizer.chat_template):
+        problems.append(
+            Problem("the processor has no chat template", where, fix="add chat_template.jinja")
+        )
+    return problems
+
+
+def _refuse_pickles(folder: Path) -> None:
+    has_safetensors = any(folder.glob("*.safetensors"))
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+    if pickled and not has_safetensors:
+        raise ModelError(
+            Problem(
+                "pickled weights are never read",
+                str(folder),
+                got=", ".join(pickled),
+                allowed="*.safetensors",
+                fix="convert them with transformers' save_pretrained on a machine that trusts them",
+            )
+        )
+
+
+def _device(settings: ModelSettings) -> torch.device:
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            Problem("no CUDA device is available", "model.device", "cuda", "auto, cpu")
+        )
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(settings.device)
+
+
+def _cannot_load(where: str, error: Exception) -> ModelError:
+    return ModelError(
+        Problem(
+            "the model cannot be loaded",
+            where,
+            got=f"{type(error).__name__}: {error}",
+            fix="name a complete local folder, or fetch the model first: "
+            f"hf download {where}",
+        )
+    )

@@ -1,0 +1,150 @@
+"""What a run works on: data read and checked once, the plan, and every stage's fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from pulse_unlearn.config import Experiment
+from pulse_unlearn.data import datasets
+from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.records import Individual, Question
+from pulse_unlearn.scenarios import Plan, Roster, Stage, build_plan
+from pulse_unlearn.store import StageKey, fingerprint, sha256_file
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything a run reads, before anything is spent."""
+
+    experiment: Experiment
+    plan: Plan
+    people: Mapping[str, Individual]
+    general: tuple[Question, ...]
+    general_training: tuple[Question, ...]
+    digests: Mapping[str, str]
+    """Source file -> SHA-256, for people, general questions and the model."""
+    keys: Mapping[str, StageKey]
+    """Stage name -> its identity in the store."""
+    ingredients: Mapping[str, Ingredients]
+    """Stage name -> what its fingerprint was made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """What decides a stage's output."""
+
+    kind: str
+    settings: Mapping[str, Any]
+    data: Mapping[str, str]
+    parents: tuple[str, ...]
+
+
+def read_inputs(experiment: Experiment) -> Inputs:
+    """Read data, lay out the plan and derive fingerprints; raises on anything unusable.
+
+    No weights are loaded: the model only contributes its digest.
+    """
+    people_source, general_source = experiment.data.people, experiment.data.general
+    people = datasets.load_people(people_source.source, people_source.path)
+    general = datasets.load_general(general_source.source, general_source.path)
+    training = datasets.load_general_training(general_source.source, general_source.path)
+    individuals = {person.id: person for person in people.individuals}
+    roster = Roster(
+        tuple(person.id for person in people.individuals if person.group == "fictional"),
+        tuple(person.id for person in people.individuals if person.group == "celebrity"),
+    )
+    plan = build_plan(experiment, roster)
+    questions = _sample(general.general, experiment.data.general_questions)
+    digests = {
+        **{f"people/{name}": value for name, value in people.digests.items()},
+        **{f"general/{name}": value for name, value in general.digests.items()},
+        **{f"general_training/{name}": value for name, value in training.digests.items()},
+        "model": model_digest(experiment.model.source, experiment.model.revision),
+    }
+    keys: dict[str, StageKey] = {}
+    ingredients: dict[str, Ingredients] = {}
+    for number, stage in enumerate(plan.stages, start=1):
+        parents = tuple(keys[name].fingerprint for name in stage.parents)
+        made_of = _ingredients(stage, experiment, digests, parents)
+        ingredients[stage.name] = made_of
+        identity = fingerprint(
+            made_of.kind, made_of.settings, data=made_of.data, parents=made_of.parents
+        )
+        keys[stage.name] = StageKey(number, stage.name, identity)
+    return Inputs(
+        experiment, plan, individuals, questions, training.general_training, digests, keys,
+        ingredients,
+    )
+
+
+def model_digest(source: str, revision: str | None) -> str:
+    """Return a digest of the model folder's files, or of id and revision for a hub model."""
+    if source == "world":
+        with as_file(files("pulse_unlearn").joinpath("assets/world/model")) as folder:
+            return _folder_digest(folder)
+    folder = Path(source)
+    if folder.is_dir():
+        return _folder_digest(folder)
+    return sha256(f"{source}@{revision}".encode()).hexdigest()
+
+
+def _folder_digest(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    if "config.json" not in names:
+        raise ModelError(
+            Problem("not a model folder", str(folder), f"{len(names)} files", "has config.json")
+        )
+    lines = [f"{name} {sha256_file(folder / name)}" for name in names]
+    return sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _ingredients(
+    stage: Stage, experiment: Experiment, digests: Mapping[str, str], parents: tuple[str, ...]
+) -> Ingredients:
+    """Gather what decides this stage's output, and nothing that cannot change it."""
+    settings: dict[str, Any] = {
+        "stage": stage.name,
+        "seed": stage.seed,
+        "chain": [stage.parents.index(name) for name in stage.chain],
+        "reference_depth": stage.reference_depth,
+        "start_from": stage.start_from,
+        "groups": {
+            name: [*group.ids, group.selection, group.part]
+            for name, group in (
+                ("forget", stage.forget), ("retain", stage.retain), ("ask", stage.ask),
+            )
+        },
+        "view": stage.view,
+        "general": stage.general,
+        "prompts": [experiment.data.people_prompt, experiment.data.general_prompt],
+        **stage.settings,
+    }
+    if stage.kind == "score":
+        # The parser reads answers that are stored; changing it needs no model.
+        settings["scoring"] = {
+            name: value for name, value in settings["scoring"].items() if name != "parser"
+        }
+        settings["general_questions"] = experiment.data.general_questions
+    if stage.kind != "select":
+        settings["model"] = experiment.model.model_dump(mode="json", exclude={"device"})
+    else:
+        settings["parser"] = experiment.scoring.parser
+    used = {"score": ("people/", "general/", "model"), "select": ()}.get(
+        stage.kind, ("people/", "general_training/", "model")
+    )
+    data = {name: value for name, value in digests.items() if name.startswith(used)}
+    return Ingredients(stage.kind, settings, data, parents)
+
+
+def _sample(questions: tuple[Question, ...], count: int | None) -> tuple[Question, ...]:
+    """Return a fixed sample that keeps the categories' proportions: every n-th by id hash."""
+    if count is None or count >= len(questions):
+        return questions
+    ranked = sorted(questions, key=lambda question: sha256(question.id.encode()).digest())
+    chosen = {question.id for question in ranked[:count]}
+    return tuple(question for question in questions if question.id in chosen)

@@ -1,0 +1,295 @@
+"""A plan's stages in order: found and checked, or carried out and published; then the results."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pulse_unlearn import __version__
+from pulse_unlearn.config import Experiment, dump_experiment
+from pulse_unlearn.data.leaks import find_overlaps
+from pulse_unlearn.errors import Corrupted, DataError, Problem, StoreError
+from pulse_unlearn.evaluation.scoring import score_all
+from pulse_unlearn.evaluation.table import read_predictions, write_scores
+from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
+from pulse_unlearn.pipeline.progress import Progress, Silent
+from pulse_unlearn.pipeline.results import (
+    Evidence,
+    collect_flags,
+    compute_results,
+    resolved_sets,
+    write_results,
+)
+from pulse_unlearn.pipeline.samples import collect_samples
+from pulse_unlearn.pipeline.select import Selection, select_known
+from pulse_unlearn.pipeline.signals import StopRequest
+from pulse_unlearn.records import Prediction, Score
+from pulse_unlearn.scenarios import Group, Plan, Stage
+from pulse_unlearn.store import RunLock, Store, write_index, write_json, write_text
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "pyarrow")
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a run leaves behind."""
+
+    run: Path
+    computed: int
+    reused: int
+    seconds: float
+
+
+class _Pipeline:
+    """One run: inputs, store and what has been read back from finished stages."""
+
+    def __init__(
+        self, inputs: Inputs, run: Path, *, repair: bool, progress: Progress, stop: StopRequest
+    ) -> None:
+        self.inputs, self.run, self.repair = inputs, run, repair
+        self.progress, self.stop = progress, stop
+        self.store = Store(run)
+        self.predictions_of = cache(self._predictions_of)
+        self.scores_of = cache(self._scores_of)
+
+    def folder_of(self, name: str) -> Path:
+        folder = self.store.find(self.inputs.keys[name])
+        if folder is None:
+            raise KeyError(name)
+        return folder
+
+    def resolve(self, group: Group) -> tuple[str, ...]:
+        if not group.selection:
+            return group.ids
+        path = self.folder_of(group.selection) / "selection.json"
+        chosen = json.loads(path.read_text(encoding="utf-8"))
+        if group.part == "all":
+            return (*chosen["forget"], *chosen["retain"])
+        return tuple(chosen[group.part])
+
+    def evidence(self) -> Evidence:
+        return Evidence(self.inputs.plan, self.scores_of, self._outcome_of, self.resolve)
+
+    def carry_out(self) -> tuple[int, int]:
+        """Bring every stage to completion; return how many were computed and reused."""
+        computed = reused = 0
+        stages = self.inputs.plan.stages
+        self.progress.begin(len(stages))
+        for number, stage in enumerate(stages, start=1):
+            if self._is_complete(stage):
+                self.progress.reuse(number, stage)
+                reused += 1
+                continue
+            self.stop.check()
+            self.progress.start(number, stage)
+            started = time.monotonic()
+            self._work(stage)
+            self._publish(stage)
+            self.progress.finish(number, stage, time.monotonic() - started)
+            computed += 1
+        return computed, reused
+
+    def _is_complete(self, stage: Stage) -> bool:
+        key = self.inputs.keys[stage.name]
+        if self.store.find(key) is None:
+            return False
+        try:
+            self.store.check(key)
+        except Corrupted:
+            if not self.repair:
+                raise
+            aside = self.store.discard(key)
+            self.progress.warn(f"{stage.name} was damaged; moved to {aside}, computed anew")
+            return False
+        return True
+
+    def _work(self, stage: Stage) -> None:
+        folder = self.store.partial(self.inputs.keys[stage.name])
+        if stage.kind == "select":
+            self._select(stage, folder)
+            return
+        # Only here, so that a run with nothing to compute loads neither torch nor a model.
+        from pulse_unlearn.pipeline.runners import RUNNERS, Work
+
+        RUNNERS[stage.kind](
+            Work(
+                self.inputs, stage, folder, self.folder_of, self.resolve, self.progress, self.stop
+            )
+        )
+
+    def _select(self, stage: Stage, folder: Path) -> None:
+        settings = stage.settings["pretrained"]
+        selection = select_known(
+            self.scores_of(stage.parents[0]),
+            frozenset(stage.ask.ids),
+            forget=settings["forget"],
+            retain=settings["retain"],
+            seed=stage.seed,
+        )
+        write_json(folder / "selection.json", self._selection_record(stage, selection))
+
+    def _selection_record(self, stage: Stage, selection: Selection) -> dict[str, Any]:
+        return {
+            **asdict(selection),
+            "model": self.inputs.digests["model"],
+            "prompt": self.inputs.experiment.data.people_prompt,
+            "questions": stage.settings["pretrained"]["select_on"],
+            "seed": stage.seed,
+        }
+
+    def _publish(self, stage: Stage) -> None:
+        made_of = self.inputs.ingredients[stage.name]
+        self.store.publish(
+            self.inputs.keys[stage.name],
+            kind=made_of.kind,
+            settings=made_of.settings,
+            data=made_of.data,
+            parents=made_of.parents,
+        )
+
+    def _predictions_of(self, name: str) -> tuple[Prediction, ...]:
+        return read_predictions(self.folder_of(name) / "predictions.parquet")
+
+    def _scores_of(self, name: str) -> tuple[Score, ...]:
+        parser = self.inputs.experiment.scoring.parser
+        return tuple(score_all(self.predictions_of(name), parser=parser))
+
+    def _outcome_of(self, name: str) -> dict[str, Any]:
+        path = self.folder_of(name) / "outcome.json"
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+
+def run_experiment(
+    experiment: Experiment,
+    runs: Path,
+    *,
+    repair: bool = False,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+) -> Finished:
+    """Run an experiment into `runs/<name>/`, reusing what is complete there; write its results.
+
+    Raises RunLocked if another process works there, Corrupted if a finished stage was damaged
+    (unless `repair`, which sets it aside and computes it anew), Interrupted if asked to stop.
+    """
+    started = time.monotonic()
+    inputs = read_inputs(experiment)
+    run = runs / experiment.name
+    with RunLock(run):
+        pipeline = _Pipeline(
+            inputs, run, repair=repair, progress=progress or Silent(), stop=stop or StopRequest()
+        )
+        _check_overlaps(inputs)
+        _write_record(run, inputs)
+        computed, reused = pipeline.carry_out()
+        write_products(pipeline)
+    return Finished(run, computed, reused, time.monotonic() - started)
+
+
+def rescore(experiment: Experiment, run: Path) -> None:
+    """Judge the stored answers of a finished run anew; raises StoreError if a stage is missing."""
+    inputs = read_inputs(experiment)
+    with RunLock(run):
+        pipeline = _Pipeline(inputs, run, repair=False, progress=Silent(), stop=StopRequest())
+        missing = [
+            Problem("this stage is not complete", str(run), stage.name, fix="finish the run first")
+            for stage in inputs.plan.stages
+            if pipeline.store.find(inputs.keys[stage.name]) is None
+        ]
+        if missing:
+            raise StoreError(missing)
+        _write_record(run, inputs)
+        write_products(pipeline)
+
+
+def write_products(pipeline: _Pipeline) -> None:
+    """Write results, scores, samples and the index from finished stages."""
+    evidence, run = pipeline.evidence(), pipeline.run
+    write_results(
+        run,
+        compute_results(evidence),
+        collect_flags(evidence),
+        sets=resolved_sets(evidence),
+    )
+    (run / "scores").mkdir(exist_ok=True)
+    for stage in pipeline.inputs.plan.stages:
+        if stage.kind == "score":
+            name = pipeline.folder_of(stage.name).name
+            write_scores(run / "scores" / f"{name}.parquet", pipeline.scores_of(stage.name))
+    samples = collect_samples(
+        evidence,
+        people=pipeline.inputs.people,
+        general=pipeline.inputs.general,
+        predictions_of=pipeline.predictions_of,
+        parser=pipeline.inputs.experiment.scoring.parser,
+    )
+    write_json(run / "samples.json", samples)
+    write_index(run)
+
+
+def plan_record(plan: Plan, inputs: Inputs) -> dict[str, Any]:
+    """Return the plan as plain data: stages, their folders, and the operations."""
+    return {
+        "version": 1,
+        "name": plan.name,
+        "stages": [
+            {
+                "number": inputs.keys[stage.name].number,
+                "name": stage.name,
+                "kind": stage.kind,
+                "fingerprint": inputs.keys[stage.name].fingerprint,
+                "folder": inputs.keys[stage.name].folder,
+                "parents": list(stage.parents),
+                **(asdict(stage.cell) if stage.cell else {}),
+            }
+            for stage in plan.stages
+        ],
+        "operations": [asdict(operation) for operation in plan.operations],
+    }
+
+
+def _write_record(run: Path, inputs: Inputs) -> None:
+    write_text(run / "experiment.yaml", dump_experiment(inputs.experiment))
+    write_json(run / "environment.json", environment())
+    write_json(run / "plan.json", plan_record(inputs.plan, inputs))
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and platform; nothing that names the machine or its user."""
+    return {
+        "pulse": __version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _check_overlaps(inputs: Inputs) -> None:
+    """Refuse people who stand on both sides, unless the experiment allows it."""
+    if inputs.experiment.data.allow_overlap:
+        return
+    problems = []
+    checked: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
+    for operation in inputs.plan.operations:
+        pair = (operation.forget.ids, operation.retain.ids)
+        if operation.forget.selection or pair in checked:
+            continue
+        checked.add(pair)
+        forget, retain = ([inputs.people[identity] for identity in ids] for ids in pair)
+        problems += find_overlaps(forget, retain)
+    if problems:
+        raise DataError(problems)

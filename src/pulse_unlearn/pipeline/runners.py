@@ -1,0 +1,270 @@
+"""How each kind of stage is carried out: inputs and finished parents in, files out.
+
+A runner writes into the stage's partial folder only; the store publishes it. Everything that needs
+torch is imported here, and this module is imported only when a stage really has to run.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from pulse_unlearn.config import FinetuneSettings, LoraSettings, Scope, UnlearnSettings
+from pulse_unlearn.data import examples as make
+from pulse_unlearn.evaluation.predict import greedy_accuracy, predict
+from pulse_unlearn.evaluation.table import write_predictions
+from pulse_unlearn.methods import build_method
+from pulse_unlearn.models.adapters import (
+    Below,
+    Prepared,
+    add_trainable,
+    hold_frozen,
+    prepare,
+    save_adapter,
+    trainable_names,
+)
+from pulse_unlearn.models.encode import Encoder
+from pulse_unlearn.models.loading import LoadedModel, load_model
+from pulse_unlearn.pipeline.inputs import Inputs
+from pulse_unlearn.pipeline.progress import Progress
+from pulse_unlearn.pipeline.signals import StopRequest
+from pulse_unlearn.records import Example, Individual
+from pulse_unlearn.scenarios import Group, Stage
+from pulse_unlearn.store import write_json
+from pulse_unlearn.training.guards import StopRule
+from pulse_unlearn.training.loop import Outcome, Watch, train
+from pulse_unlearn.training.objectives import Learning, Objective, Unlearning
+from pulse_unlearn.training.steps import FinetuneSteps, Steps, UnlearnSteps
+
+ADAPTER = "adapter"
+OUTCOME = "outcome.json"
+PREDICTIONS = "predictions.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a runner is given."""
+
+    inputs: Inputs
+    stage: Stage
+    folder: Path
+    """The stage's partial folder."""
+    folder_of: Callable[[str], Path]
+    """Name of a finished stage -> its folder."""
+    resolve: Callable[[Group], tuple[str, ...]]
+    """Group -> ids, reading a finished selection if need be."""
+    progress: Progress
+    stop: StopRequest
+
+    def people(self, group: Group) -> list[Individual]:
+        """Return the individuals of a group."""
+        return [self.inputs.people[identity] for identity in self.resolve(group)]
+
+    def adapter_of(self, stage: str) -> Path:
+        """Return the adapter folder a finished training stage has left."""
+        return self.folder_of(stage) / ADAPTER
+
+
+def run_score(work: Work) -> None:
+    """Ask the model this stage's questions and store every answer."""
+    stage, experiment = work.stage, work.inputs.experiment
+    loaded = load_model(experiment.model)
+    folders = [work.adapter_of(name) for name in stage.chain]
+    model = hold_frozen(loaded.model, folders, how=experiment.model.frozen_adapters)
+    scoring = experiment.scoring
+
+    def on_batch(done: int, total: int) -> None:
+        work.progress.advance(done, total, {})
+        work.stop.check()
+
+    predictions = predict(
+        model,
+        Encoder(loaded.processor, loaded.family),
+        _questions(work),
+        batch_size=scoring.batch_size,
+        max_new_tokens=scoring.max_new_tokens,
+        on_batch=on_batch,
+    )
+    write_predictions(work.folder / PREDICTIONS, predictions)
+
+
+def _questions(work: Work) -> list[Example]:
+    stage, experiment = work.stage, work.inputs.experiment
+    people = work.people(stage.ask)
+    profile = experiment.data.people_prompt
+    if stage.view == "other_view":
+        return make.other_view(people, profile=profile, seed=0)
+    questions = [question for person in people for question in person.questions]
+    asked = make.scored(questions, profile=profile)
+    if stage.general:
+        ask = make.circular if experiment.scoring.general == "circular" else make.scored
+        asked += ask(work.inputs.general, profile=experiment.data.general_prompt)
+    return asked
+
+
+def run_finetune(work: Work) -> None:
+    """Teach the model the fictional people."""
+    experiment = work.inputs.experiment
+    settings = FinetuneSettings.model_validate(work.stage.settings["finetune"])
+    loaded = load_model(experiment.model)
+    encoder = Encoder(loaded.processor, loaded.family)
+    prepared = _prepare(work, loaded, settings.scope, settings.lora)
+    people = work.people(work.stage.retain)
+    steps = FinetuneSteps(
+        _people_epochs(work, people, settings.forms),
+        _general_epochs(work),
+        batch_size=settings.optimiser.batch_size,
+        replay=settings.replay,
+        epochs=settings.epochs,
+        seed=work.stage.seed,
+    )
+    stop = StopRule(settings.check_every, accuracy_at_least=settings.target_accuracy)
+    held_out = _held_out(work, people, settings.check_examples)
+    _train(
+        work,
+        _Job(loaded, encoder, prepared, Learning(prepared, encoder), steps, settings, stop, held_out),
+        notes={"individuals": [person.id for person in people]},
+    )
+
+
+def run_unlearn(work: Work) -> None:
+    """Apply one method to one request."""
+    stage, experiment = work.stage, work.inputs.experiment
+    settings = UnlearnSettings.model_validate(stage.settings["unlearn"])
+    method = build_method(stage.settings["method"], dict(stage.settings["settings"]))
+    loaded = load_model(experiment.model)
+    encoder = Encoder(loaded.processor, loaded.family)
+    prepared = _prepare(work, loaded, settings.scope, settings.lora)
+    forget = work.people(stage.forget)
+    retain = work.people(stage.retain) if method.needs.retain else []
+    steps = UnlearnSteps(
+        _people_epochs(work, forget, settings.forms),
+        _people_epochs(work, retain, settings.forms) if retain else None,
+        _general_epochs(work),
+        batch_size=settings.optimiser.batch_size,
+        general_share=settings.general_share,
+        steps=settings.stop.max_steps,
+        seed=stage.seed,
+    )
+    held_out = _held_out(work, forget, settings.stop.check_examples)
+    before, target = None, settings.stop.target_forgetting
+    if target is not None:
+        size = settings.optimiser.micro_batch_size
+        before = greedy_accuracy(prepared.model, encoder, held_out, batch_size=size)
+    stop = StopRule(
+        settings.stop.check_every,
+        loss_bound=settings.stop.loss_bound,
+        accuracy_at_most=None if before is None or target is None else before * (1 - target),
+    )
+    objective = Unlearning(prepared, encoder, method, settings.answer_tokens)
+    _train(
+        work,
+        _Job(loaded, encoder, prepared, objective, steps, settings, stop, held_out),
+        notes={"accuracy_before": before, "individuals": [person.id for person in forget]},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    loaded: LoadedModel
+    encoder: Encoder
+    prepared: Prepared
+    objective: Objective
+    steps: Steps
+    settings: FinetuneSettings | UnlearnSettings
+    stop: StopRule
+    held_out: list[Example]
+
+
+def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
+    """Run the loop and write adapter, log and outcome."""
+    optimiser = job.settings.optimiser
+
+    def accuracy() -> float:
+        size = optimiser.micro_batch_size
+        return greedy_accuracy(job.prepared.model, job.encoder, job.held_out, batch_size=size)
+
+    names = trainable_names(job.prepared.model)
+    outcome = train(
+        job.prepared.model,
+        job.objective,
+        job.steps,
+        settings=optimiser,
+        stop=job.stop,
+        accuracy=accuracy,
+        vocabulary=job.loaded.model.get_input_embeddings().weight.shape[0],
+        seed=work.stage.seed,
+        watch=Watch(
+            folder=work.folder,
+            checkpoint_seconds=work.inputs.experiment.checkpoint_seconds,
+            on_step=work.progress.advance,
+            should_stop=work.stop,
+            warn=work.progress.warn,
+        ),
+    )
+    save_adapter(
+        job.prepared.model, work.folder / ADAPTER, base=work.inputs.experiment.model.source
+    )
+    write_json(work.folder / OUTCOME, {**_outcome(outcome), **notes, "trainable": names})
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {**asdict(outcome), "checks": [list(check) for check in outcome.checks]}
+
+
+def _prepare(work: Work, loaded: LoadedModel, scope: Scope, lora: LoraSettings) -> Prepared:
+    stage = work.stage
+
+    def fresh(model: PreTrainedModel | PeftModel) -> PeftModel:
+        return add_trainable(model, loaded.family, scope, lora=lora, seed=stage.seed)
+
+    below = Below(
+        chain=tuple(work.adapter_of(name) for name in stage.chain),
+        start_from=work.adapter_of(stage.start_from) if stage.start_from else None,
+        reference_depth=stage.reference_depth,
+    )
+    how = work.inputs.experiment.model.frozen_adapters
+    return prepare(loaded.model, below, how=how, fresh=fresh)
+
+
+def _people_epochs(
+    work: Work, people: Sequence[Individual], forms: make.Forms
+) -> Callable[[int], list[Example]]:
+    profile, seed = work.inputs.experiment.data.people_prompt, work.stage.seed
+    return lambda epoch: make.training(
+        people, profile=profile, seed=seed, epoch=epoch, forms=forms
+    )
+
+
+def _general_epochs(work: Work) -> Callable[[int], list[Example]]:
+    profile, seed = work.inputs.experiment.data.general_prompt, work.stage.seed
+    questions = work.inputs.general_training
+    return lambda epoch: make.general_training(questions, profile=profile, seed=seed, epoch=epoch)
+
+
+def _held_out(work: Work, people: Sequence[Individual], count: int) -> list[Example]:
+    """Return questions for the stop rule: views and option orders that are never reported."""
+    profile = work.inputs.experiment.data.people_prompt
+    questions = make.other_view(people, profile=profile, seed=0)
+    chosen = random.Random(f"{work.stage.seed}:held-out")
+    return chosen.sample(questions, min(count, len(questions)))
+
+
+RUNNERS: dict[str, Callable[[Work], None]] = {
+    "score": run_score,
+    "finetune": run_finetune,
+    "unlearn": run_unlearn,
+}
+
+
+def outcome_of(folder: Path) -> dict[str, Any]:
+    """Read a training stage's outcome."""
+    found: dict[str, Any] = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,47 @@
+"""Ctrl-C, SIGTERM and pre-emption: ask the work to stop, do not tear it apart."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from pulse_unlearn.errors import Interrupted, Problem
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class StopRequest:
+    """Set by the first signal; the second one leaves at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> bool:
+        """Tell whether a signal came."""
+        return self.signal is not None
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal came."""
+        if self.signal is not None:
+            name = signal.Signals(self.signal).name
+            raise Interrupted(Problem("stopped on request", got=name))
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """Take one signal."""
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turn stop signals into a StopRequest while inside; only possible in the main thread."""
+    request = StopRequest()
+    before = {number: signal.signal(number, request.handle) for number in _SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,262 @@
+"""Reads a run folder into one record; what cannot be read is said, never guessed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pulse_unlearn.errors import Problem, StoreError
+from pulse_unlearn.records import RESULT_COLUMNS, Cell, Measurement, Result
+
+_MOST_PROBLEMS = 20
+_KEY = RESULT_COLUMNS[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A warning about one cell, such as `collapsed`."""
+
+    scenario: str
+    method: str
+    scope: str
+    seed: str
+    request: str
+    flag: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One planned stage; `cell` is None for stages that belong to no method (training a target)."""
+
+    name: str
+    kind: str
+    folder: str
+    cell: Cell | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """All that the report reads from a run folder."""
+
+    path: Path
+    name: str
+    results: tuple[Result, ...]
+    flags: tuple[Flag, ...]
+    sets: Mapping[str, Any]
+    stages: tuple[Stage, ...]
+    samples: tuple[Mapping[str, Any], ...]
+    experiment_text: str
+    experiment: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    problems: tuple[Problem, ...]
+    """Files beside the results that are missing or unreadable; the report prints them."""
+
+
+def load_run(run: Path) -> RunRecord:
+    """Read a run folder.
+
+    Raises StoreError if there are no results yet or if results.csv is not well formed; a missing
+    or broken file of another kind becomes an entry of `problems`.
+    """
+    reader = _Reader(run)
+    extras = reader.json("results.json", {})
+    results = _read_results(run, reader, _reasons(extras))
+    plan = reader.json("plan.json", {})
+    text = reader.text("experiment.yaml")
+    samples = reader.json("samples.json", [])
+    return RunRecord(
+        path=run,
+        name=str(_mapping(plan).get("name") or run.resolve().name),
+        results=results,
+        flags=tuple(_flag(entry) for entry in _entries(extras, "flags")),
+        sets=_mapping(_mapping(extras).get("sets")),
+        stages=tuple(_stage(entry) for entry in _entries(plan, "stages")),
+        samples=tuple(entry for entry in _list(samples) if isinstance(entry, dict)),
+        experiment_text=text,
+        experiment=reader.yaml("experiment.yaml", text),
+        environment=_mapping(reader.json("environment.json", {})),
+        problems=tuple(reader.problems),
+    )
+
+
+class _Reader:
+    """Reads the files of one run and collects what is wrong with them."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.problems: list[Problem] = []
+
+    def text(self, name: str) -> str:
+        try:
+            return (self.run / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            self.problems.append(Problem("file is missing", where=name))
+        except (OSError, UnicodeDecodeError) as error:
+            self.problems.append(Problem("file cannot be read", where=name, got=str(error)))
+        return ""
+
+    def json(self, name: str, default: object) -> Any:
+        text = self.text(name)
+        if not text:
+            return default
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            self.problems.append(Problem("file is not valid JSON", where=name, got=str(error)))
+            return default
+
+    def yaml(self, name: str, text: str) -> Mapping[str, Any]:
+        try:
+            return _mapping(yaml.safe_load(text) if text else {})
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            self.problems.append(Problem("file is not valid YAML", where=name, got=str(error)))
+            return {}
+
+
+def _read_results(
+    run: Path, reader: _Reader, reasons: Mapping[tuple[str, ...], str]
+) -> tuple[Result, ...]:
+    path = run / "results.csv"
+    if not path.exists():
+        raise StoreError(_nothing(run, "there is no results.csv"))
+    text = reader.text("results.csv")
+    if not text:
+        raise StoreError([*reader.problems, _nothing(run, "results.csv is empty or unreadable")])
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    missing = [name for name in RESULT_COLUMNS if name not in (table.fieldnames or ())]
+    if missing:
+        raise StoreError(
+            Problem(
+                "columns are missing",
+                where=str(path),
+                got=", ".join(table.fieldnames or ()),
+                allowed=", ".join(RESULT_COLUMNS),
+                fix="run `pulse verify` on the folder, or let `pulse run` write the results again",
+            )
+        )
+    results, problems = _parse(table, str(path), reasons)
+    if problems:
+        raise StoreError(problems)
+    if not results:
+        raise StoreError(_nothing(run, "results.csv holds no row"))
+    return tuple(results)
+
+
+def _parse(
+    table: csv.DictReader[str], where: str, reasons: Mapping[tuple[str, ...], str]
+) -> tuple[list[Result], list[Problem]]:
+    results: list[Result] = []
+    problems: list[Problem] = []
+    seen: dict[tuple[str, ...], int] = {}
+    try:
+        for row in table:
+            line = table.line_num
+            key = tuple(str(row[name]) for name in _KEY)
+            if key in seen:
+                problems.append(
+                    Problem(f"repeats line {seen[key]}", where=f"{where}:{line}", got=" ".join(key))
+                )
+            seen[key] = line
+            try:
+                results.append(_result(row, reasons.get(key, "")))
+            except (ValueError, TypeError) as error:
+                problems.append(
+                    Problem(
+                        "row is not well formed",
+                        where=f"{where}:{line}",
+                        got=str(error),
+                        allowed="whole numbers and finite decimals; empty if undefined",
+                        fix="let `pulse run` write the results again",
+                    )
+                )
+            if len(problems) >= _MOST_PROBLEMS:
+                break
+    except csv.Error as error:
+        problems.append(Problem("not a CSV file", where=where, got=str(error)))
+    return results, problems
+
+
+def _result(row: Mapping[str, str], reason: str) -> Result:
+    return Result(
+        Cell(row["scenario"], row["method"], row["scope"], int(row["seed"]), int(row["request"])),
+        Measurement(
+            set=row["set"],
+            modality=row["modality"],
+            measure=row["measure"],
+            value=_number(row["value"]),
+            low=_number(row["low"]),
+            high=_number(row["high"]),
+            questions=int(row["questions"] or 0),
+            individuals=int(row["individuals"] or 0),
+            reason=reason,
+        ),
+    )
+
+
+def _number(text: str) -> float | None:
+    if text == "":
+        return None
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is not a finite number")
+    return number
+
+
+def _reasons(content: object) -> dict[tuple[str, ...], str]:
+    return {
+        tuple(str(row.get(name, "")) for name in _KEY): str(row["reason"])
+        for row in _entries(content, "rows")
+        if row.get("reason")
+    }
+
+
+def _flag(entry: Mapping[str, Any]) -> Flag:
+    names = ("scenario", "method", "scope", "seed", "request", "flag", "detail")
+    return Flag(*(str(entry.get(name, "")) for name in names))
+
+
+def _stage(entry: Mapping[str, Any]) -> Stage:
+    return Stage(
+        name=str(entry.get("name", "")),
+        kind=str(entry.get("kind", "")),
+        folder=str(entry.get("folder", "")),
+        cell=_cell(entry),
+    )
+
+
+def _cell(entry: Mapping[str, Any]) -> Cell | None:
+    scenario, seed, request = (entry.get(name) for name in ("scenario", "seed", "request"))
+    if not scenario or not isinstance(seed, int) or not isinstance(request, int):
+        return None
+    method, scope = (str(entry.get(name) or "") for name in ("method", "scope"))
+    return Cell(str(scenario), method, scope, seed, request)
+
+
+def _entries(content: object, name: str) -> list[Mapping[str, Any]]:
+    return [entry for entry in _list(_mapping(content).get(name)) if isinstance(entry, dict)]
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _nothing(run: Path, what: str) -> Problem:
+    return Problem(
+        f"nothing to report yet: {what}",
+        where=str(run),
+        allowed="a run folder in which at least one stage was scored",
+        fix="`pulse run EXPERIMENT` continues the run; `pulse plan EXPERIMENT` shows its stages",
+    )

@@ -1,0 +1,217 @@
+"""Stages on disk: found by fingerprint, worked on in a partial folder, published in one step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pulse_unlearn.errors import Corrupted, Problem, StoreError
+from pulse_unlearn.store.atomic import delete, delete_scratch, file_errors, sync_folder
+from pulse_unlearn.store.fingerprint import fingerprint, is_fingerprint
+from pulse_unlearn.store.manifest import (
+    CHECKPOINTS,
+    MANIFEST,
+    Manifest,
+    read_manifest,
+    stage_problems,
+    write_manifest,
+)
+from pulse_unlearn.store.sealed import describe_files, list_files
+
+STAGES = "stages"
+PARTIAL = ".partial-"
+BAD = ".bad-"
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]+")
+_FOLDER = re.compile(r"\d+-(?P<rest>.+-[0-9a-f]{8})")
+_LONGEST_NAME = 120
+
+
+@dataclass(frozen=True, slots=True)
+class StageKey:
+    """Which stage: its place in the plan, its name for people, its fingerprint for the store."""
+
+    number: int
+    """Place in the plan, from 0; may shift as the plan grows, so it is not identity."""
+    name: str
+    """Such as `finetuned/ga/seed-1`; characters that folder names do not bear are replaced."""
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.name:
+            problems.append(Problem("a stage needs a name"))
+        if self.number < 0:
+            problems.append(Problem("a stage's number is negative", self.name, str(self.number)))
+        if not is_fingerprint(self.fingerprint):
+            got = repr(self.fingerprint)
+            problems.append(Problem("is not a fingerprint", self.name, got, "64 hex digits"))
+        if problems:
+            raise StoreError(problems)
+
+    @property
+    def folder(self) -> str:
+        """Name of the finished stage's folder: `<nn>-<name>-<8 hex>`."""
+        return f"{self.number:02d}-{self.rest}"
+
+    @property
+    def rest(self) -> str:
+        """The folder name without its number: what a stage is found by."""
+        safe = _UNSAFE.sub("-", self.name.replace("/", "."))[:_LONGEST_NAME]
+        return f"{safe}-{self.fingerprint[:8]}"
+
+
+class Store:
+    """The stages of one run folder.
+
+    Reading needs no lock. `partial`, `publish` and `discard` change the folder: hold the RunLock.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.stages = run / STAGES
+
+    def find(self, key: StageKey) -> Path | None:
+        """Return the folder of the completed stage, under whatever number; None if there is none.
+
+        Its files are not read: `check` does that. A stage whose manifest is damaged is found, so
+        that the damage is reported and not silently computed over. Raises StoreError.
+        """
+        damaged = None
+        for folder in stage_folders(self.run):
+            match = _FOLDER.fullmatch(folder.name)
+            if match is None or match["rest"] != key.rest:
+                continue
+            try:
+                if read_manifest(folder).fingerprint == key.fingerprint:
+                    return folder
+            except Corrupted:
+                damaged = damaged or folder
+        return damaged
+
+    def check(self, key: StageKey) -> None:
+        """Hash every file of the completed stage.
+
+        Raises Corrupted with all files that were changed, truncated, removed or added, and
+        StoreError if there is no such stage.
+        """
+        folder = self.find(key)
+        if folder is None:
+            raise StoreError(Problem("there is no such finished stage", str(self.stages), key.rest))
+        problems = stage_problems(folder)
+        if problems:
+            raise Corrupted(problems)
+
+    def partial(self, key: StageKey) -> Path:
+        """Return the folder an unfinished stage is worked on in, made if it is missing.
+
+        It survives a kill, so what an earlier attempt left is there: checkpoints belong in
+        `checkpoints/`, which `publish` deletes. Raises StoreError.
+        """
+        folder = self.stages / f"{PARTIAL}{key.rest}"
+        with file_errors(folder, "make the folder of a stage"):
+            # Not with parents: a run folder that vanished must not come back as an empty one.
+            self.stages.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True)
+        return folder
+
+    def publish(
+        self,
+        key: StageKey,
+        *,
+        kind: str,
+        settings: Mapping[str, object],
+        data: Mapping[str, str],
+        parents: Sequence[str],
+        notes: Mapping[str, object] | None = None,
+    ) -> Path:
+        """Complete a stage: everything in its partial folder, but for `checkpoints/`, is final.
+
+        `kind`, `settings`, `data` and `parents` are those the fingerprint was made of; `notes` is
+        recorded beside them. Returns the stage's folder. A crash at any moment leaves either the
+        partial folder with its checkpoints or the completed stage. Raises StoreError if the
+        inputs have another fingerprint, the stage is complete already, or it has no files.
+        """
+        partial = self.partial(key)
+        if fingerprint(kind, settings, data=data, parents=parents) != key.fingerprint:
+            raise StoreError(
+                Problem(
+                    "the stage is published with other inputs than it was planned with",
+                    str(partial),
+                    got=f"inputs with another fingerprint than {key.fingerprint}",
+                )
+            )
+        done = self.find(key)
+        if done is not None:
+            raise StoreError(Problem("the stage is complete already", str(done)))
+        with file_errors(partial, "finish the stage"):
+            delete_scratch(partial)
+        names = list_files(partial, skip={MANIFEST, CHECKPOINTS})
+        if not names:
+            raise StoreError(Problem("the stage has no files to publish", str(partial)))
+        files = describe_files(partial, names, sync=True)
+        manifest = Manifest(
+            key.name, kind, key.fingerprint, settings, data, tuple(parents), files, notes or {}
+        )
+        write_manifest(partial, manifest)
+        final = self.stages / key.folder
+        with file_errors(final, "finish the stage"):
+            self._clear_the_way(key)
+            partial.rename(final)
+            sync_folder(self.stages)
+            # After the rename: whoever is killed before it still needs the checkpoints.
+            delete(final / CHECKPOINTS)
+        return final
+
+    def discard(self, key: StageKey) -> Path | None:
+        """Move a completed but damaged stage to `stages/.bad-*` and return that place.
+
+        Nothing is deleted. None if there is no such stage. Raises StoreError.
+        """
+        folder = self.find(key)
+        if folder is None:
+            return None
+        with file_errors(folder, "set the stage aside"):
+            return self._set_aside(folder)
+
+    def _clear_the_way(self, key: StageKey) -> None:
+        """Set aside what has the stage's place or name but lost its manifest."""
+        for folder in visible_folders(self.run):
+            match = _FOLDER.fullmatch(folder.name)
+            same = match is not None and match["rest"] == key.rest
+            if folder.name == key.folder or (same and not (folder / MANIFEST).is_file()):
+                self._set_aside(folder)
+
+    def _set_aside(self, folder: Path) -> Path:
+        taken = 1
+        while (aside := self.stages / f"{BAD}{taken}-{folder.name}").exists():
+            taken += 1
+        folder.rename(aside)
+        sync_folder(self.stages)
+        return aside
+
+
+def stage_folders(run: Path) -> list[Path]:
+    """Return the folders of completed stages, in the order of their names; raises StoreError."""
+    return [folder for folder in visible_folders(run) if (folder / MANIFEST).is_file()]
+
+
+def visible_folders(run: Path) -> list[Path]:
+    """Return the folders in `stages/` that claim to be stages: no partial and no bad ones."""
+    stages = run / STAGES
+    with file_errors(stages, "list the stages"):
+        entries = sorted(stages.iterdir()) if stages.is_dir() else []
+        return [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+
+
+def sweep(run: Path) -> None:
+    """Remove what a killed process left half-written or half-deleted; needs the lock.
+
+    Partial stages stay: they are work to continue. Raises StoreError.
+    """
+    with file_errors(run, "tidy the run folder"):
+        delete_scratch(run)
+        for folder in stage_folders(run):
+            delete(folder / CHECKPOINTS)

@@ -1,0 +1,221 @@
+"""One loop for fine-tuning and every method: accumulation, clipping, schedule, guards, checkpoints.
+
+The loop owns every normalisation. A step's loss is, for each term, the mean of its values over all
+examples of the step; cutting the step into micro-batches changes nothing but rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+
+from pulse_unlearn.config import OptimiserSettings
+from pulse_unlearn.errors import Interrupted, Problem, StoreError
+from pulse_unlearn.store import checkpoints
+from pulse_unlearn.training.guards import Guard, StoppedBy, StopRule
+from pulse_unlearn.training.objectives import FORGET_NLL, Objective, weighted_sum
+from pulse_unlearn.training.state import load_state, save_state
+from pulse_unlearn.training.steps import StepData, Steps
+
+Log = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a training is observed and interrupted from outside."""
+
+    folder: Path
+    """Work folder of the stage; checkpoints and `train.jsonl` stand in it."""
+    checkpoint_seconds: float
+    on_step: Callable[[int, int, Log], None]
+    """Called with step, planned steps and that step's log row."""
+    should_stop: Callable[[], bool]
+    warn: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a training ended."""
+
+    steps: int
+    stopped_by: StoppedBy
+    skipped_steps: int
+    flags: tuple[str, ...]
+    checks: tuple[tuple[int, float], ...]
+    """(step, accuracy on views never reported) for each check of the stop rule."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """Everything the loop's helpers share; lives for one call of `train`."""
+
+    model: PeftModel
+    objective: Objective
+    steps: Steps
+    settings: OptimiserSettings
+    watch: Watch
+    seed: int
+    accelerator: Accelerator
+    optimiser: torch.optim.Optimizer
+    guard: Guard
+    done: int = 0
+    rows: list[Log] = field(default_factory=list)
+    checks: list[tuple[int, float]] = field(default_factory=list)
+
+
+def train(
+    model: PeftModel,
+    objective: Objective,
+    steps: Steps,
+    *,
+    settings: OptimiserSettings,
+    stop: StopRule,
+    accuracy: Callable[[], float],
+    vocabulary: int,
+    seed: int,
+    watch: Watch,
+) -> Outcome:
+    """Train the model's trainable adapter; continues from the newest good checkpoint.
+
+    `accuracy` measures what the stop rule looks at. Raises Interrupted, after a checkpoint, if
+    `watch.should_stop` says so.
+    """
+    run = _start(model, objective, steps, settings=settings, vocabulary=vocabulary, seed=seed, watch=watch)
+    stopped_by: StoppedBy = "max_steps"
+    saved_at = time.monotonic()
+    while run.done < len(steps):
+        row, diverged = _step(run)
+        run.done += 1
+        reason = "diverged" if diverged else stop.by_loss(row.get(FORGET_NLL))
+        if reason is None and stop.due(run.done):
+            run.checks.append((run.done, accuracy()))
+            row["check_accuracy"] = run.checks[-1][1]
+            reason = stop.by_accuracy(run.checks[-1][1])
+        run.rows.append(row)
+        watch.on_step(run.done, len(steps), row)
+        if reason is not None:
+            stopped_by = reason
+            break
+        late = time.monotonic() - saved_at >= watch.checkpoint_seconds
+        if late or watch.should_stop():
+            _save(run)
+            saved_at = time.monotonic()
+        if watch.should_stop():
+            raise Interrupted(Problem("stopped after a checkpoint", got=f"step {run.done}"))
+    _write_log(watch.folder / "train.jsonl", run.rows)
+    guard = run.guard
+    return Outcome(run.done, stopped_by, guard.skipped, tuple(guard.flags), tuple(run.checks))
+
+
+def learning_rate_at(step: int, total: int, settings: OptimiserSettings) -> float:
+    """Return the learning rate of a step (counted from 0) under warm-up and schedule."""
+    warmup = math.ceil(settings.warmup * total)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(total - warmup, 1)
+    factor = {
+        "constant": 1.0,
+        "linear": 1.0 - progress,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
+    }[settings.schedule]
+    return settings.learning_rate * factor
+
+
+def _start(
+    model: PeftModel,
+    objective: Objective,
+    steps: Steps,
+    *,
+    settings: OptimiserSettings,
+    vocabulary: int,
+    seed: int,
+    watch: Watch,
+) -> _Run:
+    accelerator = Accelerator(cpu=next(model.parameters()).device.type == "cpu")
+    if accelerator.num_processes > 1:
+        raise StoreError(
+            Problem("training runs in one process", got=f"{accelerator.num_processes} processes")
+        )
+    parameters = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    optimiser = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    run = _Run(
+        model, objective, steps, settings, watch, seed, accelerator, optimiser, Guard(vocabulary)
+    )
+    found = checkpoints.latest(watch.folder / "checkpoints", warn=watch.warn)
+    if found is not None:
+        state = load_state(found.path, model, optimiser)
+        run.done, run.rows = state["step"], state["rows"]
+        run.checks = [(step, value) for step, value in state["checks"]]
+        run.guard.restore(state["guard"])
+    model.train()
+    return run
+
+
+def _step(run: _Run) -> tuple[Log, bool]:
+    """Do one optimiser step; return its log row and whether training has diverged."""
+    # A seed per step, so that dropout after a resume is what it would have been without one.
+    torch.manual_seed(run.seed + run.done)
+    started = time.perf_counter()
+    rate = learning_rate_at(run.done, len(run.steps), run.settings)
+    for group in run.optimiser.param_groups:
+        group["lr"] = rate
+    means = _accumulate(run, run.steps[run.done])
+    norm = run.accelerator.clip_grad_norm_(
+        [tensor for group in run.optimiser.param_groups for tensor in group["params"]],
+        run.settings.clip_norm if run.settings.clip_norm is not None else math.inf,
+    )
+    finite = bool(torch.isfinite(norm)) and all(math.isfinite(value) for value in means.values())
+    if finite:
+        run.optimiser.step()
+    run.optimiser.zero_grad(set_to_none=True)
+    diverged = run.guard.note_step(finite=finite)
+    if finite and FORGET_NLL in means:
+        run.guard.note_loss(means[FORGET_NLL])
+    row: Log = {"step": run.done + 1, "learning_rate": rate, "skipped": not finite}
+    row |= {name: value if math.isfinite(value) else None for name, value in means.items()}
+    row["grad_norm"] = float(norm) if finite else None
+    row["seconds"] = round(time.perf_counter() - started, 4)
+    return row, diverged
+
+
+def _accumulate(run: _Run, data: StepData) -> dict[str, float]:
+    """Add up the gradients of a step's micro-batches; return each term's mean over the step."""
+    micro_batches = data.micro_batches(run.settings.micro_batch_size)
+    totals: dict[str, float] = {}
+    for micro in micro_batches:
+        terms = run.objective.terms(micro)
+        run.accelerator.backward(weighted_sum(terms, data))
+        for term in terms:
+            share = float(term.values.detach().sum()) / data.count(term.over)
+            totals[term.name] = totals.get(term.name, 0.0) + share
+    return totals
+
+
+def _save(run: _Run) -> None:
+    state = {
+        "step": run.done,
+        "rows": run.rows,
+        "checks": run.checks,
+        "guard": run.guard.state(),
+    }
+    checkpoints.save(
+        run.watch.folder / "checkpoints",
+        run.done,
+        lambda folder: save_state(folder, run.model, run.optimiser, state=state),
+    )
+
+
+def _write_log(path: Path, rows: list[Log]) -> None:
+    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")

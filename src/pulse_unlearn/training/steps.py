@@ -1,0 +1,139 @@
+"""Which examples each optimiser step sees: a function of seed and step alone, so that a resumed
+run sees what an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pulse_unlearn.records import Example
+
+Epoch = Callable[[int], Sequence[Example]]
+"""Epoch number -> that epoch's examples (views and option orders differ between epochs)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepData:
+    """Examples of one optimiser step; fine-tuning has no forget part."""
+
+    forget: tuple[Example, ...]
+    retain: tuple[Example, ...]
+
+    def count(self, part: Literal["forget", "retain"]) -> int:
+        """Return how many examples a part has."""
+        return len(self.forget) if part == "forget" else len(self.retain)
+
+    def micro_batches(self, size: int) -> list[StepData]:
+        """Cut both parts into pieces of at most `size`, side by side."""
+        count = max(math.ceil(len(part) / size) for part in (self.forget, self.retain))
+        return [
+            StepData(
+                self.forget[size * k : size * (k + 1)], self.retain[size * k : size * (k + 1)]
+            )
+            for k in range(count)
+        ]
+
+
+class Steps(Protocol):
+    """An indexable sequence of step data."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, step: int) -> StepData: ...
+
+
+class Stream:
+    """An endless shuffled stream over epochs of examples, addressed by position."""
+
+    def __init__(self, epoch: Epoch, *, seed: int, name: str) -> None:
+        self._epoch, self._seed, self._name = epoch, seed, name
+        self._cached: dict[int, list[Example]] = {}
+        self.length = len(epoch(0))
+
+    def take(self, start: int, count: int) -> tuple[Example, ...]:
+        """Return `count` examples from position `start`; an epoch follows the one before."""
+        taken: list[Example] = []
+        position = start
+        while len(taken) < count:
+            epoch, offset = divmod(position, self.length)
+            piece = self._shuffled(epoch)[offset : offset + count - len(taken)]
+            taken += piece
+            position += len(piece)
+        return tuple(taken)
+
+    def _shuffled(self, epoch: int) -> list[Example]:
+        if epoch not in self._cached:
+            examples = list(self._epoch(epoch))
+            random.Random(f"{self._seed}:{self._name}:{epoch}").shuffle(examples)
+            for old in [key for key in self._cached if key < epoch - 1]:
+                del self._cached[old]
+            self._cached[epoch] = examples
+        return self._cached[epoch]
+
+
+class FinetuneSteps:
+    """Each batch: people to learn, and a share of general questions replayed."""
+
+    def __init__(
+        self,
+        people: Epoch,
+        general: Epoch,
+        *,
+        batch_size: int,
+        replay: float,
+        epochs: int,
+        seed: int,
+    ) -> None:
+        self._replay = round(batch_size * replay)
+        self._people_count = batch_size - self._replay
+        self._people = Stream(people, seed=seed, name="people")
+        self._general = Stream(general, seed=seed, name="replay") if self._replay else None
+        self._steps = math.ceil(self._people.length * epochs / max(self._people_count, 1))
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> StepData:
+        learned = self._people.take(step * self._people_count, self._people_count)
+        replayed = (
+            self._general.take(step * self._replay, self._replay) if self._general else ()
+        )
+        return StepData(forget=(), retain=learned + replayed)
+
+
+class UnlearnSteps:
+    """Each step: a batch to forget and, if the method needs one, a retain batch of equal size."""
+
+    def __init__(
+        self,
+        forget: Epoch,
+        retain: Epoch | None,
+        general: Epoch,
+        *,
+        batch_size: int,
+        general_share: float,
+        steps: int,
+        seed: int,
+    ) -> None:
+        self._steps = steps
+        self._forget = Stream(forget, seed=seed, name="forget")
+        self._size = batch_size
+        self._general_count = round(batch_size * general_share) if retain else 0
+        self._retain_count = batch_size - self._general_count if retain else 0
+        self._retain = Stream(retain, seed=seed, name="retain") if retain else None
+        self._general = Stream(general, seed=seed, name="general") if self._general_count else None
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> StepData:
+        kept: tuple[Example, ...] = ()
+        if self._retain and self._retain_count:
+            kept += self._retain.take(step * self._retain_count, self._retain_count)
+        if self._general:
+            kept += self._general.take(step * self._general_count, self._general_count)
+        return StepData(self._forget.take(step * self._size, self._size), kept)

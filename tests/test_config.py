@@ -1,0 +1,117 @@
+"""Experiment files: what is accepted, and how every mistake is told at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from pulse_unlearn.config import (
+    dump_experiment,
+    load_experiment,
+    parse_experiment,
+    shipped_experiments,
+)
+from pulse_unlearn.errors import ConfigError
+from pulse_unlearn.methods import schemas
+
+GOOD = """
+name: small
+unlearn: {lora: {rank: 4}, optimiser: {learning_rate: 1.0e-3}}
+methods:
+  ga: {}
+  ga_llm: {method: ga, unlearn: {scope: llm, lora: {alpha: 5.0}}}
+  npo: {settings: {beta: 0.4}}
+finetune: {individuals: 20}
+scenarios: {finetuned: {forget: 10, retain: 10}}
+"""
+
+
+def parse(text, *overrides):
+    return parse_experiment(text, where="x.yaml", overrides=overrides, schemas=schemas())
+
+
+def problems(text, *overrides):
+    with pytest.raises(ConfigError) as caught:
+        parse(text, *overrides)
+    return caught.value.problems
+
+
+def test_method_entries_inherit_the_shared_settings_and_may_change_them():
+    methods = parse(GOOD).methods
+    assert methods["ga"].unlearn.lora.rank == 4
+    assert methods["ga_llm"].unlearn.scope == "llm"
+    assert (methods["ga_llm"].unlearn.lora.rank, methods["ga_llm"].unlearn.lora.alpha) == (4, 5.0)
+    assert methods["ga_llm"].unlearn.optimiser.learning_rate == 1e-3
+
+
+def test_defaults_of_a_method_are_written_out():
+    assert parse(GOOD).methods["npo"].settings == {"beta": 0.4, "retain_weight": 0.0}
+
+
+def test_a_dumped_experiment_is_the_same_experiment():
+    experiment = parse(GOOD, "seeds=[1,2]")
+    assert parse(dump_experiment(experiment)) == experiment
+
+
+@pytest.mark.parametrize("name", list(shipped_experiments()))
+def test_every_shipped_experiment_is_valid(name):
+    experiment = load_experiment(name, schemas=schemas())
+    assert experiment.name == name
+    assert experiment.description
+
+
+def test_overrides_change_nested_values_and_are_typed():
+    experiment = parse(GOOD, "methods.npo.settings.beta=2", "scoring.parser=vlmevalkit")
+    assert experiment.methods["npo"].settings["beta"] == 2.0
+    assert experiment.scoring.parser == "vlmevalkit"
+
+
+def test_five_mistakes_are_five_problems_with_place_and_mend():
+    text = """
+name: bad name
+modle: {source: world}
+unlearn: {lora: {rank: 0}}
+methods:
+  gaa: {}
+  npo: {settings: {bata: 2}}
+scenarios: {finetuned: {forget: 50}}
+"""
+    found = problems(text)
+    told = {problem.where: problem for problem in found}
+    assert len(found) == 5
+    assert told["x.yaml:3 modle"].fix == "did you mean 'model'?"
+    assert "greater than or equal to 1" in told["x.yaml:4 unlearn.lora.rank"].allowed
+    assert told["x.yaml:6 methods.gaa"].fix == "did you mean 'ga'?"
+    assert told["x.yaml:7 methods.npo.settings.bata"].fix == "did you mean 'beta'?"
+    assert "x.yaml:2 name" in told
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("scoring.parser=loose", "strict, first_character, vlmevalkit"),
+        ("nonsense", "--set key.subkey=value"),
+        ("name.deeper=1", "has no keys below"),
+        ("seeds=[]", "at least 1"),
+        ("scenarios.finetuned.forget=11", "must be equal"),
+        ("scenarios.sustainability={forget: 10, retain: 10, requests: 3}", "multiple of requests"),
+        ("unlearn.optimiser.micro_batch_size=3", "multiple of micro_batch_size"),
+        ("methods={}", "at least 1"),
+    ],
+)
+def test_a_bad_override_is_told(override, word):
+    assert any(word in str(problem) for problem in problems(GOOD, override))
+
+
+def test_a_key_that_stands_twice_is_told_not_swallowed():
+    found = problems(GOOD + "\nname: other\n")
+    assert [problem.what for problem in found] == ["the key stands twice"]
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "just words"])
+def test_what_is_no_experiment_is_refused(text):
+    assert problems(text)
+
+
+def test_an_unknown_experiment_names_the_known_ones():
+    with pytest.raises(ConfigError, match="did you mean 'smoke'"):
+        load_experiment("smoek", schemas=schemas())

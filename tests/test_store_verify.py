@@ -1,0 +1,188 @@
+"""`verify` names the file, and the row and field, of every change in a run folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from pulse_unlearn import store
+from pulse_unlearn.errors import Corrupted, StoreError
+from store_cases import ROWS, contents, fill, finished_run, key, published
+
+
+def test_a_finished_run_and_a_half_finished_one_are_well(tmp_path):
+    assert store.verify(finished_run(tmp_path / "done")) == []
+    published(tmp_path / "half")
+    fill(store.Store(tmp_path / "half").partial(key(3, "next", 0.3)))
+    assert store.verify(tmp_path / "half") == []
+
+
+def test_what_is_no_run_is_said_to_be_none(tmp_path):
+    for folder in (tmp_path, tmp_path / "absent"):
+        (problem,) = store.verify(folder)
+        assert "not a run folder" in problem.what
+
+
+def test_every_file_flipped_cut_and_removed_in_turn_is_named(tmp_path):
+    run = finished_run(tmp_path / "run")
+    for name, good in contents(run).items():
+        path = run / name
+        middle = len(good) // 2
+        flipped = good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
+        for bad in (flipped, good[:middle], b"", None):
+            path.unlink()
+            if bad is not None:
+                path.write_bytes(bad)
+            problems = store.verify(run)
+            assert any(problem.where.startswith(str(path)) for problem in problems), (name, bad)
+        path.write_bytes(good)
+    assert store.verify(run) == []
+
+
+def test_one_number_edited_in_the_table_is_named_by_row_and_field(tmp_path):
+    run = finished_run(tmp_path / "run")
+    table = run / "results.csv"
+    table.write_text(table.read_text().replace("0.25", "0.05"))
+    changed, differs = store.verify(run)
+    assert changed.where == str(table)
+    where = f"{table} row 1, value (finetuned ga llm 0 1 forget all accuracy)"
+    assert (differs.where, differs.got) == (where, "'0.05'")
+    assert differs.allowed == "0.25, as in results.json"
+
+
+def test_one_number_edited_in_the_json_is_named_by_row_and_field(tmp_path):
+    run = finished_run(tmp_path / "run")
+    path = run / "results.json"
+    path.write_text(path.read_text().replace("0.25", "0.05"))
+    changed, differs = store.verify(run)
+    assert changed.where == str(path)
+    assert differs.allowed == "0.05, as in results.json"
+
+
+def test_the_same_edit_in_both_is_still_a_change(tmp_path):
+    run = finished_run(tmp_path / "run")
+    for name in ("results.csv", "results.json"):
+        (run / name).write_text((run / name).read_text().replace("0.25", "0.05"))
+    assert {p.where for p in store.verify(run)} == {
+        str(run / "results.csv"),
+        str(run / "results.json"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (lambda text: text + text.splitlines()[1] + "\n", "rows are missing or added"),
+        (lambda text: text.replace("value", "values"), "differs from results.json"),
+        (lambda text: text.replace(",,,", ",nan,,"), "differs from results.json"),
+        (lambda text: "\n".join(text.splitlines()[:2]), "rows are missing or added"),
+        (lambda text: "", "rows are missing or added"),
+    ],
+)
+def test_other_disagreements(tmp_path, edit, told):
+    run = finished_run(tmp_path / "run")
+    table = run / "results.csv"
+    table.write_text(edit(table.read_text()))
+    assert told in {problem.what for problem in store.verify(run)}
+
+
+def test_a_shifted_table_does_not_fill_the_screen(tmp_path):
+    run = finished_run(tmp_path / "run")
+    store.write_json(run / "results.json", {"version": 1, "rows": ROWS * 100})
+    lines = (run / "results.csv").read_text().splitlines()
+    store.write_text(run / "results.csv", "\n".join([lines[0], *lines[:0:-1] * 100]) + "\n")
+    problems = store.verify(run)
+    assert len(problems) < 30
+    assert "more places" in problems[-1].what
+
+
+def test_results_that_are_no_json_or_no_text(tmp_path):
+    run = finished_run(tmp_path / "run")
+    for name in ("results.csv", "results.json"):
+        good = (run / name).read_bytes()
+        (run / name).write_bytes(b"\xff{")
+        assert any("cannot be read as" in p.what for p in store.verify(run))
+        (run / name).write_bytes(good)
+
+
+def test_a_whole_stage_exchanged_removed_or_without_manifest(tmp_path):
+    run = finished_run(tmp_path / "run")
+    stage = store.Store(run).find(key())
+    shutil.copytree(stage, tmp_path / "copy")
+    fill(stage, {"train.jsonl": b"other\n"})
+    (stage / "manifest.json").unlink()
+    assert ["manifest is missing" in p.what for p in store.verify(run)] == [True]
+    # The same stage, soundly published with other content: only the index can tell.
+    shutil.rmtree(stage)
+    published(run)
+    assert store.verify(run) == []
+    shutil.rmtree(stage)
+    fill(store.Store(run).partial(key()), {"train.jsonl": b"other\n"})
+    store.Store(run).publish(
+        key(), kind="finetune", settings={"rate": 0.1}, data={"people": "ab" * 32}, parents=()
+    )
+    (problem,) = store.verify(run)
+    assert problem.what == "is not the manifest that run.json names"
+    shutil.rmtree(stage)
+    (problem,) = store.verify(run)
+    assert (problem.what, problem.where) == ("the stage is missing", str(stage))
+
+
+def test_stages_newer_than_the_index_are_well_and_the_users_own_notes_too(tmp_path):
+    run = finished_run(tmp_path / "run")
+    published(run, key(3, "later", 0.3), rate=0.3)
+    (run / "notes.txt").write_text("mine")
+    assert store.verify(run) == []
+
+
+def test_results_without_an_index_are_vouched_for_by_nothing(tmp_path):
+    run = finished_run(tmp_path / "run")
+    (run / "run.json").unlink()
+    assert {p.where for p in store.verify(run)} == {
+        str(run / "results.csv"),
+        str(run / "results.json"),
+    }
+
+
+def test_an_added_product_is_named(tmp_path):
+    run = finished_run(tmp_path / "run")
+    (run / "figures" / "two.svg").write_text("<svg/>")
+    (run / "samples.json").write_text("[]")
+    assert {p.where for p in store.verify(run)} == {
+        str(run / "figures" / "two.svg"),
+        str(run / "samples.json"),
+    }
+
+
+def test_a_new_report_does_not_vouch_for_edited_results(tmp_path):
+    run = finished_run(tmp_path / "run")
+    table = run / "results.csv"
+    table.write_text(table.read_text().replace("0.25", "0.05"))
+    store.write_text(run / "report.html", "<p>5.0 %")
+    (run / "figures" / "one.svg").unlink()
+    store.write_text(run / "figures" / "two.svg", "<svg/>")
+    store.write_index(run, changed=["report.html", "figures"])
+    assert {p.where.split(" ")[0] for p in store.verify(run)} == {str(table)}
+
+
+def test_an_index_can_be_updated_only_if_it_is_sound(tmp_path):
+    run = finished_run(tmp_path / "run")
+    (run / "run.json").write_text((run / "run.json").read_text().replace("report", "repork"))
+    with pytest.raises(Corrupted, match="was changed since it was written"):
+        store.write_index(run, changed=["report.html"])
+    (run / "run.json").unlink()
+    with pytest.raises(StoreError, match="cannot read"):
+        store.write_index(run, changed=["report.html"])
+
+
+def test_equal_runs_have_equal_indexes(tmp_path):
+    one, two = finished_run(tmp_path / "one"), finished_run(tmp_path / "two")
+    assert (one / "run.json").read_bytes() == (two / "run.json").read_bytes()
+    assert set(json.loads((one / "run.json").read_text())["files"]) == {
+        "figures/one.svg",
+        "report.html",
+        "results.csv",
+        "results.json",
+    }
