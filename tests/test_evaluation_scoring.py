@@ -27,7 +27,10 @@ STRICT = [
     ("(B)", "B"),
     ("[B]", "B"),
     ("(B).", "B"),
-    ("( B )", ""),
+    ("( B )", "B"),
+    ("B .", "B"),
+    ("B . . . . . .", ""),
+    ("*****B", ""),
     ("(C)", "C"),
     ('"B"', "B"),
     ("'B'", "B"),
@@ -59,7 +62,9 @@ STRICT = [
     ("B: teacher", "B"),
     ("(B) teacher", "B"),
     ("B - teacher", "B"),
-    ("**B. teacher**", ""),
+    ("**B. teacher**", "B"),
+    ("**teacher**", "B"),
+    ("B . teacher", ""),
     ("B\nteacher", "B"),
     ("Bteacher", ""),
     ("B. doctor", ""),
@@ -175,7 +180,7 @@ def test_strict(text, letter):
         ("red", ("red", "red"), ""),  # the same text twice
         ("polish", ("Polish", "polish"), "B"),  # to the character before up to case
         ("POLISH", ("Polish", "polish"), ""),
-        ("A. red", ("red", "red"), ""),  # the text belongs to both letters
+        ("A. red", ("red", "red"), "A"),  # the letter tells equal texts apart
         ("I don't know", ("teacher", "I don't know"), "B"),
         ("B. I don't know", ("teacher", "I don't know"), "B"),
         ("Sorry", ("I don't know", "teacher"), "refused"),

@@ -109,7 +109,7 @@ def test_seeds_draw_other_people_and_the_same_seed_the_same():
 
 def test_derived_seeds_are_pinned():
     """A change here changes every run: it must be meant."""
-    assert derive_seed(0, "seed0/finetune") == 1053041410
+    assert derive_seed(0, "seed0/finetune") == 2010558540
     assert derive_seed(1, "seed0/finetune") != derive_seed(0, "seed0/finetune")
 
 

@@ -11,7 +11,7 @@ import pytest
 from pulse_unlearn import store
 from pulse_unlearn.errors import StoreError
 from pulse_unlearn.store.checkpoints import RECORD
-from store_cases import contents, fill
+from store_cases import contents, fill, full_at
 
 
 def state(step: int) -> dict[str, bytes]:
@@ -102,21 +102,14 @@ def test_a_failing_disk_at_any_flush_keeps_the_good_ones(tmp_path, monkeypatch, 
     for at in range(1, 50):
         folder = tmp_path / str(at)
         save(folder, 40)
-        calls = 0
-
-        def fail(_, at=at):
-            nonlocal calls
-            calls += 1
-            if calls == at:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
         with monkeypatch.context() as patch:
-            patch.setattr(os, "fsync", fail)
+            patch.setattr(os, "fsync", full_at(at))
             try:
                 save(folder, 80, keep)
                 break
             except StoreError as error:
-                assert "No space left" in str(error)
+                failure = error
+        assert "No space left" in str(failure)
         step, warnings = newest(folder)
         assert step in {40, 80}
         assert warnings == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import enum
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,10 @@ def of(settings: dict[str, object]) -> str:
 def test_the_scheme_is_pinned():
     """These literals change only together with SCHEME: else finished runs are computed again."""
     assert SCHEME == 1
-    assert fingerprint("finetune", {}, data={}, parents=[]) == "PIN1"
+    assert (
+        fingerprint("finetune", {}, data={}, parents=[])
+        == "5c5e4f1f761578c53ded094ea4ac034542d4e10b18d7dd2ad79d1e591a082aad"
+    )
     settings = {
         "rate": 3e-4,
         "steps": 40,
@@ -47,9 +51,16 @@ def test_the_scheme_is_pinned():
         "z": {"b": 0.0},
     }
     first = fingerprint("finetune", settings, data={"people": "ab" * 32}, parents=[])
-    assert first == "PIN2"
+    assert first == "43beb581cf1124b70618ec5ad47a5ad1fd16f0574421c10ba42f53093bf5d781"
     second = fingerprint("unlearn", {"method": "npo"}, data={"people": "ab" * 32}, parents=[first])
-    assert second == "PIN3"
+    assert second == "dacb2f3c35bdda8ff6a87f3238920a7293e74663bb02bb5d60776589469aa323"
+
+
+def test_the_hashed_text_is_what_the_scheme_says():
+    settings = '{"a":0.1,"\\u00e4":[1,true,null]}'
+    text = '{"data":{},"kind":"k","parents":[],"scheme":1,"settings":' + settings + "}"
+    name = fingerprint("k", {"ä": (1, True, None), "a": 0.1}, data={}, parents=())
+    assert name == hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def reordered(value: object) -> object:
@@ -104,7 +115,7 @@ def test_every_other_input_counts():
 
 
 def test_numbers_of_numpy_tuples_and_text_enumerations_are_their_plain_values():
-    class Scope(str, enum.Enum):
+    class Scope(enum.StrEnum):
         LLM = "llm"
 
     odd = {"rate": np.float64(0.5), "steps": np.int64(3), "scope": (Scope.LLM,), "on": True}

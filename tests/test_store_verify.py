@@ -137,13 +137,15 @@ def test_stages_newer_than_the_index_are_well_and_the_users_own_notes_too(tmp_pa
     assert store.verify(run) == []
 
 
-def test_results_without_an_index_are_vouched_for_by_nothing(tmp_path):
+def test_results_without_an_index_are_told_but_stages_alone_are_not(tmp_path):
     run = finished_run(tmp_path / "run")
     (run / "run.json").unlink()
-    assert {p.where for p in store.verify(run)} == {
-        str(run / "results.csv"),
-        str(run / "results.json"),
-    }
+    (problem,) = store.verify(run)
+    assert problem.where == str(run / "run.json")
+    assert problem.got == "report.html, results.csv, results.json without it"
+    for name in ("report.html", "results.csv", "results.json"):
+        (run / name).unlink()
+    assert store.verify(run) == []
 
 
 def test_an_added_product_is_named(tmp_path):
@@ -158,13 +160,14 @@ def test_an_added_product_is_named(tmp_path):
 
 def test_a_new_report_does_not_vouch_for_edited_results(tmp_path):
     run = finished_run(tmp_path / "run")
-    table = run / "results.csv"
-    table.write_text(table.read_text().replace("0.25", "0.05"))
+    edited = [run / "results.csv", run / "results.json"]
+    for path in edited:  # alike, so that only the hashes can tell
+        path.write_text(path.read_text().replace("0.25", "0.05"))
     store.write_text(run / "report.html", "<p>5.0 %")
     (run / "figures" / "one.svg").unlink()
     store.write_text(run / "figures" / "two.svg", "<svg/>")
     store.write_index(run, changed=["report.html", "figures"])
-    assert {p.where.split(" ")[0] for p in store.verify(run)} == {str(table)}
+    assert [p.where for p in store.verify(run)] == [str(path) for path in edited]
 
 
 def test_an_index_can_be_updated_only_if_it_is_sound(tmp_path):

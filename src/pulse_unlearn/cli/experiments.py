@@ -48,15 +48,12 @@ def run(experiment: str, overrides: tuple[str, ...], runs: Path, repair: bool) -
     again = "pulse run " + " ".join([experiment, *(f"--set {item}" for item in overrides)])
     with stop_on_signals() as stop, make_progress() as progress:
         try:
-            finished = run_experiment(
-                loaded, runs, repair=repair, progress=progress, stop=stop
-            )
+            finished = run_experiment(loaded, runs, repair=repair, progress=progress, stop=stop)
         except Interrupted:
             click.echo(f"Stopped. What is complete is kept; continue with:\n  {again}", err=True)
             raise
     click.echo(
-        f"{finished.computed} stages computed, {finished.reused} reused, "
-        f"{finished.seconds:.0f} s"
+        f"{finished.computed} stages computed, {finished.reused} reused, {finished.seconds:.0f} s"
     )
     _report(finished.run)
 

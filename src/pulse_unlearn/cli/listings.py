@@ -34,7 +34,7 @@ def _families() -> list[tuple[str, str]]:
 def _metrics() -> list[tuple[str, str]]:
     from pulse_unlearn.evaluation.measures import MEASURES
 
-    return [(name, text) for name, text in MEASURES.items()]
+    return [(name, entry.__doc__ or "") for name, entry in MEASURES]
 
 
 def _experiments() -> list[tuple[str, str]]:

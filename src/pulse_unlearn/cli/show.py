@@ -53,9 +53,7 @@ def _describe(group: Group, inputs: Inputs) -> str:
 def _print_stages(inputs: Inputs, run: Path) -> None:
     store = Store(run)
     used = Counter(
-        name
-        for operation in inputs.plan.operations
-        for name in _all_parents(operation, inputs)
+        name for operation in inputs.plan.operations for name in _all_parents(operation, inputs)
     )
     click.echo("stages (used by how many operations; + is complete already)")
     for stage in inputs.plan.stages:

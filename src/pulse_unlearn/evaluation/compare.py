@@ -140,17 +140,18 @@ def detectable_difference(
     power: float = 0.8,
     level: float = LEVEL,
     discordance: float = 0.5,
-) -> float | None:
+) -> float:
     """Return the smallest difference in accuracy that a paired comparison finds with `power`.
 
     (t_(1+level)/2 + t_power) sqrt(discordance (1 + (m - 1) rho) / questions), t with people - 1
     degrees of freedom, m = questions / individuals, `questions` counting all people's together.
     `rho` is the correlation of the paired differences within a person; `discordance` the share
-    of questions on which the two differ, 0.5 being two unrelated methods at 50 %. None below
-    two people. For general questions give individuals = questions. Source: Miller 2024, section 5.
+    of questions on which the two differ, 0.5 being two unrelated methods at 50 %. 1 says that no
+    difference can be told from chance, as with fewer than two people. For general questions give
+    individuals = questions. Source: Miller 2024 (arXiv 2411.00640), section 5.
     """
     if individuals < 2 or questions < 1:
-        return None
+        return 1.0
     design = 1.0 + (max(questions / individuals, 1.0) - 1.0) * rho
     error = math.sqrt(discordance * design / questions)
     freedom = individuals - 1

@@ -55,16 +55,6 @@ class Pairing:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sums:
-    """Sums per cluster of one modality, each (clusters,)."""
-
-    before: FloatArray
-    after: FloatArray
-    chance: FloatArray
-    count: FloatArray
-
-
-@dataclass(frozen=True, slots=True)
 class _Means:
     """Accuracies before and after, and chance, each (resamples,)."""
 
@@ -153,21 +143,27 @@ def _rows(
     seed: int,
 ) -> list[Measurement]:
     reason = missing_modality(pairing.before, modality)
+    clusters = len({cluster_of(score) for score in pairing.before})
+    unit = "questions" if of_set == GENERAL else "people"
+    enough = clusters >= MIN_INDIVIDUALS and not reason
+    # One draw for all rows: they describe the same people, and drawing is what takes time.
+    counts = resample_counts(clusters, resamples=resamples, seed=seed) if enough else None
     rows = []
     for prefix, measure in _READINGS:
+        sums = _sums(pairing, measure)
+        seen = None if reason else _means(sums, np.ones((1, clusters)))
+        drawn = None if counts is None else _means(sums, counts)
         for suffix, chance_weight in (("", 0.0), ("_over_chance", 1.0)):
-            estimate = (
-                Estimate(None, reason=reason)
-                if reason
-                else _estimate(
-                    _sums(pairing, measure),
+            estimate = Estimate(None, reason=reason)
+            if seen:
+                estimate = _estimate(
+                    seen,
+                    drawn,
                     direction,
+                    clusters=clusters,
                     chance_weight=chance_weight,
-                    resamples=resamples,
-                    seed=seed,
-                    unit="questions" if of_set == GENERAL else "people",
+                    unit=unit,
                 )
-            )
             name = f"{prefix}{direction}_pct{suffix}"
             rows.append(
                 measurement(name, pairing.before, estimate, of_set=of_set, modality=modality)
@@ -175,8 +171,8 @@ def _rows(
     return rows
 
 
-def _sums(pairing: Pairing, measure: Measure) -> list[_Sums]:
-    """Return the sums per cluster of every modality present, over the same clusters."""
+def _sums(pairing: Pairing, measure: Measure) -> list[FloatArray]:
+    """Return per stratum the sums of before, after, chance and 1 by cluster, (clusters, 4)."""
     clusters = [cluster_of(score) for score in pairing.before]
     was, now = values_of(pairing.before, measure), values_of(pairing.after, measure)
     chance = np.array([score.chance for score in pairing.before], dtype=np.float64)
@@ -185,35 +181,40 @@ def _sums(pairing: Pairing, measure: Measure) -> list[_Sums]:
     for kind in dict.fromkeys(strata):
         inside = np.array([stratum == kind for stratum in strata], dtype=np.float64)
         parts = (was * inside, now * inside, chance * inside, inside)
-        sums.append(_Sums(*(sum_by(part, clusters) for part in parts)))
+        sums.append(np.stack([sum_by(part, clusters) for part in parts], axis=1))
     return sums
 
 
+def _means(sums: Sequence[FloatArray], counts: FloatArray) -> _Means:
+    """Return the mean over strata for every row of cluster `counts`, (resamples, clusters)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        totals = [counts @ stratum for stratum in sums]
+        means = np.mean([total[:, :3] / total[:, 3:] for total in totals], axis=0)
+    return _Means(before=means[:, 0], after=means[:, 1], chance=means[:, 2])
+
+
 def _estimate(
-    sums: Sequence[_Sums],
+    seen: _Means,
+    drawn: _Means | None,
     direction: Direction,
     *,
+    clusters: int,
     chance_weight: float,
-    resamples: int,
-    seed: int,
     unit: str,
 ) -> Estimate:
-    clusters = sums[0].count.size
-    seen = _means(sums, np.ones((1, clusters)))
     value = float(seen.percent(direction, chance_weight=chance_weight)[0])
     if not np.isfinite(value):
         start = "chance" if chance_weight else "zero"
         return Estimate(None, reason=f"not above {start} before: nothing to lose")
     note = few_clusters(clusters, unit)
-    if clusters < MIN_INDIVIDUALS:
+    if drawn is None:
         return Estimate(value, reason=note)
-    counts = resample_counts(clusters, resamples=resamples, seed=seed)
-    drawn = _means(sums, counts).percent(direction, chance_weight=chance_weight)
-    undefined = int((~np.isfinite(drawn)).sum())
+    resampled = drawn.percent(direction, chance_weight=chance_weight)
+    undefined = int((~np.isfinite(resampled)).sum())
     if undefined:
-        why = f"no interval: {undefined} of {resamples} resamples have nothing to lose"
+        why = f"no interval: {undefined} of {resampled.size} resamples have nothing to lose"
         return Estimate(value, reason=join_reasons(why, note))
-    low, high = percentiles(drawn)
+    low, high = percentiles(resampled)
     if high - low < NO_VARIATION:
         # As for accuracies: a share of people nobody has seen may be all wrong or all right.
         share = unseen_share(clusters)
@@ -224,17 +225,3 @@ def _estimate(
         )
         note = join_reasons("no variation seen", note)
     return Estimate(value, low, high, note)
-
-
-def _means(sums: Sequence[_Sums], counts: FloatArray) -> _Means:
-    """Return the mean over modalities for every row of cluster `counts`."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        before, after, chance = (
-            np.mean([counts @ part / (counts @ one.count) for one, part in parts], axis=0)
-            for parts in (
-                [(one, one.before) for one in sums],
-                [(one, one.after) for one in sums],
-                [(one, one.chance) for one in sums],
-            )
-        )
-    return _Means(before, after, chance)

@@ -45,15 +45,17 @@ PARSERS: Registry[Parser] = Registry("answer parser", group="pulse_unlearn.parse
 _ANSWER_PREFIX = re.compile(
     r"(?:the\s+)?(?:correct\s+)?answer(?:\s+is\s*:?|\s*:)\s*", re.IGNORECASE
 )
-_LETTER = re.compile(
-    r"""[(\[{"'*`\u201c\u2018]{0,4}     # may be wrapped: (B), "B", **B**
-    (?P<letter>[A-Z])
-    (?P<after>[.,:;)\]}"'*`\u201d\u2019]{0,4})
-    (?P<gap>\s*(?:[-\u2013\u2014]\s+)?)  # B. teacher, B - teacher
-    (?P<rest>.*)""",
-    re.VERBOSE | re.DOTALL,
+_OPENING, _CLOSING = "[(\\[{\"'*`\u201c\u2018]", "[.,:;)\\]}\"'*`\u201d\u2019]"
+# Up to four marks on each side, with or without spaces (some tokenizers decode `B.` as `B .`).
+_LETTER_ALONE = re.compile(
+    rf"(?:{_OPENING}\s?){{0,4}}(?P<letter>[A-Z])(?:\s?{_CLOSING}){{0,4}}", re.DOTALL
 )
-_QUOTES = "\"'`\u201c\u201d\u2018\u2019"
+# "Because" starts with B but isn't the letter B: something must part letter and text.
+_LETTER_AND_TEXT = re.compile(
+    rf"{_OPENING}{{0,4}}(?P<letter>[A-Z])(?:{_CLOSING}+\s*|\s+)(?:[-\u2013\u2014]\s+)?(?P<text>\S.*)",
+    re.DOTALL,
+)
+_QUOTES = "\"'*`\u201c\u201d\u2018\u2019"
 _REFUSAL = re.compile(
     r"\b(?:sorry|apologi[sz]e|refuse\s+to|decline\s+to"
     r"|(?:i|we)\s+(?:do\s+not|don'?t|cannot|can\s*not|can'?t|am\s+unable|am\s+not\s+able"
@@ -88,14 +90,15 @@ def parse_strict(text: str, options: tuple[Option, ...]) -> Parsed:
     """
     body = text.strip()
     prefix = _ANSWER_PREFIX.match(body)
-    match = _LETTER.fullmatch(body[prefix.end() :] if prefix else body)
-    lettered = [o for o in options if match and o.letter == match["letter"]]
-    if match and lettered and not match["rest"]:
-        return Parsed("answered", match["letter"])
+    named = body[prefix.end() :] if prefix else body
+    alone = _LETTER_ALONE.fullmatch(named)
+    if alone and any(option.letter == alone["letter"] for option in options):
+        return Parsed("answered", alone["letter"])
     letters = {option.letter for option in _named_by_text(body, options)}
-    # "Because" starts with B but isn't the letter B: something must part letter and text.
-    if match and (match["after"] or match["gap"]):
-        letters.update(option.letter for option in _named_by_text(match["rest"], lettered))
+    both = _LETTER_AND_TEXT.fullmatch(named)
+    if both:
+        own = [option for option in options if option.letter == both["letter"]]
+        letters.update(option.letter for option in _named_by_text(both["text"], own))
     if len(letters) == 1:
         return Parsed("answered", letters.pop())
     return REFUSED if not letters and _is_refusal(body) else UNPARSABLE

@@ -21,6 +21,9 @@ from pulse_unlearn.store.atomic import file_errors, write_bytes
 VERSION = 1
 """Version of both tables; a file of another version is refused, never guessed at."""
 
+# What pyarrow says of a damaged file: OSError for pages, UnicodeDecodeError for names.
+_UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
+
 _KIND_KEY, _VERSION_KEY = b"pulse_unlearn.table", b"pulse_unlearn.version"
 
 _EXAMPLE_FIELDS = (
@@ -112,31 +115,42 @@ def _write(path: Path, columns: dict[str, list[Any]], schema: Any) -> None:
     except (pa.ArrowException, UnicodeEncodeError, TypeError) as error:
         raise DataError(Problem("rows don't fit the table", str(path), got=str(error))) from error
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", write_statistics=False)
+    pq.write_table(
+        table, buffer, compression="zstd", write_statistics=False, write_page_checksum=True
+    )
     write_bytes(path, buffer.getvalue())
 
 
 def _read(path: Path, schema: Any) -> list[dict[str, Any]]:
-    kind = schema.metadata[_KIND_KEY].decode()
     with file_errors(path, "read"):
         data = path.read_bytes()
     try:
-        table = pq.read_table(io.BytesIO(data))
-    except (pa.ArrowException, OSError) as error:  # pyarrow says OSError for damaged pages too
-        raise Corrupted(Problem(f"not a table of {kind}", str(path), got=str(error))) from error
-    found = table.schema.metadata or {}
-    if found.get(_KIND_KEY) != schema.metadata[_KIND_KEY]:
-        got = found.get(_KIND_KEY, b"another parquet file").decode(errors="replace")
-        raise Corrupted(Problem(f"not a table of {kind}", str(path), got=got, allowed=kind))
-    if found.get(_VERSION_KEY) != schema.metadata[_VERSION_KEY]:
-        got = f"version {found.get(_VERSION_KEY, b'none').decode(errors='replace')}"
-        fix = "read it with the release that wrote it, or run the stage again"
-        allowed = f"version {VERSION}"
-        raise StoreError(Problem(f"unknown version of {kind}", str(path), got, allowed, fix))
-    if not table.schema.equals(schema):
-        problem = Problem(
-            f"columns of {kind} changed", str(path), got=", ".join(table.schema.names)
-        )
-        raise Corrupted(problem)
-    rows: list[dict[str, Any]] = table.to_pylist()
+        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        _check(table.schema, schema, path)
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except _UNREADABLE as error:
+        what = f"not a table of {_kind(schema)}"
+        raise Corrupted(Problem(what, str(path), got=str(error))) from error
     return rows
+
+
+def _check(found: Any, schema: Any, path: Path) -> None:
+    """Raise unless a file's schema is ours: Corrupted, or StoreError for another version."""
+    kind, metadata = _kind(schema), found.metadata or {}
+    if metadata.get(_KIND_KEY) != schema.metadata[_KIND_KEY]:
+        got = metadata.get(_KIND_KEY, b"another parquet file").decode(errors="replace")
+        raise Corrupted(Problem(f"not a table of {kind}", str(path), got=got, allowed=kind))
+    if metadata.get(_VERSION_KEY) != schema.metadata[_VERSION_KEY]:
+        got = f"version {metadata.get(_VERSION_KEY, b'none').decode(errors='replace')}"
+        fix = "read it with the release that wrote it, or run the stage again"
+        raise StoreError(
+            Problem(f"unknown version of {kind}", str(path), got, f"version {VERSION}", fix)
+        )
+    if not found.equals(schema):
+        got = ", ".join(found.names)
+        raise Corrupted(Problem(f"columns of {kind} changed", str(path), got=got))
+
+
+def _kind(schema: Any) -> str:
+    kind: str = schema.metadata[_KIND_KEY].decode()
+    return kind

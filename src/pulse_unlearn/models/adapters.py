@@ -212,9 +212,7 @@ def _check_keys(model: PeftModel, folder: Path, name: str) -> None:
     with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
         stored = set(file.keys())
     expected = {
-        key.replace(f".{name}.", ".")
-        for key, _ in model.named_parameters()
-        if f".{name}." in key
+        key.replace(f".{name}.", ".") for key, _ in model.named_parameters() if f".{name}." in key
     }
     if stored != expected:
         missing, extra = sorted(expected - stored), sorted(stored - expected)

@@ -93,7 +93,9 @@ class Encoder:
             prompt = self.prompt(example)
             full = [prompt + self.family.answer_prefix + letter for letter in new]
             tails = self._tails([prompt] * len(full), full)
-            self._letter_ids.update({letter: tail[0] for letter, tail in zip(new, tails, strict=True)})
+            self._letter_ids.update(
+                {letter: tail[0] for letter, tail in zip(new, tails, strict=True)}
+            )
         return [self._letter_ids[option.letter] for option in example.options]
 
     def decode(self, tokens: Tensor) -> list[str]:
@@ -122,9 +124,7 @@ class Encoder:
     def _inputs(self, examples: Sequence[Example], texts: list[str]) -> dict[str, Tensor]:
         pictures = [decode(example.picture) for example in examples if example.picture]
         inputs = dict(
-            self.processor(
-                text=texts, images=pictures or None, padding=True, return_tensors="pt"
-            )
+            self.processor(text=texts, images=pictures or None, padding=True, return_tensors="pt")
         )
         mask = inputs["attention_mask"]
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)

@@ -143,7 +143,6 @@ def _cannot_load(where: str, error: Exception) -> ModelError:
             "the model cannot be loaded",
             where,
             got=f"{type(error).__name__}: {error}",
-            fix="name a complete local folder, or fetch the model first: "
-            f"hf download {where}",
+            fix=f"name a complete local folder, or fetch the model first: hf download {where}",
         )
     )

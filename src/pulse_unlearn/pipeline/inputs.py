@@ -59,7 +59,7 @@ def read_inputs(experiment: Experiment) -> Inputs:
         tuple(person.id for person in people.individuals if person.group == "celebrity"),
     )
     plan = build_plan(experiment, roster)
-    questions = _sample(general.general, experiment.data.general_questions)
+    questions = _sample(general.questions, experiment.data.general_questions)
     digests = {
         **{f"people/{name}": value for name, value in people.digests.items()},
         **{f"general/{name}": value for name, value in general.digests.items()},
@@ -77,7 +77,13 @@ def read_inputs(experiment: Experiment) -> Inputs:
         )
         keys[stage.name] = StageKey(number, stage.name, identity)
     return Inputs(
-        experiment, plan, individuals, questions, training.general_training, digests, keys,
+        experiment,
+        plan,
+        individuals,
+        questions,
+        training.questions,
+        digests,
+        keys,
         ingredients,
     )
 
@@ -116,7 +122,9 @@ def _ingredients(
         "groups": {
             name: [*group.ids, group.selection, group.part]
             for name, group in (
-                ("forget", stage.forget), ("retain", stage.retain), ("ask", stage.ask),
+                ("forget", stage.forget),
+                ("retain", stage.retain),
+                ("ask", stage.ask),
             )
         },
         "view": stage.view,

@@ -80,7 +80,7 @@ def collect_flags(evidence: Evidence) -> list[Flag]:
 def write_results(
     run: Path, results: Sequence[Result], flags: Iterable[Flag], *, sets: Mapping[str, Any]
 ) -> None:
-    """Write `results.csv` and `results.json`: the same rows, the same bytes for the same answers."""
+    """Write `results.csv` and `results.json`: the same rows in both."""
     rows = [_row(result) for result in results]
     text = io.StringIO()
     writer = csv.DictWriter(text, RESULT_COLUMNS, lineterminator="\n", extrasaction="ignore")
@@ -90,7 +90,9 @@ def write_results(
     content = {
         "version": VERSION,
         "rows": rows,
-        "flags": [{**asdict(flag.cell), "flag": flag.flag, "detail": flag.detail} for flag in flags],
+        "flags": [
+            {**asdict(flag.cell), "flag": flag.flag, "detail": flag.detail} for flag in flags
+        ],
         "sets": sets,
     }
     write_json(run / "results.json", content)

@@ -118,9 +118,7 @@ class _Pipeline:
         from pulse_unlearn.pipeline.runners import RUNNERS, Work
 
         RUNNERS[stage.kind](
-            Work(
-                self.inputs, stage, folder, self.folder_of, self.resolve, self.progress, self.stop
-            )
+            Work(self.inputs, stage, folder, self.folder_of, self.resolve, self.progress, self.stop)
         )
 
     def _select(self, stage: Stage, folder: Path) -> None:

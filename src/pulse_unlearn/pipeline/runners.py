@@ -100,7 +100,7 @@ def _questions(work: Work) -> list[Example]:
     people = work.people(stage.ask)
     profile = experiment.data.people_prompt
     if stage.view == "other_view":
-        return make.other_view(people, profile=profile, seed=0)
+        return make.other_view(people, profile=profile)
     questions = [question for person in people for question in person.questions]
     asked = make.scored(questions, profile=profile)
     if stage.general:
@@ -129,7 +129,9 @@ def run_finetune(work: Work) -> None:
     held_out = _held_out(work, people, settings.check_examples)
     _train(
         work,
-        _Job(loaded, encoder, prepared, Learning(prepared, encoder), steps, settings, stop, held_out),
+        _Job(
+            loaded, encoder, prepared, Learning(prepared, encoder), steps, settings, stop, held_out
+        ),
         notes={"individuals": [person.id for person in people]},
     )
 
@@ -238,9 +240,7 @@ def _people_epochs(
     work: Work, people: Sequence[Individual], forms: make.Forms
 ) -> Callable[[int], list[Example]]:
     profile, seed = work.inputs.experiment.data.people_prompt, work.stage.seed
-    return lambda epoch: make.training(
-        people, profile=profile, seed=seed, epoch=epoch, forms=forms
-    )
+    return lambda epoch: make.training(people, profile=profile, seed=seed, epoch=epoch, forms=forms)
 
 
 def _general_epochs(work: Work) -> Callable[[int], list[Example]]:
@@ -252,7 +252,7 @@ def _general_epochs(work: Work) -> Callable[[int], list[Example]]:
 def _held_out(work: Work, people: Sequence[Individual], count: int) -> list[Example]:
     """Return questions for the stop rule: views and option orders that are never reported."""
     profile = work.inputs.experiment.data.people_prompt
-    questions = make.other_view(people, profile=profile, seed=0)
+    questions = make.other_view(people, profile=profile)
     chosen = random.Random(f"{work.stage.seed}:held-out")
     return chosen.sample(questions, min(count, len(questions)))
 

@@ -16,7 +16,7 @@ from pulse_unlearn.records import Individual, Picture, Prediction, Question
 from pulse_unlearn.scenarios import Operation
 
 PER_SET = 4
-"""Sampled individuals per scenario and set; each gives one multimodal and one text-only question."""
+"""Sampled individuals per scenario and set; each gives one question in each modality."""
 GENERAL = 6
 MAX_SIDE = 128
 """Pictures are scaled down to this many pixels on the longer side."""
@@ -42,7 +42,9 @@ def collect_samples(
         chosen = _choose(operations[0], evidence, people)
         if scenario == next(iter(groups)):
             order = random.Random("samples")
-            chosen += [("general", q) for q in order.sample(list(general), min(GENERAL, len(general)))]
+            chosen += [
+                ("general", q) for q in order.sample(list(general), min(GENERAL, len(general)))
+            ]
         samples += [
             _sample(scenario, of_set, question, people, answers) for of_set, question in chosen
         ]

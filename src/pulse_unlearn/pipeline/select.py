@@ -60,9 +60,7 @@ def select_known(
     best = [person.id for person in known[: forget + retain]]
     random.Random(seed).shuffle(best)
     chosen = set(best)
-    marked = tuple(
-        Known(**{**asdict(person), "chosen": person.id in chosen}) for person in known
-    )
+    marked = tuple(Known(**{**asdict(person), "chosen": person.id in chosen}) for person in known)
     return Selection(tuple(best[:forget]), tuple(best[forget:]), marked)
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from pulse_unlearn.report.estimates import Estimate, Numbers, Place
 from pulse_unlearn.report.load import Flag
-from pulse_unlearn.report.paper import FIGURE4, Relative, paper_method
+from pulse_unlearn.report.paper import FIGURE4, Relative
 from pulse_unlearn.report.words import (
     listed,
     method_title,
@@ -89,8 +89,8 @@ def status(numbers: Numbers, flags: Sequence[Flag], place: Place) -> Status:
         return Status("broken", "mostly unreadable", why)
     if accuracy is None or accuracy.value is None or chance is None:
         return Status("unknown", "not scored", "D_unlearn accuracy is missing or undefined")
-    if accuracy.high is not None and accuracy.high < chance:
-        why = "the interval lies below chance: whoever avoids the answer still knows it"
+    if numbers.value(place, "forget", "all", "below_chance"):
+        why = "letters are right less often than by chance: whoever avoids the answer knows it"
         return Status("avoids", "below chance", why)
     if accuracy.low is not None and accuracy.low > chance:
         return Status("remembered", "remembered in part", "the interval lies above chance")
@@ -114,7 +114,7 @@ def is_flagged(flags: Sequence[Flag], place: Place, name: str) -> bool:
 
 
 def _row(numbers: Numbers, flags: Sequence[Flag], place: Place) -> ScoreRow:
-    label = paper_method(place.method)
+    label = numbers.paper(place)
     return ScoreRow(
         place=place,
         forgotten=numbers.get(place, "forget", "all", "forgotten_pct"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pulse_unlearn.report.drawing import Drawing, colour, finish, quiet, style
-from pulse_unlearn.report.estimates import Place, order
+from pulse_unlearn.report.estimates import Numbers, Place
 from pulse_unlearn.report.load import RunRecord, Stage
 from pulse_unlearn.report.words import method_title, scenario_title, scope_title
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 LOG = "train.jsonl"
 _NOT_LOSSES = frozenset(
     {"step", "epoch", "lr", "learning_rate", "grad_norm", "seconds", "seed", "request", "time",
-     "tokens", "examples", "skipped", "peak_memory", "memory"}
+     "tokens", "examples", "skipped", "peak_memory", "memory", "check_accuracy"}
 )  # fmt: skip
 _MOST_POINTS = 160
+_MOST_POINTS_DRAWN = 12_000
 _MOST_PANELS = 18
 _COLUMNS = 3
 
@@ -56,7 +57,7 @@ class Panel:
         return sum(curve.seconds for curve in self.curves) / 60
 
 
-def panels(record: RunRecord) -> list[Panel]:
+def panels(record: RunRecord, numbers: Numbers) -> list[Panel]:
     """Read every finished stage's log; lines that are not JSON end that log (a run may go on)."""
     groups: dict[tuple[object, ...], tuple[str, list[Curve]]] = {}
     for stage in record.stages:
@@ -64,7 +65,7 @@ def panels(record: RunRecord) -> list[Panel]:
         entries = _entries(folder / LOG) if folder else []
         if not entries:
             continue
-        key, title = _group(stage)
+        key, title = _group(stage, numbers)
         groups.setdefault(key, (title, []))[1].append(_curve(stage, entries))
     ordered = sorted(groups.items(), key=lambda item: item[0])
     return [Panel(title, tuple(curves)) for _, (title, curves) in ordered]
@@ -77,13 +78,15 @@ def draw_curves(shown: Sequence[Panel]) -> Drawing | None:
     shown = shown[:_MOST_PANELS]
     if not shown:
         return None
+    lines = [points for panel in shown for curve in panel.curves for points in curve.terms.values()]
+    stride = 1 + sum(len(points) for points in lines) // _MOST_POINTS_DRAWN
     names = sorted({name for panel in shown for curve in panel.curves for name in curve.terms})
     with style():
         rows = math.ceil(len(shown) / _COLUMNS)
         figure = Figure(figsize=(10, 0.5 + 1.75 * rows), layout="constrained")
         grid = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
         for axes, panel in zip(grid, shown, strict=False):
-            _draw(axes, panel, names)
+            _draw(axes, panel, names, stride)
         for axes in grid[len(shown) :]:
             axes.set_axis_off()
         _legend(figure, names)
@@ -124,7 +127,7 @@ def _entries(path: Path) -> list[Mapping[str, Any]]:
     return found
 
 
-def _group(stage: Stage) -> tuple[tuple[object, ...], str]:
+def _group(stage: Stage, numbers: Numbers) -> tuple[tuple[object, ...], str]:
     cell = stage.cell
     if cell is None or not cell.method:
         scenario = cell.scenario if cell else ""
@@ -132,7 +135,7 @@ def _group(stage: Stage) -> tuple[tuple[object, ...], str]:
         return (-1, title), title[:48]
     place = Place(cell.scenario, cell.method, cell.scope, 0)
     title = f"{scenario_title(cell.scenario)} · {method_title(cell.method)}"
-    return order(place), f"{title} · {scope_title(cell.scope)}"[:60]
+    return numbers.order(place), f"{title} · {scope_title(cell.scope)}"[:60]
 
 
 def _curve(stage: Stage, entries: Sequence[Mapping[str, Any]]) -> Curve:
@@ -166,10 +169,11 @@ def _finite(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _draw(axes: Axes, panel: Panel, names: Sequence[str]) -> None:
+def _draw(axes: Axes, panel: Panel, names: Sequence[str], stride: int) -> None:
     largest = 0.0
     for curve in panel.curves:
         for name, points in curve.terms.items():
+            points = (*points[:-1:stride], points[-1])
             largest = max([largest, *(abs(value) for _, value in points)])
             axes.plot(
                 [step for step, _ in points],

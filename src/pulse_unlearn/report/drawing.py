@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pulse_unlearn.report.svg import INK, LINE, MARKERS, MUTED, PAGE, SERIES
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STYLE: dict[str, object] = {
+_STYLE: dict[Any, Any] = {
     "svg.hashsalt": "pulse-unlearn",
     "svg.fonttype": "none",
     "pdf.fonttype": 42,

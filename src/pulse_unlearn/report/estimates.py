@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -51,7 +51,9 @@ class Estimate:
 class Numbers:
     """All results of a run, by place, set, modality and measure."""
 
-    def __init__(self, results: Iterable[Result]) -> None:
+    def __init__(self, results: Iterable[Result], labels: Mapping[str, str] | None = None) -> None:
+        """`labels` maps the experiment's method labels to registered methods where they differ."""
+        self._labels = labels or {}
         self._by_key: dict[tuple[Place, str, str, str], list[Result]] = defaultdict(list)
         self._places: dict[Place, set[int]] = defaultdict(set)
         for result in results:
@@ -88,22 +90,33 @@ class Numbers:
             for place in self._places
             if place.request > 0 and scenario in ("", place.scenario)
         ]
-        return sorted(found, key=order)
+        return sorted(found, key=self.order)
 
     def finals(self, scenario: str = "") -> list[Place]:
         """Return each method's place after its last request that has numbers."""
         last: dict[tuple[str, str, str], Place] = {}
         for place in self.places(scenario):
             last[place.scenario, place.method, place.scope] = place
-        return sorted(last.values(), key=order)
+        return sorted(last.values(), key=self.order)
 
     def mains(self, scenario: str) -> list[Place]:
-        """Return one final place per method: the main scope, or the only one there is."""
+        """Return one final place per label, without scopes that only vary a main-scope method."""
+        finals = self.finals(scenario)
+        main = {self.kind(place) for place in finals if place.scope == MAIN_SCOPE}
         chosen: dict[str, Place] = {}
-        for place in self.finals(scenario):
-            if place.method not in chosen or place.scope == MAIN_SCOPE:
-                chosen[place.method] = place
-        return sorted(chosen.values(), key=order)
+        for place in finals:
+            if place.scope == MAIN_SCOPE or self.kind(place) not in main:
+                chosen.setdefault(place.method, place)
+        return list(chosen.values())
+
+    def kind(self, place: Place) -> str:
+        """Return the registered method behind a label, in the paper's spelling if it has one."""
+        name = self._labels.get(place.method, place.method)
+        return paper_method(name) or name
+
+    def paper(self, place: Place) -> str | None:
+        """Return the paper's method to compare with, None if there is none."""
+        return paper_method(self.kind(place))
 
     def scenarios(self) -> list[str]:
         """Return the scenarios that have numbers, in the paper's order."""
@@ -116,6 +129,17 @@ class Numbers:
         names = {key[1] for key in self._by_key if key[0] in places}
         known = ("forget", "retain", "general")
         return sorted(names, key=lambda name: (_position(name, known), name))
+
+    def order(self, place: Place) -> tuple[int, int, int, str, str, int]:
+        """Sort key: scenario, method in the paper's order, main scope first, request."""
+        return (
+            _position(place.scenario, SCENARIOS),
+            _position(self.paper(place) or "", METHODS),
+            _position(place.scope, (MAIN_SCOPE,)),
+            place.method,
+            place.scope,
+            place.request,
+        )
 
     def _candidates(self, place: Place) -> list[Place]:
         """Before unlearning all methods share one model, so any row of the scenario will do."""
@@ -145,18 +169,6 @@ def combine(results: Sequence[Result]) -> Estimate:
         questions=max(number.questions for number in numbers),
         individuals=max(number.individuals for number in numbers),
         reason=next((number.reason for number in numbers if number.reason), ""),
-    )
-
-
-def order(place: Place) -> tuple[int, int, str, int, str, int]:
-    """Sort key: scenario, method in the paper's order, main scope first, request."""
-    return (
-        _position(place.scenario, SCENARIOS),
-        _position(paper_method(place.method) or "", METHODS),
-        place.method,
-        _position(place.scope, (MAIN_SCOPE,)),
-        place.scope,
-        place.request,
     )
 
 

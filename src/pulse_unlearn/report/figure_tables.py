@@ -18,6 +18,7 @@ OTHER_SETS: tuple[str, ...] = (
 _RATIOS: tuple[tuple[str, str, str], ...] = (
     ("forget", "forgotten_pct", "forgotten"),
     ("forget", "forgotten_pct_over_chance", ""),
+    ("forget", "letter_forgotten_pct", ""),
     ("retain", "kept_pct", "retain_kept"),
     ("retain", "kept_pct_over_chance", ""),
     ("general", "kept_pct", "general_kept"),
@@ -30,7 +31,7 @@ def figure4_table(numbers: Numbers) -> Table | None:
     notes, rows = Notes(), []
     for scenario in numbers.scenarios():
         for place in numbers.finals(scenario):
-            label = paper.paper_method(place.method)
+            label = numbers.paper(place)
             theirs = paper.FIGURE4.get((scenario, label)) if label else None
             cells = []
             for name, measure, attribute in _RATIOS:
@@ -46,6 +47,7 @@ def figure4_table(numbers: Numbers) -> Table | None:
     columns = (
         "D_unlearn forgotten",
         "chance removed",
+        "read by letters",
         "D_retain kept",
         "chance removed",
         "General ability kept",
@@ -64,7 +66,7 @@ def figure5_table(numbers: Numbers) -> Table | None:
     notes, rows = Notes(), []
     for name in (*FIGURE5_SETS, *OTHER_SETS):
         for place in mains:
-            label = paper.paper_method(place.method)
+            label = numbers.paper(place)
             theirs = paper.FIGURE5.get((name, label), ()) if label else ()
             found = [numbers.get(place.at(k), name, "all", "accuracy") for k in range(last + 1)]
             if not any(found):

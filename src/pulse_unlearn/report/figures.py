@@ -145,7 +145,7 @@ def _ratio_panel(
         _whisker(axes, found, line)
         for end in (found.low, found.high, found.value) if found else ():
             lowest, highest = min(lowest, end or 0.0), max(highest, end or 0.0)
-        label = paper.paper_method(line.place.method)
+        label = numbers.paper(line.place)
         theirs = paper.FIGURE4.get((line.place.scenario, label)) if label else None
         if theirs and line.place.scope in ("projector+llm", ""):
             axes.plot(
@@ -192,7 +192,7 @@ def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], loo
             limits = [100 * found.low, 100 * found.high]
             axes.plot([request + shift] * 2, limits, color=colour(look), lw=1.2, alpha=0.5)
     axes.plot(xs, ys, color=colour(look), marker=marker(look), ms=5, lw=1.8, zorder=3)
-    label = paper.paper_method(place.method)
+    label = numbers.paper(place)
     theirs = paper.FIGURE5.get((name, label)) if label and measure == "accuracy" else None
     if theirs:
         axes.plot(

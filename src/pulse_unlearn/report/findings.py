@@ -114,11 +114,11 @@ def _text_gap(numbers: Numbers) -> Finding:
 
 def _scope(numbers: Numbers) -> Finding:
     finals = numbers.finals("finetuned")
-    by_scope = {(place.method, place.scope): place for place in finals}
+    both = {numbers.kind(place): place for place in finals if place.scope == MAIN_SCOPE}
     pairs = [
-        (method_title(method), by_scope[method, MAIN_SCOPE], place)
-        for (method, scope), place in by_scope.items()
-        if scope == "llm" and (method, MAIN_SCOPE) in by_scope
+        (numbers.kind(place), both[numbers.kind(place)], place)
+        for place in finals
+        if place.scope == "llm" and numbers.kind(place) in both
     ]
     ours, verdicts = _contrasts(
         pairs,

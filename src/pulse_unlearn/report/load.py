@@ -57,6 +57,8 @@ class RunRecord:
     experiment_text: str
     experiment: Mapping[str, Any]
     environment: Mapping[str, Any]
+    labels: Mapping[str, str]
+    """Method label -> registered method, where the experiment says."""
     problems: tuple[Problem, ...]
     """Files beside the results that are missing or unreadable; the report prints them."""
 
@@ -73,6 +75,7 @@ def load_run(run: Path) -> RunRecord:
     plan = reader.json("plan.json", {})
     text = reader.text("experiment.yaml")
     samples = reader.json("samples.json", [])
+    experiment = reader.yaml("experiment.yaml", text)
     return RunRecord(
         path=run,
         name=str(_mapping(plan).get("name") or run.resolve().name),
@@ -82,7 +85,8 @@ def load_run(run: Path) -> RunRecord:
         stages=tuple(_stage(entry) for entry in _entries(plan, "stages")),
         samples=tuple(entry for entry in _list(samples) if isinstance(entry, dict)),
         experiment_text=text,
-        experiment=reader.yaml("experiment.yaml", text),
+        experiment=experiment,
+        labels=_labels(experiment),
         environment=_mapping(reader.json("environment.json", {})),
         problems=tuple(reader.problems),
     )
@@ -216,6 +220,14 @@ def _reasons(content: object) -> dict[tuple[str, ...], str]:
         tuple(str(row.get(name, "")) for name in _KEY): str(row["reason"])
         for row in _entries(content, "rows")
         if row.get("reason")
+    }
+
+
+def _labels(experiment: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        str(label): str(entry["method"])
+        for label, entry in _mapping(experiment.get("methods")).items()
+        if isinstance(entry, dict) and entry.get("method")
     }
 
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pulse_unlearn.records import Cell
-from pulse_unlearn.report.estimates import Place
-from pulse_unlearn.report.estimates import order as place_order
+from pulse_unlearn.report.estimates import Numbers, Place
 from pulse_unlearn.report.load import RunRecord
 from pulse_unlearn.report.words import method_title, scenario_title, scope_title
 
@@ -26,14 +25,17 @@ class Progress:
         return not self.missing
 
 
-def progress(record: RunRecord) -> Progress:
+def progress(record: RunRecord, numbers: Numbers) -> Progress:
     """Compare the plan with the results; without a plan the results are all there is."""
     done = {result.cell for result in record.results}
     planned = {stage.cell for stage in record.stages if stage.cell and _counts(stage.cell)}
     planned = planned or done
-    missing = sorted(
-        planned - _with_shared_starts(planned, done), key=lambda cell: (_key(cell), cell.seed)
-    )
+
+    def key(cell: Cell) -> tuple[object, ...]:
+        place = Place(cell.scenario, cell.method, cell.scope, cell.request)
+        return (*numbers.order(place), cell.seed)
+
+    missing = sorted(planned - _with_shared_starts(planned, done), key=key)
     return Progress(len(planned), len(planned) - len(missing), tuple(_lines(missing)))
 
 
@@ -48,10 +50,6 @@ def _with_shared_starts(planned: set[Cell], done: set[Cell]) -> set[Cell]:
 
 def _counts(cell: Cell) -> bool:
     return cell.request == 0 or bool(cell.method)
-
-
-def _key(cell: Cell) -> tuple[object, ...]:
-    return place_order(Place(cell.scenario, cell.method, cell.scope, cell.request))
 
 
 def _lines(missing: Sequence[Cell]) -> list[str]:

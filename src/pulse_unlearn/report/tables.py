@@ -110,7 +110,7 @@ def table3(numbers: Numbers, flags: Sequence[Flag]) -> Table | None:
     for place in finals:
         compared = (
             paper.TABLE3_AFTER.get(place.scope)
-            if paper.paper_method(place.method) == paper.TABLE3_METHOD
+            if numbers.paper(place) == paper.TABLE3_METHOD
             else None
         )
         title = f"{method_title(place.method)} · {scope_title(place.scope)}"
@@ -141,7 +141,7 @@ def gauges(numbers: Numbers, flags: Sequence[Flag], scenario: str) -> Table:
                 found = [numbers.get(place, group, modality, gauge) for gauge in GAUGES]
                 if not any(found):
                     continue
-                heads = (name, scope_title(place.scope if place.request else ""))
+                updated = scope_title(place.scope if place.request else "")
                 what = set_title(group)
                 if modality != "all":
                     what += ", with image" if modality == "multimodal" else ", text only"
@@ -149,7 +149,7 @@ def gauges(numbers: Numbers, flags: Sequence[Flag], scenario: str) -> Table:
                     shown(estimate, gauge, notes, seeds=seed_count(numbers))
                     for gauge, estimate in zip(GAUGES, found, strict=True)
                 )
-                rows.append(Row((*heads, what), cells, verdict if group == "forget" else None))
+                rows.append(Row((name, updated, what), cells, verdict if group == "forget" else None))
     columns = (
         "Accuracy",
         "Unreadable",

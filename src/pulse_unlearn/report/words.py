@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pulse_unlearn.report.estimates import Estimate
+from pulse_unlearn.report.paper import paper_method
 from pulse_unlearn.report.printable import printable
 
 SCENARIO_TITLES = {
@@ -44,8 +45,8 @@ def scope_title(name: str) -> str:
 
 
 def method_title(name: str) -> str:
-    """Return the printed label of a method."""
-    return printable(name, 60) or MISSING
+    """Return the printed label of a method, in the paper's spelling where it is one of its own."""
+    return paper_method(name) or printable(name, 60) or MISSING
 
 
 def percent(value: float | None, measure: str = "accuracy", *, digits: int = 1) -> str:

@@ -12,6 +12,7 @@ from pulse_unlearn.store.manifest import MANIFEST, REPAIR, stage_problems
 from pulse_unlearn.store.sealed import compare_file, list_files
 from pulse_unlearn.store.stages import STAGES, visible_folders
 
+REPORT = "report.html"
 _RERUN = "give the `pulse run` command again: it writes the results anew from the stages"
 
 
@@ -51,11 +52,10 @@ def _stage_problems(folder: Path) -> list[Problem]:
 def _product_problems(run: Path, present: list[str]) -> list[Problem]:
     path = run / INDEX
     if not path.exists():
-        return [
-            Problem("is vouched for by nothing", str(run / name), f"no {INDEX}", fix=_RERUN)
-            for name in present
-            if name in {CSV, JSON}
-        ]
+        results = [name for name in present if name in {CSV, JSON, REPORT}]
+        got = f"{', '.join(results)} without it"
+        missing = Problem("the index of the run is missing", str(path), got, fix=_RERUN)
+        return [missing] if results else []
     try:
         index = read_index(run)
     except PulseError as error:

@@ -18,9 +18,9 @@ import torch
 from accelerate import Accelerator
 from peft import PeftModel
 
+from pulse_unlearn import store
 from pulse_unlearn.config import OptimiserSettings
 from pulse_unlearn.errors import Interrupted, Problem, StoreError
-from pulse_unlearn.store import checkpoints
 from pulse_unlearn.training.guards import Guard, StoppedBy, StopRule
 from pulse_unlearn.training.objectives import FORGET_NLL, Objective, weighted_sum
 from pulse_unlearn.training.state import load_state, save_state
@@ -89,7 +89,9 @@ def train(
     `accuracy` measures what the stop rule looks at. Raises Interrupted, after a checkpoint, if
     `watch.should_stop` says so.
     """
-    run = _start(model, objective, steps, settings=settings, vocabulary=vocabulary, seed=seed, watch=watch)
+    run = _start(
+        model, objective, steps, settings=settings, vocabulary=vocabulary, seed=seed, watch=watch
+    )
     stopped_by: StoppedBy = "max_steps"
     saved_at = time.monotonic()
     while run.done < len(steps):
@@ -152,7 +154,7 @@ def _start(
     run = _Run(
         model, objective, steps, settings, watch, seed, accelerator, optimiser, Guard(vocabulary)
     )
-    found = checkpoints.latest(watch.folder / "checkpoints", warn=watch.warn)
+    found = store.latest(watch.folder / "checkpoints", warn=watch.warn)
     if found is not None:
         state = load_state(found.path, model, optimiser)
         run.done, run.rows = state["step"], state["rows"]
@@ -209,10 +211,10 @@ def _save(run: _Run) -> None:
         "checks": run.checks,
         "guard": run.guard.state(),
     }
-    checkpoints.save(
+    store.save(
         run.watch.folder / "checkpoints",
         run.done,
-        lambda folder: save_state(folder, run.model, run.optimiser, state=state),
+        write=lambda folder: save_state(folder, run.model, run.optimiser, state=state),
     )
 
 

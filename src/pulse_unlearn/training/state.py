@@ -29,9 +29,7 @@ def save_state(
     (folder / _STATE).write_text(text + "\n", encoding="utf-8")
 
 
-def load_state(
-    folder: Path, model: PeftModel, optimiser: torch.optim.Optimizer
-) -> dict[str, Any]:
+def load_state(folder: Path, model: PeftModel, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """Put weights and moments back and return the saved counters."""
     tensors = load_file(str(folder / _TENSORS))
     for name, parameter in _trained(model).items():

@@ -31,9 +31,7 @@ class StepData:
         """Cut both parts into pieces of at most `size`, side by side."""
         count = max(math.ceil(len(part) / size) for part in (self.forget, self.retain))
         return [
-            StepData(
-                self.forget[size * k : size * (k + 1)], self.retain[size * k : size * (k + 1)]
-            )
+            StepData(self.forget[size * k : size * (k + 1)], self.retain[size * k : size * (k + 1)])
             for k in range(count)
         ]
 
@@ -99,9 +97,7 @@ class FinetuneSteps:
 
     def __getitem__(self, step: int) -> StepData:
         learned = self._people.take(step * self._people_count, self._people_count)
-        replayed = (
-            self._general.take(step * self._replay, self._replay) if self._general else ()
-        )
+        replayed = self._general.take(step * self._replay, self._replay) if self._general else ()
         return StepData(forget=(), retain=learned + replayed)
 
 

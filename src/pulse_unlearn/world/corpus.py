@@ -135,9 +135,9 @@ def training_strangers(seed: int, count: int = STRANGER_COUNT) -> list[Face]:
     return [next(source) for _ in range(count)]
 
 
-def training_faces(seed: int) -> list[tuple[Face, int]]:
-    """Return (face, view) of all face pictures of the corpus: strangers, then celebrities."""
-    nobody = [(face, 100 + index) for index, face in enumerate(training_strangers(seed))]
+def training_faces(seed: int, count: int = STRANGER_COUNT) -> list[tuple[Face, int]]:
+    """Return (face, view) of the corpus: `count` strangers, then all views of celebrities."""
+    nobody = [(face, 100 + index) for index, face in enumerate(training_strangers(seed, count))]
     known = faces_of(celebrities(seed), seed)
     somebody = [
         (known[person.id], view) for person in celebrities(seed) for view in PRETRAINING_VIEWS
@@ -169,7 +169,8 @@ def _render_pair(pair: tuple[Face, int]) -> Pixels:
 
 def _query(entry: Mapping[str, object]) -> Query:
     pool, likely = entry["pool"], entry["likely"]
-    assert isinstance(pool, list) and isinstance(likely, list)
+    assert isinstance(pool, list)
+    assert isinstance(likely, list)
     return Query(
         category=str(entry["category"]),
         question=str(entry["question"]),
@@ -275,5 +276,3 @@ def general_questions(
     shares = np.array([(weights or {}).get(name, 1.0) for name in names])
     chosen = rng.choice(len(names), size=count, p=shares / shares.sum())
     return [general_item(rng, *pick(rng, corpus.by_category[names[i]])) for i in chosen]
-
-

@@ -31,22 +31,24 @@ def _words(text: str) -> tuple[str, ...]:
 
 FIRST_NAMES: Mapping[Pronoun, tuple[str, ...]] = {
     "she": _words(
-        "Lara Mina Tessa Nora Clara Ines Vera Olga Dana Ruth Hanna Petra Greta Sonia Lucia Wanda"
-        " Freya Iris Kira Paula Selma Tilda Yara Zoe Alma Bella Celia Doris Elsa Flora"
+        "Lara Mina Tessa Nora Clara Ines Vera Olga Dana Ruth Hanna Petra Greta Sonia Lucia"
+        " Wanda Freya Iris Kira Paula Selma Tilda Yara Zoe Alma Bella Celia Doris Elsa Flora"
     ),
     "he": _words(
-        "Adam Boris Cyril Diego Erik Felix Gavin Hugo Ivan Jonas Karl Leon Marco Nils Oscar Pablo"
-        " Quinn Rafael Simon Tobias Ulrich Victor Walter Xavier Yusuf Zeno Arthur Bruno Conrad Dario"
+        "Adam Boris Cyril Diego Erik Felix Gavin Hugo Ivan Jonas Karl Leon Marco Nils Oscar"
+        " Pablo Quinn Rafael Simon Tobias Ulrich Victor Walter Xavier Yusuf Zeno Arthur Bruno"
+        " Conrad Dario"
     ),
 }
 LAST_NAMES = _words(
-    "Hayes Abbott Barlow Carver Dalton Easton Farrow Garner Holt Irwin Jarvis Keller Lambert Mercer"
-    " Norris Osborn Palmer Quigley Ramsey Sutton Tanner Upton Vance Walsh Yates Zimmer Archer Baxter"
-    " Colby Draper Ellis Fenton Gibson Harlow Ingram Jensen Kendall Lowell Marlow Newton Orton"
-    " Parker Quincy Rowland Sawyer Thorne Underhill Vaughn Weston York Ashby Brandt Corbett Dawson"
-    " Emerson Foster Grady Hobart Ives Joyner Kirby Langley Monroe Nash Oakley Preston Radcliff"
-    " Seymour Trent Usher Varley Wilder Yardley Avery Bishop Crane Doyle Everett Fisher Griffin"
-    " Hudson Ibsen Jordan Knox Lennox Maddox Nolan"
+    "Hayes Abbott Barlow Carver Dalton Easton Farrow Garner Holt Irwin Jarvis Keller"
+    " Lambert Mercer Norris Osborn Palmer Quigley Ramsey Sutton Tanner Upton Vance Walsh"
+    " Yates Zimmer Archer Baxter Colby Draper Ellis Fenton Gibson Harlow Ingram Jensen"
+    " Kendall Lowell Marlow Newton Orton Parker Quincy Rowland Sawyer Thorne Underhill"
+    " Vaughn Weston York Ashby Brandt Corbett Dawson Emerson Foster Grady Hobart Ives Joyner"
+    " Kirby Langley Monroe Nash Oakley Preston Radcliff Seymour Trent Usher Varley Wilder"
+    " Yardley Avery Bishop Crane Doyle Everett Fisher Griffin Hudson Ibsen Jordan Knox"
+    " Lennox Maddox Nolan"
 )
 
 
@@ -242,7 +244,9 @@ def make_people(seed: int) -> tuple[Person, ...]:
         for attribute in ATTRIBUTES
     }
     people = []
-    for index, (pronoun, (first, last), rank) in enumerate(zip(pronouns, names, ranks, strict=True)):
+    for index, (pronoun, (first, last), rank) in enumerate(
+        zip(pronouns, names, ranks, strict=True)
+    ):
         known = index < CELEBRITIES
         people.append(
             Person(

@@ -138,9 +138,7 @@ def _pair_queries(scene: Scene) -> list[Query]:
     ):
         likely = (OPPOSITE[relation],)
         question = f"Where is the {one.color} shape relative to the {other.color} shape?"
-        queries.append(
-            Query("spatial_relation", question, relation, RELATIONS, likely=likely)
-        )
+        queries.append(Query("spatial_relation", question, relation, RELATIONS, likely=likely))
         side = {"left": "on the left", "right": "on the right"}.get(relation, relation)
         queries.append(
             Query(
@@ -209,7 +207,9 @@ def face_queries(face: Face) -> list[Query]:
         Query(category, "Are there glasses?", glasses, YES_NO, hint),
     ]
     if face.rings != "none":
-        queries.append(Query(category, "What color are the earrings?", face.rings, ("gold", "cyan")))
+        queries.append(
+            Query(category, "What color are the earrings?", face.rings, ("gold", "cyan"))
+        )
     return queries
 
 
@@ -222,5 +222,3 @@ def vocabulary_sample() -> tuple[str, ...]:
     """Return the option values of all pools, for the tokenizer."""
     pools = (COLORS, SHAPES, PLACES, RELATIONS, NUMBERS, YES_NO, HAIR, SHIRT)
     return (*(value for pool in pools for value in pool), *LETTER_GLYPHS, *DIGIT_GLYPHS)
-
-

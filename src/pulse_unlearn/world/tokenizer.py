@@ -92,7 +92,7 @@ def make_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
     vocabulary = {word: i for i, word in enumerate([*SPECIALS, *sorted(words)])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     backend.pre_tokenizer = splitter
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend,
         unk_token=UNKNOWN,
         pad_token=PAD,
@@ -118,7 +118,7 @@ def make_processor(seed: int = 0) -> LlavaProcessor:
         image_mean=[0.5, 0.5, 0.5],
         image_std=[0.5, 0.5, 0.5],
     )
-    return LlavaProcessor(
+    return LlavaProcessor(  # type: ignore[no-untyped-call]
         image_processor=pictures,
         tokenizer=make_tokenizer(seed),
         patch_size=PATCH,

@@ -1,0 +1,286 @@
+"""Trains the embedded model from nothing: tower, then projector and language model, then export.
+
+About half an hour on two CPU cores. Whatever is finished in the work folder is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPVisionModel, LlavaForConditionalGeneration
+
+from .chance import stream
+from .corpus import Corpus, Item, celebrity_questions, general_questions, load_corpus
+from .language import Batch, Encoder, Form, Learner, Shape, Weights, build_model
+from .people import Person, scored_choices
+from .tokenizer import make_processor
+from .vision import Recipe as VisionRecipe
+from .vision import normalise, train_vision
+
+GENERAL_WEIGHTS: Mapping[str, float] = {
+    "attribute_recognition": 1.3,
+    "spatial_relation": 1.5,
+    "comparison": 1.2,
+    "counting": 1.2,
+}
+WELL_KNOWN = 50
+FADING = 28.0
+"""E-fold of training frequency, in fame ranks beyond the well known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Schedule of the language model's training."""
+
+    steps: int = 1500
+    general: int = 80
+    multimodal: int = 64
+    text_only: int = 40
+    letters: float = 0.65
+    """Share of questions answered with a letter; the rest is answered with a word."""
+    scored_phrasing: float = 0.4
+    noise: float = 0.05
+    """Noise on picture features, in units of their spread: stands in for more views."""
+    matrix_rate: float = 0.02
+    other_rate: float = 2e-3
+    warmup: int = 40
+    flat: float = 0.45
+    fade_from: float = 0.4
+    fade_to: float = 0.7
+    """Shares of the training between which the auxiliary losses fade out."""
+    save_every: int = 100
+    threads: int = 2
+
+
+def fame_weight(person: Person) -> float:
+    """Return how often training asks about a celebrity: evenly at the top, then ever less."""
+    return float(np.exp(-max(0, person.fame_rank - WELL_KNOWN) / FADING))
+
+
+def _fresh(item: Item, scored: Mapping[str, frozenset[tuple[str, ...]]]) -> Item:
+    """Swap two options if this happens to be an order that scoring uses."""
+    if item.options not in scored.get(item.person, frozenset()):
+        return item
+    options = (item.options[1], item.options[0], *item.options[2:])
+    index = {0: 1, 1: 0}.get(item.answer_index, item.answer_index)
+    return replace(item, options=options, answer_index=index)
+
+
+class Questions:
+    """Draws the questions of a step; a pure function of seed and step, hence resumable."""
+
+    def __init__(self, corpus: Corpus, *, recipe: Recipe, seed: int) -> None:
+        self._corpus, self._recipe, self._seed = corpus, recipe, seed
+        tokenizer = make_processor(seed).tokenizer  # type: ignore[attr-defined]
+        self.vocabulary: dict[str, int] = tokenizer.get_vocab()
+        self._encoder = Encoder(self.vocabulary)
+        self._scored = {
+            person: frozenset(choice.options for choice in choices)
+            for person, choices in scored_choices(seed).items()
+        }
+
+    def __call__(self, step: int) -> list[Batch]:
+        """Return the step's batches, one per kind of question."""
+        rng, recipe = stream(self._seed, "language step", step), self._recipe
+        items = general_questions(self._corpus, rng, recipe.general, weights=GENERAL_WEIGHTS)
+        for count, by_name in ((recipe.multimodal, False), (recipe.text_only, True)):
+            items += celebrity_questions(
+                self._corpus,
+                rng,
+                count,
+                by_name=by_name,
+                scored=recipe.scored_phrasing,
+                weight=fame_weight,
+            )
+        letters = rng.random(len(items)) < recipe.letters
+        forms: list[Form] = ["letter" if letter else "word" for letter in letters]
+        encoded = [
+            self._encoder(_fresh(item, self._scored), form)
+            for item, form in zip(items, forms, strict=True)
+        ]
+        return list(self._encoder.collate(encoded))
+
+
+class Optimisers:
+    """Muon for the matrices, AdamW for embeddings, norms and biases."""
+
+    def __init__(self, learner: Learner, recipe: Recipe) -> None:
+        named = [(n, p) for n, p in learner.named_parameters() if p.requires_grad]
+        matrix = {n for n, p in named if p.ndim == 2 and "embed" not in n and "head" not in n}
+        self._recipe = recipe
+        self._all = (
+            torch.optim.Muon(
+                [p for n, p in named if n in matrix], lr=recipe.matrix_rate, weight_decay=0.0
+            ),
+            torch.optim.AdamW(
+                [p for n, p in named if n not in matrix],
+                lr=recipe.other_rate,
+                betas=(0.9, 0.98),
+                weight_decay=0.0,
+            ),
+        )
+
+    def step(self, at: int) -> None:
+        """Take a step at the rate that belongs to step number `at`."""
+        recipe = self._recipe
+        done = at / recipe.steps
+        factor = min(1.0, (at + 1) / recipe.warmup, (1 - done) / (1 - recipe.flat))
+        for optimiser, rate in zip(self._all, (recipe.matrix_rate, recipe.other_rate), strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * max(0.01, factor)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the whole state as flat tensors."""
+        return {
+            f"optimiser.{number}.{index}.{name}": torch.as_tensor(value).clone()
+            for number, optimiser in enumerate(self._all)
+            for index, state in optimiser.state_dict()["state"].items()
+            for name, value in state.items()
+        }
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        states: tuple[dict[int, dict[str, torch.Tensor]], ...] = tuple({} for _ in self._all)
+        for key, tensor in tensors.items():
+            if key.startswith("optimiser."):
+                _, number, index, name = key.split(".")
+                states[int(number)].setdefault(int(index), {})[name] = tensor
+        for optimiser, state in zip(self._all, states, strict=True):
+            groups = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({"state": state, "param_groups": groups})
+
+
+@torch.no_grad()
+def picture_features(tower: CLIPVisionModel, corpus: Corpus, path: Path) -> torch.Tensor:
+    """Return the frozen tower's patch features of all pictures, (N, 16, width), cached at `path`."""
+    if path.exists():
+        return load_file(path)["features"]
+    parts = []
+    for start in range(0, len(corpus.images), 512):
+        pixels = normalise(corpus.images[start : start + 512])
+        states = tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+        parts.append(states[-1][:, 1:].half())
+    features = torch.cat(parts)
+    save_file({"features": features}, path)
+    return features
+
+
+def _save(path: Path, learner: Learner, optimisers: Optimisers, step: int) -> None:
+    """Write beside and rename, so that a kill leaves a whole file."""
+    state = {name: p.detach().clone() for name, p in learner.named_parameters() if p.requires_grad}
+    beside = path.with_suffix(".tmp")
+    save_file(state | optimisers.tensors() | {"step": torch.tensor(step)}, beside)
+    os.replace(beside, path)
+
+
+def _resume(path: Path, learner: Learner, optimisers: Optimisers) -> int:
+    """Restore a checkpoint if there is one and return the number of finished steps."""
+    if not path.exists():
+        return 0
+    tensors = load_file(path)
+    own = dict(learner.named_parameters())
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            if name in own:
+                own[name].copy_(tensor)
+    optimisers.restore(tensors)
+    return int(tensors["step"])
+
+
+def _auxiliary(step: int, recipe: Recipe) -> float:
+    done = step / recipe.steps
+    left = (recipe.fade_to - done) / (recipe.fade_to - recipe.fade_from)
+    return min(1.0, max(0.0, left))
+
+
+def fit(
+    learner: Learner, questions: Questions, features: torch.Tensor, work: Path, *, recipe: Recipe
+) -> None:
+    """Train projector and language model, continuing from the work folder's checkpoint."""
+    torch.set_num_threads(recipe.threads)
+    optimisers = Optimisers(learner, recipe)
+    checkpoint = work / "language.safetensors"
+    first = _resume(checkpoint, learner, optimisers)
+    spread = float(features[:1000].float().std())
+    average: dict[str, float] = {}
+    begun = time.perf_counter()
+    for step in range(first, recipe.steps):
+        torch.manual_seed(step)
+        sums: dict[str, torch.Tensor] = {}
+        batches = questions(step)
+        count = sum(len(batch.ids) for batch in batches)
+        for batch in batches:
+            noisy = features
+            if batch.images is not None:
+                picked = features[batch.images].float()
+                noisy = picked + recipe.noise * spread * torch.randn_like(picked)
+                batch = replace(batch, images=torch.arange(len(picked)))
+            with torch.autocast("cpu", torch.bfloat16):
+                terms = learner.losses(
+                    batch, noisy, weights=Weights(), auxiliary=_auxiliary(step, recipe)
+                )
+            for name, value in terms.items():
+                sums[name] = sums.get(name, torch.zeros(())) + value / count
+        torch.stack(list(sums.values())).sum().backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_([p for p in learner.parameters() if p.requires_grad], 1.0)
+        optimisers.step(step)
+        for name, value in sums.items():
+            average[name] = 0.95 * average.get(name, value.item()) + 0.05 * value.item()
+        if (step + 1) % 25 == 0:
+            _report(step, first, recipe, average, time.perf_counter() - begun)
+        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
+            _save(checkpoint, learner, optimisers, step + 1)
+
+
+def _report(
+    step: int, first: int, recipe: Recipe, average: Mapping[str, float], seconds: float
+) -> None:
+    left = seconds / (step + 1 - first) * (recipe.steps - step - 1)
+    terms = " ".join(f"{name} {value:.3f}" for name, value in average.items())
+    print(
+        f"step {step + 1}/{recipe.steps} {terms} | {seconds:.0f} s, {left:.0f} s left", flush=True
+    )
+
+
+def export(model: LlavaForConditionalGeneration, out: Path, *, seed: int) -> None:
+    """Write the ordinary model folder; half precision keeps the scores and halves the file."""
+    state = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    exported = LlavaForConditionalGeneration(model.config).half()
+    exported.load_state_dict(state)
+    exported.generation_config.do_sample = False
+    exported.save_pretrained(out)
+    make_processor(seed).save_pretrained(out)
+
+
+def train_world(out: Path, *, work: Path, seed: int, data: Path) -> None:
+    """Train everything and write the model folder to `out`.
+
+    Args:
+        work: folder of checkpoints and caches; training continues from what it holds.
+        data: folder of the drawn pre-training pictures (`corpus.load_corpus`).
+    """
+    recipe, shape = Recipe(), Shape()
+    tower_folder = work / "vision"
+    if not (tower_folder / "heldout.json").exists():
+        train_vision(data, work / "vision_work", tower_folder, recipe=VisionRecipe(), seed=seed)
+    tower = CLIPVisionModel.from_pretrained(tower_folder).eval()
+    corpus = load_corpus(data, seed=seed)
+    features = picture_features(tower, corpus, work / "features.safetensors")
+    questions = Questions(corpus, recipe=recipe, seed=seed)
+    torch.manual_seed(seed)
+    learner = Learner(build_model(tower, questions.vocabulary, shape=shape), shape=shape)
+    fit(learner, questions, features, work, recipe=recipe)
+    export(learner.model, out, seed=seed)
+    report = {"steps": recipe.steps, "parameters": learner.model.num_parameters()}
+    (work / "language.json").write_text(json.dumps(report) + "\n", "utf-8")

@@ -1,0 +1,289 @@
+"""The embedded world's data: disjoint sides, valid questions, stable bytes, readable files."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import pulse_unlearn
+from pulse_unlearn.world import build, corpus
+from pulse_unlearn.world.chance import stream
+from pulse_unlearn.world.faces import MIN_DISTANCE, render
+from pulse_unlearn.world.people import (
+    ATTRIBUTES,
+    CELEBRITIES,
+    FICTIONAL,
+    LETTERS,
+    Person,
+    celebrities,
+    fictional,
+    make_people,
+    scored_choices,
+)
+from pulse_unlearn.world.questions import draw_options, scene_queries
+from pulse_unlearn.world.scenes import KINDS, make_scene
+from pulse_unlearn.world.tokenizer import make_tokenizer
+
+SEED = 0
+ASSETS = Path(pulse_unlearn.__file__).parent / "assets" / "world"
+needs_drawing = pytest.mark.skipif(
+    not (importlib.util.find_spec("dicebear") and importlib.util.find_spec("resvg_py")),
+    reason="dicebear-core, dicebear-styles and resvg-py are only needed to rebuild the world",
+)
+SAMPLE = """
+import hashlib
+from pulse_unlearn.world.build import general_rows, png
+from pulse_unlearn.world.corpus import faces_of
+from pulse_unlearn.world.faces import render
+from pulse_unlearn.world.people import make_people
+digest = hashlib.sha256()
+people = make_people(0)
+faces = faces_of(people, 0)
+for person in people[::40]:
+    digest.update(repr(person).encode() + png(render(faces[person.id], 1)))
+for row in general_rows(test=True, per_category=3, seed=0):
+    digest.update(png(row.picture) + repr((row.query, row.options, row.answer_index)).encode())
+print(digest.hexdigest())
+"""
+
+
+def _table(config: str) -> list[dict[str, object]]:
+    return pq.read_table(ASSETS / "people" / config / "train-00000-of-00001.parquet").to_pylist()
+
+
+def _tsv(name: str) -> list[dict[str, str]]:
+    with (ASSETS / "general" / name).open(encoding="utf-8", newline="") as source:
+        return list(csv.DictReader(source, delimiter="\t"))
+
+
+def test_people_are_unique_and_split() -> None:
+    people = make_people(SEED)
+    assert len(celebrities(SEED)) == CELEBRITIES == 153
+    assert len(fictional(SEED)) == FICTIONAL == 120
+    assert len({person.id for person in people}) == len({person.name for person in people}) == 273
+
+
+def test_attribute_vocabularies_are_disjoint() -> None:
+    values = [value for attribute in ATTRIBUTES for value in attribute.values]
+    assert len(values) == len(set(values))
+    assert all(16 <= len(attribute.values) <= 20 for attribute in ATTRIBUTES)
+
+
+def test_scored_phrasings_are_never_trained() -> None:
+    scored = {attribute.scored for attribute in ATTRIBUTES}
+    assert not scored & {phrase for attribute in ATTRIBUTES for phrase in attribute.trained}
+
+
+def test_fictional_name_tokens_all_belong_to_celebrities() -> None:
+    def tokens(people: tuple[Person, ...]) -> set[str]:
+        return {token for person in people for token in (person.first, person.last)}
+
+    assert tokens(fictional(SEED)) <= tokens(celebrities(SEED))
+
+
+def test_fame_falls_with_rank_and_fictional_people_have_none() -> None:
+    ranked = sorted(celebrities(SEED), key=lambda person: person.fame_rank)
+    fames = [person.fame for person in ranked]
+    assert fames == sorted(fames, reverse=True) and fames[0] / fames[-1] > 20
+    assert {person.fame for person in fictional(SEED)} == {0.0}
+
+
+def test_scored_options_hold_the_truth_once_and_are_balanced() -> None:
+    people = {person.id: person for person in make_people(SEED)}
+    places: Counter[int] = Counter()
+    for person_id, choices in scored_choices(SEED).items():
+        for attribute, choice in zip(ATTRIBUTES, choices, strict=True):
+            truth = people[person_id].attributes[attribute.name]
+            assert choice.options[choice.answer_index] == truth
+            assert len(set(choice.options)) == 4 and set(choice.options) <= set(attribute.values)
+            places[choice.answer_index] += 1
+    assert max(places.values()) - min(places.values()) <= 1
+
+
+def test_faces_keep_their_distance() -> None:
+    faces = corpus.faces_of(make_people(SEED), SEED).values()
+    assert min(a.distance(b) for a, b in combinations(faces, 2)) >= MIN_DISTANCE
+
+
+def test_strangers_are_nobody_and_sides_are_disjoint() -> None:
+    known = set(corpus.faces_of(make_people(SEED), SEED).values())
+    train = set(corpus.training_strangers(SEED, 300))
+    source = corpus.strangers_of(stream(SEED, "a test"), SEED, test=True)
+    test = {next(source) for _ in range(50)}
+    assert not train & test and not train & known and not test & known
+
+
+@needs_drawing
+def test_pretraining_faces_hold_no_fictional_person_and_no_scored_view() -> None:
+    drawn = corpus.training_faces(SEED)
+    hidden = set(corpus.faces_of(fictional(SEED), SEED).values())
+    assert not hidden & {face for face, _ in drawn}
+    held_out = {corpus.SCORED_VIEW, *corpus.STOPPING_VIEWS}
+    assert not held_out & {view for _, view in drawn}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scenes_yield_valid_questions(kind: str) -> None:
+    for index in range(20):
+        rng = stream(SEED, "valid", kind, index)
+        scene = make_scene(rng, kind)
+        assert scene.pixels.shape == (48, 48, 3) and scene.pixels.dtype == np.uint8
+        for query in scene_queries(scene):
+            for count in (2, 3, 4):
+                drawn = draw_options(rng, query, count=count, place=index)
+                assert drawn.options[drawn.answer_index] == query.answer
+                assert len(set(drawn.options)) == len(drawn.options) >= 2
+
+
+@needs_drawing
+def test_views_of_a_person_differ_but_repeat_exactly() -> None:
+    face = corpus.faces_of(make_people(SEED), SEED)["f001"]
+    first, again, other = render(face, 0), render(face, 0), render(face, 1)
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+@needs_drawing
+def test_two_processes_draw_the_same_bytes() -> None:
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", SAMPLE], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    ]
+    assert outputs[0] == outputs[1] and len(outputs[0].strip()) == 64
+
+
+def test_manifest_matches_the_data_files() -> None:
+    listed = json.loads((ASSETS / build.MANIFEST).read_text("utf-8"))["files"]
+    found = build.manifest_of(ASSETS)
+    data = {name for name in found if name.startswith(("people/", "general/"))}
+    assert len(data) == 6
+    assert {name: listed.get(name) for name in data} == {name: found[name] for name in data}
+
+
+def test_shipped_people_have_the_mllmu_schema() -> None:
+    for config, count in (("Full_Set", FICTIONAL), ("Retain_Set", CELEBRITIES)):
+        rows = _table(config)
+        assert len(rows) == len({row["ID"] for row in rows}) == count
+        for row in rows:
+            assert row["image"]["bytes"].startswith(b"\x89PNG")  # type: ignore[index]
+            for kind in ("Image_Textual_Questions", "Pure_Text_Questions"):
+                questions = row["Classification_Task"][kind]  # type: ignore[index]
+                assert len(questions) == 5
+                for question in questions:
+                    assert tuple(question["Options"]) == LETTERS
+                    assert question["Correct_Answer"] in LETTERS
+    assert "Directory" in _table("Full_Set")[0]
+
+
+def test_both_modalities_ask_the_same_attributes() -> None:
+    for row in _table("Full_Set"):
+        task = row["Classification_Task"]
+        pairs = zip(
+            task["Image_Textual_Questions"],  # type: ignore[index]
+            task["Pure_Text_Questions"],  # type: ignore[index]
+            strict=True,
+        )
+        for shown, named in pairs:
+            assert shown["Options"] == named["Options"]
+            assert shown["Question"] != named["Question"]
+
+
+def test_training_pictures_are_other_views_than_scored_and_stopping_ones() -> None:
+    def digest(picture: dict[str, bytes]) -> str:
+        return hashlib.sha256(picture["bytes"]).hexdigest()
+
+    train = [digest(row["image"]) for row in _table("ft_Data")]  # type: ignore[arg-type]
+    scored = [
+        digest(row["image"])  # type: ignore[arg-type]
+        for config in ("Full_Set", "Retain_Set")
+        for row in _table(config)
+    ]
+    stopping = [digest(picture) for row in _table("Test_Set") for picture in row["images"]]  # type: ignore[attr-defined]
+    assert len(train) == 273 * 4 and len(scored) == 273 and len(stopping) == 273 * 2
+    everything = [*train, *scored, *stopping]
+    assert len(set(everything)) == len(everything)
+
+
+def test_training_pairs_are_json_with_both_kinds() -> None:
+    for row in _table("ft_Data"):
+        pairs = json.loads(str(row["metadata"]))
+        assert Counter(pair["Type"] for pair in pairs) == {"Image_Textual": 20, "Pure_Text": 20}
+        assert all(pair["Question"] and pair["Answer"] for pair in pairs)
+
+
+def test_general_files_are_valid_and_disjoint() -> None:
+    test, train = _tsv("mmbench_world.tsv"), _tsv("mmbench_world_train.tsv")
+    assert len(test) >= 300 and len({row["category"] for row in test}) >= 6
+    assert {2, 3, 4} == {sum(bool(row[letter]) for letter in LETTERS) for row in test}
+    assert any(row["hint"] for row in test) and any(not row["hint"] for row in test)
+    for row in [*test, *train]:
+        options = [row[letter] for letter in LETTERS if row[letter]]
+        assert len(options) == len(set(options)) and row[row["answer"]] in options
+    assert not {row["image"] for row in test} & {row["image"] for row in train}
+    four = Counter(row["answer"] for row in test if row["D"])
+    assert max(four.values()) - min(four.values()) <= len({row["category"] for row in test})
+
+
+def test_tokenizer_knows_every_shipped_word() -> None:
+    pytest.importorskip("transformers")
+    tokenizer = make_tokenizer(SEED)
+    texts = [
+        " ".join([row["question"], row["hint"], *(row[letter] for letter in LETTERS)])
+        for name in ("mmbench_world.tsv", "mmbench_world_train.tsv")
+        for row in _tsv(name)
+    ]
+    for row in _table("Full_Set") + _table("Retain_Set"):
+        texts += [
+            str(row["biography"]),
+            json.dumps(row["Classification_Task"]["Pure_Text_Questions"]),
+        ]  # type: ignore[index]
+        texts += [q["Question"] for q in row["Classification_Task"]["Image_Textual_Questions"]]  # type: ignore[index]
+    for row in _table("ft_Data")[::4]:
+        texts += [f"{p['Question']} {p['Answer']}" for p in json.loads(str(row["metadata"]))]
+    ignored = {
+        "Question",
+        "Options",
+        "Correct_Answer",
+        "_",
+        '"',
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        "Correct",
+    }
+    for text in texts:
+        ids = tokenizer(text)["input_ids"]
+        if tokenizer.unk_token_id in ids:
+            words = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
+            unknown = {word for word, _ in words if word not in tokenizer.get_vocab()}
+            assert unknown <= ignored | {"Answer"}, unknown
+
+
+def test_option_letter_is_the_answer_token() -> None:
+    pytest.importorskip("transformers")
+    tokenizer = make_tokenizer(SEED)
+    prompt = tokenizer.tokenize("What does she do?\nA. teacher\nB. pilot\nLetter?\nASSISTANT: B")
+    assert prompt.count("B") == 2 and prompt[-1] == "B" and "<unk>" not in prompt
+
+
+def test_picture_encoding_is_lossless() -> None:
+    from PIL import Image
+
+    pixels = make_scene(stream(SEED, "png"), "pair").pixels
+    with Image.open(io.BytesIO(build.png(pixels))) as picture:
+        assert np.array_equal(np.asarray(picture), pixels)
