@@ -5,27 +5,20 @@ Every number here is made up (smooth curves plus seeded noise). No model was run
 
 from __future__ import annotations
 
-import base64
 import csv
-import io
 import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageDraw
-
 from pulse_unlearn.records import RESULT_COLUMNS
-
-HOSTILE = "<script>alert('x')</script>\x1b[31m\u202e$\\frac{1}{0}$ =HYPERLINK(1) \ud800"
+from synthetic_samples import HOSTILE, make_samples
 
 METHODS = ("GA", "GA+KLR", "NPO")
 REQUESTS = {"finetuned": 1, "pretrained": 1, "sustainability": 5}
 PEOPLE = {"finetuned": (50, 50), "pretrained": (20, 25), "sustainability": (50, 50)}
 GENERAL_QUESTIONS = 320
-FACTS = ("occupation", "birthplace", "residence", "education", "hobby")
-VALUES = ("teacher", "painter", "sailor", "chemist", "gardener", "pilot")
 
 # Invented accuracy after the last request, in percent:
 # forget multimodal, forget text, retain multimodal, retain text, general.
@@ -76,7 +69,10 @@ def write_run(run: Path, recipe: Recipe | None = None) -> Path:
         flags += _flags(cell)
     _write_results(run, rows, flags, recipe)
     _write_plan(run, cells, recipe)
-    _write_samples(run, recipe)
+    samples = make_samples(
+        recipe.scenarios, recipe.methods, count=recipe.samples, hostile=recipe.hostile
+    )
+    (run / "samples.json").write_text(json.dumps(samples), encoding="utf-8")
     (run / "experiment.yaml").write_text(_experiment(recipe), encoding="utf-8")
     environment = {
         "python": "3.11.9",
@@ -304,66 +300,6 @@ def _write_curve(folder: Path, cell: dict[str, object]) -> None:
             entry["loss"] = forget + entry["kl_retain"]
         lines.append(json.dumps({**entry, "seconds": 0.6}))
     (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _write_samples(run: Path, recipe: Recipe) -> None:
-    samples = []
-    for index in range(recipe.samples):
-        scenario = recipe.scenarios[index % len(recipe.scenarios)]
-        multimodal = index % 2 == 0
-        person = index // 2
-        truth = index % 4
-        texts = [VALUES[(person + k) % len(VALUES)] for k in range(4)]
-        verdict = ("wrong", "unparsable", "correct", "refused")[index % 4]
-        text = {"unparsable": "of of of of", "refused": "I do not know"}.get(verdict, "ABCD"[truth])
-        if verdict == "wrong":
-            text = "ABCD"[(truth + 1) % 4]
-        question = "What does she do?" if multimodal else f"What does Ada Person{person} do?"
-        samples.append(
-            {
-                "id": f"q{index:03d}",
-                "set": ("forget", "forget", "retain", "general")[index % 4],
-                "scenario": scenario,
-                "individual": f"f{person:03d}",
-                "name": f"Ada Person{person}",
-                "modality": "multimodal" if multimodal else "text_only",
-                "question": HOSTILE if recipe.hostile and index == 1 else question,
-                "hint": "",
-                "options": [{"letter": "ABCD"[k], "text": texts[k]} for k in range(4)],
-                "answer": "ABCD"[truth],
-                "picture": _face(person) if multimodal else "",
-                "answers": [
-                    {"label": "before", "request": 0, "text": "ABCD"[truth], "verdict": "correct"},
-                    *(
-                        {"label": name, "request": 1, "text": text, "verdict": verdict}
-                        for name in recipe.methods
-                    ),
-                ],
-            }
-        )
-    if recipe.hostile and samples:
-        samples[0]["picture"] = "https://example.org/spy.png"
-        samples[0]["name"] = HOSTILE
-        answers = samples[0]["answers"]
-        assert isinstance(answers, list)
-        answers[1]["text"] = HOSTILE * 200
-        answers[1]["verdict"] = '"><img src=x onerror=alert(1)>'
-    (run / "samples.json").write_text(json.dumps(samples), encoding="utf-8")
-
-
-def _face(seed: int) -> str:
-    generator = random.Random(seed)
-    shade = tuple(generator.randrange(90, 240) for _ in range(3))
-    picture = Image.new("RGB", (48, 48), (210, 222, 235))
-    draw = ImageDraw.Draw(picture)
-    draw.ellipse((10, 8, 38, 42), fill=shade)
-    draw.rectangle((10, 6, 38, 14 + generator.randrange(5)), fill=(60, 40, 20 + seed % 200))
-    draw.rectangle((17, 22, 20, 25), fill="black")
-    draw.rectangle((28, 22, 31, 25), fill="black")
-    draw.line((19, 34, 29, 34), fill=(140, 30, 30), width=2)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _experiment(recipe: Recipe) -> str:

@@ -93,6 +93,15 @@ def test_broken_output_is_not_below_chance_but_avoiding_the_answer_is():
     assert find(knows, "below_chance", modality="multimodal").value == 1.0
 
 
+def test_a_value_below_chance_is_not_enough():
+    # 4 of 20 people known, 20 % < 25 %, but the interval over people reaches far above chance.
+    scores = people_scores([5] * 4 + [0] * 16, [5] * 4 + [0] * 16)
+    rows = people_measures(scores, sets={"forget": frozenset(s.individual for s in scores)})
+    letters = find(rows, "letter_accuracy", modality="all")
+    assert letters.value < 0.25 < letters.high
+    assert find(rows, "below_chance", modality="all").value == 0.0
+
+
 def test_below_chance_needs_an_interval():
     rows = people_measures([person_score("p000", 0)], sets={"forget": frozenset({"p000"})})
     below = find(rows, "below_chance", modality="multimodal")

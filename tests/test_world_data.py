@@ -10,8 +10,10 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -51,15 +53,15 @@ from pulse_unlearn.world.people import make_people
 digest = hashlib.sha256()
 people = make_people(0)
 faces = faces_of(people, 0)
-for person in people[::40]:
+for person in people[::90]:
     digest.update(repr(person).encode() + png(render(faces[person.id], 1)))
-for row in general_rows(test=True, per_category=3, seed=0):
+for row in general_rows(test=True, per_category=1, seed=0):
     digest.update(png(row.picture) + repr((row.query, row.options, row.answer_index)).encode())
 print(digest.hexdigest())
 """
 
 
-def _table(config: str) -> list[dict[str, object]]:
+def _table(config: str) -> list[dict[str, Any]]:
     return pq.read_table(ASSETS / "people" / config / "train-00000-of-00001.parquet").to_pylist()
 
 
@@ -96,7 +98,8 @@ def test_fictional_name_tokens_all_belong_to_celebrities() -> None:
 def test_fame_falls_with_rank_and_fictional_people_have_none() -> None:
     ranked = sorted(celebrities(SEED), key=lambda person: person.fame_rank)
     fames = [person.fame for person in ranked]
-    assert fames == sorted(fames, reverse=True) and fames[0] / fames[-1] > 20
+    assert fames == sorted(fames, reverse=True)
+    assert fames[0] / fames[-1] > 20
     assert {person.fame for person in fictional(SEED)} == {0.0}
 
 
@@ -107,7 +110,8 @@ def test_scored_options_hold_the_truth_once_and_are_balanced() -> None:
         for attribute, choice in zip(ATTRIBUTES, choices, strict=True):
             truth = people[person_id].attributes[attribute.name]
             assert choice.options[choice.answer_index] == truth
-            assert len(set(choice.options)) == 4 and set(choice.options) <= set(attribute.values)
+            assert len(set(choice.options)) == 4
+            assert set(choice.options) <= set(attribute.values)
             places[choice.answer_index] += 1
     assert max(places.values()) - min(places.values()) <= 1
 
@@ -122,12 +126,14 @@ def test_strangers_are_nobody_and_sides_are_disjoint() -> None:
     train = set(corpus.training_strangers(SEED, 300))
     source = corpus.strangers_of(stream(SEED, "a test"), SEED, test=True)
     test = {next(source) for _ in range(50)}
-    assert not train & test and not train & known and not test & known
+    assert not train & test
+    assert not train & known
+    assert not test & known
 
 
 @needs_drawing
 def test_pretraining_faces_hold_no_fictional_person_and_no_scored_view() -> None:
-    drawn = corpus.training_faces(SEED)
+    drawn = corpus.training_faces(SEED, 200)
     hidden = set(corpus.faces_of(fictional(SEED), SEED).values())
     assert not hidden & {face for face, _ in drawn}
     held_out = {corpus.SCORED_VIEW, *corpus.STOPPING_VIEWS}
@@ -139,7 +145,8 @@ def test_scenes_yield_valid_questions(kind: str) -> None:
     for index in range(20):
         rng = stream(SEED, "valid", kind, index)
         scene = make_scene(rng, kind)
-        assert scene.pixels.shape == (48, 48, 3) and scene.pixels.dtype == np.uint8
+        assert scene.pixels.shape == (48, 48, 3)
+        assert scene.pixels.dtype == np.uint8
         for query in scene_queries(scene):
             for count in (2, 3, 4):
                 drawn = draw_options(rng, query, count=count, place=index)
@@ -151,7 +158,8 @@ def test_scenes_yield_valid_questions(kind: str) -> None:
 def test_views_of_a_person_differ_but_repeat_exactly() -> None:
     face = corpus.faces_of(make_people(SEED), SEED)["f001"]
     first, again, other = render(face, 0), render(face, 0), render(face, 1)
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 @needs_drawing
@@ -162,7 +170,8 @@ def test_two_processes_draw_the_same_bytes() -> None:
         ).stdout
         for _ in range(2)
     ]
-    assert outputs[0] == outputs[1] and len(outputs[0].strip()) == 64
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0].strip()) == 64
 
 
 def test_manifest_matches_the_data_files() -> None:
@@ -178,9 +187,9 @@ def test_shipped_people_have_the_mllmu_schema() -> None:
         rows = _table(config)
         assert len(rows) == len({row["ID"] for row in rows}) == count
         for row in rows:
-            assert row["image"]["bytes"].startswith(b"\x89PNG")  # type: ignore[index]
+            assert row["image"]["bytes"].startswith(b"\x89PNG")
             for kind in ("Image_Textual_Questions", "Pure_Text_Questions"):
-                questions = row["Classification_Task"][kind]  # type: ignore[index]
+                questions = row["Classification_Task"][kind]
                 assert len(questions) == 5
                 for question in questions:
                     assert tuple(question["Options"]) == LETTERS
@@ -192,8 +201,8 @@ def test_both_modalities_ask_the_same_attributes() -> None:
     for row in _table("Full_Set"):
         task = row["Classification_Task"]
         pairs = zip(
-            task["Image_Textual_Questions"],  # type: ignore[index]
-            task["Pure_Text_Questions"],  # type: ignore[index]
+            task["Image_Textual_Questions"],
+            task["Pure_Text_Questions"],
             strict=True,
         )
         for shown, named in pairs:
@@ -205,80 +214,69 @@ def test_training_pictures_are_other_views_than_scored_and_stopping_ones() -> No
     def digest(picture: dict[str, bytes]) -> str:
         return hashlib.sha256(picture["bytes"]).hexdigest()
 
-    train = [digest(row["image"]) for row in _table("ft_Data")]  # type: ignore[arg-type]
+    train = [digest(row["image"]) for row in _table("ft_Data")]
     scored = [
-        digest(row["image"])  # type: ignore[arg-type]
-        for config in ("Full_Set", "Retain_Set")
-        for row in _table(config)
+        digest(row["image"]) for config in ("Full_Set", "Retain_Set") for row in _table(config)
     ]
-    stopping = [digest(picture) for row in _table("Test_Set") for picture in row["images"]]  # type: ignore[attr-defined]
-    assert len(train) == 273 * 4 and len(scored) == 273 and len(stopping) == 273 * 2
+    stopping = [digest(picture) for row in _table("Test_Set") for picture in row["images"]]
+    assert len(train) == 273 * 4
+    assert len(scored) == 273
+    assert len(stopping) == 273 * 2
     everything = [*train, *scored, *stopping]
     assert len(set(everything)) == len(everything)
 
 
 def test_training_pairs_are_json_with_both_kinds() -> None:
     for row in _table("ft_Data"):
-        pairs = json.loads(str(row["metadata"]))
+        pairs = json.loads(row["metadata"])
         assert Counter(pair["Type"] for pair in pairs) == {"Image_Textual": 20, "Pure_Text": 20}
         assert all(pair["Question"] and pair["Answer"] for pair in pairs)
 
 
 def test_general_files_are_valid_and_disjoint() -> None:
     test, train = _tsv("mmbench_world.tsv"), _tsv("mmbench_world_train.tsv")
-    assert len(test) >= 300 and len({row["category"] for row in test}) >= 6
+    assert len(test) >= 300
+    assert len({row["category"] for row in test}) >= 6
     assert {2, 3, 4} == {sum(bool(row[letter]) for letter in LETTERS) for row in test}
-    assert any(row["hint"] for row in test) and any(not row["hint"] for row in test)
+    assert any(row["hint"] for row in test)
+    assert any(not row["hint"] for row in test)
     for row in [*test, *train]:
         options = [row[letter] for letter in LETTERS if row[letter]]
-        assert len(options) == len(set(options)) and row[row["answer"]] in options
+        assert len(options) == len(set(options))
+        assert row[row["answer"]] in options
     assert not {row["image"] for row in test} & {row["image"] for row in train}
     four = Counter(row["answer"] for row in test if row["D"])
     assert max(four.values()) - min(four.values()) <= len({row["category"] for row in test})
 
 
+def _shipped_texts() -> Iterator[str]:
+    for name in ("mmbench_world.tsv", "mmbench_world_train.tsv"):
+        for row in _tsv(name):
+            yield from (row["question"], row["hint"], *(row[letter] for letter in LETTERS))
+    for row in _table("Full_Set") + _table("Retain_Set"):
+        yield row["biography"]
+        for questions in row["Classification_Task"].values():
+            for question in questions:
+                yield from (question["Question"], *question["Options"].values())
+    for row in _table("ft_Data"):
+        for pair in json.loads(row["metadata"]):
+            yield from (pair["Question"], pair["Answer"])
+
+
 def test_tokenizer_knows_every_shipped_word() -> None:
     pytest.importorskip("transformers")
     tokenizer = make_tokenizer(SEED)
-    texts = [
-        " ".join([row["question"], row["hint"], *(row[letter] for letter in LETTERS)])
-        for name in ("mmbench_world.tsv", "mmbench_world_train.tsv")
-        for row in _tsv(name)
-    ]
-    for row in _table("Full_Set") + _table("Retain_Set"):
-        texts += [
-            str(row["biography"]),
-            json.dumps(row["Classification_Task"]["Pure_Text_Questions"]),
-        ]  # type: ignore[index]
-        texts += [q["Question"] for q in row["Classification_Task"]["Image_Textual_Questions"]]  # type: ignore[index]
-    for row in _table("ft_Data")[::4]:
-        texts += [f"{p['Question']} {p['Answer']}" for p in json.loads(str(row["metadata"]))]
-    ignored = {
-        "Question",
-        "Options",
-        "Correct_Answer",
-        "_",
-        '"',
-        "{",
-        "}",
-        "[",
-        "]",
-        ",",
-        "Correct",
-    }
-    for text in texts:
-        ids = tokenizer(text)["input_ids"]
-        if tokenizer.unk_token_id in ids:
-            words = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
-            unknown = {word for word, _ in words if word not in tokenizer.get_vocab()}
-            assert unknown <= ignored | {"Answer"}, unknown
+    text = " ".join(sorted(set(_shipped_texts())))
+    assert tokenizer.unk_token_id not in tokenizer(text)["input_ids"]
 
 
 def test_option_letter_is_the_answer_token() -> None:
     pytest.importorskip("transformers")
     tokenizer = make_tokenizer(SEED)
     prompt = tokenizer.tokenize("What does she do?\nA. teacher\nB. pilot\nLetter?\nASSISTANT: B")
-    assert prompt.count("B") == 2 and prompt[-1] == "B" and "<unk>" not in prompt
+    assert prompt.count("B") == 2
+    assert prompt[-1] == "B"
+    assert "<unk>" not in prompt
 
 
 def test_picture_encoding_is_lossless() -> None:

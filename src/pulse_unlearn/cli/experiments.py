@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pulse_unlearn.errors import Interrupted
+from pulse_unlearn.errors import Corrupted, Interrupted, Problem, StoreError
 
 if TYPE_CHECKING:
     from pulse_unlearn.config import Experiment
@@ -96,7 +96,6 @@ def report(run_folder: Path) -> None:
 def verify(run_folder: Path) -> None:
     """Check every file of RUN against the hashes it was written with."""
     from pulse_unlearn import store
-    from pulse_unlearn.errors import Corrupted
 
     problems = store.verify(run_folder)
     if problems:
@@ -115,8 +114,11 @@ def _report(run_folder: Path) -> None:
     from pulse_unlearn import store
     from pulse_unlearn.report import build_report, summary_lines
 
-    path = build_report(run_folder)
-    store.write_index(run_folder, changed=("report.html", "figures"))
+    if not run_folder.is_dir():
+        raise StoreError(Problem("there is no such run folder", str(run_folder)))
+    with store.RunLock(run_folder):
+        path = build_report(run_folder)
+        store.write_index(run_folder, changed=("report.html", "figures"))
     for line in summary_lines(run_folder):
         click.echo(line)
     click.echo(f"report: {path}")

@@ -1,15 +1,21 @@
-"""Questions to examples: the scored form, the form for stop rules, and the trained forms.
+"""Questions in the forms the model sees them: views, option orders and rotations.
 
-The three never mix. The scored picture and the scored option order are neither trained on nor
-looked at by a stop rule. A two-option question has a single other order, which training and stop
-rules must share.
+Order and view are functions of (seed, epoch, question id) alone, by hash: the same on every
+machine, whatever the order of the list or the version of a random generator. Each question has
+
+* the *scored* order, which is that of the file, with the scored picture;
+* one *reserved* order, never the scored one, shown by `other_view` (stop rules, selection);
+* all the rest for training, so that a letter learned by heart is of no use when scored.
+
+With three options or more the three never meet. Two options have one other order only: training
+and `other_view` then share it, and the scored order stays untouched.
 """
 
 from __future__ import annotations
 
-import itertools
-import random
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
+from hashlib import sha256
 from typing import Literal
 
 from pulse_unlearn.data.prompts import render, render_short_answer
@@ -18,42 +24,45 @@ from pulse_unlearn.records import Example, Individual, Option, Picture, Question
 Forms = Literal["multiple_choice", "short_answer", "both"]
 
 
-def scored(questions: Iterable[Question], *, profile: str) -> list[Example]:
-    """Return the reported form: the file's option order and the scored picture."""
+def scored(questions: Sequence[Question], *, profile: str) -> list[Example]:
+    """Return each question as the data set holds it: original order, scored picture."""
     return [
-        _example(question, question.options, question.picture, profile=profile, mark="scored")
+        _choice(question, range(len(question.options)), profile=profile, view="scored")
         for question in questions
     ]
 
 
-def circular(questions: Iterable[Question], *, profile: str) -> list[Example]:
-    """Return every rotation of the options; letters stay in place while the texts move."""
-    return [
-        _example(
-            question,
-            _relettered(question, _rotated(question.options, rotation)),
-            question.picture,
-            profile=profile,
-            mark=f"rotation{rotation}",
-            rotation=rotation,
-        )
-        for question in questions
-        for rotation in range(len(question.options))
-    ]
+def circular(questions: Sequence[Question], *, profile: str) -> list[Example]:
+    """Return every rotation of each question: letters stay, texts move up by `rotation` places.
 
-
-def other_view(individuals: Iterable[Individual], *, profile: str) -> list[Example]:
-    """Return the form for stop rules and selection: another picture, another option order.
-
-    A person without other pictures is shown in a training picture, or else in the scored one.
+    Rotation 0 comes first and equals what `scored` asks (MMBench, arXiv 2307.06281, CircularEval).
     """
     return [
-        _example(
+        _choice(
             question,
-            _other_order(question),
-            _picture(question, person.other_pictures or person.training_pictures, turn=0),
+            [(place + turn) % len(question.options) for place in range(len(question.options))],
             profile=profile,
-            mark="other",
+            view="scored" if turn == 0 else f"rotation{turn}",
+            rotation=turn,
+        )
+        for question in questions
+        for turn in range(len(question.options))
+    ]
+
+
+def other_view(individuals: Sequence[Individual], *, profile: str, seed: int) -> list[Example]:
+    """Return each question in its reserved order, on a picture neither scored nor trained on.
+
+    For stop rules and for choosing individuals: never reported, so no number is fitted to. `seed`
+    turns the choice of the picture. Of a person with a single picture that picture is shown.
+    """
+    return [
+        _choice(
+            question,
+            _unrank(_reserved(question), len(question.options)),
+            profile=profile,
+            view="other",
+            picture=_turned(person.other_pictures, seed, question.id) or question.picture,
         )
         for person in individuals
         for question in person.questions
@@ -61,123 +70,142 @@ def other_view(individuals: Iterable[Individual], *, profile: str) -> list[Examp
 
 
 def training(
-    individuals: Iterable[Individual], *, profile: str, seed: int, epoch: int, forms: Forms
+    individuals: Sequence[Individual], *, profile: str, seed: int, epoch: int, forms: Forms
 ) -> list[Example]:
-    """Return one epoch of training examples: training pictures in turn, new option orders.
+    """Return one epoch of training examples about these individuals.
 
-    `both` gives each multiple-choice question once and as many short answers, drawn anew.
+    Multimodal questions take turns through the person's training pictures from epoch to epoch;
+    option orders are drawn anew for each epoch. A person of whom the data set has one picture only
+    is trained on that picture, as in the paper; `leaks.find_trained_on_scored` names them.
     """
-    made: list[Example] = []
+    examples: list[Example] = []
     for person in individuals:
-        if forms != "short_answer":
-            made += _multiple_choice(person, profile=profile, seed=seed, epoch=epoch)
-        if forms != "multiple_choice":
-            made += _short_answers(person, profile=profile, seed=seed, epoch=epoch)
-    return made
+        views = person.training_pictures or _scored_pictures(person)
+        if forms in ("multiple_choice", "both"):
+            examples += [
+                _choice(
+                    question,
+                    _training_order(question, seed=seed, epoch=epoch),
+                    profile=profile,
+                    view=f"train{epoch}",
+                    picture=_turned(views, epoch, f"{seed}:{question.id}"),
+                )
+                for question in person.questions
+            ]
+        if forms in ("short_answer", "both"):
+            examples += [
+                _in_words(
+                    answer, _turned(views, epoch, f"{seed}:{answer.id}"), profile, f"train{epoch}"
+                )
+                for answer in person.short_answers
+            ]
+    return examples
 
 
 def general_training(
-    questions: Iterable[Question], *, profile: str, seed: int, epoch: int
+    questions: Sequence[Question], *, profile: str, seed: int, epoch: int
 ) -> list[Example]:
-    """Return one epoch of general training questions in new option orders."""
-    made = []
-    for question in questions:
-        order = list(question.options)
-        random.Random(f"{seed}:{epoch}:{question.id}").shuffle(order)
-        options = _relettered(question, order)
-        made.append(
-            _example(question, options, question.picture, profile=profile, mark=f"epoch{epoch}")
-        )
-    return made
+    """Return general questions for replay and retain batches, options in a drawn order.
 
-
-def _multiple_choice(person: Individual, *, profile: str, seed: int, epoch: int) -> list[Example]:
+    These questions are never scored, so every order may appear.
+    """
     return [
-        _example(
+        _choice(
             question,
-            _trained_order(question, random.Random(f"{seed}:{epoch}:{question.id}")),
-            _picture(question, person.training_pictures, turn=epoch + number),
+            _unrank(
+                _hash("general", seed, epoch, question.id) % math.factorial(len(question.options)),
+                len(question.options),
+            ),
             profile=profile,
-            mark=f"epoch{epoch}",
+            view=f"train{epoch}",
         )
-        for number, question in enumerate(person.questions)
+        for question in questions
     ]
 
 
-def _short_answers(person: Individual, *, profile: str, seed: int, epoch: int) -> list[Example]:
-    """Draw as many short answers as there are questions, from all phrasings."""
-    draw = random.Random(f"{seed}:{epoch}:{person.id}:short")
-    count = min(len(person.questions), len(person.short_answers))
-    return [
-        _short(item, person, profile=profile, turn=epoch + number, mark=f"epoch{epoch}")
-        for number, item in enumerate(draw.sample(person.short_answers, count))
-    ]
-
-
-def _short(item: ShortAnswer, person: Individual, *, profile: str, turn: int, mark: str) -> Example:
-    pictures = person.training_pictures
-    shown = pictures[turn % len(pictures)] if item.modality == "multimodal" and pictures else None
-    return Example(
-        id=f"{item.id}/{mark}",
-        question_id=item.id,
-        modality=item.modality,
-        prompt=render_short_answer(profile, item.question),
-        answer=item.answer,
-        individual=person.id,
-        picture=shown,
-    )
-
-
-def _example(
+def _choice(
     question: Question,
-    options: Sequence[Option],
-    picture: Picture | None,
+    order: Sequence[int],
     *,
     profile: str,
-    mark: str,
+    view: str,
     rotation: int = 0,
+    picture: Picture | None = None,
 ) -> Example:
-    answer = next(option.letter for option in options if option.text == question.truth)
+    """Show the options' texts in `order` under the letters as they stand."""
+    texts = [question.options[place].text for place in order]
+    letters = [option.letter for option in question.options]
+    options = tuple(Option(*pair) for pair in zip(letters, texts, strict=True))
+    true_place = letters.index(question.answer)
     return Example(
-        id=f"{question.id}/{mark}",
+        id=f"{question.id}/{view}",
         question_id=question.id,
         modality=question.modality,
-        prompt=render(profile, question.question, hint=question.hint, options=options),
-        answer=answer,
-        options=tuple(options),
+        prompt=render(profile, question.question, options=options, hint=question.hint),
+        answer=letters[list(order).index(true_place)],
+        options=options,
         individual=question.individual,
         category=question.category,
         rotation=rotation,
-        picture=picture,
+        picture=(picture or question.picture) if question.modality == "multimodal" else None,
     )
 
 
-def _picture(question: Question, pictures: Sequence[Picture], *, turn: int) -> Picture | None:
-    if question.picture is None:
+def _in_words(answer: ShortAnswer, picture: Picture | None, profile: str, view: str) -> Example:
+    return Example(
+        id=f"{answer.id}/{view}",
+        question_id=answer.id,
+        modality=answer.modality,
+        prompt=render_short_answer(profile, answer.question),
+        answer=answer.answer,
+        individual=answer.individual,
+        picture=picture if answer.modality == "multimodal" else None,
+    )
+
+
+def _scored_pictures(person: Individual) -> tuple[Picture, ...]:
+    found = {
+        question.picture.digest: question.picture
+        for question in person.questions
+        if question.picture
+    }
+    return tuple(found.values())
+
+
+def _turned(pictures: Sequence[Picture], turn: int, key: str) -> Picture | None:
+    """Return the picture whose turn it is, questions starting at different ones."""
+    if not pictures:
         return None
-    return pictures[turn % len(pictures)] if pictures else question.picture
+    return pictures[(_hash("picture", key) + turn) % len(pictures)]
 
 
-def _relettered(question: Question, order: Sequence[Option]) -> tuple[Option, ...]:
-    """Put texts in a new order under the letters the question has."""
-    letters = [option.letter for option in question.options]
-    return tuple(Option(letter, option.text) for letter, option in zip(letters, order, strict=True))
+def _reserved(question: Question) -> int:
+    """Return the rank of the question's reserved order; depends on nothing but its id."""
+    orders = math.factorial(len(question.options))
+    return 1 + _hash("reserved", question.id) % max(orders - 1, 1)
 
 
-def _rotated(options: Sequence[Option], rotation: int) -> list[Option]:
-    return [*options[rotation:], *options[:rotation]]
+def _training_order(question: Question, *, seed: int, epoch: int) -> list[int]:
+    """Draw among all orders but the scored and the reserved one."""
+    count = len(question.options)
+    free = math.factorial(count) - 2
+    if free <= 0:
+        return _unrank(1, count)
+    reserved = _reserved(question)
+    rank = 1 + _hash("training", seed, epoch, question.id) % free
+    return _unrank(rank + (rank >= reserved), count)
 
 
-def _other_order(question: Question) -> tuple[Option, ...]:
-    """Return the one option order of stop rules, the same in every run: not the scored one."""
-    orders = [list(order) for order in itertools.permutations(question.options)][1:]
-    chosen = random.Random(f"other:{question.id}").choice(orders)
-    return _relettered(question, chosen)
+def _unrank(rank: int, count: int) -> list[int]:
+    """Return the permutation of that lexicographic rank; 0 is the order of the file."""
+    left = list(range(count))
+    order = []
+    for remaining in range(count, 0, -1):
+        place, rank = divmod(rank, math.factorial(remaining - 1))
+        order.append(left.pop(place))
+    return order
 
 
-def _trained_order(question: Question, draw: random.Random) -> tuple[Option, ...]:
-    """Return an option order that is neither the scored one nor, if avoidable, the stop rules'."""
-    taken = {question.options, _other_order(question)}
-    orders = (_relettered(question, order) for order in itertools.permutations(question.options))
-    free = [order for order in orders if order not in taken]
-    return draw.choice(free) if free else _other_order(question)
+def _hash(*parts: object) -> int:
+    """Return 64 bits that depend on the parts alone."""
+    return int.from_bytes(sha256(":".join(map(str, parts)).encode()).digest()[:8], "big")

@@ -1,30 +1,65 @@
-"""Pictures as they come from strangers: checked whole before anything is spent, decoded to RGB."""
+"""Pictures: taken as bytes, checked by decoding them fully, decoded to RGB when they are needed."""
 
 from __future__ import annotations
 
+import hashlib
 import io
-import warnings
-from hashlib import sha256
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.records import Picture
 
-PIXEL_CAP = 64_000_000
-"""Most pixels accepted: Pillow itself only raises above 179 million, after a 48 kB file fits."""
-_SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I"}
+MAX_PIXELS = 64_000_000
+"""Cap on width x height. Pillow raises only above 179 Mpx, and a 48 kB file can hold 400 Mpx."""
+MIN_SIDE = 8
+"""Pixels; a smaller picture shows nothing, and processors take its 1x1 axes for channels."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+"""The only decoders that may run; others start programs (EPS) or are hard to trust (TIFF)."""
+CHUNK = 128
+"""Pictures one thread checks in a row; decoding leaves the interpreter lock."""
+
+_ALLOWED = f"{', '.join(FORMATS)}, {MIN_SIDE} px to {MAX_PIXELS // 1_000_000} Mpx, complete"
+# Damaged headers and EXIF blocks make Pillow raise more than its own errors.
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    OverflowError,
+    TypeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+# First bytes (lower case, spaces dropped) of files that are often mistaken for pictures.
+_IMPOSTORS = (
+    (b"<svg", "an SVG drawing, which has no pixels"),
+    (b"<?xml", "an XML or SVG file, which has no pixels"),
+    (b"<!doctypehtml", "an HTML page, probably an error page saved by a download"),
+    (b"<html", "an HTML page, probably an error page saved by a download"),
+    (b"versionhttps://git-lfs", "a Git LFS pointer, not the file (run `git lfs pull`)"),
+)
 
 
 def picture_from_bytes(data: bytes, where: str) -> Picture:
-    """Wrap an encoded image file; `where` (file and row) is what errors will point at."""
-    return Picture(data, sha256(data).hexdigest(), where)
+    """Wrap an encoded image file as it was found; nothing is decoded or judged yet."""
+    return Picture(data, hashlib.sha256(data).hexdigest(), where)
 
 
-def picture_problems(picture: Picture) -> list[Problem]:
-    """Decode the whole picture and return what is wrong with it, if anything.
+def check_picture(picture: Picture) -> list[Problem]:
+    """Decode the picture fully and return what is wrong with it; empty if it can be used.
 
-    Opening alone is not enough: it accepts a truncated file.
+    Opening alone would accept a truncated file. The size is judged before any pixel is decoded.
     """
     try:
         decode(picture)
@@ -33,52 +68,85 @@ def picture_problems(picture: Picture) -> list[Problem]:
     return []
 
 
+def check_pictures(pictures: Iterable[Picture]) -> list[Problem]:
+    """Check many pictures, identical files once; problems come in the order of the pictures."""
+    different = list({picture.digest: picture for picture in pictures}.values())
+    chunks = list(_chunks(different))
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        found = pool.map(_check_all, chunks)
+        return [problem for problems in found for problem in problems]
+
+
 def decode(picture: Picture) -> Image.Image:
-    """Return the picture as RGB, upright by its EXIF orientation; raises DataError.
+    """Return the picture as RGB, upright: EXIF rotation applied, first frame of an animation.
 
-    CMYK, palette, transparent and 16-bit pictures are converted; of an animation the first frame
-    is taken.
+    Transparency is laid over white, 16-bit grey keeps its upper 8 bits, CMYK and palettes are
+    converted. Raises DataError if `check_picture` would complain.
     """
-    if not picture.data:
-        raise DataError(Problem("the picture is empty", picture.where, "0 bytes"))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(picture.data))
-        _refuse_bomb(image, picture)
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise DataError(
-            Problem(
-                "the picture cannot be decoded",
-                picture.where,
-                got=f"{type(error).__name__}, begins {picture.data[:12]!r}",
-                allowed="a whole PNG, JPEG, WebP, GIF, BMP or TIFF file",
-            )
-        ) from error
-    return _to_rgb(upright)
+        with _open(picture) as image:
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except _DECODE_ERRORS as error:
+        raise DataError(_problem(picture, error)) from error
 
 
-def _refuse_bomb(image: Image.Image, picture: Picture) -> None:
+class _Unusable(ValueError):
+    """The file is an image, but not one we take."""
+
+
+def _open(picture: Picture) -> Image.Image:
+    image = Image.open(io.BytesIO(picture.data), formats=FORMATS)
     width, height = image.size
-    if width * height > PIXEL_CAP:
-        raise DataError(
-            Problem(
-                "the picture has too many pixels",
-                picture.where,
-                got=f"{width} x {height}",
-                allowed=f"at most {PIXEL_CAP:,}",
-                fix="scale it down",
-            )
-        )
+    if width * height > MAX_PIXELS:
+        raise _Unusable(f"{width} x {height} = {width * height / 1e6:.0f} Mpx, too many")
+    if min(width, height) < MIN_SIDE:
+        raise _Unusable(f"{width} x {height} pixels, too few")
+    image.load()
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _SIXTEEN_BIT:
-        return image.point(lambda value: value / 256, "L").convert("RGB")
-    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+    if image.mode == "RGB":
+        return image.copy()
+    if image.mode.startswith("I"):
+        # Pillow clips 16-bit grey at 255 on conversion, which turns almost everything white.
+        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray((wide >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
         return opaque.convert("RGB")
     return image.convert("RGB")
+
+
+def _problem(picture: Picture, error: BaseException) -> Problem:
+    return Problem(
+        "not a usable picture",
+        picture.where,
+        got=_describe(picture.data, error),
+        allowed=_ALLOWED,
+        fix="replace the file, or take its row out of the data set",
+    )
+
+
+def _describe(data: bytes, error: BaseException) -> str:
+    if not data:
+        return "0 bytes"
+    head = b"".join(data[:256].removeprefix(b"\xef\xbb\xbf").split()).lower()
+    for mark, kind in _IMPOSTORS:
+        if head.startswith(mark):
+            return kind
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return "a decompression bomb: far more pixels than it has bytes for"
+    if isinstance(error, UnidentifiedImageError):
+        return f"{len(data)} bytes of no known image format"
+    return f"{len(data)} bytes; {error or type(error).__name__}"
+
+
+def _chunks(pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
+    for start in range(0, len(pictures), CHUNK):
+        yield pictures[start : start + CHUNK]
+
+
+def _check_all(pictures: Sequence[Picture]) -> list[Problem]:
+    return [problem for picture in pictures for problem in check_picture(picture)]

@@ -1,270 +1,285 @@
-"""MLLMU-Bench parquet files to individuals, with every problem told at once.
+"""MLLMU-Bench people: parquet configs to individuals, every malformed row named at once.
 
-Source: MLLMU-Bench (Liu et al. 2024), hub id `MLLMMU/MLLMU-Bench`. Configs used: `Full_Set` and
-`Retain_Set` hold the scored picture and the multiple-choice questions of fictional people and
-celebrities, `ft_Data` training pictures and short answers, `Test_Set` other poses.
+Source: MLLMU-Bench (arXiv 2410.22108), Hub data set MLLMMU/MLLMU-Bench. `Full_Set` holds the
+fictional people, `Retain_Set` the celebrities; both carry the scored picture and the questions.
+`ft_Data` adds pictures and question-answer pairs to train on, `Test_Set` further poses.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pulse_unlearn.data.images import picture_from_bytes, picture_problems
+from pulse_unlearn.data.checks import (
+    LETTERS,
+    check_question,
+    check_short_answer,
+    check_text,
+    clean,
+    gathered,
+)
+from pulse_unlearn.data.images import check_pictures, picture_from_bytes
+from pulse_unlearn.data.naming import find_name
+from pulse_unlearn.data.parquet import Row, read_rows, shards
+from pulse_unlearn.data.structures import Malformed, pairs_of, structure
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.records import Individual, Modality, Option, Picture, Question, ShortAnswer
 
-GROUPS = {"Full_Set": "fictional", "Retain_Set": "celebrity"}
-TRAINING, OTHER = "ft_Data", "Test_Set"
-_TASKS: dict[str, Modality] = {
-    "Image_Textual_Questions": "multimodal",
-    "Pure_Text_Questions": "text_only",
-}
-_TYPES: dict[str, Modality] = {"Image_Textual": "multimodal", "Pure_Text": "text_only"}
-_LETTERS = "ABCDEFGH"
-MAX_TEXT = 10_000
-"""Most characters accepted in one question or option."""
+CELEBRITIES = "Retain_Set"
+FICTIONAL = "Full_Set"
+TRAINING = "ft_Data"
+OTHER_POSES = "Test_Set"
+
+_TASKS: tuple[tuple[Modality, str], ...] = (
+    ("multimodal", "Image_Textual_Questions"),
+    ("text_only", "Pure_Text_Questions"),
+)
+_IMAGE_COLUMNS = ("image", "images")
+
+
+def load_people(
+    folder: Path,
+    *,
+    config: str,
+    training: str | None = TRAINING,
+    other: str | None = OTHER_POSES,
+    id_prefix: str = "",
+) -> list[Individual]:
+    """Read the people of one config, in the order of the file.
+
+    `training` and `other` name the configs with pictures to train on and further poses; either is
+    skipped if it is None or has no file. People of `Retain_Set` are of group `celebrity`, all
+    others `fictional`. `id_prefix` keeps ids of two configs apart. Every picture is decoded once.
+    Raises DataError with every problem of every file.
+    """
+    rows = read_rows(
+        folder,
+        config,
+        needed=("ID", "Classification_Task"),
+        optional=(*_IMAGE_COLUMNS, "biography"),
+    )
+    reader = _Reader(group="celebrity" if config == CELEBRITIES else "fictional", prefix=id_prefix)
+    for row in rows:
+        reader.add_person(row)
+    for name, add in ((training, reader.add_training), (other, reader.add_poses)):
+        if name is not None and shards(folder, name):
+            columns = (*_IMAGE_COLUMNS, "metadata")
+            for row in read_rows(folder, name, needed=("ID",), optional=columns):
+                add(row)
+    return reader.finish(where=f"{folder}/{config}")
 
 
 @dataclass(slots=True)
-class _Reading:
-    """Problems found so far, and pictures already checked."""
+class _Draft:
+    """A person while the files are being read."""
 
-    problems: list[Problem] = field(default_factory=list)
-    checked: dict[str, Picture] = field(default_factory=dict)
+    id: str
+    name: str
+    questions: list[Question]
+    training: dict[str, Picture] = field(default_factory=dict)
+    other: dict[str, Picture] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Text of a `metadata` cell -> the row it was first seen in; views repeat the same text."""
+    answers: list[ShortAnswer] = field(default_factory=list)
 
-    def picture(self, value: Any, where: str) -> Picture | None:
-        """Take a struct{bytes, path}; note what is wrong with it."""
-        data = value.get("bytes") if isinstance(value, Mapping) else None
-        if not isinstance(data, bytes):
-            self.problems.append(
-                Problem(
-                    "the picture has no bytes", where, type(value).__name__, "struct{bytes, path}"
-                )
+
+class _Reader:
+    """Collects people and problems; what one row lacks never hides what the next one lacks."""
+
+    def __init__(self, *, group: str, prefix: str) -> None:
+        self._group, self._prefix = group, prefix
+        self._people: dict[str, _Draft] = {}
+        self._rows: dict[str, str] = {}
+        self._problems: list[Problem] = []
+
+    def add_person(self, row: Row) -> None:
+        """Take a row with the scored picture and the questions."""
+        identity = self._identity(row)
+        if not identity:
+            return
+        where = f"{row.where} ID {identity}"
+        if identity in self._rows:
+            self._problems.append(
+                Problem("the ID stands twice", where, got=f"also {self._rows[identity]}")
             )
-            return None
-        picture = picture_from_bytes(data, where)
-        if picture.digest not in self.checked:
-            self.problems += picture_problems(picture)
-            self.checked[picture.digest] = picture
-        return picture
-
-
-def people_files(folder: Path) -> list[Path]:
-    """Return the parquet files that are read, in a fixed order."""
-    configs = (*GROUPS, TRAINING, OTHER)
-    return [path for config in configs for path in sorted((folder / config).glob("*.parquet"))]
-
-
-def load_people(folder: Path) -> list[Individual]:
-    """Read all people of a local copy of MLLMU-Bench.
-
-    Raises DataError listing every problem with file and row: missing columns, duplicate ids,
-    answers that are no option, empty or equal options, bad pictures, unreadable metadata.
-    """
-    reading = _Reading()
-    training = _by_id(folder, TRAINING, reading)
-    other = _by_id(folder, OTHER, reading)
-    people: dict[str, Individual] = {}
-    for config, group in GROUPS.items():
-        for where, row in _rows(folder / config, reading):
-            identity = str(row.get("ID"))
-            if identity in people:
-                reading.problems.append(Problem("the ID stands twice", where, identity))
-                continue
-            people[identity] = _individual(
-                row,
-                identity,
-                group,
-                training.get(identity, []),
-                other.get(identity, []),
-                reading=reading,
-                where=where,
-            )
-    if not people and not reading.problems:
-        reading.problems.append(
-            Problem("no people found", str(folder), allowed=f"parquet files in {', '.join(GROUPS)}")
-        )
-    if reading.problems:
-        raise DataError(reading.problems)
-    return list(people.values())
-
-
-def _rows(folder: Path, reading: _Reading) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (file:row, row) of every parquet file in a folder."""
-    for path in sorted(folder.glob("*.parquet")):
+            return
+        self._rows[identity] = row.where
+        pictures = self._pictures(row, where)
+        draft = _Draft(self._prefix + identity, "", [])
         try:
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            reading.problems.append(Problem("not a readable parquet file", str(path), str(error)))
-            continue
-        if "ID" not in table.column_names:
-            reading.problems.append(
-                Problem("the column ID is missing", str(path), ", ".join(table.column_names))
+            task = structure(row.values["Classification_Task"])
+        except Malformed as error:
+            self._problems.append(Problem("Classification_Task is malformed", where, str(error)))
+            task = {}
+        else:
+            draft.questions = self._questions(
+                draft.id, task, pictures[0] if pictures else None, where
             )
-            continue
-        for number, row in enumerate(table.to_pylist()):
-            yield f"{path.parent.name}/{path.name}:{number}", row
+            if not draft.questions:
+                self._problems.append(Problem("a person of whom nothing is asked", where))
+        texts = [q.question for q in draft.questions if q.modality == "text_only"]
+        draft.name = find_name(row.values.get("biography"), texts)
+        self._people[identity] = draft
 
+    def add_training(self, row: Row) -> None:
+        """Take a row with a picture to train on and its question-answer pairs."""
+        draft = self._people.get(self._identity(row))
+        if draft is None:
+            return
+        where = f"{row.where} ID {draft.id}"
+        draft.training.update({p.digest: p for p in self._pictures(row, where)})
+        cell = row.values.get("metadata")
+        if cell:
+            text = cell if isinstance(cell, str) else json.dumps(cell, default=str)
+            draft.metadata.setdefault(text, where)
 
-def _by_id(
-    folder: Path, config: str, reading: _Reading
-) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-    found: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for where, row in _rows(folder / config, reading):
-        found.setdefault(str(row["ID"]), []).append((where, row))
-    return found
+    def add_poses(self, row: Row) -> None:
+        """Take a row with further poses."""
+        draft = self._people.get(self._identity(row))
+        if draft is not None:
+            pictures = self._pictures(row, f"{row.where} ID {draft.id}")
+            draft.other.update({p.digest: p for p in pictures})
 
-
-def _individual(
-    row: Mapping[str, Any],
-    identity: str,
-    group: str,
-    training: Sequence[tuple[str, dict[str, Any]]],
-    other: Sequence[tuple[str, dict[str, Any]]],
-    *,
-    reading: _Reading,
-    where: str,
-) -> Individual:
-    face = reading.picture(row.get("image"), where)
-    questions = _questions(row.get("Classification_Task"), identity, face, reading, where)
-    trained = [reading.picture(item.get("image"), place) for place, item in training]
-    poses = [
-        reading.picture(image, place)
-        for place, item in other
-        for image in (item.get("images") or ([item["image"]] if item.get("image") else []))
-    ]
-    shorts: dict[tuple[str, str], ShortAnswer] = {}
-    for place, item in training:
-        for short in _short_answers(item.get("metadata"), identity, reading, place):
-            shorts.setdefault((short.modality, short.question), short)
-    return Individual(
-        id=identity,
-        name=common_name([q.question for q in questions if q.modality == "text_only"]) or identity,
-        group=group,
-        questions=tuple(questions),
-        training_pictures=tuple(picture for picture in trained if picture),
-        other_pictures=tuple(picture for picture in poses if picture),
-        short_answers=tuple(shorts.values()),
-    )
-
-
-def _questions(
-    task: Any, identity: str, face: Picture | None, reading: _Reading, where: str
-) -> list[Question]:
-    if not isinstance(task, Mapping) or not any(task.get(name) for name in _TASKS):
-        reading.problems.append(Problem("no Classification_Task questions", where, identity))
-        return []
-    made = []
-    for name, modality in _TASKS.items():
-        for number, item in enumerate(task.get(name) or []):
-            place = f"{where} {name}[{number}]"
-            question = _question(item, f"{identity}/{modality}/{number}", modality, reading, place)
-            if question is not None:
-                shown = face if modality == "multimodal" else None
-                made.append(_with(question, identity, shown))
-    return made
-
-
-def _with(question: Question, identity: str, picture: Picture | None) -> Question:
-    return Question(
-        id=question.id,
-        modality=question.modality,
-        question=question.question,
-        options=question.options,
-        answer=question.answer,
-        individual=identity,
-        picture=picture,
-    )
-
-
-def _question(
-    item: Mapping[str, Any], name: str, modality: Modality, reading: _Reading, where: str
-) -> Question | None:
-    text = str(item.get("Question") or "").strip()
-    given = item.get("Options") or {}
-    # Parquet unifies structs: an option this question lacks is a null key.
-    options = tuple(
-        Option(letter, str(given[letter]).strip())
-        for letter in _LETTERS
-        if given.get(letter) is not None
-    )
-    answer = str(item.get("Correct_Answer") or "").strip().strip(".)").upper()
-    problems = question_problems(text, options, answer, where)
-    reading.problems += problems
-    return None if problems else Question(name, modality, text, options, answer)
-
-
-def question_problems(
-    text: str, options: Sequence[Option], answer: str, where: str
-) -> list[Problem]:
-    """Return everything wrong with a multiple-choice question, of whatever data set."""
-    problems = []
-    texts = [option.text for option in options]
-    letters = [option.letter for option in options]
-    if not text:
-        problems.append(Problem("the question is empty", where))
-    for part in (text, *texts):
-        if len(part) > MAX_TEXT or "\0" in part:
-            got = f"{len(part)} characters" if len(part) > MAX_TEXT else "a NUL character"
-            problems.append(Problem("the text cannot be used", where, got))
-    if len(options) < 2:
-        problems.append(Problem("too few options", where, str(len(options)), "at least 2"))
-    if any(not part for part in texts):
-        problems.append(Problem("an option is empty", where))
-    if len(set(texts)) < len(texts):
-        problems.append(Problem("two options are equal", where, ", ".join(texts)))
-    if answer not in letters:
-        problems.append(
-            Problem("the answer is not among the options", where, repr(answer), ", ".join(letters))
+    def finish(self, *, where: str) -> list[Individual]:
+        """Return the people; raises DataError if anything was wrong, pictures included."""
+        for draft in self._people.values():
+            draft.answers = self._short_answers(draft)
+        if not self._people and not self._problems:
+            self._problems.append(Problem("there are no people", where))
+        self._problems += check_pictures(
+            picture for draft in self._people.values() for picture in _pictures_of(draft)
         )
-    return problems
-
-
-def _short_answers(
-    metadata: Any, identity: str, reading: _Reading, where: str
-) -> list[ShortAnswer]:
-    if not metadata:
-        return []
-    try:
-        pairs = json.loads(metadata)
-    except (TypeError, ValueError) as error:
-        reading.problems.append(Problem("metadata is not JSON", where, str(error)))
-        return []
-    made = []
-    for number, pair in enumerate(pairs if isinstance(pairs, list) else []):
-        if not isinstance(pair, Mapping) or not pair.get("Question") or not pair.get("Answer"):
-            reading.problems.append(
-                Problem("a pair lacks Question or Answer", f"{where} metadata[{number}]")
+        if self._problems:
+            raise DataError(gathered(self._problems))
+        return [
+            Individual(
+                id=draft.id,
+                name=draft.name,
+                group=self._group,
+                questions=tuple(draft.questions),
+                training_pictures=tuple(draft.training.values()),
+                other_pictures=_other_pictures(draft),
+                short_answers=tuple(draft.answers),
             )
-            continue
-        modality = _TYPES.get(str(pair.get("Type", "Image_Textual")), "multimodal")
-        name = f"{identity}/short/{number}"
-        made.append(ShortAnswer(name, modality, pair["Question"], pair["Answer"], identity))
-    return made
+            for draft in self._people.values()
+        ]
+
+    def _identity(self, row: Row) -> str:
+        identity = clean(row.values["ID"])
+        self._problems += check_text("ID", identity, row.where)
+        return identity
+
+    def _pictures(self, row: Row, where: str) -> list[Picture]:
+        """Return the pictures of a row that has a struct, plain bytes, or a list of either."""
+        cells: list[Any] = []
+        for column in _IMAGE_COLUMNS:
+            value = row.values.get(column)
+            cells += value if isinstance(value, list) else [] if value is None else [value]
+        pictures = []
+        for number, cell in enumerate(cells):
+            data = cell.get("bytes") if isinstance(cell, Mapping) else cell
+            place = where if len(cells) == 1 else f"{where} picture {number}"
+            if isinstance(data, bytes):
+                pictures.append(picture_from_bytes(data, place))
+            else:
+                path = cell.get("path") if isinstance(cell, Mapping) else None
+                self._problems.append(
+                    Problem(
+                        "the picture holds no bytes",
+                        place,
+                        got=f"path {path!r}" if path else type(data).__name__,
+                        allowed="the image file itself, in the parquet file",
+                    )
+                )
+        return pictures
+
+    def _questions(
+        self, identity: str, task: Any, picture: Picture | None, where: str
+    ) -> list[Question]:
+        questions = []
+        for modality, column in _TASKS:
+            entries = task.get(column) if isinstance(task, Mapping) else None
+            if not isinstance(entries, list | None):
+                self._problems.append(Problem(f"{column} is not a list", where))
+                continue
+            for number, entry in enumerate(entries or (), start=1):
+                place = f"{where} {column} {number}"
+                if not isinstance(entry, Mapping):
+                    self._problems.append(Problem("not a question", place, type(entry).__name__))
+                    continue
+                question = Question(
+                    id=f"{identity}/{modality}/{number}",
+                    modality=modality,
+                    question=clean(entry.get("Question")),
+                    options=_options(entry.get("Options")),
+                    answer=_letter(entry.get("Correct_Answer")),
+                    individual=identity,
+                    picture=picture if modality == "multimodal" else None,
+                )
+                self._problems += _foreign_letters(entry.get("Options"), place)
+                self._problems += check_question(question, place)
+                questions.append(question)
+        return questions
+
+    def _short_answers(self, draft: _Draft) -> list[ShortAnswer]:
+        different: dict[tuple[str, str, str], ShortAnswer] = {}
+        for text, where in draft.metadata.items():
+            try:
+                pairs = pairs_of(text, name=draft.name)
+            except Malformed as error:
+                self._problems.append(Problem("metadata is malformed", where, str(error)))
+                continue
+            for pair in pairs:
+                answer = ShortAnswer(
+                    id=f"{draft.id}/{pair.modality}/short{len(different) + 1}",
+                    modality=pair.modality,
+                    question=pair.question,
+                    answer=pair.answer,
+                    individual=draft.id,
+                )
+                key = (pair.modality, pair.question, pair.answer)
+                if key not in different:
+                    self._problems += check_short_answer(answer, where)
+                    different[key] = answer
+        return list(different.values())
 
 
-def common_name(questions: Sequence[str]) -> str:
-    """Return the longest run of capitalised words that all questions share: the person's name.
+def _pictures_of(draft: _Draft) -> Iterable[Picture]:
+    yield from (question.picture for question in draft.questions if question.picture)
+    yield from draft.training.values()
+    yield from draft.other.values()
 
-    The files hold no name of their own; an empty string means that none was found.
+
+def _other_pictures(draft: _Draft) -> tuple[Picture, ...]:
+    """Return the poses that are neither scored nor trained on; a copy of those is no other pose."""
+    used = set(draft.training) | {q.picture.digest for q in draft.questions if q.picture}
+    return tuple(picture for digest, picture in draft.other.items() if digest not in used)
+
+
+def _options(value: Any) -> tuple[Option, ...]:
+    """Return the options a question has; null or nothing under a letter means it has none there.
+
+    Parquet unifies structs, so that every question carries every letter any question carries.
     """
-    if not questions:
-        return ""
-    words = [word.strip("?.,!") for word in questions[0].replace("'s", "").split()]
-    runs = sorted(
-        (
-            " ".join(words[start:end])
-            for start in range(len(words))
-            for end in range(start + 1, len(words) + 1)
-            if all(word[:1].isupper() for word in words[start:end])
-        ),
-        key=lambda run: (-len(run.split()), -len(run)),
-    )
-    return next((run for run in runs if all(run in question for question in questions)), "")
+    given = value if isinstance(value, Mapping) else {}
+    texts = ((letter, clean(given.get(letter))) for letter in LETTERS)
+    return tuple(Option(letter, text) for letter, text in texts if text)
+
+
+def _foreign_letters(value: Any, where: str) -> list[Problem]:
+    """Return a problem if there are options under letters that would be left out."""
+    given = value if isinstance(value, Mapping) else {}
+    foreign = [str(key) for key, text in given.items() if key not in LETTERS and clean(text)]
+    if not foreign:
+        return []
+    return [Problem("unknown option letter", where, ", ".join(foreign), ", ".join(LETTERS))]
+
+
+def _letter(value: Any) -> str:
+    """Return the letter of answers written as `B`, ` b` or `B.`; anything else as it stands."""
+    text = clean(value)
+    bare = text.rstrip(".):").lstrip("(").upper()
+    return bare if len(bare) == 1 else text

@@ -1,8 +1,8 @@
-"""MMBench-format TSV to general questions, with every quirk of the public files.
+"""MMBench questions: a TSV with pictures inside, read with CSV quoting; all bad rows named at once.
 
-Source: MMBench (Liu et al. 2023), `MMBench_DEV_EN.tsv`: CSV-quoted fields (a hint may hold line
-breaks), base64 pictures or the index of the row that holds the picture, empty options, and circular
-copies under `index + k * 1000000`, which are dropped because rotations are made here.
+Source: MMBench (arXiv 2307.06281) and its public TSV files. A row's image is base64 or the index of
+another row; circular copies of a question carry `index + k * 1000000` and are left out here, since
+`examples.circular` makes the rotations of any file itself.
 """
 
 from __future__ import annotations
@@ -10,130 +10,175 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_unlearn.data.images import picture_from_bytes, picture_problems
-from pulse_unlearn.data.mllmu import question_problems
+from pulse_unlearn.data.checks import LETTERS, check_question, clean, gathered
+from pulse_unlearn.data.images import check_pictures, picture_from_bytes
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.records import Option, Picture, Question
 
-COPY_STEP = 1_000_000
+COPY = 1_000_000
+"""Distance between the indices of a question and of its circular copies."""
 _NEEDED = ("index", "question", "A", "B", "answer", "image")
-_OPTIONS = "ABCD"
-_FIELD_LIMIT = 64 * 1024 * 1024
-_MISSING = {"", "nan"}
+_EMPTY = frozenset({"", "nan"})
+"""Cells without content; `nan` is what a table library writes for an empty cell it has read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    index: int
+    cells: Mapping[str, str]
+    where: str
 
 
 def load_mmbench(path: Path) -> list[Question]:
-    """Read the base questions; raises DataError listing every problem with file and line."""
-    rows, problems = _read(path)
-    pictures: dict[int, Picture] = {}
+    """Read the base questions of a TSV, in the order of the file; ids are the base indices.
+
+    Every picture is decoded once. Raises DataError with every problem as `file:line`.
+    """
+    problems: list[Problem] = []
+    rows: dict[int, _Row] = {}
+    for row in _rows(path, problems):
+        if row.index in rows:
+            problems.append(
+                Problem(
+                    "the index stands twice", row.where, f"{row.index}: {rows[row.index].where}"
+                )
+            )
+        rows.setdefault(row.index, row)
+    problems += [
+        Problem("a circular copy of a question that is not there", row.where, str(row.index))
+        for row in rows.values()
+        if row.index % COPY not in rows
+    ]
     questions = []
-    for index, (where, row) in rows.items():
-        if index >= COPY_STEP:
-            continue
-        picture = _picture(index, rows, pictures, problems)
-        question = _question(index, row, picture, problems, where)
-        if question is not None:
+    for row in rows.values():
+        if row.index < COPY:
+            question = _question(row, _picture(row, rows, problems))
+            problems += check_question(question, row.where)
             questions.append(question)
     if not questions and not problems:
-        problems.append(Problem("no questions found", str(path)))
+        problems.append(Problem("there are no questions", str(path)))
+    problems += check_pictures(question.picture for question in questions if question.picture)
     if problems:
-        raise DataError(problems)
+        raise DataError(gathered(problems))
     return questions
 
 
-Rows = dict[int, tuple[str, dict[str, str]]]
+def _rows(path: Path, problems: list[Problem]) -> Iterator[_Row]:
+    """Yield the rows that have an index; what is wrong with the others is added to `problems`.
 
-
-def _read(path: Path) -> tuple[Rows, list[Problem]]:
-    problems: list[Problem] = []
-    rows: Rows = {}
-    # The module's limit is 128 kB, less than one base64 picture; it can only be set globally.
-    csv.field_size_limit(_FIELD_LIMIT)
+    Raises DataError if the file as a whole is no such table.
+    """
+    line = 0
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t")
-            missing = [name for name in _NEEDED if name not in (reader.fieldnames or [])]
-            if missing:
-                raise DataError(
-                    Problem(
-                        "columns are missing", str(path), ", ".join(missing), ", ".join(_NEEDED)
-                    )
-                )
-            for row in reader:
-                where = f"{path.name}:{reader.line_num}"
-                index = _index(row.get("index") or "")
-                if index is None or index in rows:
-                    what = "the index is no number" if index is None else "the index stands twice"
-                    problems.append(Problem(what, where, repr(row.get("index"))))
-                    continue
-                rows[index] = (where, row)
+        with path.open(encoding="utf-8-sig", newline="") as file, _long_fields():
+            reader = csv.DictReader(file, delimiter="\t", strict=True)
+            _check_header(reader.fieldnames or (), path)
+            line = reader.line_num
+            for cells in reader:
+                where, line = f"{path.name}:{line + 1}", reader.line_num
+                row = _row(cells, where, problems)
+                if row:
+                    yield row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(Problem("not a readable TSV file", str(path), str(error))) from error
-    return rows, problems
+        raise DataError(
+            Problem(
+                "not a readable MMBench file",
+                f"{path}:{line + 1}" if line else str(path),
+                got=str(error),
+                allowed="a UTF-8 TSV with CSV quoting, header "
+                "`index question hint A B C D answer category image ...`",
+            )
+        ) from error
 
 
-def _index(text: str) -> int | None:
-    try:
-        return int(float(text))
-    except ValueError:
+def _row(cells: Mapping[str | None, object], where: str, problems: list[Problem]) -> _Row | None:
+    if None in cells or None in cells.values():
+        problems.append(
+            Problem(
+                "the row has other columns than the header",
+                where,
+                fix="quote cells that hold tabs or line breaks, doubling the quotes inside",
+            )
+        )
         return None
-
-
-def _picture(
-    index: int, rows: Rows, known: dict[int, Picture], problems: list[Problem]
-) -> Picture | None:
-    """Return the picture of a row, following one reference to another row."""
-    where, row = rows[index]
-    text = (row.get("image") or "").strip()
-    if text.isdigit():
-        other = int(text)
-        if other not in rows:
-            problems.append(Problem("the picture's row does not exist", where, text))
-            return None
-        if other != index:
-            pointed = (rows[other][1].get("image") or "").strip()
-            if pointed.isdigit():
-                problems.append(Problem("the picture's row holds no picture", where, text))
-                return None
-            return _picture(other, rows, known, problems)
-    if index not in known:
-        try:
-            data = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            problems.append(Problem("the picture is not base64", where, repr(text[:20])))
-            return None
-        known[index] = picture_from_bytes(data, where)
-        problems += picture_problems(known[index])
-    return known[index]
-
-
-def _question(
-    index: int,
-    row: Mapping[str, str],
-    picture: Picture | None,
-    problems: list[Problem],
-    where: str,
-) -> Question | None:
-    def cell(name: str) -> str:
-        text = (row.get(name) or "").strip()
-        return "" if text in _MISSING else text
-
-    options = tuple(Option(letter, cell(letter)) for letter in _OPTIONS if cell(letter))
-    text, answer = cell("question"), cell("answer")
-    found = question_problems(text, options, answer, where)
-    problems += found
-    if found:
+    index = clean(cells["index"])
+    if not _is_index(index):
+        problems.append(Problem("the index is not a number", where, repr(index[:40])))
         return None
+    return _Row(int(index), {str(key): str(value) for key, value in cells.items()}, where)
+
+
+def _check_header(header: object, path: Path) -> None:
+    names = list(header) if isinstance(header, list | tuple) else []
+    missing = [name for name in _NEEDED if name not in names]
+    if missing:
+        raise DataError(
+            Problem(
+                "columns are missing",
+                str(path),
+                got=", ".join(name[:20] for name in names[:16]) or "an empty file",
+                allowed=f"needs {', '.join(_NEEDED)}; lacks {', '.join(missing)}",
+                fix="take a split with answers (dev); test splits have none"
+                if missing == ["answer"]
+                else "",
+            )
+        )
+
+
+def _question(row: _Row, picture: Picture | None) -> Question:
+    options = ((letter, _cell(row, letter)) for letter in LETTERS)
     return Question(
-        id=f"general/{index}",
+        id=str(row.index),
         modality="multimodal",
-        question=text,
-        options=options,
-        answer=answer,
-        hint=cell("hint"),
-        category=cell("category") or "uncategorised",
+        question=_cell(row, "question"),
+        options=tuple(Option(letter, text) for letter, text in options if text),
+        answer=_cell(row, "answer"),
+        hint=_cell(row, "hint"),
+        category=_cell(row, "category"),
         picture=picture,
     )
+
+
+def _cell(row: _Row, column: str) -> str:
+    text = clean(row.cells.get(column))
+    return "" if text in _EMPTY else text
+
+
+def _picture(row: _Row, rows: Mapping[int, _Row], problems: list[Problem]) -> Picture | None:
+    """Return the row's picture, following indices of other rows; None if its cell is empty."""
+    holder, seen = row, {row.index}
+    while _is_index(text := clean(holder.cells["image"])):
+        if int(text) not in rows or int(text) in seen:
+            what = "comes back to itself" if int(text) in seen else "is not there"
+            problems.append(Problem(f"the row its image refers to {what}", row.where, text[:40]))
+            return None
+        seen.add(int(text))
+        holder = rows[int(text)]
+    if not text:
+        return None
+    try:
+        data = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        problems.append(Problem("the image is not base64", holder.where, f"{text[:30]!r}; {error}"))
+        return None
+    return picture_from_bytes(data, holder.where)
+
+
+def _is_index(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 12
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Lift csv's limit of 128 KiB for a field, which a base64 picture exceeds, while reading."""
+    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)

@@ -1,4 +1,8 @@
-"""The text of the user turn, as named profiles; the chat template and image come elsewhere."""
+"""Prompt profiles: how a question becomes the text of a user turn.
+
+The chat template and the image placeholder are the model family's business (`models.families`);
+nothing here says `USER:` or `<image>`. All profiles answer with the bare letter or the bare words.
+"""
 
 from __future__ import annotations
 
@@ -11,59 +15,61 @@ from pulse_unlearn.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class PromptProfile:
-    """How a question is put."""
+    """A wording; lines are hint, question, options, instruction, each left out if empty."""
 
     description: str
-    mark: str
-    """Between an option's letter and its text."""
+    after_letter: str
+    """What stands between an option's letter and its text, e.g. `. `."""
     instruction: str
     """Last line of a multiple-choice question."""
     short_instruction: str
     """Last line of a question answered in words."""
 
 
-PROMPTS: Registry[PromptProfile] = Registry("prompt profile", group="pulse_unlearn.prompts")
-PROMPTS.add(
+PROFILES: Registry[PromptProfile] = Registry("prompt profile", group="pulse_unlearn.prompts")
+PROFILES.add(
     "short",
     PromptProfile(
-        "the embedded model's prompt: few tokens",
-        mark=".",
+        "the fewest words; the text the embedded model was trained on",
+        after_letter=". ",
         instruction="Letter?",
         short_instruction="Word?",
     ),
 )
-PROMPTS.add(
+PROFILES.add(
     "mllmu",
     PromptProfile(
-        "MLLMU-Bench's multiple-choice prompt",
-        mark=":",
+        "MLLMU-Bench's own evaluation (arXiv 2410.22108), without its `USER:` and `ASSISTANT:`",
+        after_letter=": ",
         instruction="Just give ONE letter representing the answer directly.",
         short_instruction="",
     ),
 )
-PROMPTS.add(
+PROFILES.add(
     "mmbench_llava",
     PromptProfile(
-        "LLaVA-1.5's MMBench prompt",
-        mark=".",
+        "LLaVA-1.5 on MMBench and on short-answer questions (arXiv 2310.03744)",
+        after_letter=". ",
         instruction="Answer with the option's letter from the given choices directly.",
         short_instruction="Answer the question using a single word or phrase.",
     ),
 )
 
 
-def render(profile: str, question: str, *, hint: str, options: Sequence[Option]) -> str:
-    """Return the user's text for a multiple-choice question: hint, question, options, instruction.
+def render(profile: str, question: str, *, options: Sequence[Option], hint: str = "") -> str:
+    """Return the user turn of a multiple-choice question; raises ConfigError for no such profile.
 
-    Raises ConfigError for an unknown profile.
+    Options are shown in the order given, under the letters they carry.
     """
-    style = PROMPTS.get(profile)
-    lines = [hint, question]
-    lines += [f"{option.letter}{style.mark} {option.text}" for option in options]
-    return "\n".join(line for line in [*lines, style.instruction] if line)
+    wording = PROFILES.get(profile)
+    shown = [f"{option.letter}{wording.after_letter}{option.text}" for option in options]
+    return _lines(hint, question, *shown, wording.instruction)
 
 
 def render_short_answer(profile: str, question: str) -> str:
-    """Return the user's text for a question that is answered in words."""
-    style = PROMPTS.get(profile)
-    return "\n".join(line for line in (question, style.short_instruction) if line)
+    """Return the user turn of a question answered in words; raises ConfigError likewise."""
+    return _lines(question, PROFILES.get(profile).short_instruction)
+
+
+def _lines(*lines: str) -> str:
+    return "\n".join(line for line in lines if line)

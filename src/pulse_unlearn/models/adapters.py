@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -22,6 +22,8 @@ from transformers import PreTrainedModel
 from pulse_unlearn.config import LoraSettings, Scope
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.families import SCOPE_PARTS, Family
+
+AnyModel = PreTrainedModel | PeftModel
 
 ADAPTER_FILE = "adapter_model.safetensors"
 TRAINED = "trained"
@@ -38,20 +40,19 @@ def linear_paths(model: nn.Module, family: Family, scope: Scope) -> list[str]:
     roots = [getattr(family, part) for part in SCOPE_PARTS[scope]]
     found = []
     for root in roots:
-        part = model.get_submodule(root)
-        found += [
-            f"{root}.{name}" if name else root
-            for name, module in part.named_modules()
-            if isinstance(module, nn.Linear)
-        ]
+        for name, module in model.get_submodule(root).named_modules(prefix=root):
+            # Below a frozen adapter the layer itself is called base_layer.
+            plain, _, inside = name.partition(".lora_")
+            if isinstance(module, nn.Linear) and not inside:
+                found.append(plain.removesuffix(".base_layer"))
     if not found:
         raise ModelError(Problem("no linear layer in this scope", got=scope, where=str(roots)))
     return found
 
 
 def hold_frozen(
-    model: PreTrainedModel, folders: Sequence[Path], *, how: Literal["merged", "stacked"]
-) -> PreTrainedModel | PeftModel:
+    model: AnyModel, folders: Sequence[Path], *, how: Literal["merged", "stacked"]
+) -> AnyModel:
     """Put the adapters of earlier stages on the model, frozen, first to last.
 
     `merged` adds each product BA into its weight; `stacked` keeps them beside the weights, which
@@ -59,16 +60,17 @@ def hold_frozen(
     """
     if how == "merged":
         for folder in folders:
-            model = _load(model, folder, "frozen").merge_and_unload(safe_merge=True)
+            merged: Any = _load(model, folder, "frozen")
+            model = merged.merge_and_unload(safe_merge=True)
         return model
-    held: PreTrainedModel | PeftModel = model
+    held = model
     for number, folder in enumerate(folders):
         held = _load(held, folder, f"frozen{number}")
     return held
 
 
 def add_trainable(
-    model: PreTrainedModel | PeftModel,
+    model: AnyModel,
     family: Family,
     scope: Scope,
     *,
@@ -78,7 +80,7 @@ def add_trainable(
     """Add a fresh adapter over every linear layer of the scope, initialised from the seed."""
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any positive number works
         lora_dropout=lora.dropout,
         target_modules=linear_paths(_unwrapped(model), family, scope),
         bias="none",
@@ -99,8 +101,9 @@ def adapter_names(model: PeftModel) -> list[str]:
 
 def activate(model: PeftModel, names: Sequence[str]) -> None:
     """Make exactly these adapters count, and only the trained one trainable."""
+    tuner: Any = model.base_model  # PeftModel's own set_adapter takes a single name
     if names:
-        model.base_model.set_adapter(list(names))
+        tuner.set_adapter(list(names))
     for module in model.modules():
         if isinstance(module, LoraLayer):
             module.enable_adapters(bool(names))
@@ -136,7 +139,7 @@ def prepare(
     below: Below,
     *,
     how: Literal["merged", "stacked"],
-    fresh: Callable[[PreTrainedModel | PeftModel], PeftModel],
+    fresh: Callable[[AnyModel], PeftModel],
 ) -> Prepared:
     """Hold earlier adapters frozen, add the trained one, and name the two views.
 
@@ -197,7 +200,7 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
     path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _load(model: PreTrainedModel | PeftModel, folder: Path, name: str) -> PeftModel:
+def _load(model: AnyModel, folder: Path, name: str) -> PeftModel:
     if isinstance(model, PeftModel):
         model.load_adapter(str(folder), adapter_name=name)
         loaded = model
@@ -227,5 +230,5 @@ def _check_keys(model: PeftModel, folder: Path, name: str) -> None:
         )
 
 
-def _unwrapped(model: PreTrainedModel | PeftModel) -> nn.Module:
+def _unwrapped(model: AnyModel) -> nn.Module:
     return model.get_base_model() if isinstance(model, PeftModel) else model

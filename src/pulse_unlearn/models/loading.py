@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.families import Family, family_of
-
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+from pulse_unlearn.models.source import model_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +35,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
             options["revision"] = settings.revision
         try:
             config = AutoConfig.from_pretrained(source, **options)
-            processor = AutoProcessor.from_pretrained(source, **options)
+            processor = AutoProcessor.from_pretrained(source, **options)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise _cannot_load(where, error) from error
         family = family_of(config.model_type)
@@ -47,7 +43,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         if problems:
             raise ModelError(problems)
         try:
-            model = AutoModelForImageTextToText.from_pretrained(
+            model: Any = AutoModelForImageTextToText.from_pretrained(
                 source,
                 config=config,
                 dtype=getattr(torch, settings.dtype),
@@ -60,31 +56,8 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     model.requires_grad_(False)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return LoadedModel(model.to(device).eval(), processor, family, device)
-
-
-@contextmanager
-def model_source(settings: ModelSettings) -> Iterator[str]:
-    """Yield the folder or hub id to load from; the embedded model may have to be unpacked."""
-    if settings.source == "world":
-        embedded = files("pulse_unlearn").joinpath("assets/world/model")
-        with as_file(embedded) as folder:
-            yield str(folder)
-        return
-    folder = Path(settings.source)
-    if folder.is_dir():
-        _refuse_pickles(folder)
-    elif settings.revision is None:
-        raise ModelError(
-            Problem(
-                "a hub model needs a pinned revision",
-                "model.revision",
-                got="none",
-                allowed="the commit hash of the repository",
-                fix="--set model.revision=<commit>, or name an existing local folder",
-            )
-        )
-    yield settings.source
+    model.to(device)
+    return LoadedModel(model.eval(), processor, family, device)
 
 
 def processor_problems(processor: Any, family: Family, where: str) -> list[Problem]:
@@ -110,21 +83,6 @@ def processor_problems(processor: Any, family: Family, where: str) -> list[Probl
             Problem("the processor has no chat template", where, fix="add chat_template.jinja")
         )
     return problems
-
-
-def _refuse_pickles(folder: Path) -> None:
-    has_safetensors = any(folder.glob("*.safetensors"))
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
-    if pickled and not has_safetensors:
-        raise ModelError(
-            Problem(
-                "pickled weights are never read",
-                str(folder),
-                got=", ".join(pickled),
-                allowed="*.safetensors",
-                fix="convert them with transformers' save_pretrained on a machine that trusts them",
-            )
-        )
 
 
 def _device(settings: ModelSettings) -> torch.device:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.resources import as_file, files
-from pathlib import Path
 from typing import Any
 
 from pulse_unlearn.config import Experiment
 from pulse_unlearn.data import datasets
-from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.source import model_digest
 from pulse_unlearn.records import Individual, Question
 from pulse_unlearn.scenarios import Plan, Roster, Stage, build_plan
-from pulse_unlearn.store import StageKey, fingerprint, sha256_file
+from pulse_unlearn.store import StageKey, fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +57,12 @@ def read_inputs(experiment: Experiment) -> Inputs:
         tuple(person.id for person in people.individuals if person.group == "celebrity"),
     )
     plan = build_plan(experiment, roster)
-    questions = _sample(general.questions, experiment.data.general_questions)
+    questions = _sample(general.general, experiment.data.general_questions)
     digests = {
         **{f"people/{name}": value for name, value in people.digests.items()},
         **{f"general/{name}": value for name, value in general.digests.items()},
         **{f"general_training/{name}": value for name, value in training.digests.items()},
-        "model": model_digest(experiment.model.source, experiment.model.revision),
+        "model": model_digest(experiment.model),
     }
     keys: dict[str, StageKey] = {}
     ingredients: dict[str, Ingredients] = {}
@@ -81,32 +79,11 @@ def read_inputs(experiment: Experiment) -> Inputs:
         plan,
         individuals,
         questions,
-        training.questions,
+        training.general_training,
         digests,
         keys,
         ingredients,
     )
-
-
-def model_digest(source: str, revision: str | None) -> str:
-    """Return a digest of the model folder's files, or of id and revision for a hub model."""
-    if source == "world":
-        with as_file(files("pulse_unlearn").joinpath("assets/world/model")) as folder:
-            return _folder_digest(folder)
-    folder = Path(source)
-    if folder.is_dir():
-        return _folder_digest(folder)
-    return sha256(f"{source}@{revision}".encode()).hexdigest()
-
-
-def _folder_digest(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    if "config.json" not in names:
-        raise ModelError(
-            Problem("not a model folder", str(folder), f"{len(names)} files", "has config.json")
-        )
-    lines = [f"{name} {sha256_file(folder / name)}" for name in names]
-    return sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _ingredients(

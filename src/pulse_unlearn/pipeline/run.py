@@ -184,7 +184,7 @@ def run_experiment(
         pipeline = _Pipeline(
             inputs, run, repair=repair, progress=progress or Silent(), stop=stop or StopRequest()
         )
-        _check_overlaps(inputs)
+        check_overlaps(inputs)
         _write_record(run, inputs)
         computed, reused = pipeline.carry_out()
         write_products(pipeline)
@@ -193,6 +193,8 @@ def run_experiment(
 
 def rescore(experiment: Experiment, run: Path) -> None:
     """Judge the stored answers of a finished run anew; raises StoreError if a stage is missing."""
+    if not run.is_dir():
+        raise StoreError(Problem("there is no such run folder", str(run)))
     inputs = read_inputs(experiment)
     with RunLock(run):
         pipeline = _Pipeline(inputs, run, repair=False, progress=Silent(), stop=StopRequest())
@@ -276,8 +278,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _check_overlaps(inputs: Inputs) -> None:
-    """Refuse people who stand on both sides, unless the experiment allows it."""
+def check_overlaps(inputs: Inputs) -> None:
+    """Raise DataError if someone stands on both sides, unless the experiment allows it."""
     if inputs.experiment.data.allow_overlap:
         return
     problems = []

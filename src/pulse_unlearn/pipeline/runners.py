@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from transformers import PreTrainedModel
 
 from pulse_unlearn.config import FinetuneSettings, LoraSettings, Scope, UnlearnSettings
 from pulse_unlearn.data import examples as make
@@ -22,6 +21,7 @@ from pulse_unlearn.evaluation.predict import greedy_accuracy, predict
 from pulse_unlearn.evaluation.table import write_predictions
 from pulse_unlearn.methods import build_method
 from pulse_unlearn.models.adapters import (
+    AnyModel,
     Below,
     Prepared,
     add_trainable,
@@ -100,7 +100,7 @@ def _questions(work: Work) -> list[Example]:
     people = work.people(stage.ask)
     profile = experiment.data.people_prompt
     if stage.view == "other_view":
-        return make.other_view(people, profile=profile)
+        return make.other_view(people, profile=profile, seed=0)
     questions = [question for person in people for question in person.questions]
     asked = make.scored(questions, profile=profile)
     if stage.general:
@@ -201,7 +201,7 @@ def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
         settings=optimiser,
         stop=job.stop,
         accuracy=accuracy,
-        vocabulary=job.loaded.model.get_input_embeddings().weight.shape[0],
+        vocabulary=len(job.encoder.tokenizer),
         seed=work.stage.seed,
         watch=Watch(
             folder=work.folder,
@@ -224,7 +224,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
 def _prepare(work: Work, loaded: LoadedModel, scope: Scope, lora: LoraSettings) -> Prepared:
     stage = work.stage
 
-    def fresh(model: PreTrainedModel | PeftModel) -> PeftModel:
+    def fresh(model: AnyModel) -> PeftModel:
         return add_trainable(model, loaded.family, scope, lora=lora, seed=stage.seed)
 
     below = Below(
@@ -252,7 +252,7 @@ def _general_epochs(work: Work) -> Callable[[int], list[Example]]:
 def _held_out(work: Work, people: Sequence[Individual], count: int) -> list[Example]:
     """Return questions for the stop rule: views and option orders that are never reported."""
     profile = work.inputs.experiment.data.people_prompt
-    questions = make.other_view(people, profile=profile)
+    questions = make.other_view(people, profile=profile, seed=0)
     chosen = random.Random(f"{work.stage.seed}:held-out")
     return chosen.sample(questions, min(count, len(questions)))
 

@@ -8,14 +8,12 @@ from itertools import pairwise
 
 from pulse_unlearn.report.estimates import Estimate, Numbers, Place
 from pulse_unlearn.report.load import Flag
-from pulse_unlearn.report.paper import FIGURE4, Relative
+from pulse_unlearn.report.paper import Relative, relative
 from pulse_unlearn.report.words import (
     listed,
     method_title,
     percent,
     scenario_title,
-    scope_title,
-    spoken,
 )
 
 UNREADABLE_MOSTLY = 0.5
@@ -98,7 +96,8 @@ def status(numbers: Numbers, flags: Sequence[Flag], place: Place) -> Status:
         why = "answers are at chance, but the letters' probabilities still favour the truth"
         return Status("suppressed", "suppressed", why)
     if accuracy.low is None:
-        return Status("unknown", "too few people", accuracy.reason or "no interval")
+        why = "without an interval nothing can be said against chance"
+        return Status("unknown", "too few people", why)
     why = "neither the answers nor the letters' probabilities stand above chance"
     return Status("unrecovered", "not recovered here", why)
 
@@ -124,7 +123,7 @@ def _row(numbers: Numbers, flags: Sequence[Flag], place: Place) -> ScoreRow:
         general_kept=numbers.get(place, "general", "all", "kept_pct"),
         unparsable=numbers.get(place, "forget", "all", "unparsable"),
         status=status(numbers, flags, place),
-        paper=FIGURE4.get((place.scenario, label)) if label else None,
+        paper=relative(place.scenario, label, place.request),
     )
 
 
@@ -137,16 +136,33 @@ def _claim(numbers: Numbers, scenario: str, rows: Sequence[ScoreRow]) -> Claim:
         f"{after}{forgotten} of what was known about D_unlearn no longer showed. "
         f"{retain} of D_retain and {general} of general ability were left."
     )
-    sentences = [_by_modality(rows), _unreadable(rows), _verdicts(rows)]
+    broken = [row for row in rows if row.status.kind == "broken"]
+    if broken:
+        which = "every method" if len(broken) == len(rows) else _names(broken)
+        headline += f" With {which} the output broke, so part of this is not forgetting."
+    sentences = [_theirs(rows), _by_modality(rows), _unreadable(rows), _verdicts(rows)]
     if requests > 1:
-        sentences = [*_lasting(numbers, rows), *sentences]
+        sentences[1:1] = _lasting(numbers, rows)
     return Claim(scenario_title(scenario), headline, tuple(text for text in sentences if text))
+
+
+def _theirs(rows: Sequence[ScoreRow]) -> str:
+    """Say the paper's three ranges for the methods that both have."""
+    found = [row.paper for row in rows if row.paper]
+    if not found:
+        return ""
+    ranges = [
+        _range([getattr(theirs, name) for theirs in found], "kept_pct")
+        for name in ("forgotten", "retain_kept", "general_kept")
+    ]
+    return f"The paper, on its own model and people: {listed(ranges)}."
 
 
 def _by_modality(rows: Sequence[ScoreRow]) -> str:
     parts = [
-        f"{method_title(row.place.method)} {spoken(row.with_image, 'forgotten_pct')} against "
-        f"{spoken(row.text_only, 'forgotten_pct')}"
+        f"{method_title(row.place.method)} "
+        f"{percent(row.with_image.value, 'forgotten_pct', digits=0)} against "
+        f"{percent(row.text_only.value, 'forgotten_pct', digits=0)} %"
         for row in rows
         if row.with_image and row.text_only
     ]
@@ -160,6 +176,10 @@ def _unreadable(rows: Sequence[ScoreRow]) -> str:
     return (
         f"Of the answers about D_unlearn, {_span(shares, 'unparsable')} could not be read at all."
     )
+
+
+def _names(rows: Sequence[ScoreRow]) -> str:
+    return listed([method_title(row.place.method) for row in rows])
 
 
 def _verdicts(rows: Sequence[ScoreRow]) -> str:
@@ -211,10 +231,9 @@ def _span(estimates: Sequence[Estimate | None], measure: str = "kept_pct") -> st
     values = [found.value for found in estimates if found and found.value is not None]
     if not values:
         return "an undefined share"
+    return _range(values, measure)
+
+
+def _range(values: Sequence[float], measure: str) -> str:
     low, high = (percent(end, measure, digits=0) for end in (min(values), max(values)))
     return f"{low} %" if low == high else f"{low} – {high} %"
-
-
-def row_title(row: ScoreRow) -> str:
-    """Name a row without its scenario."""
-    return f"{method_title(row.place.method)} · {scope_title(row.place.scope)}"

@@ -32,7 +32,7 @@ def figure4_table(numbers: Numbers) -> Table | None:
     for scenario in numbers.scenarios():
         for place in numbers.finals(scenario):
             label = numbers.paper(place)
-            theirs = paper.FIGURE4.get((scenario, label)) if label else None
+            theirs = paper.relative(scenario, label, place.request)
             cells = []
             for name, measure, attribute in _RATIOS:
                 text = f"{getattr(theirs, attribute):g}" if theirs and attribute else ""

@@ -30,6 +30,8 @@ _PATH_PANELS: tuple[tuple[str, str, str], ...] = (
     ("forget", "unparsable", "D_unlearn answers unreadable, %"),
 )
 _DODGE = 0.07
+_LIFT = 0.26
+"""Height of the paper's marker above ours, so that neither hides the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,17 @@ class _Line:
 def figure4(numbers: Numbers) -> Drawing | None:
     """Draw what was forgotten and kept, one row per scenario and method, in three panels."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     lines, titles = _rows(numbers)
     if not lines:
         return None
     with style():
         depth = -lines[-1].y + 0.7
-        figure = Figure(figsize=(10, 1.05 + 0.3 * depth), layout="constrained")
+        figure = Figure(
+            figsize=(10, 1.05 + 0.3 * depth),
+            layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.04),
+        )
         panels = figure.subplots(1, 3, sharey=True)
         for axes, (name, measure, attribute, title) in zip(panels, _RATIO_PANELS, strict=True):
             _ratio_panel(axes, numbers, lines, (name, measure, attribute))
@@ -82,15 +88,16 @@ def figure4(numbers: Numbers) -> Drawing | None:
 def figure5(numbers: Numbers) -> Drawing | None:
     """Draw accuracy after every request: the paper's three panels and three that it lacks."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     mains = numbers.mains("sustainability")
     if not mains:
         return None
     last = max(place.request for place in mains)
     with style():
-        figure = Figure(figsize=(10, 6.2), layout="constrained")
-        panels = figure.subplots(2, 3, sharex=True, sharey=True).flat
-        for axes, (name, measure, title) in zip(panels, _PATH_PANELS, strict=True):
+        figure = Figure(figsize=(10, 6.2), layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.04))
+        grid = figure.subplots(2, 3, sharex=True, sharey=True)
+        for axes, (name, measure, title) in zip(grid.flat, _PATH_PANELS, strict=True):
             for look, place in enumerate(mains):
                 _path(axes, numbers, place, (name, measure), look)
             _chance(axes, numbers, mains[0], name, measure)
@@ -99,7 +106,7 @@ def figure5(numbers: Numbers) -> Drawing | None:
             axes.set_xlim(-0.3, max(last, 1) + 0.3)
             axes.set_xticks(range(last + 1), ["before", *map(str, range(1, last + 1))])
             quiet(axes, grid="y")
-        figure.supxlabel("request", fontsize=9.5, color=MUTED)
+        grid[1][1].set_xlabel("request")
         labels = [method_title(place.method) for place in mains]
         _ours_and_paper(figure, labels)
         return finish(
@@ -146,11 +153,11 @@ def _ratio_panel(
         for end in (found.low, found.high, found.value) if found else ():
             lowest, highest = min(lowest, end or 0.0), max(highest, end or 0.0)
         label = numbers.paper(line.place)
-        theirs = paper.FIGURE4.get((line.place.scenario, label)) if label else None
+        theirs = paper.relative(line.place.scenario, label, line.place.request)
         if theirs and line.place.scope in ("projector+llm", ""):
             axes.plot(
                 [getattr(theirs, attribute)],
-                [line.y],
+                [line.y + _LIFT],
                 marker(line.look),
                 mfc=PAGE,
                 mec=colour(line.look),
@@ -210,16 +217,20 @@ def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], loo
 
 
 def _chance(axes: Axes, numbers: Numbers, place: Place, name: str, measure: str) -> None:
+    """Draw chance in, from the first request at which the set exists."""
     if measure != "accuracy":
         return
-    chance = numbers.value(place.at(min(1, place.request)), name, "all", "chance")
+    found = [
+        numbers.value(place.at(request), name, "all", "chance")
+        for request in range(place.request + 1)
+    ]
+    chance = next((value for value in found if value is not None), None)
     if chance is not None:
-        axes.axhline(100 * chance, color=MUTED, lw=1, ls=(0, (1, 2)), zorder=1)
+        axes.axhline(100 * chance, color=MUTED, lw=1.2, ls=(0, (1, 2)), zorder=1)
         axes.annotate(
             "chance",
-            (1, 100 * chance),
+            (0.02, 100 * chance),
             xycoords=("axes fraction", "data"),
-            ha="right",
             xytext=(0, 3),
             textcoords="offset points",
             fontsize=8,

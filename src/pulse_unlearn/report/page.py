@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pulse_unlearn.report import paper
-from pulse_unlearn.report.answer import Claim, ScoreRow, Status, claims, row_title, scoreboard
+from pulse_unlearn.report.answer import Claim, ScoreRow, Status, claims, scoreboard
 from pulse_unlearn.report.assumptions import Assumption, assumptions, flatten
 from pulse_unlearn.report.curves import Panel, draw_curves, panels
 from pulse_unlearn.report.drawing import Drawing
@@ -54,7 +54,8 @@ class BoardRow:
     scenario: str
     first: int
     """Rows that share the scenario's cell; 0 in all but the first of them."""
-    title: str
+    method: str
+    updated: str
     bars: tuple[Bar, ...]
     status: Status
 
@@ -106,7 +107,9 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
         facts=tuple(_facts(record, numbers, done)),
         seeds=seeds_phrase(numbers.all_seeds()),
         progress=done,
-        problems=tuple(printable(" ".join(str(problem).split()), 300) for problem in record.problems),
+        problems=tuple(
+            printable(" ".join(str(problem).split()), 300) for problem in record.problems
+        ),
         claims=tuple(claims(numbers, rows)),
         board=tuple(_board(rows)),
         statuses=tuple(statuses.values()),
@@ -179,7 +182,8 @@ def _board(rows: Sequence[ScoreRow]) -> list[BoardRow]:
         last = scenario
         request = f", request {row.place.request}" if row.place.request > 1 else ""
         title = scenario_title(scenario) + request
-        board.append(BoardRow(title, first, row_title(row), bars, row.status))
+        method, updated = method_title(row.place.method), scope_title(row.place.scope)
+        board.append(BoardRow(title, first, method, updated, bars, row.status))
     return board
 
 

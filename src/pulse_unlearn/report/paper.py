@@ -69,6 +69,19 @@ FIGURE5: dict[tuple[str, str], tuple[float, ...]] = {
 METHODS: tuple[str, ...] = ("GA", "GA+KLR", "NPO")
 
 
+def relative(scenario: str, method: str | None, request: int) -> Relative | None:
+    """Return the paper's ratios for a cell: Figure 4, or made from Figure 5 for later requests."""
+    if method is None:
+        return None
+    if scenario != "sustainability":
+        return FIGURE4.get((scenario, method))
+    paths = [FIGURE5.get((name, method), ()) for name in ("forget", "retain", "general")]
+    if request < 1 or any(request >= len(path) for path in paths):
+        return None
+    forget, retain, general = (round(100 * path[request] / path[0], 1) for path in paths)
+    return Relative(round(100 - forget, 1), retain, general)
+
+
 def paper_method(label: str) -> str | None:
     """Return the paper's method of that label (``ga_klr`` is ``GA+KLR``), None if it has none."""
     key = _bare(label)

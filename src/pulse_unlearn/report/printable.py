@@ -29,7 +29,8 @@ def printable_block(text: str, limit: int = 60_000) -> str:
 
 def plain(text: object, limit: int = 60) -> str:
     """Return harmless ASCII for a terminal of any locale."""
-    return printable(text, limit).encode("ascii", "replace").decode("ascii")
+    shown = printable(text, limit).replace(" · ", ", ").replace("…", "...")
+    return shown.encode("ascii", "replace").decode("ascii")
 
 
 def _shown(character: str) -> str:

@@ -10,10 +10,10 @@ from pulse_unlearn.report.estimates import Estimate, Numbers
 from pulse_unlearn.report.load import load_run
 from pulse_unlearn.report.printable import plain
 from pulse_unlearn.report.progress import progress
-from pulse_unlearn.report.words import percent, seeds_phrase
+from pulse_unlearn.report.words import interval, percent, seeds_phrase
 
 _HEADS = (
-    "scenario", "method", "updated", "forgotten", "with image", "text only",
+    "scenario", "method", "updated", "forgotten", "image", "text",
     "D_retain kept", "general kept", "unreadable", "tests say",
 )  # fmt: skip
 _TEXT_COLUMNS = frozenset({0, 1, 2, 9})
@@ -30,25 +30,30 @@ def summary_lines(run: Path) -> list[str]:
     table = [list(_HEADS)]
     for row in scoreboard(numbers, record.flags):
         place = row.place
-        request = f", request {place.request}" if place.request > 1 else ""
+        request = f" ({place.request} requests)" if place.request > 1 else ""
         table.append(
             [
                 plain(place.scenario) + request,
                 plain(place.method, 24),
                 plain(place.scope, 24),
                 _cell(row.forgotten, "forgotten_pct"),
-                _cell(row.with_image, "forgotten_pct"),
-                _cell(row.text_only, "forgotten_pct"),
+                _short(row.with_image, "forgotten_pct"),
+                _short(row.text_only, "forgotten_pct"),
                 _cell(row.retain_kept, "kept_pct"),
                 _cell(row.general_kept, "kept_pct"),
-                _cell(row.unparsable, "unparsable"),
+                _short(row.unparsable, "unparsable"),
                 row.status.word,
             ]
         )
     done = progress(record, numbers)
     seeds = plain(seeds_phrase(numbers.all_seeds()), 80)
     head = f"{plain(record.name)}: {done.finished} of {done.planned} cells finished, {seeds}"
-    lines = [head, "percent, 95 % intervals in brackets", "", *_aligned(table)]
+    lines = [
+        head,
+        "percent, 95 % intervals; image, text: D_unlearn forgotten with the image, by name",
+        "",
+        *_aligned(table),
+    ]
     if done.missing:
         lines += ["", "not finished:"]
         lines += [f"  {plain(line, 100)}" for line in done.missing[:_MOST_MISSING]]
@@ -58,14 +63,19 @@ def summary_lines(run: Path) -> list[str]:
 
 
 def _cell(estimate: Estimate | None, measure: str) -> str:
+    limits = interval(estimate, measure, digits=0).replace(" – ", ",")
+    return _short(estimate, measure) + (f" [{_minus(limits)}]" if limits else "")
+
+
+def _short(estimate: Estimate | None, measure: str) -> str:
     if estimate is None:
         return "-"
     if estimate.value is None:
         return "n/a"
-    text = percent(estimate.value, measure, digits=0)
-    if estimate.low is not None and estimate.high is not None:
-        low, high = (percent(end, measure, digits=0) for end in (estimate.low, estimate.high))
-        text += f" [{low}, {high}]"
+    return _minus(percent(estimate.value, measure, digits=0))
+
+
+def _minus(text: str) -> str:
     return text.replace("−", "-")
 
 

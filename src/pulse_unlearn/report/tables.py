@@ -149,7 +149,9 @@ def gauges(numbers: Numbers, flags: Sequence[Flag], scenario: str) -> Table:
                     shown(estimate, gauge, notes, seeds=seed_count(numbers))
                     for gauge, estimate in zip(GAUGES, found, strict=True)
                 )
-                rows.append(Row((name, updated, what), cells, verdict if group == "forget" else None))
+                rows.append(
+                    Row((name, updated, what), cells, verdict if group == "forget" else None)
+                )
     columns = (
         "Accuracy",
         "Unreadable",

@@ -220,4 +220,4 @@ def _save(run: _Run) -> None:
 
 def _write_log(path: Path, rows: list[Log]) -> None:
     text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8")
+    store.write_text(path, text)

@@ -8,8 +8,11 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import Tensor
+
+from pulse_unlearn import store
 
 _TENSORS = "state.safetensors"
 _STATE = "state.json"
@@ -24,9 +27,8 @@ def save_state(
         tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
         for key, value in optimiser.state.get(parameter, {}).items():
             tensors[f"adamw.{key}.{name}"] = value.detach().cpu().contiguous()
-    save_file(tensors, str(folder / _TENSORS))
-    text = json.dumps(state, allow_nan=False, indent=1)
-    (folder / _STATE).write_text(text + "\n", encoding="utf-8")
+    store.write_bytes(folder / _TENSORS, serialise(tensors))
+    store.write_json(folder / _STATE, state)
 
 
 def load_state(folder: Path, model: PeftModel, optimiser: torch.optim.Optimizer) -> dict[str, Any]:

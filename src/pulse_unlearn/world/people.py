@@ -54,10 +54,7 @@ LAST_NAMES = _words(
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One thing a person has, with its closed vocabulary and the ways to ask for it.
-
-    `{who}` is a pronoun or the name (subject), `{obj}` is "this person" or the name.
-    """
+    """What a person has: `{who}` is pronoun or name, `{obj}` is "this person" or the name."""
 
     name: str
     values: tuple[str, ...]

@@ -41,7 +41,7 @@ FADING = 28.0
 class Recipe:
     """Schedule of the language model's training."""
 
-    steps: int = 1500
+    steps: int = 1300
     general: int = 80
     multimodal: int = 64
     text_only: int = 40
@@ -263,14 +263,17 @@ def export(model: LlavaForConditionalGeneration, out: Path, *, seed: int) -> Non
     make_processor(seed).save_pretrained(out)
 
 
-def train_world(out: Path, *, work: Path, seed: int, data: Path) -> None:
+def train_world(
+    out: Path, *, work: Path, seed: int, data: Path, recipe: Recipe | None = None
+) -> None:
     """Train everything and write the model folder to `out`.
 
     Args:
         work: folder of checkpoints and caches; training continues from what it holds.
         data: folder of the drawn pre-training pictures (`corpus.load_corpus`).
     """
-    recipe, shape = Recipe(), Shape()
+    recipe, shape = recipe or Recipe(), Shape()
+    work.mkdir(parents=True, exist_ok=True)
     tower_folder = work / "vision"
     if not (tower_folder / "heldout.json").exists():
         train_vision(data, work / "vision_work", tower_folder, recipe=VisionRecipe(), seed=seed)

@@ -47,13 +47,13 @@ class Recipe:
     heads: int = 4
     inner: int = 512
     batch: int = 256
-    steps: int = 2400
+    steps: int = 1500
     warmup: int = 60
     rate: float = 2e-3
     decay: float = 0.05
     token_weight: float = 0.3
-    save_every: int = 200
-    threads: int = 2
+    save_every: int = 100
+    threads: int = 1
 
 
 def tower_config(recipe: Recipe) -> CLIPVisionConfig:

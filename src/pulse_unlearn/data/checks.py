@@ -1,0 +1,135 @@
+"""What every question must satisfy, whatever file it comes from."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pulse_unlearn.errors import Problem
+from pulse_unlearn.records import Option, Question, ShortAnswer
+
+LETTERS = "ABCDEFGH"
+"""Letters an option may carry; the benchmarks use A to D."""
+MAX_CHARACTERS = 20_000
+"""Longest text taken; the longest MMBench hint has a few thousand, a 1 MB field is damage."""
+SHOWN = 25
+"""Problems of one kind that are told in full; the places of the others are listed in one line."""
+
+# Control characters other than tab and line feed, and halves of a surrogate pair: no tokenizer and
+# no UTF-8 file takes them. Right-to-left text, emoji and combining characters pass.
+_UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_PLACEHOLDER = "<image>"
+
+
+def clean(text: object) -> str:
+    """Return a cell's text without outer white space, line ends as LF; empty for a null."""
+    return "" if text is None else str(text).replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def check_question(question: Question, where: str) -> list[Problem]:
+    """Return what makes a multiple-choice question unusable; empty if it can be asked."""
+    problems = check_text("question", question.question, where)
+    if question.hint:
+        problems += check_text("hint", question.hint, where)
+    if question.category:
+        problems += check_text("category", question.category, where)
+    for option in question.options:
+        problems += check_text(f"option {option.letter}", option.text, where)
+    problems += check_options(question.options, question.answer, where)
+    if question.modality == "multimodal" and question.picture is None:
+        problems.append(Problem("the question needs a picture", where, fix="add the picture"))
+    return problems
+
+
+def check_options(options: Sequence[Option], answer: str, where: str) -> list[Problem]:
+    """Return problems of the options together: two or more, all different, one the answer."""
+    problems = []
+    letters = ", ".join(option.letter for option in options) or "none"
+    if len(options) < 2:
+        problems.append(Problem("fewer than two options", where, letters, "two or more"))
+    under: dict[str, list[str]] = defaultdict(list)
+    for option in options:
+        under[option.text].append(option.letter)
+    for text, same in under.items():
+        if len(same) > 1:
+            problems.append(
+                Problem(
+                    "options are the same",
+                    where,
+                    f"{' and '.join(same)}: {_short(text)}",
+                    "options that differ",
+                    "give each option its own text, or take the question out",
+                )
+            )
+    if answer not in {option.letter for option in options}:
+        problems.append(
+            Problem("the answer is not among the options", where, _short(answer), letters)
+        )
+    return problems
+
+
+def check_short_answer(answer: ShortAnswer, where: str) -> list[Problem]:
+    """Return what makes a question answered in words unusable."""
+    return check_text("question", answer.question, where) + check_text(
+        "answer", answer.answer, where
+    )
+
+
+def check_text(part: str, text: str, where: str) -> list[Problem]:
+    """Return what makes one text unusable: empty, enormous, or not sayable to a model."""
+    if not text:
+        return [Problem(f"the {part} is empty", where)]
+    if len(text) > MAX_CHARACTERS:
+        return [
+            Problem(
+                f"the {part} is too long",
+                where,
+                f"{len(text)} characters",
+                f"at most {MAX_CHARACTERS}",
+            )
+        ]
+    found = _UNSPEAKABLE.search(text)
+    if found:
+        return [
+            Problem(
+                f"the {part} holds a control character",
+                where,
+                f"U+{ord(found[0]):04X} at character {found.start()}",
+                "text, tab and line feed",
+            )
+        ]
+    if _PLACEHOLDER in text:
+        return [
+            Problem(
+                f"the {part} holds the image placeholder",
+                where,
+                _short(text),
+                f"text without {_PLACEHOLDER}; pictures are put in front by the chat template",
+            )
+        ]
+    return []
+
+
+def gathered(problems: Sequence[Problem]) -> list[Problem]:
+    """Return every problem, but tell only the first `SHOWN` of each kind in full.
+
+    A column that is missing in 4,000 rows would hide all else; the other places still are named.
+    """
+    kinds: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        kinds[problem.what].append(problem)
+    told: list[Problem] = []
+    for what, same in kinds.items():
+        told += same[:SHOWN]
+        if len(same) > SHOWN:
+            places = "; ".join(problem.where for problem in same[SHOWN:])
+            told.append(
+                replace(same[0], what=f"{what} ({len(same) - SHOWN} more)", where="", got=places)
+            )
+    return told
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")

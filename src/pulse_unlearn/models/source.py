@@ -1,0 +1,74 @@
+"""Where a model's files are and what identifies them; looked at without loading a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import file_digest, sha256
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from pulse_unlearn.config import ModelSettings
+from pulse_unlearn.errors import ModelError, Problem
+
+EMBEDDED = "world"
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+@contextmanager
+def model_source(settings: ModelSettings) -> Iterator[str]:
+    """Yield the folder or hub id to load from; the embedded model may have to be unpacked.
+
+    Raises ModelError for a folder of pickled weights and for a hub id without a pinned revision.
+    """
+    if settings.source == EMBEDDED:
+        with as_file(files("pulse_unlearn").joinpath("assets/world/model")) as folder:
+            yield str(folder)
+        return
+    folder = Path(settings.source)
+    if folder.is_dir():
+        _refuse_pickles(folder)
+    elif settings.revision is None:
+        raise ModelError(
+            Problem(
+                "a hub model needs a pinned revision",
+                "model.revision",
+                got="none",
+                allowed="the commit hash of the repository",
+                fix="--set model.revision=<commit>, or name an existing local folder",
+            )
+        )
+    yield settings.source
+
+
+def model_digest(settings: ModelSettings) -> str:
+    """Return a SHA-256 over the model folder's files, or over id and revision for a hub model."""
+    with model_source(settings) as source:
+        folder = Path(source)
+        if not folder.is_dir():
+            return sha256(f"{source}@{settings.revision}".encode()).hexdigest()
+        paths = sorted(path for path in folder.iterdir() if path.is_file())
+        if not any(path.name == "config.json" for path in paths):
+            raise ModelError(
+                Problem("not a model folder", source, f"{len(paths)} files", "has a config.json")
+            )
+        lines = []
+        for path in paths:
+            with path.open("rb") as file:
+                lines.append(f"{path.name} {file_digest(file, 'sha256').hexdigest()}")
+    return sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _refuse_pickles(folder: Path) -> None:
+    has_safetensors = any(folder.glob("*.safetensors"))
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+    if pickled and not has_safetensors:
+        raise ModelError(
+            Problem(
+                "pickled weights are never read",
+                str(folder),
+                got=", ".join(pickled),
+                allowed="*.safetensors",
+                fix="convert them with transformers' save_pretrained on a machine that trusts them",
+            )
+        )

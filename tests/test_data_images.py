@@ -1,0 +1,142 @@
+"""Pictures: what is refused, what is converted, and that damage never passes as an exception."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from data_cases import encoded, noise, png
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pulse_unlearn.data.images import check_picture, check_pictures, decode, picture_from_bytes
+from pulse_unlearn.errors import DataError
+
+COLOURS = Image.new("RGB", (16, 16), (200, 30, 60))
+
+
+def bomb(side: int = 20_000) -> bytes:
+    """A PNG of `side` squared grey pixels in a few kilobytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    packer = zlib.compressobj(9)
+    line = bytes(1 + side // 8)
+    packed = b"".join(packer.compress(line) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", packed), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+JPEG = encoded(noise(1, size=(64, 64)), "JPEG")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "0 bytes"),
+        (JPEG[: len(JPEG) * 2 // 3], "truncated"),
+        (b"<!DOCTYPE html><p>404", "HTML page"),
+        (b"\xef\xbb\xbf <html><p>404", "HTML page"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+        (b'<?xml version="1.0"?><svg/>', "SVG"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\x80\x04K\x01.", "no known image format"),
+        (encoded(Image.new("RGB", (1, 1))), "too few"),
+        (bomb(20_000), "bomb"),
+        (bomb(9_000), "81 Mpx, too many"),
+        (encoded(noise(1), "TIFF"), "no known image format"),
+    ],
+)
+def test_unusable_files_are_told_apart(data, told):
+    picture = picture_from_bytes(data, "people.parquet:row 7")
+    (problem,) = check_picture(picture)
+    assert told in problem.got
+    assert problem.where == "people.parquet:row 7"
+    assert problem.fix
+    with pytest.raises(DataError):
+        decode(picture)
+
+
+def test_opening_alone_would_accept_the_truncated_file():
+    import io
+
+    assert Image.open(io.BytesIO(JPEG[: len(JPEG) * 2 // 3])).size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected", "tolerance"),
+    [
+        (encoded(COLOURS), (200, 30, 60), 0),
+        (encoded(COLOURS, "JPEG"), (200, 30, 60), 6),
+        (encoded(COLOURS, "WEBP", lossless=True), (200, 30, 60), 0),
+        (encoded(COLOURS, "BMP"), (200, 30, 60), 0),
+        (encoded(COLOURS.convert("CMYK"), "JPEG"), (200, 30, 60), 6),
+        (encoded(COLOURS.quantize(4)), (200, 30, 60), 2),
+        (encoded(Image.new("L", (16, 16), 90)), (90, 90, 90), 0),
+        (encoded(Image.new("1", (16, 16), 1)), (255, 255, 255), 0),
+        (encoded(Image.new("RGBA", (16, 16), (200, 30, 60, 0))), (255, 255, 255), 0),
+        (encoded(Image.fromarray(np.full((16, 16), 0x5A80, np.uint16))), (0x5A, 0x5A, 0x5A), 0),
+        (
+            encoded(COLOURS, "GIF", save_all=True, append_images=[Image.new("RGB", (16, 16))]),
+            (200, 30, 60),
+            2,
+        ),
+        (encoded(COLOURS, "MPO", save_all=True, append_images=[COLOURS]), (200, 30, 60), 6),
+    ],
+    ids="rgb jpeg webp bmp cmyk palette grey bilevel transparent 16-bit animated mpo".split(),
+)
+def test_every_kind_becomes_rgb(data, expected, tolerance):
+    picture = picture_from_bytes(data, "")
+    assert check_picture(picture) == []
+    image = decode(picture)
+    assert image.mode == "RGB"
+    assert image.size == (16, 16)
+    assert np.abs(np.asarray(image).astype(int) - expected).max() <= tolerance
+
+
+def test_a_rotated_photograph_is_turned_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = decode(picture_from_bytes(encoded(noise(1), "JPEG", exif=exif), ""))
+    assert upright.size == (20, 24)
+    assert noise(1).size == (24, 20)
+
+
+def test_identical_files_are_checked_once_and_problems_keep_their_order():
+    bad = [picture_from_bytes(data, where) for data, where in ((b"x", "1"), (b"x", "2"), (b"", "3"))]
+    good = [picture_from_bytes(png(seed), "") for seed in range(300)]
+    found = check_pictures([*good[:200], *bad, *good[200:]])
+    assert [problem.where for problem in found] == ["2", "3"] or [p.where for p in found] == [
+        "1",
+        "3",
+    ]
+
+
+WHOLE = [
+    png(1),
+    encoded(noise(1).quantize(8)),
+    JPEG,
+    encoded(noise(1), "WEBP"),
+    encoded(noise(1), "GIF"),
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(WHOLE), st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255))))
+def test_damage_is_a_problem_or_a_picture_never_a_crash(data, changes):
+    damaged = bytearray(data)
+    for place, value in changes:
+        damaged[place % len(damaged)] = value
+    picture = picture_from_bytes(bytes(damaged), "here")
+    problems = check_picture(picture)
+    if problems:
+        assert problems[0].where == "here"
+    else:
+        assert decode(picture).mode == "RGB"

@@ -1,0 +1,52 @@
+"""The exact text of every prompt profile: models are trained on it, so it must not drift."""
+
+from __future__ import annotations
+
+import pytest
+
+from pulse_unlearn.data.prompts import PROFILES, render, render_short_answer
+from pulse_unlearn.errors import ConfigError
+from pulse_unlearn.records import Option
+
+OPTIONS = (Option("A", "teacher"), Option("B", "judge"), Option("C", "tailor"))
+
+EXPECTED = {
+    "short": "What does she do?\nA. teacher\nB. judge\nC. tailor\nLetter?",
+    "mllmu": "What does she do?\nA: teacher\nB: judge\nC: tailor\n"
+    "Just give ONE letter representing the answer directly.",
+    "mmbench_llava": "What does she do?\nA. teacher\nB. judge\nC. tailor\n"
+    "Answer with the option's letter from the given choices directly.",
+}
+IN_WORDS = {
+    "short": "What is her job?\nWord?",
+    "mllmu": "What is her job?",
+    "mmbench_llava": "What is her job?\nAnswer the question using a single word or phrase.",
+}
+
+
+@pytest.mark.parametrize("profile", PROFILES.names())
+def test_texts_are_pinned(profile):
+    assert render(profile, "What does she do?", options=OPTIONS) == EXPECTED[profile]
+    assert render_short_answer(profile, "What is her job?") == IN_WORDS[profile]
+
+
+@pytest.mark.parametrize("profile", PROFILES.names())
+def test_a_hint_stands_first_with_its_line_breaks(profile):
+    text = render(profile, "Why?", options=OPTIONS, hint="One.\nTwo.")
+    assert text.startswith("One.\nTwo.\nWhy?\nA")
+
+
+@pytest.mark.parametrize("profile", PROFILES.names())
+def test_no_profile_says_what_the_chat_template_says(profile):
+    text = render(profile, "Why?", options=OPTIONS) + render_short_answer(profile, "Why?")
+    assert not any(word in text for word in ("USER", "ASSISTANT", "<image>"))
+
+
+def test_braces_and_percent_signs_are_text():
+    options = (Option("A", "{hint}"), Option("D", "100 %s"))
+    assert render("short", "{0}?", options=options) == "{0}?\nA. {hint}\nD. 100 %s\nLetter?"
+
+
+def test_an_unknown_profile_is_named_with_a_suggestion():
+    with pytest.raises(ConfigError, match="did you mean 'mllmu'"):
+        render("mlmu", "Why?", options=OPTIONS)

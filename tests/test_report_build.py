@@ -1,0 +1,223 @@
+"""The report of a synthetic run: whole, partial, hostile, and nothing at all."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pulse_unlearn.errors import StoreError
+from pulse_unlearn.report import build_report, summary_lines
+from synthetic_run import Recipe, write_run
+from synthetic_samples import HOSTILE
+
+MOST_BYTES = 3_000_000
+SMALL = {"finetuned": (4, 4), "pretrained": (3, 4), "sustainability": (4, 4)}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = Recipe(seeds=(0, 1), drop=(("pretrained", "NPO"),))
+    folder = write_run(tmp_path_factory.mktemp("runs") / "whole", recipe)
+    build_report(folder)
+    return folder
+
+
+class _Elements(HTMLParser):
+    """Collects tags, ids and attributes of the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        self.ids += [value for name, value in attrs if name == "id"]
+
+
+def test_the_page_stands_alone(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    elements = _Elements(text)
+    assert len(text.encode()) < MOST_BYTES
+    assert "default-src 'none'" in text
+    assert not {"script", "link", "iframe", "object", "base", "form"} & set(elements.tags)
+    for name, value in elements.attributes:
+        assert not name.startswith("on")
+        if name in {"src", "href", "xlink:href"}:
+            assert value.startswith(("#", "data:image/"))
+    # Namespaces are names, not addresses; nothing else may point outside the file.
+    outside = re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
+    assert "http://" not in outside
+    assert "https://" not in outside
+
+
+def test_figures_do_not_clash(run: Path) -> None:
+    elements = _Elements((run / "report.html").read_text(encoding="utf-8"))
+    assert elements.tags.count("svg") > 3
+    assert len(elements.ids) == len(set(elements.ids))
+    for name, value in elements.attributes:
+        if name in {"href", "xlink:href"}:
+            assert value[1:] in elements.ids
+        for target in re.findall(r"url\(#([^)]*)\)", value):
+            assert target in elements.ids
+
+
+def test_figures_are_files_too(run: Path) -> None:
+    names = sorted(path.name for path in (run / "figures").iterdir())
+    assert names == sorted(
+        f"{n}.{e}" for n in ("figure-4", "figure-5", "training") for e in ("svg", "pdf")
+    )
+    assert all((run / "figures" / name).stat().st_size > 2000 for name in names)
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    recipe = Recipe(scenarios=("finetuned", "sustainability"), methods=("GA",), samples=2)
+    folder = write_run(tmp_path / "run", recipe)
+    files = [build_report(folder), *sorted((folder / "figures").iterdir())]
+    assert len(files) == 7
+    before = [path.read_bytes() for path in files]
+    code = (
+        "import sys, pathlib, pulse_unlearn.report as r; r.build_report(pathlib.Path(sys.argv[1]))"
+    )
+    # Another process, so that the order of sets and the clock are others too.
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_a_partial_run_says_what_is_missing(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    assert "48 of 50 cells have numbers" in text
+    assert "Pre-trained knowledge, NPO · Proj, LLM: request 1, seed 0, 1" in text
+    assert any("not finished" in line for line in summary_lines(run))
+
+
+def test_a_whole_run_says_nothing_about_missing(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe(scenarios=("pretrained",)))
+    text = build_report(folder).read_text(encoding="utf-8")
+    assert "This run is not finished" not in text
+    assert "single seed (0)" in text
+
+
+def test_d_unlearn_accuracy_is_never_without_its_unreadable_share(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    table = text[text.index('id="table-3"') : text.index('id="figure-4-section"')]
+    body = table[table.index("<tbody>") : table.index("</tbody>")]
+    rows = body.split("<tr")[1:]
+    assert len(rows) == 5
+    for row in rows:
+        cells = row.split("<td")[1:3]
+        assert all("unreadable" in cell for cell in cells)
+
+
+def test_the_paper_stands_beside_ours(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    table = text[text.index('id="table-3"') : text.index("as printed")]
+    for value in ("78.0", "9.6", "35.2", "14.8", "29.2", "71.1", "48.8"):
+        assert f"</span>{value}</span>" in table
+
+
+def test_hostile_text_is_shown_not_obeyed(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe(scenarios=("finetuned",), hostile=True))
+    text = build_report(folder).read_text(encoding="utf-8")
+    elements = _Elements(text)
+    assert "script" not in elements.tags
+    assert "&lt;script&gt;" in text
+    assert not [name for name, _ in elements.attributes if name.startswith("on")]
+    assert "example.org" not in text
+    assert "picture left out: not an inline image" in text
+    for character in ("\x1b", "\u202e", "\ud800"):
+        assert character not in text
+        assert character not in "\n".join(summary_lines(folder))
+    assert HOSTILE.count("\x1b") == 1  # the test above means something
+
+
+def test_few_people_and_a_single_method(tmp_path: Path) -> None:
+    recipe = Recipe(scenarios=("finetuned",), methods=("NPO",), people=SMALL, samples=0)
+    text = build_report(write_run(tmp_path / "run", recipe)).read_text(encoding="utf-8")
+    assert "too few people" in text
+    assert "n/a (4 people)" in text
+    assert "not tested in this run" in text
+
+
+def test_before_unlearning_only(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe(scenarios=("finetuned",), methods=()))
+    text = build_report(folder).read_text(encoding="utf-8")
+    assert "Nothing has been unlearned yet" in text
+
+
+def test_other_files_missing_is_said_on_the_page(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe(scenarios=("pretrained",), samples=2))
+    for name in ("samples.json", "plan.json", "environment.json"):
+        (folder / name).unlink()
+    (folder / "experiment.yaml").write_text("a: [", encoding="utf-8")
+    text = build_report(folder).read_text(encoding="utf-8")
+    assert "samples.json: file is missing" in text
+    assert "experiment.yaml: file is not valid YAML" in text
+
+
+@pytest.mark.parametrize("content", [None, "", "scenario,method\n", "header"])
+def test_nothing_finished_is_a_typed_error(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "results.csv").write_text(content, encoding="utf-8")
+    for call in (build_report, summary_lines):
+        with pytest.raises(StoreError) as caught:
+            call(tmp_path)
+        assert any(problem.fix for problem in caught.value.problems)
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "many"])
+def test_a_number_that_is_none_is_refused_with_its_line(tmp_path: Path, value: str) -> None:
+    folder = write_run(tmp_path / "run", Recipe(scenarios=("pretrained",), samples=0))
+    lines = (folder / "results.csv").read_text(encoding="utf-8").splitlines()
+    cells = lines[3].split(",")
+    cells[8] = value
+    lines[3] = ",".join(cells)
+    (folder / "results.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(StoreError, match=r"results\.csv:4"):
+        build_report(folder)
+
+
+def test_a_row_told_twice_is_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe(scenarios=("pretrained",), samples=0))
+    text = (folder / "results.csv").read_text(encoding="utf-8")
+    (folder / "results.csv").write_text(text + text.splitlines()[1] + "\n", encoding="utf-8")
+    with pytest.raises(StoreError, match="repeats line 2"):
+        build_report(folder)
+
+
+def test_results_json_that_is_not_what_it_should_be(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe(scenarios=("pretrained",), samples=0))
+    (folder / "results.json").write_text(json.dumps(["x"]), encoding="utf-8")
+    (folder / "samples.json").write_text(json.dumps({"x": 1}), encoding="utf-8")
+    (folder / "plan.json").write_text(json.dumps({"stages": [1, {"seed": "x"}]}), encoding="utf-8")
+    assert build_report(folder).exists()
+
+
+def test_importing_the_room_is_light() -> None:
+    code = (
+        "import sys, pulse_unlearn.report; "
+        "heavy = {'torch', 'matplotlib', 'jinja2', 'pyarrow', 'transformers', 'scipy'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_summary_is_plain_ascii_and_has_the_numbers(run: Path) -> None:
+    lines = summary_lines(run)
+    assert all(line.isascii() and line.isprintable() for line in lines)
+    rows = [line for line in lines if line.startswith(("finetuned", "pretrained", "sustain"))]
+    assert len(rows) == 9
+    assert "output broke" in next(line for line in rows if line.startswith("sustain"))
