@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from pulse_unlearn.errors import Corrupted, Interrupted, Problem, StoreError
 if TYPE_CHECKING:
     from pulse_unlearn.config import Experiment
 
+_DEFAULT_RUNS = Path("runs")
 _EXPERIMENT = click.argument("experiment")
 _SET = click.option(
     "--set",
@@ -23,7 +25,7 @@ _SET = click.option(
 _RUNS = click.option(
     "--runs",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs"),
+    default=_DEFAULT_RUNS,
     show_default=True,
     help="Folder that holds the run folders.",
 )
@@ -40,22 +42,32 @@ def run(experiment: str, overrides: tuple[str, ...], runs: Path, repair: bool) -
 
     The same command continues an interrupted run and recomputes nothing that is complete.
     """
-    loaded = _load(experiment, overrides)
-    from pulse_unlearn.cli.progress import make_progress
-    from pulse_unlearn.pipeline.run import run_experiment
     from pulse_unlearn.pipeline.signals import stop_on_signals
 
-    again = "pulse run " + " ".join([experiment, *(f"--set {item}" for item in overrides)])
-    with stop_on_signals() as stop, make_progress() as progress:
+    with stop_on_signals() as stop:
+        loaded = _load(experiment, overrides)
+        from pulse_unlearn.cli.progress import make_progress
+        from pulse_unlearn.pipeline.run import run_experiment
+
         try:
-            finished = run_experiment(loaded, runs, repair=repair, progress=progress, stop=stop)
+            with make_progress() as progress:
+                finished = run_experiment(loaded, runs, repair=repair, progress=progress, stop=stop)
         except Interrupted:
+            again = _command(experiment, overrides, runs)
             click.echo(f"Stopped. What is complete is kept; continue with:\n  {again}", err=True)
             raise
-    click.echo(
-        f"{finished.computed} stages computed, {finished.reused} reused, {finished.seconds:.0f} s"
-    )
-    _report(finished.run)
+        click.echo(
+            f"{finished.computed} stages computed, {finished.reused} reused, "
+            f"{finished.seconds:.0f} s"
+        )
+        _report(finished.run)
+
+
+def _command(experiment: str, overrides: tuple[str, ...], runs: Path) -> str:
+    """Return the command that continues a run, quoted for a shell."""
+    settings = [part for override in overrides for part in ("--set", override)]
+    folder = [] if runs == _DEFAULT_RUNS else ["--runs", str(runs)]
+    return shlex.join(["pulse", "run", experiment, *settings, *folder])
 
 
 @click.command()

@@ -210,8 +210,8 @@ class Experiment(Settings):
     """Defaults of every method entry; an entry's own values win."""
     methods: Annotated[dict[str, MethodEntry], Field(min_length=1)]
     scenarios: ScenarioSettings
-    checkpoint_seconds: Annotated[int, Field(ge=1)] = 60
-    """Seconds of training between checkpoints; changes no result."""
+    checkpoint_seconds: Annotated[int, Field(ge=0)] = 60
+    """Seconds of training between checkpoints, 0 for one after each step; changes no result."""
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Experiment:

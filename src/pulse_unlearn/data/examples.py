@@ -19,7 +19,15 @@ from hashlib import sha256
 from typing import Literal
 
 from pulse_unlearn.data.prompts import render, render_short_answer
-from pulse_unlearn.records import Example, Individual, Option, Picture, Question, ShortAnswer
+from pulse_unlearn.records import (
+    MODALITIES,
+    Example,
+    Individual,
+    Option,
+    Picture,
+    Question,
+    ShortAnswer,
+)
 
 Forms = Literal["multiple_choice", "short_answer", "both"]
 
@@ -77,6 +85,9 @@ def training(
     Multimodal questions take turns through the person's training pictures from epoch to epoch;
     option orders are drawn anew for each epoch. A person of whom the data set has one picture only
     is trained on that picture, as in the paper; `leaks.find_trained_on_scored` names them.
+
+    Short answers are drawn anew for each epoch, as many in each modality as there are multiple-
+    choice questions, so that `both` means half and half however many phrasings a data set has.
     """
     examples: list[Example] = []
     for person in individuals:
@@ -97,7 +108,7 @@ def training(
                 _in_words(
                     answer, _turned(views, epoch, f"{seed}:{answer.id}"), profile, f"train{epoch}"
                 )
-                for answer in person.short_answers
+                for answer in _drawn(person, seed=seed, epoch=epoch)
             ]
     return examples
 
@@ -161,6 +172,17 @@ def _in_words(answer: ShortAnswer, picture: Picture | None, profile: str, view: 
         individual=answer.individual,
         picture=picture if answer.modality == "multimodal" else None,
     )
+
+
+def _drawn(person: Individual, *, seed: int, epoch: int) -> list[ShortAnswer]:
+    """Return this epoch's share of the person's short answers."""
+    drawn: list[ShortAnswer] = []
+    for modality in MODALITIES:
+        count = sum(question.modality == modality for question in person.questions)
+        answers = [answer for answer in person.short_answers if answer.modality == modality]
+        answers.sort(key=lambda answer: _hash("short", seed, epoch, answer.id))
+        drawn += answers[:count]
+    return drawn
 
 
 def _scored_pictures(person: Individual) -> tuple[Picture, ...]:

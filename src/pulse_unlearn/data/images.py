@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -69,12 +70,20 @@ def check_picture(picture: Picture) -> list[Problem]:
 
 
 def check_pictures(pictures: Iterable[Picture]) -> list[Problem]:
-    """Check many pictures, identical files once; problems come in the order of the pictures."""
-    different = list({picture.digest: picture for picture in pictures}.values())
-    chunks = list(_chunks(different))
+    """Check many pictures; problems come in their order, one for each place.
+
+    Identical files are decoded once, but each place where such a file stands is named.
+    """
+    places = {(picture.digest, picture.where): picture for picture in pictures}.values()
+    different = list({picture.digest: picture for picture in places}.values())
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        found = pool.map(_check_all, chunks)
-        return [problem for problems in found for problem in problems]
+        checked = pool.map(_check_all, _chunks(different))
+        bad = dict(pair for pairs in checked for pair in pairs)
+    return [
+        replace(bad[picture.digest], where=picture.where)
+        for picture in places
+        if picture.digest in bad
+    ]
 
 
 def decode(picture: Picture) -> Image.Image:
@@ -148,5 +157,5 @@ def _chunks(pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
         yield pictures[start : start + CHUNK]
 
 
-def _check_all(pictures: Sequence[Picture]) -> list[Problem]:
-    return [problem for picture in pictures for problem in check_picture(picture)]
+def _check_all(pictures: Sequence[Picture]) -> list[tuple[str, Problem]]:
+    return [(picture.digest, problem) for picture in pictures for problem in check_picture(picture)]

@@ -9,7 +9,9 @@ from typing import Any
 
 from pulse_unlearn.config import Experiment
 from pulse_unlearn.data import datasets
+from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.models.source import model_digest
+from pulse_unlearn.pipeline.select import PARSER
 from pulse_unlearn.records import Individual, Question
 from pulse_unlearn.scenarios import Plan, Roster, Stage, build_plan
 from pulse_unlearn.store import StageKey, fingerprint
@@ -51,6 +53,7 @@ def read_inputs(experiment: Experiment) -> Inputs:
     people = datasets.load_people(people_source.source, people_source.path)
     general = datasets.load_general(general_source.source, general_source.path)
     training = datasets.load_general_training(general_source.source, general_source.path)
+    _check_material(experiment, training.general_training)
     individuals = {person.id: person for person in people.individuals}
     roster = Roster(
         tuple(person.id for person in people.individuals if person.group == "fictional"),
@@ -86,6 +89,31 @@ def read_inputs(experiment: Experiment) -> Inputs:
     )
 
 
+def _check_material(experiment: Experiment, training: tuple[Question, ...]) -> None:
+    """Raise ConfigError for each setting that wants general training questions in vain."""
+    if training:
+        return
+    wanting = ["finetune.replay"] if experiment.finetune.replay else []
+    wanting += [
+        f"methods.{label}.unlearn.general_share"
+        for label, entry in experiment.methods.items()
+        if entry.unlearn.general_share
+    ]
+    if wanting:
+        source = experiment.data.general.source
+        raise ConfigError(
+            [
+                Problem(
+                    "there are no general training questions",
+                    where,
+                    got=f"data set {source}",
+                    fix="set it to 0, or give the data set training questions",
+                )
+                for where in wanting
+            ]
+        )
+
+
 def _ingredients(
     stage: Stage, experiment: Experiment, digests: Mapping[str, str], parents: tuple[str, ...]
 ) -> Ingredients:
@@ -118,7 +146,7 @@ def _ingredients(
     if stage.kind != "select":
         settings["model"] = experiment.model.model_dump(mode="json", exclude={"device"})
     else:
-        settings["parser"] = experiment.scoring.parser
+        settings["parser"] = PARSER
     used = {"score": ("people/", "general/", "model"), "select": ()}.get(
         stage.kind, ("people/", "general_training/", "model")
     )

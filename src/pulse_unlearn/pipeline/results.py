@@ -70,15 +70,29 @@ def collect_flags(evidence: Evidence) -> list[Flag]:
         outcome = evidence.outcome_of(operation.unlearn)
         detail = f"{outcome['steps']} steps, stopped by {outcome['stopped_by']}"
         flags.append(Flag(operation.cell, "stopped", detail))
-        flags += [Flag(operation.cell, name, detail) for name in outcome["flags"]]
-        if outcome["skipped_steps"]:
-            skipped = f"{outcome['skipped_steps']} steps had a non-finite loss or gradient"
-            flags.append(Flag(operation.cell, "skipped_steps", skipped))
+        flags += _trouble(operation.cell, outcome, detail)
+        for name in evidence.plan.stage(operation.before).chain:
+            below = evidence.outcome_of(name)
+            flags += _trouble(operation.cell, below, f"{name}: stopped by {below['stopped_by']}")
     return flags
 
 
+def _trouble(cell: Cell, outcome: Mapping[str, Any], detail: str) -> list[Flag]:
+    """Return what a training's guards noticed, also that of the fine-tuning below an operation."""
+    found = [Flag(cell, name, detail) for name in outcome["flags"]]
+    if outcome["skipped_steps"]:
+        skipped = f"{outcome['skipped_steps']} steps had a non-finite loss or gradient"
+        found.append(Flag(cell, "skipped_steps", f"{detail}; {skipped}"))
+    return found
+
+
 def write_results(
-    run: Path, results: Sequence[Result], flags: Iterable[Flag], *, sets: Mapping[str, Any]
+    run: Path,
+    results: Sequence[Result],
+    flags: Iterable[Flag],
+    *,
+    sets: Mapping[str, Any],
+    notes: Sequence[str],
 ) -> None:
     """Write `results.csv` and `results.json`: the same rows in both."""
     rows = [_row(result) for result in results]
@@ -94,6 +108,7 @@ def write_results(
             {**asdict(flag.cell), "flag": flag.flag, "detail": flag.detail} for flag in flags
         ],
         "sets": sets,
+        "notes": list(notes),
     }
     write_json(run / "results.json", content)
 
@@ -108,6 +123,15 @@ def resolved_sets(evidence: Evidence) -> dict[str, dict[str, Any]]:
         }
         for operation in evidence.plan.operations
     }
+
+
+def resolved_sides(evidence: Evidence) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Return ids to forget and to retain of every scenario and seed, once each."""
+    sides = {
+        (evidence.resolve(operation.forget), evidence.resolve(operation.retain))
+        for operation in evidence.plan.operations
+    }
+    return sorted(sides)
 
 
 def _sets(operation: Operation, evidence: Evidence, *, request: int) -> dict[str, frozenset[str]]:

@@ -13,21 +13,22 @@ from typing import Any
 
 from pulse_unlearn import __version__
 from pulse_unlearn.config import Experiment, dump_experiment
-from pulse_unlearn.data.leaks import find_overlaps
-from pulse_unlearn.errors import Corrupted, DataError, Problem, StoreError
+from pulse_unlearn.errors import Corrupted, Problem, StoreError
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions, write_scores
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
+from pulse_unlearn.pipeline.leaks import check_overlaps, known_sides, leak_notes
 from pulse_unlearn.pipeline.progress import Progress, Silent
 from pulse_unlearn.pipeline.results import (
     Evidence,
     collect_flags,
     compute_results,
     resolved_sets,
+    resolved_sides,
     write_results,
 )
 from pulse_unlearn.pipeline.samples import collect_samples
-from pulse_unlearn.pipeline.select import Selection, select_known
+from pulse_unlearn.pipeline.select import PARSER, Selection, select_known
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Prediction, Score
 from pulse_unlearn.scenarios import Group, Plan, Stage
@@ -117,6 +118,7 @@ class _Pipeline:
         # Only here, so that a run with nothing to compute loads neither torch nor a model.
         from pulse_unlearn.pipeline.runners import RUNNERS, Work
 
+        self.stop.check()  # the first import takes seconds
         RUNNERS[stage.kind](
             Work(self.inputs, stage, folder, self.folder_of, self.resolve, self.progress, self.stop)
         )
@@ -124,12 +126,13 @@ class _Pipeline:
     def _select(self, stage: Stage, folder: Path) -> None:
         settings = stage.settings["pretrained"]
         selection = select_known(
-            self.scores_of(stage.parents[0]),
+            score_all(self.predictions_of(stage.parents[0]), parser=PARSER),
             frozenset(stage.ask.ids),
             forget=settings["forget"],
             retain=settings["retain"],
             seed=stage.seed,
         )
+        check_overlaps(self.inputs, [(selection.forget, selection.retain)])
         write_json(folder / "selection.json", self._selection_record(stage, selection))
 
     def _selection_record(self, stage: Stage, selection: Selection) -> dict[str, Any]:
@@ -184,7 +187,7 @@ def run_experiment(
         pipeline = _Pipeline(
             inputs, run, repair=repair, progress=progress or Silent(), stop=stop or StopRequest()
         )
-        check_overlaps(inputs)
+        check_overlaps(inputs, known_sides(inputs.plan))
         _write_record(run, inputs)
         computed, reused = pipeline.carry_out()
         write_products(pipeline)
@@ -217,6 +220,7 @@ def write_products(pipeline: _Pipeline) -> None:
         compute_results(evidence),
         collect_flags(evidence),
         sets=resolved_sets(evidence),
+        notes=leak_notes(pipeline.inputs, resolved_sides(evidence)),
     )
     (run / "scores").mkdir(exist_ok=True)
     for stage in pipeline.inputs.plan.stages:
@@ -276,20 +280,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def check_overlaps(inputs: Inputs) -> None:
-    """Raise DataError if someone stands on both sides, unless the experiment allows it."""
-    if inputs.experiment.data.allow_overlap:
-        return
-    problems = []
-    checked: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
-    for operation in inputs.plan.operations:
-        pair = (operation.forget.ids, operation.retain.ids)
-        if operation.forget.selection or pair in checked:
-            continue
-        checked.add(pair)
-        forget, retain = ([inputs.people[identity] for identity in ids] for ids in pair)
-        problems += find_overlaps(forget, retain)
-    if problems:
-        raise DataError(problems)

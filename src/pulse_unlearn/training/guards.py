@@ -33,9 +33,13 @@ class Guard:
         self.skipped += not finite
         self.skipped_in_row = 0 if finite else self.skipped_in_row + 1
         if self.skipped_in_row >= NON_FINITE_LIMIT:
-            self._flag("diverged")
+            self.note_divergence()
             return True
         return False
+
+    def note_divergence(self) -> None:
+        """Flag that training left the finite numbers."""
+        self._flag("diverged")
 
     def note_loss(self, nll: float) -> None:
         """Flag a negative log-likelihood per token (nats) far above that of uniform guessing."""

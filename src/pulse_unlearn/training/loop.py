@@ -23,7 +23,7 @@ from pulse_unlearn.config import OptimiserSettings
 from pulse_unlearn.errors import Interrupted, Problem, StoreError
 from pulse_unlearn.training.guards import Guard, StoppedBy, StopRule
 from pulse_unlearn.training.objectives import FORGET_NLL, Objective, weighted_sum
-from pulse_unlearn.training.state import load_state, save_state
+from pulse_unlearn.training.state import Weights, copy_weights, load_state, put_back, save_state
 from pulse_unlearn.training.steps import StepData, Steps
 
 Log = dict[str, Any]
@@ -67,6 +67,8 @@ class _Run:
     accelerator: Accelerator
     optimiser: torch.optim.Optimizer
     guard: Guard
+    good: Weights
+    """The newest weights at which every loss and gradient was finite."""
     done: int = 0
     rows: list[Log] = field(default_factory=list)
     checks: list[tuple[int, float]] = field(default_factory=list)
@@ -86,7 +88,8 @@ def train(
 ) -> Outcome:
     """Train the model's trainable adapter; continues from the newest good checkpoint.
 
-    `accuracy` measures what the stop rule looks at. Raises Interrupted, after a checkpoint, if
+    A training that left the finite numbers ends as `diverged`, with the last weights that were
+    good. `accuracy` measures what the stop rule looks at. Raises Interrupted, after a checkpoint, if
     `watch.should_stop` says so.
     """
     run = _start(
@@ -113,6 +116,10 @@ def train(
             saved_at = time.monotonic()
         if watch.should_stop():
             raise Interrupted(Problem("stopped after a checkpoint", got=f"step {run.done}"))
+    if stopped_by == "diverged" or not _is_finite(run):
+        stopped_by = "diverged"
+        run.guard.note_divergence()
+        put_back(model, run.good)
     _write_log(watch.folder / "train.jsonl", run.rows)
     guard = run.guard
     return Outcome(run.done, stopped_by, guard.skipped, tuple(guard.flags), tuple(run.checks))
@@ -152,11 +159,21 @@ def _start(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
     run = _Run(
-        model, objective, steps, settings, watch, seed, accelerator, optimiser, Guard(vocabulary)
+        model,
+        objective,
+        steps,
+        settings,
+        watch,
+        seed,
+        accelerator,
+        optimiser,
+        Guard(vocabulary),
+        good=copy_weights(model),
     )
     found = store.latest(watch.folder / "checkpoints", warn=watch.warn)
     if found is not None:
-        state = load_state(found.path, model, optimiser)
+        saved = load_state(found.path, model, optimiser)
+        run.good, state = saved.good, saved.state
         run.done, run.rows = state["step"], state["rows"]
         run.checks = [(step, value) for step, value in state["checks"]]
         run.guard.restore(state["guard"])
@@ -179,6 +196,7 @@ def _step(run: _Run) -> tuple[Log, bool]:
     )
     finite = bool(torch.isfinite(norm)) and all(math.isfinite(value) for value in means.values())
     if finite:
+        run.good = copy_weights(run.model)
         run.optimiser.step()
     run.optimiser.zero_grad(set_to_none=True)
     diverged = run.guard.note_step(finite=finite)
@@ -189,6 +207,18 @@ def _step(run: _Run) -> tuple[Log, bool]:
     row["grad_norm"] = float(norm) if finite else None
     row["seconds"] = round(time.perf_counter() - started, 4)
     return row, diverged
+
+
+def _is_finite(run: _Run) -> bool:
+    """Tell whether the weights after the last update still give a finite loss."""
+    run.model.eval()
+    data = run.steps[run.done - 1]
+    with torch.no_grad():
+        return all(
+            bool(torch.isfinite(term.values).all())
+            for micro in data.micro_batches(run.settings.micro_batch_size)
+            for term in run.objective.terms(micro)
+        )
 
 
 def _accumulate(run: _Run, data: StepData) -> dict[str, float]:
@@ -214,7 +244,9 @@ def _save(run: _Run) -> None:
     store.save(
         run.watch.folder / "checkpoints",
         run.done,
-        write=lambda folder: save_state(folder, run.model, run.optimiser, state=state),
+        write=lambda folder: save_state(
+            folder, run.model, run.optimiser, good=run.good, state=state
+        ),
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,23 @@ from torch import Tensor
 
 from pulse_unlearn import store
 
+Weights = Mapping[str, Tensor]
+"""Name of a trained tensor -> its values."""
+
 _TENSORS = "state.safetensors"
 _STATE = "state.json"
 
 
 def save_state(
-    folder: Path, model: PeftModel, optimiser: torch.optim.Optimizer, *, state: dict[str, Any]
+    folder: Path,
+    model: PeftModel,
+    optimiser: torch.optim.Optimizer,
+    *,
+    good: Weights,
+    state: dict[str, Any],
 ) -> None:
     """Write all that a later process needs to continue bit for bit."""
-    tensors: dict[str, Tensor] = {}
+    tensors = {f"good.{name}": value.cpu() for name, value in good.items()}
     for name, parameter in _trained(model).items():
         tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
         for key, value in optimiser.state.get(parameter, {}).items():
@@ -31,12 +41,20 @@ def save_state(
     store.write_json(folder / _STATE, state)
 
 
-def load_state(folder: Path, model: PeftModel, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put weights and moments back and return the saved counters."""
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a checkpoint holds beyond the weights and moments that were put back."""
+
+    good: Weights
+    state: dict[str, Any]
+
+
+def load_state(folder: Path, model: PeftModel, optimiser: torch.optim.Optimizer) -> Saved:
+    """Put weights and moments back and return the rest."""
     tensors = load_file(str(folder / _TENSORS))
-    for name, parameter in _trained(model).items():
-        with torch.no_grad():
-            parameter.copy_(tensors[f"weight.{name}"])
+    parameters = _trained(model)
+    put_back(model, {name: tensors[f"weight.{name}"] for name in parameters})
+    for name, parameter in parameters.items():
         moments = {}
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = tensors.get(f"adamw.{key}.{name}")
@@ -45,7 +63,20 @@ def load_state(folder: Path, model: PeftModel, optimiser: torch.optim.Optimizer)
         if moments:
             optimiser.state[parameter] = moments
     state: dict[str, Any] = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    return state
+    good = {name: tensors[f"good.{name}"].to(where.device) for name, where in parameters.items()}
+    return Saved(good, state)
+
+
+def copy_weights(model: PeftModel) -> Weights:
+    """Return a copy of the trained tensors."""
+    return {name: tensor.detach().clone() for name, tensor in _trained(model).items()}
+
+
+def put_back(model: PeftModel, weights: Weights) -> None:
+    """Give the trained tensors these values."""
+    with torch.no_grad():
+        for name, parameter in _trained(model).items():
+            parameter.copy_(weights[name])
 
 
 def _trained(model: PeftModel) -> dict[str, torch.nn.Parameter]:

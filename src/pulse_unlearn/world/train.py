@@ -27,24 +27,37 @@ from .vision import Recipe as VisionRecipe
 from .vision import normalise, train_vision
 
 GENERAL_WEIGHTS: Mapping[str, float] = {
-    "attribute_recognition": 1.3,
-    "spatial_relation": 1.5,
-    "comparison": 1.2,
-    "counting": 1.2,
+    "attribute_recognition": 1.6,
+    "counting": 1.6,
+    "spatial_relation": 2.4,
+    "comparison": 2.4,
+    "ocr": 0.8,
+    "spatial_position": 0.5,
 }
+"""Harder categories are asked more often."""
 WELL_KNOWN = 50
 FADING = 28.0
 """E-fold of training frequency, in fame ranks beyond the well known."""
 
 
 @dataclass(frozen=True, slots=True)
+class Mix:
+    """Questions of each kind in a step."""
+
+    general: int
+    multimodal: int
+    text_only: int
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """Schedule of the language model's training."""
 
-    steps: int = 1300
-    general: int = 80
-    multimodal: int = 64
-    text_only: int = 40
+    steps: int = 900
+    early: Mix = Mix(general=72, multimodal=44, text_only=28)
+    late: Mix = Mix(general=104, multimodal=30, text_only=18)
+    late_from: float = 0.7
+    """Share of the training after which people are known and general questions need the time."""
     letters: float = 0.65
     """Share of questions answered with a letter; the rest is answered with a word."""
     scored_phrasing: float = 0.4
@@ -91,8 +104,9 @@ class Questions:
     def __call__(self, step: int) -> list[Batch]:
         """Return the step's batches, one per kind of question."""
         rng, recipe = stream(self._seed, "language step", step), self._recipe
-        items = general_questions(self._corpus, rng, recipe.general, weights=GENERAL_WEIGHTS)
-        for count, by_name in ((recipe.multimodal, False), (recipe.text_only, True)):
+        mix = recipe.early if step < recipe.late_from * recipe.steps else recipe.late
+        items = general_questions(self._corpus, rng, mix.general, weights=GENERAL_WEIGHTS)
+        for count, by_name in ((mix.multimodal, False), (mix.text_only, True)):
             items += celebrity_questions(
                 self._corpus,
                 rng,

@@ -1,0 +1,292 @@
+"""What the pipeline's tests share: a tiny world, a tiny model, and commands that can be killed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+import pulse_unlearn
+
+WORLD = Path(pulse_unlearn.__file__).parent / "assets" / "world"
+TESTS = Path(__file__).parent
+FICTIONAL = ("f001", "f002", "f003", "f004")
+CELEBRITIES = ("c001", "c002", "c003")
+QUESTIONS = 6
+LIMIT = 120.0
+"""Seconds after which a command counts as hung."""
+
+
+def make_people(root: Path) -> Path:
+    """A few of the embedded people, as an MLLMU-Bench folder."""
+    for source in sorted((WORLD / "people").glob("*/*.parquet")):
+        table = pq.read_table(source)
+        kept = [name in FICTIONAL + CELEBRITIES for name in table.column("ID").to_pylist()]
+        target = root / source.relative_to(WORLD / "people")
+        target.parent.mkdir(parents=True)
+        pq.write_table(table.filter(pa.array(kept)), target)
+    return root
+
+
+def make_general(root: Path) -> Path:
+    """A few of the embedded general questions, and as many to train on beside them."""
+    root.mkdir()
+    for name in ("mmbench_world", "mmbench_world_train"):
+        with (WORLD / "general" / f"{name}.tsv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file, delimiter="\t"))
+        with (root / f"{name}.tsv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows[: QUESTIONS + 1])
+    return root / "mmbench_world.tsv"
+
+
+MAKE_MODEL = """
+import sys, torch
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from pulse_unlearn.world.tokenizer import make_processor
+processor = make_processor()
+tokenizer = processor.tokenizer
+ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+vision = CLIPVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+    num_attention_heads=2, image_size=48, patch_size=12, projection_dim=16)
+text = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64,
+    num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+    max_position_embeddings=512, bos_token_id=tokenizer.bos_token_id, **ids)
+config = LlavaConfig(vision_config=vision, text_config=text, image_seq_length=16,
+    image_token_index=tokenizer.convert_tokens_to_ids("<image>"), vision_feature_layer=-1, **ids)
+torch.manual_seed(0)
+LlavaForConditionalGeneration(config).save_pretrained(sys.argv[1])
+processor.save_pretrained(sys.argv[1])
+"""
+
+
+def make_model(folder: Path) -> Path:
+    """A LLaVA of random weights with the embedded model's tokenizer and processor."""
+    command = [sys.executable, "-c", MAKE_MODEL, str(folder)]
+    subprocess.run(command, check=True, env=environment(), capture_output=True, timeout=LIMIT)
+    return folder
+
+
+def settings(root: Path) -> dict[str, Any]:
+    """The tiny experiment: every kind of stage, a checkpoint after every step."""
+    optimiser = {"learning_rate": 1e-3, "batch_size": 8, "micro_batch_size": 8}
+    return {
+        "name": "tiny",
+        "model": {"source": str(root / "model")},
+        "data": {
+            "people": {"source": "mllmu", "path": str(root / "people")},
+            "general": {"source": "mmbench", "path": str(root / "general" / "mmbench_world.tsv")},
+        },
+        "scoring": {"general": "vanilla", "max_new_tokens": 3},
+        "finetune": {
+            "individuals": 4,
+            "epochs": 1,
+            "replay": 0.25,
+            "lora": {"rank": 2, "alpha": 4, "dropout": 0.1},
+            "optimiser": {**optimiser, "batch_size": 48, "micro_batch_size": 48},
+        },
+        "unlearn": {
+            "lora": {"rank": 2, "alpha": 4, "dropout": 0.1},
+            "optimiser": optimiser,
+            "stop": {"max_steps": 3, "check_every": 2, "check_examples": 8},
+        },
+        "methods": {
+            "ga": {"scenarios": ["finetuned"], "unlearn": {"stop": {"target_forgetting": 0.9}}},
+            "npo": {"scenarios": ["pretrained", "sustainability"], "settings": {"beta": 1.0}},
+        },
+        "scenarios": {
+            "finetuned": {"forget": 2, "retain": 2},
+            "pretrained": {"candidates": 3, "forget": 1, "retain": 1},
+            "sustainability": {"forget": 2, "retain": 2, "requests": 2},
+        },
+        "checkpoint_seconds": 0,
+    }
+
+
+def make_experiment(root: Path) -> Path:
+    make_people(root / "people")
+    make_general(root / "general")
+    make_model(root / "model")
+    path = root / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings(root)), encoding="utf-8")
+    return path
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def in_own_process(*argv: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command as a user gives it, in a fresh interpreter."""
+    command = [sys.executable, "-c", "from pulse_unlearn.cli import main; main()", *argv]
+    return subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=LIMIT, cwd=cwd
+    )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended; a negative code is the signal that killed it."""
+
+    code: int
+    output: str
+    seconds: float
+
+
+class Life:
+    """One command at work."""
+
+    def __init__(self, server: Server, pid: int, log: Path) -> None:
+        self.server, self.pid, self.log = server, pid, log
+        self.began = time.monotonic()
+        self.code: int | None = None
+
+    def ended(self) -> bool:
+        if self.code is None:
+            self.code = self.server.ask({"wait": self.pid})
+        return self.code is not None
+
+    def wait(self, limit: float = LIMIT) -> Ended:
+        until = time.monotonic() + limit
+        while not self.ended():
+            if time.monotonic() > until:
+                self.send(signal.SIGKILL)
+                raise AssertionError(f"hung for {limit} s: {self.output()}")
+            time.sleep(0.02)
+        assert self.code is not None
+        return Ended(self.code, self.output(), time.monotonic() - self.began)
+
+    def wait_for(self, pattern: str, folder: Path, limit: float = LIMIT) -> None:
+        """Wait until something below `folder` matches."""
+        until = time.monotonic() + limit
+        while not any(folder.glob(pattern)):
+            assert not self.ended(), f"ended before {pattern}: {self.output()}"
+            assert time.monotonic() < until, f"no {pattern}: {self.output()}"
+            time.sleep(0.005)
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+
+
+class Server:
+    """The process that commands are forked from; a context manager."""
+
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
+        self.count = 0
+        self.process: subprocess.Popen[str]
+
+    def __enter__(self) -> Server:
+        self.process = subprocess.Popen(
+            [sys.executable, str(TESTS / "pipeline_server.py")],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _pipe(self.process.stdin).close()
+        self.process.wait(timeout=30)
+        _pipe(self.process.stdout).close()
+
+    def ask(self, request: dict[str, object]) -> Any:
+        target = _pipe(self.process.stdin)
+        target.write(json.dumps(request) + "\n")
+        target.flush()
+        return json.loads(_pipe(self.process.stdout).readline())
+
+    def start(self, *argv: str, events: int = 0, mark: str = "", poison: str = "") -> Life:
+        """Begin a command; `events` and `mark` say when it kills itself (see the server)."""
+        self.count += 1
+        log = self.logs / f"{self.count}.log"
+        request = {
+            "argv": [str(argument) for argument in argv],
+            "log": str(log),
+            "events": events,
+            "mark": mark,
+            "poison": poison,
+        }
+        return Life(self, self.ask(request), log)
+
+    def pulse(self, *argv: str, **options: Any) -> Ended:
+        return self.start(*argv, **options).wait()
+
+
+def _pipe(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None
+    return stream
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A tiny experiment, one finished run of it, and the server that runs more."""
+
+    server: Server
+    experiment: Path
+    finished: Path
+    """Run folder of the uninterrupted run: copy it, do not change it."""
+
+    def run(self, runs: Path, *more: str, **options: Any) -> Ended:
+        return self.server.pulse(*self.command(runs, *more), **options)
+
+    def start(self, runs: Path, *more: str, **options: Any) -> Life:
+        return self.server.start(*self.command(runs, *more), **options)
+
+    def command(self, runs: Path, *more: str) -> tuple[str, ...]:
+        return ("run", str(self.experiment), "--runs", str(runs), *more)
+
+    def copied(self, runs: Path) -> Path:
+        """A copy of the finished run in another folder of runs."""
+        shutil.copytree(self.finished, runs / "tiny")
+        return runs / "tiny"
+
+
+def computed(ended: Ended) -> list[str]:
+    """Names of the stages a command worked on, from its output."""
+    lines = [line.split("] ", 1)[1] for line in ended.output.splitlines() if "] " in line]
+    return [line.split(": done in")[0] for line in lines if ": done in" in line]
+
+
+def outcome(run: Path) -> dict[str, bytes]:
+    """What must not depend on how often a run was interrupted."""
+    kept = {path.name: path.read_bytes() for path in run.glob("results.*")}
+    kept["samples.json"] = (run / "samples.json").read_bytes()
+    for stage in sorted((run / "stages").iterdir()):
+        for name in ("adapter/*", "predictions.parquet", "selection.json", "outcome.json"):
+            kept |= {str(p.relative_to(run)): p.read_bytes() for p in stage.glob(name)}
+    return kept
+
+
+def poison(how: str) -> None:
+    """Make losses of the named kind not a number: `first:2` the first two, `all` every one."""
+    import torch
+
+    from pulse_unlearn.methods import losses
+
+    kind, _, count = how.partition(":")
+    real = losses.gradient_ascent
+    calls = 0
+
+    def poisoned(view: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        values = real(view)
+        return values * torch.nan if kind == "all" or calls <= int(count) else values
+
+    losses.gradient_ascent = poisoned

@@ -1,0 +1,100 @@
+"""Starts `pulse` commands as forks of one process that has torch loaded already.
+
+Importing torch and transformers takes seconds, and the crash tests need many lives. A fork costs
+nothing, is a process of its own, and can be killed like any other. Requests and replies are lines
+of JSON on standard input and output; `pipeline_cases.Server` is the other end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+
+
+def preload() -> None:
+    """Import what a run needs; no tensor is touched before the fork."""
+    import transformers.models.clip.modeling_clip
+    import transformers.models.llama.modeling_llama
+    import transformers.models.llava.modeling_llava
+    import transformers.models.llava.processing_llava  # noqa: F401
+
+    import pulse_unlearn.cli.show
+    import pulse_unlearn.pipeline.run
+    import pulse_unlearn.pipeline.runners
+    import pulse_unlearn.report  # noqa: F401
+
+
+def kill_before(events: int, mark: str) -> None:
+    """Die by -9 before the given touch of the disk; only paths that hold `mark` count."""
+    seen = 0
+
+    def count(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal seen
+        changes = event in {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
+        if event == "open":
+            mode = arguments[1]
+            changes = isinstance(mode, str) and any(letter in mode for letter in "wxa+")
+        if changes and mark in str(arguments[0]):
+            seen += 1
+            if seen == events:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+
+
+def live(request: dict[str, object]) -> None:
+    """Be the command: output to the log, exit with the command's code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    log = os.open(str(request["log"]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.stdin = open(os.devnull)  # noqa: SIM115
+    sys.argv = ["pulse", *request["argv"]]  # type: ignore[misc]
+    if request["poison"]:
+        import pipeline_cases
+
+        pipeline_cases.poison(str(request["poison"]))
+    if request["events"]:
+        kill_before(int(request["events"]), str(request["mark"]))  # type: ignore[call-overload]
+    from pulse_unlearn.cli import main
+
+    main()
+
+
+def start(request: dict[str, object]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        live(request)
+        code = 0
+    except SystemExit as ending:
+        code = int(ending.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def ended(pid: int) -> int | None:
+    done, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if done else None
+
+
+def serve() -> None:
+    preload()
+    for line in sys.stdin:
+        request = json.loads(line)
+        reply = ended(request["wait"]) if "wait" in request else start(request)
+        sys.stdout.write(json.dumps(reply) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()

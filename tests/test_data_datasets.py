@@ -1,0 +1,165 @@
+"""Data sets by name: every registered entry keeps its promises; the world is whole and fast."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from data_cases import benchmark, person_row, tsv_row, write_config, write_tsv
+from pulse_unlearn.data import datasets
+from pulse_unlearn.data.datasets import (
+    DATASETS,
+    Dataset,
+    load_general,
+    load_general_training,
+    load_people,
+)
+from pulse_unlearn.errors import ConfigError, DataError
+
+WORLD = Path(str(files("pulse_unlearn"))) / "assets" / "world"
+
+
+@pytest.fixture(scope="module")
+def people():
+    return load_people("world").individuals
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """A path for every registered source; None where it brings its own files."""
+    rows = [tsv_row(1), tsv_row(2, category="count")]
+    write_tsv(tmp_path / "dev_train.tsv", [tsv_row(11)])
+    return {
+        "world": None,
+        "mllmu": str(benchmark(tmp_path / "mllmu")),
+        "mmbench": str(write_tsv(tmp_path / "dev.tsv", rows)),
+    }
+
+
+@pytest.mark.parametrize("name", DATASETS.names())
+def test_every_entry_loads_the_parts_it_says_it_has(name, sources):
+    entry, path = DATASETS.get(name), sources[name]
+    assert entry.description
+    parts = [
+        (entry.people, load_people, "individuals"),
+        (entry.general, load_general, "general"),
+        (entry.general_training, load_general_training, "general_training"),
+    ]
+    assert any(loader for loader, _, _ in parts)
+    for loader, load, part in parts:
+        if loader:
+            found = load(name, path)
+            assert getattr(found, part)
+            assert found.digests
+            assert all(len(value) == 64 for value in found.digests.values())
+            ids = [entry.id for entry in getattr(found, part)]
+            assert len(ids) == len(set(ids))
+
+
+def test_people_and_questions_of_the_world(people):
+    assert Counter(person.group for person in people) == {"fictional": 120, "celebrity": 153}
+    assert len({person.name for person in people}) == 273
+    assert all(len(person.name.split()) == 2 for person in people)
+    for person in people:
+        assert Counter(q.modality for q in person.questions) == {"multimodal": 5, "text_only": 5}
+        assert len(person.training_pictures) == 4
+        assert 1 <= len(person.other_pictures) <= 2
+        assert {q.truth for q in person.questions} >= {a.answer for a in person.short_answers}
+        assert {answer.modality for answer in person.short_answers} == {"multimodal", "text_only"}
+        pairs = zip(person.questions[:5], person.questions[5:], strict=True)
+        assert all(with_face.truth == by_name.truth for with_face, by_name in pairs)
+        assert all(person.name in q.question for q in person.questions[5:])
+    general = load_general("world").general
+    assert len(general) >= 300
+    assert len({question.category for question in general}) >= 6
+    assert {len(question.options) for question in general} == {2, 3, 4}
+
+
+def test_the_world_loads_in_time():
+    """The budget is 1.5 s; process time, because the machine may be busy with other work."""
+    load_people("world")
+    started = time.process_time()
+    load_people("world")
+    load_general("world")
+    load_general_training("world")
+    assert time.process_time() - started < 1.5
+
+
+def test_digests_are_those_of_the_files(sources):
+    found = load_people("mllmu", sources["mllmu"]).digests
+    on_disk = {
+        path.relative_to(sources["mllmu"]).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in Path(sources["mllmu"]).rglob("*.parquet")
+    }
+    assert dict(found) == on_disk
+
+
+def test_a_changed_or_missing_world_file_is_refused(tmp_path):
+    shutil.copytree(WORLD, tmp_path / "world", ignore=shutil.ignore_patterns("model"))
+    load_general("world", str(tmp_path / "world"))
+    changed = tmp_path / "world" / datasets.WORLD_QUESTIONS
+    text = changed.read_text(encoding="utf-8")
+    changed.write_text(text.replace("square", "circle", 1), encoding="utf-8")
+    with pytest.raises(DataError, match="the embedded file was changed"):
+        load_general("world", str(tmp_path / "world"))
+    changed.unlink()
+    with pytest.raises(DataError, match="not complete"):
+        load_general("world", str(tmp_path / "world"))
+    with pytest.raises(DataError, match="not complete"):
+        load_people("world", str(tmp_path / "nowhere"))
+
+
+def test_groups_that_use_the_same_ids_are_kept_apart(tmp_path):
+    benchmark(tmp_path)
+    write_config(tmp_path, "Retain_Set", [person_row("001", 40, name="Ada Lake")])
+    found = {person.id: person for person in load_people("mllmu", str(tmp_path)).individuals}
+    assert list(found) == ["001", "002", "celebrity-001"]
+    assert found["celebrity-001"].name == "Ada Lake"
+    assert found["celebrity-001"].training_pictures == ()
+    assert len(found["001"].training_pictures) == 2
+    assert {q.individual for q in found["celebrity-001"].questions} == {"celebrity-001"}
+
+
+def test_problems_of_both_groups_are_told_together(tmp_path):
+    benchmark(tmp_path)
+    bad = {"bytes": b"", "path": ""}
+    write_config(tmp_path, "Full_Set", [person_row("001", 1, image=bad)])
+    write_config(tmp_path, "Retain_Set", [person_row("c1", 1, image=bad)])
+    with pytest.raises(DataError) as caught:
+        load_people("mllmu", str(tmp_path))
+    assert {problem.where.split("/")[0] for problem in caught.value.problems} == {
+        "Full_Set",
+        "Retain_Set",
+    }
+
+
+def test_one_group_alone_is_a_data_set(tmp_path):
+    write_config(tmp_path, "Retain_Set", [person_row("c1", 1)])
+    assert [p.group for p in load_people("mllmu", str(tmp_path)).individuals] == ["celebrity"]
+
+
+def test_no_training_file_is_no_training_material(sources, tmp_path):
+    (tmp_path / "dev_train.tsv").unlink()
+    assert load_general_training("mmbench", sources["mmbench"]) == Dataset()
+    assert load_general_training("mllmu", sources["mllmu"]) == Dataset()
+
+
+@pytest.mark.parametrize(
+    ("load", "source", "told"),
+    [
+        (load_people, "wrld", "did you mean 'world'"),
+        (load_people, "mmbench", "mllmu, world"),
+        (load_general, "mllmu", "mmbench, world"),
+        (load_people, "mllmu", "needs a path"),
+        (load_general, "mmbench", "needs a path"),
+    ],
+)
+def test_wrong_names_say_what_would_be_right(load, source, told):
+    with pytest.raises(ConfigError, match=told):
+        load(source, None)

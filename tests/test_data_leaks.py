@@ -1,0 +1,116 @@
+"""Overlaps: planted ones are found, different people are not taken for one another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from data_cases import encoded, person, picture, question
+from pulse_unlearn.data.datasets import load_general, load_general_training, load_people
+from pulse_unlearn.data.images import decode, picture_from_bytes
+from pulse_unlearn.data.leaks import find_overlaps, find_trained_on_scored
+
+FORGET = [person(f"f{n}", seed=100 + 10 * n) for n in range(3)]
+RETAIN = [person(f"r{n}", seed=200 + 10 * n) for n in range(3)]
+
+
+@pytest.fixture(scope="module")
+def world():
+    return load_people("world").individuals
+
+
+def test_different_people_share_nothing():
+    assert find_overlaps(FORGET, RETAIN) == []
+
+
+def test_the_world_has_no_overlap_at_all(world):
+    half = len(world) // 2
+    assert find_overlaps(world[:half], world[half:]) == []
+    assert find_overlaps(world[::2], world[1::2]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"id": "f1"}, "same id"),
+        ({"name": "hayes  NÁMEF1"}, "same name"),
+        ({"questions": FORGET[1].questions}, "same questions and answers"),
+        ({"other_pictures": (FORGET[1].training_pictures[0],)}, "identical picture"),
+    ],
+)
+def test_planted_copies_are_found(change, told):
+    planted = replace(RETAIN[2], **change)
+    (problem,) = find_overlaps(FORGET, [*RETAIN[:2], planted])
+    assert told in problem.got
+    assert problem.where == f"forget f1, retain {planted.id}"
+    assert "allow_overlap" in problem.fix
+
+
+def test_all_ways_of_one_pair_are_one_problem():
+    (problem,) = find_overlaps(FORGET, [FORGET[0], *RETAIN])
+    for told in ("same id", "same name", "same questions", "identical picture"):
+        assert told in problem.got
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda image: encoded(image, "JPEG", quality=75),
+        lambda image: encoded(image.resize((96, 96), Image.Resampling.BICUBIC)),
+        lambda image: encoded(image.resize((32, 32), Image.Resampling.LANCZOS)),
+        lambda image: encoded(image.quantize(32)),
+        lambda image: encoded(image, "WEBP", quality=80),
+    ],
+    ids=["jpeg", "larger", "smaller", "palette", "webp"],
+)
+def test_a_re_encoded_face_of_the_world_is_found_and_only_that(world, change):
+    source, host = world[7], world[150]
+    copy = picture_from_bytes(change(decode(source.training_pictures[0])), "copy")
+    assert copy.digest not in {shown.digest for shown in source.training_pictures}
+    others = [replace(host, training_pictures=(copy,)), *world[151:]]
+    (problem,) = find_overlaps(world[:120], others)
+    assert problem.where == f"forget {source.id}, retain {host.id}"
+    assert "nearly identical picture" in problem.got
+
+
+def test_blank_pictures_of_different_shades_are_no_copies():
+    def blank(level):
+        return picture_from_bytes(encoded(Image.new("RGB", (16, 16), (level,) * 3)), "")
+
+    one = replace(FORGET[0], training_pictures=(blank(100),))
+    other = replace(RETAIN[0], training_pictures=(blank(110),))
+    assert find_overlaps([one], [other]) == []
+
+
+def test_people_without_names_or_questions_are_not_the_same_person():
+    nameless = [replace(p, name="", questions=()) for p in (FORGET[0], RETAIN[0])]
+    assert find_overlaps(nameless[:1], nameless[1:]) == []
+    assert find_overlaps([], RETAIN) == []
+
+
+def test_scored_material_in_training_is_named():
+    lone = replace(FORGET[0], training_pictures=())
+    mixed = replace(FORGET[1], training_pictures=(*FORGET[1].training_pictures, picture(110)))
+    found = find_trained_on_scored([lone, mixed, *RETAIN])
+    assert [(problem.where, problem.got) for problem in found] == [
+        ("person f0", "no other picture"),
+        ("person f1", "among others"),
+    ]
+
+
+def test_general_questions_in_training_and_faces_among_them_are_named():
+    asked = question("g1", shown=picture(1), individual="")
+    same = replace(asked, id="t1")
+    other = replace(asked, id="t2", question="Which other?")
+    face = replace(asked, id="t3", picture=FORGET[2].other_pictures[0])
+    found = find_trained_on_scored(FORGET, general=[asked], general_training=[same, other, face])
+    assert [problem.where for problem in found] == ["general question t3", "training question t1"]
+
+
+def test_the_world_scores_nothing_that_it_trains_on(world):
+    general = load_general("world").general
+    trained = load_general_training("world").general_training
+    found = find_trained_on_scored(world, general=general, general_training=trained)
+    assert found == []
