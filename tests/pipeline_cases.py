@@ -66,7 +66,11 @@ text = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=
 config = LlavaConfig(vision_config=vision, text_config=text, image_seq_length=16,
     image_token_index=tokenizer.convert_tokens_to_ids("<image>"), vision_feature_layer=-1, **ids)
 torch.manual_seed(0)
-LlavaForConditionalGeneration(config).save_pretrained(sys.argv[1])
+model = LlavaForConditionalGeneration(config)
+said = tokenizer.convert_tokens_to_ids(["A", "B", "C", "D", tokenizer.eos_token])
+with torch.no_grad():
+    model.lm_head.weight[said] *= 20  # so that some answers can be read
+model.save_pretrained(sys.argv[1])
 processor.save_pretrained(sys.argv[1])
 """
 
@@ -131,7 +135,13 @@ def in_own_process(*argv: str, cwd: Path | None = None) -> subprocess.CompletedP
     """The command as a user gives it, in a fresh interpreter."""
     command = [sys.executable, "-c", "from pulse_unlearn.cli import main; main()", *argv]
     return subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=LIMIT, cwd=cwd
+        command,
+        check=False,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        cwd=cwd,
     )
 
 
@@ -274,7 +284,7 @@ def outcome(run: Path) -> dict[str, bytes]:
 
 
 def poison(how: str) -> None:
-    """Make losses of the named kind not a number: `first:2` the first two, `all` every one."""
+    """Spoil GA's loss: `nan` always, `nan:2` the first two times; `slow` makes it take a minute."""
     import torch
 
     from pulse_unlearn.methods import losses
@@ -286,7 +296,9 @@ def poison(how: str) -> None:
     def poisoned(view: Any) -> Any:
         nonlocal calls
         calls += 1
+        if kind == "slow":
+            time.sleep(60)
         values = real(view)
-        return values * torch.nan if kind == "all" or calls <= int(count) else values
+        return values * torch.nan if not count or calls <= int(count) else values
 
     losses.gradient_ascent = poisoned

@@ -37,7 +37,7 @@ def kill_before(events: int, mark: str) -> None:
         if event == "open":
             mode = arguments[1]
             changes = isinstance(mode, str) and any(letter in mode for letter in "wxa+")
-        if changes and mark in str(arguments[0]):
+        if changes and any(mark in str(part) for part in arguments[:2]):
             seen += 1
             if seen == events:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -74,7 +74,7 @@ def start(request: dict[str, object]) -> int:
         code = 0
     except SystemExit as ending:
         code = int(ending.code or 0)
-    except BaseException:
+    except BaseException:  # noqa: BLE001
         traceback.print_exc()
     finally:
         sys.stdout.flush()

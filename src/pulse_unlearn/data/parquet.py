@@ -74,7 +74,8 @@ def _rows_of(path: Path, name: str, *, needed: Sequence[str], optional: Sequence
                     )
                 )
             columns = [*needed, *(column for column in optional if column in present)]
-            values = file.read(columns=columns).to_pylist()
+            # In one thread: a pool still at work when the interpreter ends can abort the process.
+            values = file.read(columns=columns, use_threads=False).to_pylist()
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             Problem(

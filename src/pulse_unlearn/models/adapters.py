@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -66,6 +66,9 @@ def hold_frozen(
     held = model
     for number, folder in enumerate(folders):
         held = _load(held, folder, f"frozen{number}")
+    if isinstance(held, PeftModel):
+        # Loading activates the first adapter only; without this the later ones count for nothing.
+        activate(held, adapter_names(held))
     return held
 
 
@@ -187,7 +190,13 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
     """Write the trained adapter as an ordinary PEFT folder, the same bytes for the same weights."""
     config = model.peft_config[TRAINED]
     config.base_model_name_or_path = base
-    model.save_pretrained(str(folder), selected_adapters=[TRAINED], safe_serialization=True)
+    model.save_pretrained(
+        str(folder),
+        selected_adapters=[TRAINED],
+        safe_serialization=True,
+        # Embeddings are never adapted; by default PEFT asks the hub whether they were resized.
+        save_embedding_layers=False,
+    )
     nested = folder / TRAINED
     for name in (ADAPTER_FILE, "adapter_config.json"):
         (nested / name).rename(folder / name)
@@ -201,11 +210,15 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
 
 
 def _load(model: AnyModel, folder: Path, name: str) -> PeftModel:
-    if isinstance(model, PeftModel):
-        model.load_adapter(str(folder), adapter_name=name)
-        loaded = model
-    else:
-        loaded = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+    try:
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=name)
+            loaded = model
+        else:
+            loaded = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
+    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
+        # Tensors of another size, modules that are not there, no adapter in the folder.
+        raise _does_not_fit(folder, f"{type(error).__name__}: {error}") from error
     _check_keys(loaded, folder, name)
     return loaded
 
@@ -219,15 +232,22 @@ def _check_keys(model: PeftModel, folder: Path, name: str) -> None:
     }
     if stored != expected:
         missing, extra = sorted(expected - stored), sorted(stored - expected)
-        raise ModelError(
-            Problem(
-                "the adapter does not fit the model",
-                str(folder),
-                got=f"{len(missing)} tensors missing ({', '.join(missing[:3])}), "
-                f"{len(extra)} unknown ({', '.join(extra[:3])})",
-                fix="use the base model the adapter was trained on",
-            )
+        raise _does_not_fit(
+            folder,
+            f"{len(missing)} tensors missing ({', '.join(missing[:3])}), "
+            f"{len(extra)} unknown ({', '.join(extra[:3])})",
         )
+
+
+def _does_not_fit(folder: Path, got: str) -> ModelError:
+    return ModelError(
+        Problem(
+            "the adapter does not fit the model",
+            str(folder),
+            got=got,
+            fix="use the base model the adapter was trained on",
+        )
+    )
 
 
 def _unwrapped(model: AnyModel) -> nn.Module:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 
 from pulse_unlearn.config import ModelSettings
@@ -43,16 +45,19 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         if problems:
             raise ModelError(problems)
         try:
-            model: Any = AutoModelForImageTextToText.from_pretrained(
+            model, report = AutoModelForImageTextToText.from_pretrained(
                 source,
                 config=config,
                 dtype=getattr(torch, settings.dtype),
                 attn_implementation=settings.attention,
                 use_safetensors=True,
+                output_loading_info=True,
                 **options,
             )
-        except (OSError, ValueError) as error:
+        # Torn files, tensors of another size and attention kernels that are not installed.
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
             raise _cannot_load(where, error) from error
+    _require_all_weights(where, report["missing_keys"])
     model.requires_grad_(False)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -78,11 +83,25 @@ def processor_problems(processor: Any, family: Family, where: str) -> list[Probl
         )
     if tokenizer.eos_token_id is None:
         problems.append(Problem("the tokenizer has no end-of-turn token", where))
-    if not (getattr(processor, "chat_template", None) or tokenizer.chat_template):
+    # A template that only the tokenizer holds is never applied by the processor.
+    if not getattr(processor, "chat_template", None):
         problems.append(
             Problem("the processor has no chat template", where, fix="add chat_template.jinja")
         )
     return problems
+
+
+def _require_all_weights(where: str, missing: Collection[str]) -> None:
+    """Raise ModelError for absent tensors: transformers would draw them at random and go on."""
+    if missing:
+        raise ModelError(
+            Problem(
+                "the model's files lack weights",
+                where,
+                got=f"{len(missing)} missing: {', '.join(sorted(missing)[:3])}",
+                fix="fetch the model again",
+            )
+        )
 
 
 def _device(settings: ModelSettings) -> torch.device:

@@ -89,8 +89,8 @@ def train(
     """Train the model's trainable adapter; continues from the newest good checkpoint.
 
     A training that left the finite numbers ends as `diverged`, with the last weights that were
-    good. `accuracy` measures what the stop rule looks at. Raises Interrupted, after a checkpoint, if
-    `watch.should_stop` says so.
+    good. `accuracy` measures what the stop rule looks at. Raises Interrupted, after a checkpoint,
+    if `watch.should_stop` says so.
     """
     run = _start(
         model, objective, steps, settings=settings, vocabulary=vocabulary, seed=seed, watch=watch
