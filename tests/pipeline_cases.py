@@ -98,7 +98,7 @@ def settings(root: Path) -> dict[str, Any]:
             "epochs": 1,
             "replay": 0.25,
             "lora": {"rank": 2, "alpha": 4, "dropout": 0.1},
-            "optimiser": {**optimiser, "batch_size": 48, "micro_batch_size": 48},
+            "optimiser": {**optimiser, "batch_size": 24, "micro_batch_size": 24},
         },
         "unlearn": {
             "lora": {"rank": 2, "alpha": 4, "dropout": 0.1},

@@ -69,7 +69,9 @@ def test_killed_again_and_again(bench, tmp_path):
     assert kills >= 25
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(bench, tmp_path, number):
     life = bench.start(tmp_path, "--set", "description=a b")
     life.wait_for("tiny/stages/.partial-seed0.finetune-*/checkpoints/step-*", tmp_path)
@@ -112,7 +114,14 @@ def test_the_second_ctrl_c_leaves_at_once(bench, tmp_path):
     assert "stopped" in ended.output
 
 
-@pytest.mark.parametrize("harm", ["truncate", "flip", "remove"])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "truncate",
+        pytest.param("flip", marks=pytest.mark.slow),
+        pytest.param("remove", marks=pytest.mark.slow),
+    ],
+)
 def test_a_torn_checkpoint_is_named_and_the_one_before_it_used(bench, tmp_path, harm):
     bench.run(tmp_path, events=1, mark="step-00000004")
     (newest,) = tmp_path.rglob("step-00000003")

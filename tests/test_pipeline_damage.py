@@ -34,8 +34,8 @@ def test_the_second_process_is_refused_until_the_first_is_dead(bench, tmp_path):
     ("stage", "name", "harm"),
     [
         ("finetune", ADAPTER, "flip"),
-        ("request1.unlearn", "outcome.json", "truncate"),
-        ("target.score", "predictions.parquet", "flip"),
+        pytest.param("request1.unlearn", "outcome.json", "truncate", marks=pytest.mark.slow),
+        pytest.param("target.score", "predictions.parquet", "flip", marks=pytest.mark.slow),
     ],
 )
 def test_damage_in_a_finished_stage_is_named_and_repaired_on_request(
@@ -78,12 +78,20 @@ def test_a_missing_parent_of_a_finished_stage_is_computed_again(bench, tmp_path)
     assert outcome(run) == outcome(bench.finished)
 
 
-@pytest.mark.parametrize("name", ["results.csv", "results.json", "report.html", "samples.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "results.csv",
+        "report.html",
+        pytest.param("results.json", marks=pytest.mark.slow),
+        pytest.param("samples.json", marks=pytest.mark.slow),
+    ],
+)
 def test_a_tampered_product_is_found_and_written_anew(bench, tmp_path, name):
     run = bench.copied(tmp_path)
     path = run / name
     text = path.read_text(encoding="utf-8")
-    at = re.search(r"\d+\.\d", text)
+    at = re.search(r"\d\d|\d\.\d", text)
     assert at
     digit = "7" if text[at.end() - 1] != "7" else "3"
     path.write_text(text[: at.end() - 1] + digit + text[at.end() :], encoding="utf-8")

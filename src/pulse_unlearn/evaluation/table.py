@@ -126,9 +126,7 @@ def _read(path: Path, schema: Any) -> list[dict[str, Any]]:
         data = path.read_bytes()
     try:
         # In one thread: a pool still at work when the interpreter ends can abort the process.
-        table = pq.read_table(
-            io.BytesIO(data), use_threads=False, page_checksum_verification=True
-        )
+        table = pq.read_table(io.BytesIO(data), use_threads=False, page_checksum_verification=True)
         _check(table.schema, schema, path)
         rows: list[dict[str, Any]] = table.to_pylist()
     except _UNREADABLE as error:

@@ -44,8 +44,9 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         problems = processor_problems(processor, family, where)
         if problems:
             raise ModelError(problems)
+        auto: Any = AutoModelForImageTextToText  # its stubs do not know output_loading_info
         try:
-            model, report = AutoModelForImageTextToText.from_pretrained(
+            model, report = auto.from_pretrained(
                 source,
                 config=config,
                 dtype=getattr(torch, settings.dtype),

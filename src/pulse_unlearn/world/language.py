@@ -170,12 +170,10 @@ def build_model(
         vision_config=tower.config,
         text_config=text,
         image_token_index=vocabulary[IMAGE],
-        image_token_id=vocabulary[IMAGE],
         image_seq_length=IMAGE_TOKENS,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,
-        pad_token_id=vocabulary[PAD],
     )
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(tower.state_dict())

@@ -6,6 +6,7 @@ About half an hour on two CPU cores. Whatever is finished in the work folder is 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from .people import Person, scored_choices
 from .tokenizer import make_processor
 from .vision import Recipe as VisionRecipe
 from .vision import normalise, train_vision
+
+log = logging.getLogger(__name__)
 
 GENERAL_WEIGHTS: Mapping[str, float] = {
     "attribute_recognition": 1.6,
@@ -53,7 +56,7 @@ class Mix:
 class Recipe:
     """Schedule of the language model's training."""
 
-    steps: int = 900
+    steps: int = 950
     early: Mix = Mix(general=72, multimodal=44, text_only=28)
     late: Mix = Mix(general=104, multimodal=30, text_only=18)
     late_from: float = 0.7
@@ -93,7 +96,7 @@ class Questions:
 
     def __init__(self, corpus: Corpus, *, recipe: Recipe, seed: int) -> None:
         self._corpus, self._recipe, self._seed = corpus, recipe, seed
-        tokenizer = make_processor(seed).tokenizer  # type: ignore[attr-defined]
+        tokenizer = make_processor(seed).tokenizer
         self.vocabulary: dict[str, int] = tokenizer.get_vocab()
         self._encoder = Encoder(self.vocabulary)
         self._scored = {
@@ -177,7 +180,7 @@ class Optimisers:
 
 @torch.no_grad()
 def picture_features(tower: CLIPVisionModel, corpus: Corpus, path: Path) -> torch.Tensor:
-    """Return the frozen tower's patch features of all pictures, (N, 16, width), cached at `path`."""
+    """Return the tower's patch features of all pictures, (N, 16, width), cached at `path`."""
     if path.exists():
         return load_file(path)["features"]
     parts = []
@@ -262,36 +265,33 @@ def _report(
 ) -> None:
     left = seconds / (step + 1 - first) * (recipe.steps - step - 1)
     terms = " ".join(f"{name} {value:.3f}" for name, value in average.items())
-    print(
-        f"step {step + 1}/{recipe.steps} {terms} | {seconds:.0f} s, {left:.0f} s left", flush=True
-    )
+    log.info("step %d/%d %s | %.0f s, %.0f s left", step + 1, recipe.steps, terms, seconds, left)
 
 
 def export(model: LlavaForConditionalGeneration, out: Path, *, seed: int) -> None:
     """Write the ordinary model folder; half precision keeps the scores and halves the file."""
     state = {name: tensor.half() for name, tensor in model.state_dict().items()}
-    exported = LlavaForConditionalGeneration(model.config).half()
+    exported = LlavaForConditionalGeneration(model.config)
+    nn.Module.to(exported, torch.float16)
     exported.load_state_dict(state)
     exported.generation_config.do_sample = False
     exported.save_pretrained(out)
     make_processor(seed).save_pretrained(out)
 
 
-def train_world(
-    out: Path, *, work: Path, seed: int, data: Path, recipe: Recipe | None = None
-) -> None:
+def train_world(out: Path, *, work: Path, seed: int, recipe: Recipe | None = None) -> None:
     """Train everything and write the model folder to `out`.
 
-    Args:
-        work: folder of checkpoints and caches; training continues from what it holds.
-        data: folder of the drawn pre-training pictures (`corpus.load_corpus`).
+    `work` keeps the drawn pictures, the tower and checkpoints; training continues from what it
+    holds.
     """
     recipe, shape = recipe or Recipe(), Shape()
     work.mkdir(parents=True, exist_ok=True)
-    tower_folder = work / "vision"
+    data, tower_folder = work / "corpus", work / "vision"
     if not (tower_folder / "heldout.json").exists():
         train_vision(data, work / "vision_work", tower_folder, recipe=VisionRecipe(), seed=seed)
-    tower = CLIPVisionModel.from_pretrained(tower_folder).eval()
+    tower = CLIPVisionModel.from_pretrained(tower_folder)
+    tower.requires_grad_(False)
     corpus = load_corpus(data, seed=seed)
     features = picture_features(tower, corpus, work / "features.safetensors")
     questions = Questions(corpus, recipe=recipe, seed=seed)

@@ -1,0 +1,136 @@
+"""Predictions: letter log-probs and texts against a plain forward and plain generation."""
+
+from __future__ import annotations
+
+import pytest
+import tiny_models as tiny
+import torch
+
+from pulse_unlearn.config import LoraSettings
+from pulse_unlearn.data.images import decode
+from pulse_unlearn.evaluation.predict import greedy_accuracy, predict
+from pulse_unlearn.models.encode import Encoder
+from pulse_unlearn.training.objectives import Learning
+from pulse_unlearn.training.steps import StepData
+
+
+def ask(model, examples, *, batch_size=3, on_batch=lambda done, total: None):
+    return predict(
+        model,
+        tiny.encoder(),
+        examples,
+        batch_size=batch_size,
+        max_new_tokens=4,
+        on_batch=on_batch,
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.base()
+
+
+@pytest.fixture(scope="module")
+def examples():
+    # Long and short, with and without picture, so that the order by length is not their order.
+    return [*tiny.mixed()[::-1], tiny.example(5, words=1, options=3), tiny.example(6, shown=True)]
+
+
+def alone(encoder: Encoder, one):
+    images = [decode(one.picture)] if one.picture else None
+    return encoder.processor(text=[encoder.prompt(one)], images=images, return_tensors="pt")
+
+
+def test_letter_log_probs_are_those_of_a_plain_forward(model, examples):
+    encoder = tiny.encoder()
+    for one, prediction in zip(examples, ask(model, examples), strict=True):
+        with torch.no_grad():
+            logits = model(**alone(encoder, one), use_cache=False).logits[0, -1].float()
+        letters = encoder.tokenizer.convert_tokens_to_ids([o.letter for o in one.options])
+        expected = torch.log_softmax(logits, -1)[letters].tolist()
+        assert prediction.letter_log_probs == pytest.approx(expected, abs=1e-5)
+        assert len(prediction.letter_log_probs) == len(one.options)
+
+
+def test_texts_are_those_of_plain_generation(model, examples):
+    encoder = tiny.encoder()
+    predictions = ask(model, examples)
+    for one, prediction in zip(examples, predictions, strict=True):
+        inputs = alone(encoder, one)
+        output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+        new = output[0, inputs["input_ids"].shape[1] :]
+        assert prediction.text == encoder.tokenizer.decode(new, skip_special_tokens=True).strip()
+    assert len({prediction.text for prediction in predictions}) > 1
+
+
+def test_predictions_come_in_the_order_of_the_examples_with_all_their_facts(model, examples):
+    told = []
+    found = ask(model, examples, on_batch=lambda *progress: told.append(progress))
+    assert [one.example_id for one in found] == [one.id for one in examples]
+    for one, prediction in zip(examples, found, strict=True):
+        for name in ("question_id", "individual", "modality", "category", "rotation", "options"):
+            assert getattr(prediction, name) == getattr(one, name)
+        assert prediction.answer == one.answer
+    assert told == [(3, 7), (6, 7), (7, 7)]
+    assert ask(model, []) == []
+
+
+def test_batch_size_changes_nothing_but_rounding(model, examples):
+    first = ask(model, examples, batch_size=1)
+    for size in (2, 4, 7):
+        for one, other in zip(first, ask(model, examples, batch_size=size), strict=True):
+            assert one.text == other.text
+            assert one.letter_log_probs == pytest.approx(other.letter_log_probs, abs=1e-5)
+
+
+def test_greedy_accuracy_is_that_of_generation():
+    encoder = tiny.encoder()
+    model = ending_model(encoder)
+    examples = tiny.letters(12)
+    truth = []
+    for one in examples:
+        inputs = alone(encoder, one)
+        output = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+        new = output[0, inputs["input_ids"].shape[1] :].tolist()
+        letter = encoder.tokenizer.convert_tokens_to_ids(one.answer)
+        truth.append(new == [letter, encoder.tokenizer.eos_token_id])
+    assert 0 < sum(truth) < len(truth)
+    for size in (1, 5, 12):
+        found = greedy_accuracy(model, encoder, examples, batch_size=size)
+        assert found == pytest.approx(sum(truth) / len(truth))
+
+
+def ending_model(encoder):
+    """A model trained for a moment to answer some letters and end there."""
+    made = tiny.prepared("llm")
+    objective = Learning(made, encoder)
+    data = StepData((), tuple(tiny.letters(4)))
+    optimiser = torch.optim.AdamW(
+        [tensor for tensor in made.model.parameters() if tensor.requires_grad], lr=3e-2
+    )
+    for _ in range(25):
+        optimiser.zero_grad()
+        objective.terms(data)[0].values.mean().backward()
+        optimiser.step()
+    return made.model.eval()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_greedy_accuracy_leaves_the_mode_as_it_was_and_no_gradients(training):
+    made = tiny.prepared("llm")
+    made.model.train(training)
+    greedy_accuracy(made.model, tiny.encoder(), tiny.letters(2), batch_size=2)
+    assert made.model.training is training
+    assert all(tensor.grad is None for tensor in made.model.parameters())
+
+
+def test_greedy_accuracy_is_measured_without_dropout():
+    lora = LoraSettings(rank=2, alpha=4.0, dropout=0.9)
+    made = tiny.prepared("llm", lora=lora)
+    tiny.randomise(made.model, seed=3)
+    made.model.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        before = torch.random.get_rng_state()
+        greedy_accuracy(made.model, tiny.encoder(), tiny.letters(2), batch_size=2)
+        assert torch.equal(before, torch.random.get_rng_state())
