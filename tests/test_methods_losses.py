@@ -90,7 +90,9 @@ def test_npo_gradient_tends_to_that_of_ascent():
     reference = random_view(2)
     logits = torch.randn(3, 4, 7, dtype=torch.float64, requires_grad=True)
     here = AnswerView(torch.log_softmax(logits, -1), reference.labels, reference.mask)
-    (slow,) = torch.autograd.grad(losses.npo(here, reference, beta=1e-7).sum(), logits, retain_graph=True)
+    (slow,) = torch.autograd.grad(
+        losses.npo(here, reference, beta=1e-7).sum(), logits, retain_graph=True
+    )
     (ascent,) = torch.autograd.grad((-losses.sum_nll(here)).sum(), logits)
     assert torch.allclose(slow, ascent, atol=1e-5)
 

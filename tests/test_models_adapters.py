@@ -263,9 +263,7 @@ def test_the_reference_has_no_dropout(encoder, chain):
     tiny.randomise(made.model, seed=4)
     seen = _views_of_npo_and_kl(made, encoder)
     expected = view(independent(chain[:1]), encoder).log_probs
-    torch.testing.assert_close(
-        seen.forget_reference.log_probs, expected, atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(seen.forget_reference.log_probs, expected, atol=1e-5, rtol=0)
     made.model.eval()
     assert not torch.allclose(seen.forget.log_probs, view(made.model, encoder).log_probs)
 

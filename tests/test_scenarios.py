@@ -24,9 +24,7 @@ scenarios:
 
 
 def plan(*overrides):
-    experiment = parse_experiment(
-        PROTOCOL, where="p.yaml", overrides=overrides, schemas=schemas()
-    )
+    experiment = parse_experiment(PROTOCOL, where="p.yaml", overrides=overrides, schemas=schemas())
     return build_plan(experiment, ROSTER)
 
 

@@ -6,6 +6,7 @@ Rooms are imported inside the commands that need them, so that `pulse --help` ta
 from __future__ import annotations
 
 import sys
+import warnings
 
 import click
 
@@ -36,6 +37,8 @@ for command in (
 def main() -> None:
     """Run the command line; a PulseError is told without a traceback, with its own exit code."""
     debug = "--debug" in sys.argv
+    # PEFT asks transformers for a name that transformers 6 will drop; nothing a user can mend.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
     try:
         pulse(standalone_mode=False)
     except click.exceptions.Abort:

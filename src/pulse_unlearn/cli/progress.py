@@ -44,6 +44,7 @@ class Lines:
     def __init__(self) -> None:
         self._total = 0
         self._last = self._began = 0.0
+        self._resumed_at: int | None = None
 
     def begin(self, total: int) -> None:
         """Remember how many stages there are."""
@@ -56,15 +57,19 @@ class Lines:
     def start(self, number: int, stage: Stage) -> None:
         """Say that a stage begins."""
         self._last = self._began = time.monotonic()
+        self._resumed_at = None
         self._say(f"[{number}/{self._total}] {stage.name}")
 
     def advance(self, done: int, total: int, values: Mapping[str, object]) -> None:
         """Say how far the stage is, at most every ten seconds."""
         now = time.monotonic()
-        if now - self._last < _SECONDS_BETWEEN_LINES:
+        if self._resumed_at is None:
+            # A resumed stage begins with steps that cost this process nothing.
+            self._resumed_at, self._began = done, now
+        if now - self._last < _SECONDS_BETWEEN_LINES or done == self._resumed_at:
             return
         self._last = now
-        left = (now - self._began) / done * (total - done)
+        left = (now - self._began) / (done - self._resumed_at) * (total - done)
         self._say(f"    {done}/{total}, {left:.0f} s left {describe(values)}".rstrip())
 
     def finish(self, number: int, stage: Stage, seconds: float) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers.utils import logging as progress_bars
 
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
@@ -30,7 +32,7 @@ class LoadedModel:
 def load_model(settings: ModelSettings) -> LoadedModel:
     """Load the model an experiment names; raises ModelError before loading what cannot work."""
     device = _device(settings)
-    with model_source(settings) as source:
+    with quiet_libraries(), model_source(settings) as source:
         where = settings.source
         options: dict[str, Any] = {"trust_remote_code": False}
         if not Path(source).is_dir():
@@ -64,6 +66,18 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.to(device)
     return LoadedModel(model.eval(), processor, family, device)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep transformers' own progress bars out of ours while inside."""
+    shown = progress_bars.is_progress_bar_enabled()
+    progress_bars.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            progress_bars.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def processor_problems(processor: Any, family: Family, where: str) -> list[Problem]:

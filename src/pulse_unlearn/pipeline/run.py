@@ -222,11 +222,7 @@ def write_products(pipeline: _Pipeline) -> None:
         sets=resolved_sets(evidence),
         notes=leak_notes(pipeline.inputs, resolved_sides(evidence)),
     )
-    (run / "scores").mkdir(exist_ok=True)
-    for stage in pipeline.inputs.plan.stages:
-        if stage.kind == "score":
-            name = pipeline.folder_of(stage.name).name
-            write_scores(run / "scores" / f"{name}.parquet", pipeline.scores_of(stage.name))
+    _write_scores(pipeline)
     samples = collect_samples(
         evidence,
         people=pipeline.inputs.people,
@@ -236,6 +232,18 @@ def write_products(pipeline: _Pipeline) -> None:
     )
     write_json(run / "samples.json", samples)
     write_index(run)
+
+
+def _write_scores(pipeline: _Pipeline) -> None:
+    """Write the verdict on every answer, a file per score stage; files of older plans go."""
+    folder = pipeline.run / "scores"
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.parquet"):
+        old.unlink()
+    for stage in pipeline.inputs.plan.stages:
+        if stage.kind == "score":
+            name = pipeline.folder_of(stage.name).name
+            write_scores(folder / f"{name}.parquet", pipeline.scores_of(stage.name))
 
 
 def plan_record(plan: Plan, inputs: Inputs) -> dict[str, Any]:

@@ -34,7 +34,8 @@ PRODUCTS = (
     "samples.json",
 )
 """The files of a run folder that others read; notes and logs beside them are the user's own."""
-FIGURES = "figures"
+FOLDERS = ("figures", "scores")
+"""Folders of products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +84,14 @@ def read_index(run: Path) -> Index:
 def products(run: Path) -> list[str]:
     """Return the products that are there, as paths in the run folder; raises StoreError."""
     names = [name for name in PRODUCTS if (run / name).exists()]
-    figures = run / FIGURES
-    if figures.is_dir():
-        names += [
-            f"{FIGURES}/{name}"
-            for name in list_files(figures)
-            if not Path(name).name.startswith(SCRATCH)
-        ]
+    for name in FOLDERS:
+        folder = run / name
+        if folder.is_dir():
+            names += [
+                f"{name}/{inner}"
+                for inner in list_files(folder)
+                if not Path(inner).name.startswith(SCRATCH)
+            ]
     return sorted(names)
 
 

@@ -1,0 +1,63 @@
+"""Time a whole experiment from nothing, by kind of stage: `make bench`, or `python bench/demo.py smoke`.
+
+Run it with nothing else on the machine. Prints seconds and the share of each kind of stage, and
+writes them to bench/latest.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from pulse_unlearn.config import load_experiment
+from pulse_unlearn.methods import schemas
+from pulse_unlearn.pipeline.progress import Silent
+from pulse_unlearn.pipeline.run import run_experiment
+from pulse_unlearn.report import build_report
+from pulse_unlearn.scenarios import Stage
+
+LATEST = Path(__file__).with_name("latest.json")
+
+
+class Timing(Silent):
+    """Adds up seconds by kind of stage."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self.stages: Counter[str] = Counter()
+
+    def finish(self, number: int, stage: Stage, seconds: float) -> None:
+        """Take one stage's time."""
+        self.seconds[stage.kind] += seconds
+        self.stages[stage.kind] += 1
+        print(f"{stage.name:50s} {seconds:6.1f} s", flush=True)
+
+
+def main(name: str) -> None:
+    """Run the experiment into a temporary folder, twice: from nothing, and again."""
+    experiment, timing = load_experiment(name, schemas=schemas()), Timing()
+    with tempfile.TemporaryDirectory() as folder:
+        first = run_experiment(experiment, Path(folder), progress=timing)
+        started = time.monotonic()
+        build_report(first.run)
+        report = time.monotonic() - started
+        again = run_experiment(experiment, Path(folder))
+    found = {
+        "experiment": name,
+        "cores": os.cpu_count(),
+        "seconds": {"all": round(first.seconds + report, 1), "report": round(report, 1)}
+        | {kind: round(seconds, 1) for kind, seconds in timing.seconds.items()}
+        | {"same command again": round(again.seconds, 1)},
+        "stages": dict(timing.stages),
+    }
+    LATEST.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "demo")
