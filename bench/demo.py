@@ -1,4 +1,4 @@
-"""Time a whole experiment from nothing, by kind of stage: `make bench`, or `python bench/demo.py smoke`.
+"""Time a whole experiment from nothing, by kind of stage: `make bench`.
 
 Run it with nothing else on the machine. Prints seconds and the share of each kind of stage, and
 writes them to bench/latest.json.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import tiny_models as tiny
 import torch
 
+import tiny_models as tiny
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.data.images import decode
 from pulse_unlearn.evaluation.predict import greedy_accuracy, predict

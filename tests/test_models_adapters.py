@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny_models as tiny
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import tiny_models as tiny
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.methods import METHODS, build_method

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import tiny_models as tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+import tiny_models as tiny
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.forward import answer_view, answered

@@ -1,4 +1,4 @@
-"""Model folders: what cannot work is refused with a typed error, and nothing in them is executed."""
+"""Model folders: what cannot work is refused with a typed error; nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny_models as tiny
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
+import tiny_models as tiny
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.models.encode import Encoder

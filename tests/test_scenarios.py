@@ -15,7 +15,11 @@ ROSTER = Roster(
 )
 PROTOCOL = """
 name: protocol
-methods: {ga: {}, ga_klr: {}, npo: {}, ga_llm: {method: ga, scenarios: [finetuned], unlearn: {scope: llm}}}
+methods:
+  ga: {}
+  ga_klr: {}
+  npo: {}
+  ga_llm: {method: ga, scenarios: [finetuned], unlearn: {scope: llm}}
 scenarios:
   finetuned: {forget: 50, retain: 50}
   pretrained: {forget: 20, retain: 25}

@@ -1,4 +1,4 @@
-"""What the embedded model knows before anything is unlearned, on pictures and orders never trained."""
+"""What the embedded model knows at first, on pictures and option orders never trained."""
 
 from __future__ import annotations
 

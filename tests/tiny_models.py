@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data_cases import encoded, noise
 from peft import PeftModel
 from transformers import (
     CLIPVisionConfig,
@@ -20,6 +19,7 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
+from data_cases import encoded, noise
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.data.images import picture_from_bytes
 from pulse_unlearn.models.adapters import (
