@@ -105,6 +105,11 @@ class Example:
     """0 is the order of the file; k shows the options rotated by k (circular scoring)."""
     picture: Picture | None = None
 
+    @property
+    def bulk(self) -> tuple[bool, int]:
+        """With or without a picture, then length: examples of like bulk share a batch unpadded."""
+        return (self.picture is not None, len(self.prompt))
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:

@@ -31,7 +31,7 @@ def predict(
     how many of how many are done after each batch.
     """
     model.eval()
-    order = sorted(range(len(examples)), key=lambda index: _length(examples[index]))
+    order = sorted(range(len(examples)), key=lambda index: examples[index].bulk)
     found: dict[int, Prediction] = {}
     for chosen in _chunks(order, batch_size):
         batch = [examples[index] for index in chosen]
@@ -52,8 +52,9 @@ def greedy_accuracy(
     was_training = model.training
     model.eval()
     hits = 0
+    order = sorted(range(len(examples)), key=lambda index: examples[index].bulk)
     with torch.no_grad():
-        for chosen in _chunks(list(range(len(examples))), batch_size):
+        for chosen in _chunks(order, batch_size):
             batch = encoder.answers([examples[index] for index in chosen], tokens="with_end")
             hits += int(answered(answer_view(model, batch)).sum())
     model.train(was_training)
@@ -104,11 +105,6 @@ def _prediction(example: Example, text: str, letters: tuple[float, ...]) -> Pred
         text=text,
         letter_log_probs=letters,
     )
-
-
-def _length(example: Example) -> tuple[bool, int]:
-    """Order by what makes sequences alike: with or without image, then length of the text."""
-    return (example.picture is not None, len(example.prompt))
 
 
 def _chunks(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:

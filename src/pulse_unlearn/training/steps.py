@@ -28,12 +28,23 @@ class StepData:
         return len(self.forget) if part == "forget" else len(self.retain)
 
     def micro_batches(self, size: int) -> list[StepData]:
-        """Cut both parts into pieces of at most `size`, side by side."""
-        count = max(math.ceil(len(part) / size) for part in (self.forget, self.retain))
+        """Cut both parts into pieces of at most `size`, side by side.
+
+        Examples of like bulk come together, so that little of a piece is padding; which piece an
+        example is in does not change the step's loss.
+        """
+        forget, retain = (sorted(part, key=_bulk) for part in (self.forget, self.retain))
+        count = max(math.ceil(len(part) / size) for part in (forget, retain))
         return [
-            StepData(self.forget[size * k : size * (k + 1)], self.retain[size * k : size * (k + 1)])
+            StepData(
+                tuple(forget[size * k : size * (k + 1)]), tuple(retain[size * k : size * (k + 1)])
+            )
             for k in range(count)
         ]
+
+
+def _bulk(example: Example) -> tuple[bool, int]:
+    return example.bulk
 
 
 class Steps(Protocol):
