@@ -60,9 +60,11 @@ def edit(path: Path, change) -> None:
 
 
 def edit_weights(folder: Path, change) -> str:
+    """Change one tensor of the language model; return its name below the language model."""
+    name = "layers.0.mlp.down_proj.weight"
     tensors = load_file(folder / WEIGHTS)
-    name = "model.language_model.layers.0.mlp.down_proj.weight"
-    change(tensors, name)
+    (stored,) = (key for key in tensors if key.endswith(name))
+    change(tensors, stored)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     return name
 

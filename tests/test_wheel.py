@@ -1,0 +1,60 @@
+"""What is installed is whole: the built wheel alone runs the smoke experiment to its report."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Build the wheel and unpack it somewhere; its dependencies are those of this environment."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([*wheel, str(ROOT)], check=True)
+    (built,) = folder.glob("*.whl")
+    target = folder / "site"
+    install = [*pip, "install", "--no-deps", "--no-index", "--target", str(target), str(built)]
+    subprocess.run(install, check=True)
+    return target
+
+
+def pulse(installed, work, *arguments):
+    command = [sys.executable, "-c", "from pulse_unlearn.cli import main; main()", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    return subprocess.run(
+        command, cwd=work, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_wheel_runs_smoke_to_a_report_and_again_without_work(installed, tmp_path):
+    where = [sys.executable, "-c", "import pulse_unlearn; print(pulse_unlearn.__file__)"]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    found = subprocess.run(
+        where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.startswith(str(installed))
+    done = pulse(installed, tmp_path, "run", "smoke")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "smoke"
+    assert f"report: {Path('runs/smoke/report.html')}" in done.stdout
+    assert (run / "report.html").stat().st_size < 3_000_000
+    with (run / "results.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["scenario"] for row in rows} == {"finetuned", "pretrained", "sustainability"}
+    assert {row["method"] for row in rows} == {"ga", "ga_llm", "ga_klr", "npo"}
+    before = (run / "results.csv").read_bytes()
+    again = pulse(installed, tmp_path, "run", "smoke")
+    assert again.returncode == 0, again.stderr
+    assert "0 stages computed" in again.stdout
+    assert (run / "results.csv").read_bytes() == before
+    checked = pulse(installed, tmp_path, "verify", str(run))
+    assert checked.returncode == 0, checked.stderr
