@@ -221,3 +221,13 @@ def test_summary_is_plain_ascii_and_has_the_numbers(run: Path) -> None:
     rows = [line for line in lines if line.startswith(("finetuned", "pretrained", "sustain"))]
     assert len(rows) == 9
     assert "output broke" in next(line for line in rows if line.startswith("sustain"))
+
+
+def test_notes_about_the_data_are_told_and_escaped(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "noted", Recipe())
+    path = folder / "results.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["notes"] = ["f001: the scored picture is trained on <b>"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    text = build_report(folder).read_text(encoding="utf-8")
+    assert "the scored picture is trained on &lt;b&gt;" in text

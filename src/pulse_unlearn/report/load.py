@@ -59,6 +59,8 @@ class RunRecord:
     environment: Mapping[str, Any]
     labels: Mapping[str, str]
     """Method label -> registered method, where the experiment says."""
+    notes: tuple[str, ...]
+    """What a reader must know about the data: allowed overlaps, scored pictures trained on."""
     problems: tuple[Problem, ...]
     """Files beside the results that are missing or unreadable; the report prints them."""
 
@@ -88,6 +90,7 @@ def load_run(run: Path) -> RunRecord:
         experiment=experiment,
         labels=_labels(experiment),
         environment=_mapping(reader.json("environment.json", {})),
+        notes=tuple(str(note) for note in _list(_mapping(extras).get("notes", []))),
         problems=tuple(reader.problems),
     )
 

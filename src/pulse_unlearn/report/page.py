@@ -68,6 +68,7 @@ class Page:
     facts: tuple[tuple[str, str], ...]
     seeds: str
     progress: Progress
+    notes: tuple[str, ...]
     problems: tuple[str, ...]
     claims: tuple[Claim, ...]
     board: tuple[BoardRow, ...]
@@ -107,6 +108,7 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
         facts=tuple(_facts(record, numbers, done)),
         seeds=seeds_phrase(numbers.all_seeds()),
         progress=done,
+        notes=tuple(printable(" ".join(note.split()), 300) for note in record.notes[:_MOST_LINES]),
         problems=tuple(
             printable(" ".join(str(problem).split()), 300) for problem in record.problems
         ),

@@ -127,7 +127,7 @@ def train(
 
 def learning_rate_at(step: int, total: int, settings: OptimiserSettings) -> float:
     """Return the learning rate of a step (counted from 0) under warm-up and schedule."""
-    warmup = math.ceil(settings.warmup * total)
+    warmup = math.ceil(round(settings.warmup * total, 6))  # 0.07 * 100 is above 7 in binary
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(total - warmup, 1)
