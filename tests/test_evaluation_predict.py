@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,6 +14,9 @@ from pulse_unlearn.evaluation.predict import greedy_accuracy, predict
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.training.objectives import Learning
 from pulse_unlearn.training.steps import StepData
+
+TALKATIVE = [tiny.example(20 + k, answer=tiny.LETTERS[k], words=5, shown=True) for k in range(2)]
+"""What the model of `ending_model` answers with the right letter and a word behind it."""
 
 
 def ask(model, examples, *, batch_size=3, on_batch=lambda done, total: None):
@@ -86,29 +91,32 @@ def test_batch_size_changes_nothing_but_rounding(model, examples):
 def test_greedy_accuracy_is_that_of_generation():
     encoder = tiny.encoder()
     model = ending_model(encoder)
-    examples = tiny.letters(12)
-    truth = []
+    examples = [*tiny.letters(8), *TALKATIVE]
+    truth, letters = [], []
     for one in examples:
         inputs = alone(encoder, one)
         output = model.generate(**inputs, max_new_tokens=3, do_sample=False)
         new = output[0, inputs["input_ids"].shape[1] :].tolist()
         letter = encoder.tokenizer.convert_tokens_to_ids(one.answer)
         truth.append(new == [letter, encoder.tokenizer.eos_token_id])
-    assert 0 < sum(truth) < len(truth)
+        letters.append(new[0] == letter)
+    # Right, right but not ended there, and wrong: all three are among them.
+    assert 0 < sum(truth) < sum(letters) < len(truth)
     for size in (1, 5, 12):
         found = greedy_accuracy(model, encoder, examples, batch_size=size)
         assert found == pytest.approx(sum(truth) / len(truth))
 
 
 def ending_model(encoder):
-    """A model trained for a moment to answer some letters and end there."""
+    """A model trained for a moment to answer some letters and end there, or to go on talking."""
     made = tiny.prepared("llm")
     objective = Learning(made, encoder)
-    data = StepData((), tuple(tiny.letters(4)))
+    longer = [replace(one, answer=f"{one.answer} judge") for one in TALKATIVE]
+    data = StepData((), (*tiny.letters(4), *longer))
     optimiser = torch.optim.AdamW(
         [tensor for tensor in made.model.parameters() if tensor.requires_grad], lr=3e-2
     )
-    for _ in range(25):
+    for _ in range(30):
         optimiser.zero_grad()
         objective.terms(data)[0].values.mean().backward()
         optimiser.step()

@@ -15,7 +15,7 @@ from torch import nn
 import tiny_models as tiny
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.errors import ModelError
-from pulse_unlearn.methods import METHODS, build_method
+from pulse_unlearn.methods import METHODS, Needs, build_method
 from pulse_unlearn.models import adapters
 from pulse_unlearn.models.adapters import (
     ADAPTER_FILE,
@@ -70,7 +70,7 @@ def view(model, encoder, examples=None):
         return answer_view(model, encoder.answers(examples or tiny.mixed(), tokens="with_end"))
 
 
-def expected_names(scope, *, below=()):
+def expected_names(scope):
     return sorted(
         f"base_model.model.{path}.lora_{side}.trained.weight"
         for path in SCOPES[scope]
@@ -233,8 +233,6 @@ class _Spy:
     """A method that keeps what the loop shows it."""
 
     def __init__(self):
-        from pulse_unlearn.methods import Needs
-
         self.needs = Needs(retain=True, forget_reference=True, retain_reference=True)
         self.views = None
 
@@ -256,9 +254,13 @@ def _views_of_npo_and_kl(made, encoder):
     return spy.views
 
 
-def test_the_reference_has_no_dropout(encoder, chain):
+def test_the_reference_has_no_dropout(encoder, chain, tmp_path):
     lora = LoraSettings(rank=2, alpha=4.0, dropout=0.5)
-    below = Below(chain=chain[:2], reference_depth=1)
+    earlier = copied(chain[0], tmp_path / "dropout", lambda tensors: tensors)
+    path = earlier / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(config | {"lora_dropout": 0.5}), encoding="utf-8")
+    below = Below(chain=(earlier, chain[1]), reference_depth=1)
     made = prepare(tiny.base(), below, how="stacked", fresh=tiny.fresh(lora=lora))
     tiny.randomise(made.model, seed=4)
     seen = _views_of_npo_and_kl(made, encoder)

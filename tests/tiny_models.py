@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from transformers import (
 
 from data_cases import encoded, noise
 from pulse_unlearn.config import LoraSettings
-from pulse_unlearn.data.images import picture_from_bytes
+from pulse_unlearn.data.images import decode, picture_from_bytes
 from pulse_unlearn.models.adapters import (
     AnyModel,
     Below,
@@ -191,8 +190,6 @@ def log_probs(model: torch.nn.Module, examples: Sequence[Example], *, tokens="wi
 
 def full_inputs(encode: Encoder, one: Example, text: str) -> tuple[dict[str, Any], int]:
     """Encode one text without the code under test; return inputs and the answer's length."""
-    from pulse_unlearn.data.images import decode
-
     images = [decode(one.picture)] if one.picture else None
     tokens = encode.processor(text=[text], images=images, return_tensors="pt")
     prompt = encode.processor(text=[encode.prompt(one)], images=images, return_tensors="pt")
@@ -201,14 +198,6 @@ def full_inputs(encode: Encoder, one: Example, text: str) -> tuple[dict[str, Any
 
 def snapshot(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters()}
-
-
-@dataclass
-class Calls:
-    """What happened during a training, for `Watch`."""
-
-    rows: list[dict[str, Any]]
-    warnings: list[str]
 
 
 @contextmanager
