@@ -32,8 +32,8 @@ def collect_samples(
 ) -> list[dict[str, Any]]:
     """Return sampled questions of each scenario's first seed, with every method's last answer."""
     groups: dict[str, list[Operation]] = {}
+    first = min(operation.cell.seed for operation in evidence.plan.operations)
     for operation in evidence.plan.operations:
-        first = min(other.cell.seed for other in evidence.plan.operations)
         if operation.cell.seed == first:
             groups.setdefault(operation.cell.scenario, []).append(operation)
     samples = []
