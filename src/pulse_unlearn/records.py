@@ -106,9 +106,14 @@ class Example:
     picture: Picture | None = None
 
     @property
-    def bulk(self) -> tuple[bool, int]:
-        """With or without a picture, then length: examples of like bulk share a batch unpadded."""
-        return (self.picture is not None, len(self.prompt))
+    def scene(self) -> tuple[str, str]:
+        """Individual and picture: what examples of one scene have in common."""
+        return (self.individual, self.picture.digest if self.picture else "")
+
+    @property
+    def likeness(self) -> tuple[str, int]:
+        """Sort key that brings together what shares a picture, then what is of like length."""
+        return (self.picture.digest if self.picture else "", len(self.prompt))
 
 
 @dataclass(frozen=True, slots=True)

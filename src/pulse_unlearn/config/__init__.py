@@ -17,6 +17,7 @@ from pulse_unlearn.config.schema import (
     Scope,
     ScoringSettings,
     Settings,
+    SpeedSettings,
     StopSettings,
     UnlearnSettings,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "Scope",
     "ScoringSettings",
     "Settings",
+    "SpeedSettings",
     "StopSettings",
     "UnlearnSettings",
     "dump_experiment",

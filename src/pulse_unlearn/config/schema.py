@@ -66,6 +66,15 @@ class ScoringSettings(Settings):
     batch_size: Positive = 64
 
 
+class SpeedSettings(Settings):
+    """Short cuts that change no number beyond rounding; none is part of a fingerprint."""
+
+    packing: Literal["auto", "off"] = "auto"
+    """`auto` writes shared beginnings once where that is exact; `off` writes every question out."""
+    pack_tokens: Positive | None = None
+    """Tokens of a row that several pictures share; None takes the language model's width."""
+
+
 class LoraSettings(Settings):
     """Low-rank adapters on every linear layer of the scope, by full module path."""
 
@@ -210,6 +219,7 @@ class Experiment(Settings):
     """Defaults of every method entry; an entry's own values win."""
     methods: Annotated[dict[str, MethodEntry], Field(min_length=1)]
     scenarios: ScenarioSettings
+    speed: SpeedSettings = SpeedSettings()
     checkpoint_seconds: Annotated[int, Field(ge=0)] = 60
     """Seconds of training between checkpoints, 0 for one after each step; changes no result."""
 

@@ -6,19 +6,16 @@ One of the two rooms that spend model time; what it returns can be scored withou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
 
-from pulse_unlearn.models.encode import Encoder
-from pulse_unlearn.models.forward import answer_view, answered, to_device
+from pulse_unlearn.models.forward import Plain, Reader, Reply, answered
 from pulse_unlearn.records import Example, Prediction
 
 
 def predict(
-    model: nn.Module,
-    encoder: Encoder,
+    reader: Reader,
     examples: Sequence[Example],
     *,
     batch_size: int,
@@ -27,72 +24,59 @@ def predict(
 ) -> list[Prediction]:
     """Answer every example; predictions come back in the order of the examples.
 
-    Examples of similar length share a batch, so that little of it is padding. `on_batch` is told
-    how many of how many are done after each batch.
+    Examples of one picture and of similar length share a batch. What a reader cannot answer without
+    generating is generated at the end, together. `on_batch` is told how many of how many are done
+    after each batch.
     """
-    model.eval()
-    order = sorted(range(len(examples)), key=lambda index: examples[index].bulk)
+    reader.model.eval()
     found: dict[int, Prediction] = {}
-    for chosen in _chunks(order, batch_size):
+    unspoken: list[int] = []
+    for chosen in _chunks(_by_likeness(examples), batch_size):
         batch = [examples[index] for index in chosen]
-        answers = _answer(model, encoder, batch, max_new_tokens)
-        found.update(zip(chosen, answers, strict=True))
-        on_batch(len(found), len(examples))
+        replies = reader.replies(batch, max_new_tokens=max_new_tokens)
+        for index, example, reply in zip(chosen, batch, replies, strict=True):
+            found[index] = _prediction(example, reply, reader.encoder.letter_ids(example))
+            if reply.text is None:
+                unspoken.append(index)
+        on_batch(len(found) - len(unspoken), len(examples))
+    plain = Plain(reader.model, reader.encoder)
+    for chosen in _chunks(_by_likeness(examples, unspoken), batch_size):
+        generated = plain.replies(
+            [examples[index] for index in chosen], max_new_tokens=max_new_tokens
+        )
+        for index, reply in zip(chosen, generated, strict=True):
+            found[index] = replace(found[index], text=reply.text or "")
+        unspoken = [index for index in unspoken if index not in set(chosen)]
+        on_batch(len(found) - len(unspoken), len(examples))
     return [found[index] for index in range(len(examples))]
 
 
-def greedy_accuracy(
-    model: nn.Module, encoder: Encoder, examples: Sequence[Example], *, batch_size: int
-) -> float:
+def greedy_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: int) -> float:
     """Return the share of examples whose greedy answer would be exactly right, without generating.
 
     Teacher forcing decides this exactly: greedy decoding reproduces the answer if and only if each
     of its tokens is the most likely one given those before. Used by stop rules.
     """
+    model = reader.model
     was_training = model.training
     model.eval()
     hits = 0
-    order = sorted(range(len(examples)), key=lambda index: examples[index].bulk)
     with torch.no_grad():
-        for chosen in _chunks(order, batch_size):
-            batch = encoder.answers([examples[index] for index in chosen], tokens="with_end")
-            hits += int(answered(answer_view(model, batch)).sum())
+        for chosen in _chunks(_by_likeness(examples), batch_size):
+            view = reader.answers([examples[index] for index in chosen], tokens="with_end")
+            hits += int(answered(view).sum())
     model.train(was_training)
     return hits / len(examples)
 
 
-def _answer(
-    model: Any, encoder: Encoder, batch: Sequence[Example], max_new_tokens: int
-) -> list[Prediction]:
-    inputs = encoder.prompts(batch)
-    inputs.pop("position_ids")  # generate derives the same positions from the attention mask
-    with torch.no_grad():
-        output = model.generate(
-            **to_device(inputs, model),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            pad_token_id=encoder.tokenizer.pad_token_id,
-            eos_token_id=encoder.tokenizer.eos_token_id,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
-    new_tokens = output.sequences[:, inputs["input_ids"].shape[1] :]
-    first = torch.log_softmax(output.logits[0].float(), dim=-1)
-    texts = encoder.decode(new_tokens)
-    return [
-        _prediction(example, text, _letters(encoder, example, row))
-        for example, text, row in zip(batch, texts, first, strict=True)
-    ]
+def _by_likeness(examples: Sequence[Example], chosen: Sequence[int] | None = None) -> list[int]:
+    """Return indices by picture and length, so that a batch shares much and pads little."""
+    indices = range(len(examples)) if chosen is None else chosen
+    return sorted(indices, key=lambda index: examples[index].likeness)
 
 
-def _letters(encoder: Encoder, example: Example, log_probs: Tensor) -> tuple[float, ...]:
-    """Return the log-probability of each option's letter as the first answer token."""
-    picked: list[float] = log_probs[encoder.letter_ids(example)].tolist()
-    return tuple(picked)
-
-
-def _prediction(example: Example, text: str, letters: tuple[float, ...]) -> Prediction:
+def _prediction(example: Example, reply: Reply, letters: Sequence[int]) -> Prediction:
+    log_probs: list[float] = reply.log_probs[list(letters)].tolist()
     return Prediction(
         example_id=example.id,
         question_id=example.question_id,
@@ -102,8 +86,8 @@ def _prediction(example: Example, text: str, letters: tuple[float, ...]) -> Pred
         rotation=example.rotation,
         options=example.options,
         answer=example.answer,
-        text=text,
-        letter_log_probs=letters,
+        text=reply.text or "",
+        letter_log_probs=tuple(log_probs),
     )
 
 

@@ -6,11 +6,12 @@ Importing this package imports no torch, so that a plan is printed quickly; the 
 from pydantic import BaseModel
 
 from pulse_unlearn.methods import ga, ga_klr, npo
-from pulse_unlearn.methods.base import METHODS, AnswerView, Method, Needs, Term, Views
+from pulse_unlearn.methods.base import METHODS, AnswerView, Extent, Method, Needs, Term, Views
 
 __all__ = [
     "METHODS",
     "AnswerView",
+    "Extent",
     "Method",
     "Needs",
     "Term",

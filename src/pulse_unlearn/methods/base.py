@@ -40,13 +40,18 @@ class Views:
     retain_reference: AnswerView | None = None
 
 
+Extent = Literal["answer", "distribution"]
+"""How much of the reference a method looks at: the probability of each answer token alone, or the
+whole distribution over the vocabulary. The first is a number an answer token to keep."""
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What the loop must provide beyond the forget batch."""
 
     retain: bool = False
-    forget_reference: bool = False
-    retain_reference: bool = False
+    forget_reference: Extent | None = None
+    retain_reference: Extent | None = None
 
 
 @dataclass(frozen=True, slots=True)

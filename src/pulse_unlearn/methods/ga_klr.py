@@ -31,8 +31,8 @@ class GradientAscentKlr(Settings):
     def needs(self) -> Needs:
         """The reference on the batch the penalty is taken on."""
         if self.data == "forget_batch":
-            return Needs(forget_reference=True)
-        return Needs(retain=True, retain_reference=True)
+            return Needs(forget_reference="distribution")
+        return Needs(retain=True, retain_reference="distribution")
 
     def terms(self, views: Views) -> tuple[Term, ...]:
         """Return the ascent term and the weighted KL term."""

@@ -25,7 +25,7 @@ class NegativePreference(Settings):
     @property
     def needs(self) -> Needs:
         """The reference on the forget batch; a retain batch if it has a weight."""
-        return Needs(retain=self.retain_weight > 0, forget_reference=True)
+        return Needs(retain=self.retain_weight > 0, forget_reference="answer")
 
     def terms(self, views: Views) -> tuple[Term, ...]:
         """Return the preference term and, if weighted, the retain term."""

@@ -17,6 +17,8 @@ from torch import Tensor
 from pulse_unlearn.data.images import decode
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.families import Family
+from pulse_unlearn.models.packing import Line, Symbol
+from pulse_unlearn.models.pictures import Pictures, Shown
 from pulse_unlearn.records import Example
 
 AnswerTokens = Literal["with_end", "text"]
@@ -43,7 +45,8 @@ class Encoder:
         self.family = family
         self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = "left"
-        self._letter_ids: dict[str, int] = {}
+        self.pictures = Pictures(processor)
+        self._letters: dict[str, tuple[int, ...]] = {}
 
     def prompt(self, example: Example) -> str:
         """Return the text up to where the answer begins, with the image placeholder if any."""
@@ -66,11 +69,7 @@ class Encoder:
         then no mask could separate the two.
         """
         prompts = [self.prompt(example) for example in examples]
-        end = self.tokenizer.eos_token if tokens == "with_end" else ""
-        full = [
-            prompt + self.family.answer_prefix + example.answer + end
-            for prompt, example in zip(prompts, examples, strict=True)
-        ]
+        full = self._answered(prompts, examples, tokens)
         tails = self._tails(prompts, full)
         inputs = self._inputs(examples, full)
         longest = max(len(tail) for tail in tails)
@@ -83,29 +82,75 @@ class Encoder:
             example_ids=tuple(example.id for example in examples),
         )
 
-    def letter_ids(self, example: Example) -> list[int]:
-        """Return the first answer token of each option's letter.
+    def lines(self, examples: Sequence[Example], *, tokens: AnswerTokens | None) -> list[Line]:
+        """Return each example as symbols for packing; without an answer if `tokens` is None.
+
+        Raises ModelError as `answers` does, and where a picture cannot be told from its text.
+        """
+        prompts = [self.prompt(example) for example in examples]
+        heads: list[list[int]] = self.tokenizer(prompts)["input_ids"]
+        tails: list[list[int]] = [[] for _ in examples]
+        if tokens is not None:
+            tails = self._tails(prompts, self._answered(prompts, examples, tokens), heads)
+        return [
+            Line(self._symbols(head, example, prompt), tuple(tail))
+            for head, tail, example, prompt in zip(heads, tails, examples, prompts, strict=True)
+        ]
+
+    def shown(self, example: Example) -> Shown:
+        """Return the example's picture processed; raises ValueError if it has none."""
+        if example.picture is None:
+            raise ValueError(f"{example.id} has no picture")
+        return self.pictures(example.picture, prompt=self.prompt(example))
+
+    def letters(self, example: Example) -> list[tuple[int, ...]]:
+        """Return the answer tokens of each option's letter.
 
         Looked up once for each letter: what stands before an answer is the same in every prompt.
         """
-        new = [o.letter for o in example.options if o.letter not in self._letter_ids]
+        new = [o.letter for o in example.options if o.letter not in self._letters]
         if new:
             prompt = self.prompt(example)
             full = [prompt + self.family.answer_prefix + letter for letter in new]
             tails = self._tails([prompt] * len(full), full)
-            self._letter_ids.update(
-                {letter: tail[0] for letter, tail in zip(new, tails, strict=True)}
+            self._letters.update(
+                {letter: tuple(tail) for letter, tail in zip(new, tails, strict=True)}
             )
-        return [self._letter_ids[option.letter] for option in example.options]
+        return [self._letters[option.letter] for option in example.options]
+
+    def letter_ids(self, example: Example) -> list[int]:
+        """Return the first answer token of each option's letter."""
+        return [letter[0] for letter in self.letters(example)]
 
     def decode(self, tokens: Tensor) -> list[str]:
         """Return generated token ids [B, N] as texts without special tokens."""
         texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
-    def _tails(self, prompts: Sequence[str], full: Sequence[str]) -> list[list[int]]:
+    def _symbols(self, ids: list[int], example: Example, prompt: str) -> tuple[Symbol, ...]:
+        if example.picture is None:
+            return tuple(ids)
+        image = self.pictures(example.picture, prompt=prompt).image
+        placeholder = self.processor.image_token_id
+        return tuple(image if token == placeholder else token for token in ids)
+
+    def _answered(
+        self, prompts: Sequence[str], examples: Sequence[Example], tokens: AnswerTokens
+    ) -> list[str]:
+        end = self.tokenizer.eos_token if tokens == "with_end" else ""
+        return [
+            prompt + self.family.answer_prefix + example.answer + end
+            for prompt, example in zip(prompts, examples, strict=True)
+        ]
+
+    def _tails(
+        self,
+        prompts: Sequence[str],
+        full: Sequence[str],
+        heads: Sequence[list[int]] | None = None,
+    ) -> list[list[int]]:
         """Return the tokens of `full` behind those of its prompt; placeholders stay unexpanded."""
-        heads = self.tokenizer(list(prompts))["input_ids"]
+        heads = heads or self.tokenizer(list(prompts))["input_ids"]
         wholes = self.tokenizer(list(full))["input_ids"]
         tails = []
         for head, whole, text in zip(heads, wholes, full, strict=True):

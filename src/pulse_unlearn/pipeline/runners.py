@@ -31,7 +31,9 @@ from pulse_unlearn.models.adapters import (
     trainable_names,
 )
 from pulse_unlearn.models.encode import Encoder
+from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.models.loading import LoadedModel, load_model
+from pulse_unlearn.models.readers import choose
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.progress import Progress
 from pulse_unlearn.pipeline.signals import StopRequest
@@ -41,6 +43,7 @@ from pulse_unlearn.store import write_json
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.loop import Outcome, Watch, train
 from pulse_unlearn.training.objectives import Learning, Objective, Unlearning
+from pulse_unlearn.training.references import References
 from pulse_unlearn.training.steps import FinetuneSteps, Steps, UnlearnSteps
 
 ADAPTER = "adapter"
@@ -79,15 +82,16 @@ def run_score(work: Work) -> None:
     folders = [work.adapter_of(name) for name in stage.chain]
     model = hold_frozen(loaded.model, folders, how=experiment.model.frozen_adapters)
     scoring = experiment.scoring
+    questions = _questions(work)
+    reader = _reader(work, loaded, model, questions)
 
     def on_batch(done: int, total: int) -> None:
         work.progress.advance(done, total, {})
         work.stop.check()
 
     predictions = predict(
-        model,
-        Encoder(loaded.processor, loaded.family),
-        _questions(work),
+        reader,
+        questions,
         batch_size=scoring.batch_size,
         max_new_tokens=scoring.max_new_tokens,
         on_batch=on_batch,
@@ -114,7 +118,6 @@ def run_finetune(work: Work) -> None:
     experiment = work.inputs.experiment
     settings = FinetuneSettings.model_validate(work.stage.settings["finetune"])
     loaded = load_model(experiment.model)
-    encoder = Encoder(loaded.processor, loaded.family)
     prepared = _prepare(work, loaded, settings.scope, settings.lora)
     people = work.people(work.stage.retain)
     steps = FinetuneSteps(
@@ -127,11 +130,10 @@ def run_finetune(work: Work) -> None:
     )
     stop = StopRule(settings.check_every, accuracy_at_least=settings.target_accuracy)
     held_out = _held_out(work, people, settings.check_examples)
+    reader = _reader(work, loaded, prepared.model, held_out)
     _train(
         work,
-        _Job(
-            loaded, encoder, prepared, Learning(prepared, encoder), steps, settings, stop, held_out
-        ),
+        _Job(prepared, reader, Learning(reader), steps, settings, stop, held_out),
         notes={"individuals": [person.id for person in people]},
     )
 
@@ -142,7 +144,6 @@ def run_unlearn(work: Work) -> None:
     settings = UnlearnSettings.model_validate(stage.settings["unlearn"])
     method = build_method(stage.settings["method"], dict(stage.settings["settings"]))
     loaded = load_model(experiment.model)
-    encoder = Encoder(loaded.processor, loaded.family)
     prepared = _prepare(work, loaded, settings.scope, settings.lora)
     forget = work.people(stage.forget)
     retain = work.people(stage.retain) if method.needs.retain else []
@@ -156,28 +157,29 @@ def run_unlearn(work: Work) -> None:
         seed=stage.seed,
     )
     held_out = _held_out(work, forget, settings.stop.check_examples)
+    reader = _reader(work, loaded, prepared.model, held_out)
     before, target = None, settings.stop.target_forgetting
     if target is not None:
         size = settings.optimiser.micro_batch_size
-        before = greedy_accuracy(prepared.model, encoder, held_out, batch_size=size)
+        before = greedy_accuracy(reader, held_out, batch_size=size)
     stop = StopRule(
         settings.stop.check_every,
         loss_bound=settings.stop.loss_bound,
         accuracy_at_most=None if before is None or target is None else before * (1 - target),
     )
-    objective = Unlearning(prepared, encoder, method, settings.answer_tokens)
+    references = References(prepared, reader)
+    objective = Unlearning(reader, method, settings.answer_tokens, references)
     _train(
         work,
-        _Job(loaded, encoder, prepared, objective, steps, settings, stop, held_out),
+        _Job(prepared, reader, objective, steps, settings, stop, held_out),
         notes={"accuracy_before": before, "individuals": [person.id for person in forget]},
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    loaded: LoadedModel
-    encoder: Encoder
     prepared: Prepared
+    reader: Reader
     objective: Objective
     steps: Steps
     settings: FinetuneSettings | UnlearnSettings
@@ -191,7 +193,7 @@ def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
 
     def accuracy() -> float:
         size = optimiser.micro_batch_size
-        return greedy_accuracy(job.prepared.model, job.encoder, job.held_out, batch_size=size)
+        return greedy_accuracy(job.reader, job.held_out, batch_size=size)
 
     names = trainable_names(job.prepared.model)
     outcome = train(
@@ -201,7 +203,7 @@ def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
         settings=optimiser,
         stop=job.stop,
         accuracy=accuracy,
-        vocabulary=len(job.encoder.tokenizer),
+        vocabulary=len(job.reader.encoder.tokenizer),
         seed=work.stage.seed,
         watch=Watch(
             folder=work.folder,
@@ -219,6 +221,19 @@ def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
     return {**asdict(outcome), "checks": [list(check) for check in outcome.checks]}
+
+
+def _reader(
+    work: Work, loaded: LoadedModel, model: AnyModel, examples: Sequence[Example]
+) -> Reader:
+    """Return what reads the model, tried on some of the stage's examples."""
+    return choose(
+        model,
+        Encoder(loaded.processor, loaded.family),
+        speed=work.inputs.experiment.speed,
+        examples=examples,
+        warn=work.progress.warn,
+    )
 
 
 def _prepare(work: Work, loaded: LoadedModel, scope: Scope, lora: LoraSettings) -> Prepared:

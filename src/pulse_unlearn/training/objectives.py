@@ -9,11 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pulse_unlearn.methods import AnswerView, Method, Term, Views, losses
-from pulse_unlearn.models.adapters import Prepared, reference_view
-from pulse_unlearn.models.encode import AnswerTokens, Encoder
-from pulse_unlearn.models.forward import answer_view
+from pulse_unlearn.methods import AnswerView, Extent, Method, Term, Views, losses
+from pulse_unlearn.models.encode import AnswerTokens
+from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.records import Example
+from pulse_unlearn.training.references import References
 from pulse_unlearn.training.steps import StepData
 
 
@@ -28,13 +28,11 @@ class Objective(Protocol):
 class Learning:
     """Supervised fine-tuning on the answer tokens of the retain part."""
 
-    prepared: Prepared
-    encoder: Encoder
+    reader: Reader
 
     def terms(self, data: StepData) -> tuple[Term, ...]:
         """Return the mean negative log-likelihood per answer token."""
-        batch = self.encoder.answers(data.retain, tokens="with_end")
-        view = answer_view(self.prepared.model, batch)
+        view = self.reader.answers(data.retain, tokens="with_end")
         return (Term("nll", losses.mean_nll(view), over="retain"),)
 
 
@@ -42,10 +40,10 @@ class Learning:
 class Unlearning:
     """One unlearning method on a forget and, if needed, a retain batch."""
 
-    prepared: Prepared
-    encoder: Encoder
+    reader: Reader
     method: Method
     answer_tokens: AnswerTokens
+    references: References
 
     def terms(self, data: StepData) -> tuple[Term, ...]:
         """Return the method's terms, and the forget answers' NLL at weight 0 for the record."""
@@ -53,19 +51,19 @@ class Unlearning:
         views = Views(
             forget=self._current(data.forget),
             retain=self._current(data.retain) if needs.retain else None,
-            forget_reference=self._frozen(data.forget) if needs.forget_reference else None,
-            retain_reference=self._frozen(data.retain) if needs.retain_reference else None,
+            forget_reference=self._frozen(data.forget, needs.forget_reference),
+            retain_reference=self._frozen(data.retain, needs.retain_reference),
         )
         watched = losses.mean_nll(views.forget).detach()
         return (*self.method.terms(views), Term(FORGET_NLL, watched, 0.0))
 
     def _current(self, examples: Sequence[Example]) -> AnswerView:
-        batch = self.encoder.answers(examples, tokens=self.answer_tokens)
-        return answer_view(self.prepared.model, batch)
+        return self.reader.answers(examples, tokens=self.answer_tokens)
 
-    def _frozen(self, examples: Sequence[Example]) -> AnswerView:
-        with reference_view(self.prepared):
-            return self._current(examples)
+    def _frozen(self, examples: Sequence[Example], extent: Extent | None) -> AnswerView | None:
+        if extent is None:
+            return None
+        return self.references.view(examples, extent=extent, tokens=self.answer_tokens)
 
 
 FORGET_NLL = "forget_nll"

@@ -30,10 +30,10 @@ class StepData:
     def micro_batches(self, size: int) -> list[StepData]:
         """Cut both parts into pieces of at most `size`, side by side.
 
-        Examples of like bulk come together, so that little of a piece is padding; which piece an
+        Like examples come together, so that they share much and little is padding; which piece an
         example is in does not change the step's loss.
         """
-        forget, retain = (sorted(part, key=_bulk) for part in (self.forget, self.retain))
+        forget, retain = (sorted(part, key=_likeness) for part in (self.forget, self.retain))
         count = max(math.ceil(len(part) / size) for part in (forget, retain))
         return [
             StepData(
@@ -43,8 +43,8 @@ class StepData:
         ]
 
 
-def _bulk(example: Example) -> tuple[bool, int]:
-    return example.bulk
+def _likeness(example: Example) -> tuple[str, int]:
+    return example.likeness
 
 
 class Steps(Protocol):

@@ -1,0 +1,196 @@
+"""Reading a model through packs: each picture and each shared beginning is paid for once.
+
+`packing` says how sequences become rows; here they meet a model: vision features from memory, the
+head applied to the few positions that are asked about, greedy answers tried out in the same pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from pulse_unlearn.methods import AnswerView
+from pulse_unlearn.models.encode import AnswerTokens, Encoder
+from pulse_unlearn.models.features import TowerMemory
+from pulse_unlearn.models.forward import Reply, to_device
+from pulse_unlearn.models.packing import Line, Pack, pack
+from pulse_unlearn.models.pictures import Shown
+from pulse_unlearn.records import Example
+
+LEARNED_AT_ONCE = 32
+"""Pictures a vision tower is run on together."""
+
+
+@dataclass(slots=True)
+class Packed:
+    """Same numbers as `forward.Plain`, from rows of shared beginnings.
+
+    Exact for causal language models with plain rotary positions; `readers.choose` checks it.
+    """
+
+    model: Any
+    encoder: Encoder
+    budget: int
+    """Tokens of a row that holds more than one group."""
+    memory: TowerMemory = field(init=False)
+
+    def __post_init__(self) -> None:
+        tower = inner_model(self.model).get_submodule(self.encoder.family.vision_tower)
+        self.memory = TowerMemory(tower)
+
+    def answers(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> AnswerView:
+        """Return the log-probabilities at the examples' answers, [B, A, V]."""
+        lines = self.encoder.lines(examples, tokens=tokens)
+        longest = max(len(line.answer) for line in lines)
+        labels = torch.zeros(len(lines), longest, dtype=torch.long)
+        mask = torch.zeros(len(lines), longest, dtype=torch.bool)
+        for number, line in enumerate(lines):
+            labels[number, longest - len(line.answer) :] = torch.tensor(line.answer)
+            mask[number, longest - len(line.answer) :] = True
+        packed = self._pack(lines)
+        # An answer's token is predicted one place before it stands.
+        asked = [
+            [0] * (longest - len(line.answer)) + list(path[len(line.prompt) - 1 : -1])
+            for line, path in zip(lines, packed.paths, strict=True)
+        ]
+        rows = torch.tensor(packed.rows).unsqueeze(1).expand(-1, longest)
+        log_probs = self._log_probs(packed, examples, rows, torch.tensor(asked))
+        device = log_probs.device
+        return AnswerView(log_probs, labels.to(device), mask.to(device))
+
+    def replies(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
+        """Answer with a letter where the model's greedy answer is one; other texts are None.
+
+        Each option's letter is a branch behind its question, so one pass tells the first token, and
+        whether the turn ends behind the letter that it begins.
+        """
+        lines, tried = self._branches(examples)
+        packed = self._pack(lines)
+        rows = torch.tensor(
+            [row for row, line in zip(packed.rows, lines, strict=True) for _ in range(_asked(line))]
+        )
+        asked = [
+            place
+            for line, path in zip(lines, packed.paths, strict=True)
+            for place in path[len(line.prompt) - 1 :]
+        ]
+        with torch.no_grad():
+            found = self._log_probs(packed, examples, rows, torch.tensor(asked))
+        parts = iter(torch.split(found, [_asked(line) for line in lines]))
+        return [
+            self._reply([next(parts) for _ in letters], letters, max_new_tokens)
+            for letters in tried
+        ]
+
+    def _branches(
+        self, examples: Sequence[Example]
+    ) -> tuple[list[Line], list[list[tuple[int, ...]]]]:
+        """Return a line for each option's letter, and the letters of each example."""
+        prompts = self.encoder.lines(examples, tokens=None)
+        tried = [self.encoder.letters(example) or [()] for example in examples]
+        lines = [
+            Line(line.prompt, letter)
+            for line, letters in zip(prompts, tried, strict=True)
+            for letter in letters
+        ]
+        return lines, tried
+
+    def _reply(
+        self, branches: list[Tensor], letters: list[tuple[int, ...]], max_new_tokens: int
+    ) -> Reply:
+        """Follow the greedy choice; [1 + letter's tokens, V] of each branch."""
+        first = branches[0][0]
+        end = self.encoder.tokenizer.eos_token_id
+        if bool(torch.isfinite(first).any()) and int(first.argmax()) == end:
+            return Reply(first, "")
+        for branch, letter in zip(branches, letters, strict=True):
+            greedy = branch.argmax(-1).tolist()
+            spoken = tuple(greedy[: len(letter)])
+            ended = len(letter) == max_new_tokens or greedy[-1] == end
+            if letter and spoken == letter and ended and bool(torch.isfinite(branch).any()):
+                return Reply(first, self.encoder.decode(torch.tensor([letter]))[0])
+        return Reply(first, None)
+
+    def _pack(self, lines: Sequence[Line]) -> Pack:
+        return pack(lines, budget=self.budget, pad=self.encoder.tokenizer.pad_token_id)
+
+    def _log_probs(
+        self, packed: Pack, examples: Sequence[Example], rows: Tensor, places: Tensor
+    ) -> Tensor:
+        """Return float32 log-probabilities [..., V] of what follows these places in these rows."""
+        inner = inner_model(self.model)
+        parameter = next(inner.parameters())
+        unseen = torch.finfo(parameter.dtype).min
+        mask = torch.zeros(packed.sees.shape, dtype=parameter.dtype).masked_fill_(
+            ~packed.sees, unseen
+        )
+        inputs = to_device(
+            {"input_ids": packed.input_ids, "position_ids": packed.position_ids}, inner
+        )
+        hidden = self._hidden(inner, packed, examples, {**inputs, "attention_mask": mask})
+        device = hidden.device
+        picked = hidden[rows.to(device), places.to(device)]
+        logits = inner.get_output_embeddings()(picked)
+        return torch.log_softmax(logits.float(), dim=-1)
+
+    def _hidden(
+        self, inner: Any, packed: Pack, examples: Sequence[Example], inputs: dict[str, Any]
+    ) -> Tensor:
+        inputs["attention_mask"] = inputs["attention_mask"].to(inputs["input_ids"].device)
+        if not packed.digests:
+            hidden: Tensor = inner.model(**inputs, use_cache=False).last_hidden_state
+            return hidden
+        shown = self._shown(examples)
+        if not self.memory.usable:
+            pixels = to_device(_stacked([shown[digest] for digest in packed.digests]), inner)
+            hidden = inner.model(**inputs, **pixels, use_cache=False).last_hidden_state
+            return hidden
+        self._learn(inner, shown, packed.digests)
+        blank = to_device(_blank([shown[digest] for digest in packed.digests]), inner)
+        with self.memory.recalling(packed.digests):
+            hidden = inner.model(**inputs, **blank, use_cache=False).last_hidden_state
+        self.memory.trim()
+        return hidden
+
+    def _shown(self, examples: Sequence[Example]) -> dict[str, Shown]:
+        return {
+            example.picture.digest: self.encoder.shown(example)
+            for example in examples
+            if example.picture is not None
+        }
+
+    def _learn(self, inner: Any, shown: dict[str, Shown], digests: Sequence[str]) -> None:
+        """Run the tower on pictures it has not seen."""
+        new = self.memory.missing(digests)
+        for start in range(0, len(new), LEARNED_AT_ONCE):
+            chunk = new[start : start + LEARNED_AT_ONCE]
+            inputs = to_device(_stacked([shown[digest] for digest in chunk]), inner)
+            with torch.no_grad(), self.memory.learning(chunk):
+                inner.model.get_image_features(**inputs)
+
+
+def inner_model(model: nn.Module) -> Any:
+    """Return the transformers model inside a PEFT wrapper; adapters act in it all the same."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _asked(line: Line) -> int:
+    """Return how many positions of a tried answer are read: its prompt's end and its own tokens."""
+    return 1 + len(line.answer)
+
+
+def _stacked(shown: Sequence[Shown]) -> dict[str, Tensor]:
+    """Return the processor's picture inputs, one picture after the other."""
+    return {key: torch.cat([one.inputs[key] for one in shown]) for key in shown[0].inputs}
+
+
+def _blank(shown: Sequence[Shown]) -> dict[str, Tensor]:
+    """Return picture inputs of the right shapes without pixels, for a tower that is not run."""
+    inputs = _stacked(shown)
+    inputs["pixel_values"] = torch.ones(1).expand(inputs["pixel_values"].shape)
+    return inputs
