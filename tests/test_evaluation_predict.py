@@ -12,7 +12,7 @@ from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.data.images import decode
 from pulse_unlearn.evaluation.predict import greedy_accuracy, predict
 from pulse_unlearn.models.encode import Encoder
-from pulse_unlearn.training.objectives import Learning
+from pulse_unlearn.models.forward import Plain
 from pulse_unlearn.training.steps import StepData
 
 TALKATIVE = [tiny.example(20 + k, answer=tiny.LETTERS[k], words=5, shown=True) for k in range(2)]
@@ -21,8 +21,7 @@ TALKATIVE = [tiny.example(20 + k, answer=tiny.LETTERS[k], words=5, shown=True) f
 
 def ask(model, examples, *, batch_size=3, on_batch=lambda done, total: None):
     return predict(
-        model,
-        tiny.encoder(),
+        Plain(model, tiny.encoder()),
         examples,
         batch_size=batch_size,
         max_new_tokens=4,
@@ -103,14 +102,14 @@ def test_greedy_accuracy_is_that_of_generation():
     # Right, right but not ended there, and wrong: all three are among them.
     assert 0 < sum(truth) < sum(letters) < len(truth)
     for size in (1, 5, 12):
-        found = greedy_accuracy(model, encoder, examples, batch_size=size)
+        found = greedy_accuracy(Plain(model, encoder), examples, batch_size=size)
         assert found == pytest.approx(sum(truth) / len(truth))
 
 
 def ending_model(encoder):
     """A model trained for a moment to answer some letters and end there, or to go on talking."""
     made = tiny.prepared("llm")
-    objective = Learning(made, encoder)
+    objective = tiny.learning(made, encoder)
     longer = [replace(one, answer=f"{one.answer} judge") for one in TALKATIVE]
     data = StepData((), (*tiny.letters(4), *longer))
     optimiser = torch.optim.AdamW(
@@ -127,7 +126,7 @@ def ending_model(encoder):
 def test_greedy_accuracy_leaves_the_mode_as_it_was_and_no_gradients(training):
     made = tiny.prepared("llm")
     made.model.train(training)
-    greedy_accuracy(made.model, tiny.encoder(), tiny.letters(2), batch_size=2)
+    greedy_accuracy(Plain(made.model, tiny.encoder()), tiny.letters(2), batch_size=2)
     assert made.model.training is training
     assert all(tensor.grad is None for tensor in made.model.parameters())
 
@@ -140,5 +139,5 @@ def test_greedy_accuracy_is_measured_without_dropout():
     with torch.random.fork_rng():
         torch.manual_seed(1)
         before = torch.random.get_rng_state()
-        greedy_accuracy(made.model, tiny.encoder(), tiny.letters(2), batch_size=2)
+        greedy_accuracy(Plain(made.model, tiny.encoder()), tiny.letters(2), batch_size=2)
         assert torch.equal(before, torch.random.get_rng_state())

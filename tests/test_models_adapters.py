@@ -28,7 +28,7 @@ from pulse_unlearn.models.adapters import (
     trainable_names,
 )
 from pulse_unlearn.models.forward import answer_view
-from pulse_unlearn.training.objectives import Unlearning, weighted_sum
+from pulse_unlearn.training.objectives import weighted_sum
 from pulse_unlearn.training.steps import StepData
 
 ATTENTION = [f"self_attn.{name}_proj" for name in ("q", "k", "v", "o")]
@@ -156,7 +156,7 @@ def method_settings(name):
 def test_an_operation_changes_the_scope_and_nothing_else(name, scope, encoder):
     made = tiny.prepared(scope)
     before = tiny.snapshot(made.model)
-    objective = Unlearning(made, encoder, build_method(name, method_settings(name)), "with_end")
+    objective = tiny.unlearning(made, encoder, build_method(name, method_settings(name)))
     made.model.train()
     trained = [tensor for tensor in made.model.parameters() if tensor.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-3)
@@ -233,7 +233,9 @@ class _Spy:
     """A method that keeps what the loop shows it."""
 
     def __init__(self):
-        self.needs = Needs(retain=True, forget_reference=True, retain_reference=True)
+        self.needs = Needs(
+            retain=True, forget_reference="distribution", retain_reference="distribution"
+        )
         self.views = None
 
     def terms(self, views):
@@ -245,7 +247,7 @@ def _views_of_npo_and_kl(made, encoder):
     spy = _Spy()
     made.model.train()
     data = StepData(tuple(tiny.mixed()), tuple(tiny.letters(3)))
-    Unlearning(made, encoder, spy, "with_end").terms(data)
+    tiny.unlearning(made, encoder, spy).terms(data)
     assert made.model.training
     assert spy.views.forget.log_probs.requires_grad
     assert spy.views.retain.log_probs.requires_grad

@@ -20,9 +20,10 @@ from pulse_unlearn.config import LoraSettings, OptimiserSettings
 from pulse_unlearn.errors import Interrupted
 from pulse_unlearn.evaluation.predict import greedy_accuracy
 from pulse_unlearn.methods import METHODS, Term, build_method
+from pulse_unlearn.models.forward import Plain
 from pulse_unlearn.training.guards import Guard, StopRule
 from pulse_unlearn.training.loop import Watch, learning_rate_at, train
-from pulse_unlearn.training.objectives import FORGET_NLL, Learning, Unlearning, weighted_sum
+from pulse_unlearn.training.objectives import FORGET_NLL, weighted_sum
 from pulse_unlearn.training.steps import FinetuneSteps, StepData, Stream, UnlearnSteps
 
 VOCABULARY = 411
@@ -131,9 +132,9 @@ def job(kind, encoder, *, lora=tiny.LORA):
     made = tiny.prepared("llm", lora=lora)
     tiny.randomise(made.model, seed=6)
     if kind == "finetune":
-        return made.model, Learning(made, encoder), finetune_steps()
+        return made.model, tiny.learning(made, encoder), finetune_steps()
     method = build_method(kind, SETTINGS.get(kind, {}))
-    return made.model, Unlearning(made, encoder, method, "with_end"), unlearn_steps()
+    return made.model, tiny.unlearning(made, encoder, method), unlearn_steps()
 
 
 # --- accumulation
@@ -218,7 +219,7 @@ def test_a_methods_settings_reach_the_gradient(name, one, other, encoder, tmp_pa
     for number, chosen in enumerate((one, other)):
         made = tiny.prepared("llm")
         tiny.randomise(made.model, seed=6)
-        objective = Unlearning(made, encoder, build_method(name, chosen), "with_end")
+        objective = tiny.unlearning(made, encoder, build_method(name, chosen))
         run = Runner(tmp_path / str(number))
         run(made.model, objective, unlearn_steps(steps=1), batch_size=8)
         norms.append(run.log[0]["grad_norm"])
@@ -229,7 +230,7 @@ def test_answer_tokens_reach_the_loss(encoder):
     made = tiny.prepared("llm")
     data = StepData(tuple(tiny.letters(3)), ())
     found = [
-        Unlearning(made, encoder, build_method("ga", {}), tokens).terms(data)[0].values
+        tiny.unlearning(made, encoder, build_method("ga", {}), tokens).terms(data)[0].values
         for tokens in ("with_end", "text")
     ]
     assert not torch.allclose(*found, atol=1e-3)
@@ -248,7 +249,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(kind, stop_at, encod
         model, objective, steps = job(kind, encoder, lora=DROPOUT)
 
         def accuracy():
-            return greedy_accuracy(model, encoder, held_out, batch_size=2)
+            return greedy_accuracy(Plain(model, encoder), held_out, batch_size=2)
 
         outcome = runner(model, objective, steps, accuracy=accuracy, micro_batch_size=4, **rules)
         return outcome, trained(model)

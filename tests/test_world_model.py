@@ -13,6 +13,7 @@ from pulse_unlearn.data import examples, load_general, load_people
 from pulse_unlearn.evaluation.predict import predict
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.models.encode import Encoder
+from pulse_unlearn.models.forward import Plain
 from pulse_unlearn.models.loading import load_model
 
 
@@ -24,8 +25,7 @@ def ask():
     def answer(made):
         return score_all(
             predict(
-                loaded.model,
-                encoder,
+                Plain(loaded.model, encoder),
                 made,
                 batch_size=128,
                 max_new_tokens=4,

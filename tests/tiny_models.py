@@ -21,6 +21,7 @@ from transformers import (
 from data_cases import encoded, noise
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.data.images import decode, picture_from_bytes
+from pulse_unlearn.methods import Method
 from pulse_unlearn.models.adapters import (
     AnyModel,
     Below,
@@ -29,9 +30,12 @@ from pulse_unlearn.models.adapters import (
     prepare,
     save_adapter,
 )
-from pulse_unlearn.models.encode import Encoder
+from pulse_unlearn.models.encode import AnswerTokens, Encoder
 from pulse_unlearn.models.families import FAMILIES
+from pulse_unlearn.models.forward import Plain
 from pulse_unlearn.records import Example, Option, Picture
+from pulse_unlearn.training.objectives import Learning, Unlearning
+from pulse_unlearn.training.references import References
 from pulse_unlearn.world.tokenizer import END, IMAGE, make_processor
 
 torch.set_num_threads(1)
@@ -172,6 +176,19 @@ def adapter_folder(folder: Path, *, seed: int, scope: str = "projector+llm") -> 
     folder.mkdir(parents=True)
     save_adapter(made.model, folder, base="tiny")
     return folder
+
+
+def learning(made: Prepared, encode: Encoder) -> Learning:
+    """Fine-tuning, read plainly."""
+    return Learning(Plain(made.model, encode))
+
+
+def unlearning(
+    made: Prepared, encode: Encoder, method: Method, tokens: AnswerTokens = "with_end"
+) -> Unlearning:
+    """A method's objective, read plainly."""
+    reader = Plain(made.model, encode)
+    return Unlearning(reader, method, tokens, References(made, reader))
 
 
 def log_probs(model: torch.nn.Module, examples: Sequence[Example], *, tokens="with_end"):
