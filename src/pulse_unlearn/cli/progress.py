@@ -5,22 +5,45 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from pulse_unlearn.pipeline.progress import Progress
-from pulse_unlearn.scenarios import Stage
-
-_SHOWN = ("nll", "forget_nll", "ascent", "kl", "npo", "retain_nll", "check_accuracy")
+_SHOWN = (
+    "loss",
+    "answer",
+    "nll",
+    "forget_nll",
+    "ascent",
+    "kl",
+    "npo",
+    "retain_nll",
+    "check_accuracy",
+)
 _SECONDS_BETWEEN_LINES = 10.0
 
 
+class Named(Protocol):
+    """Whatever is worked on: a stage, or a part of some other long work."""
+
+    @property
+    def name(self) -> str:
+        """What the screen calls it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of long work that is not a stage of a plan."""
+
+    name: str
+
+
 @contextmanager
-def make_progress() -> Iterator[Progress]:
+def make_progress() -> Iterator[Lines | OnTerminal]:
     """Yield bars if standard error is a terminal, plain lines if not."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -50,11 +73,11 @@ class Lines:
         """Remember how many stages there are."""
         self._total = total
 
-    def reuse(self, number: int, stage: Stage) -> None:
+    def reuse(self, number: int, stage: Named) -> None:
         """Say that a stage was there already."""
         self._say(f"[{number}/{self._total}] {stage.name}: complete")
 
-    def start(self, number: int, stage: Stage) -> None:
+    def start(self, number: int, stage: Named) -> None:
         """Say that a stage begins."""
         self._last = self._began = time.monotonic()
         self._resumed_at = None
@@ -72,7 +95,7 @@ class Lines:
         left = (now - self._began) / (done - self._resumed_at) * (total - done)
         self._say(f"    {done}/{total}, {left:.0f} s left {describe(values)}".rstrip())
 
-    def finish(self, number: int, stage: Stage, seconds: float) -> None:
+    def finish(self, number: int, stage: Named, seconds: float) -> None:
         """Say how long the stage took."""
         self._say(f"[{number}/{self._total}] {stage.name}: done in {seconds:.1f} s")
 
@@ -97,11 +120,11 @@ class OnTerminal:
         self._stages = self._bars.add_task("stages", total=total, values="")
         self._work = self._bars.add_task("", total=None, values="", visible=False)
 
-    def reuse(self, number: int, stage: Stage) -> None:
+    def reuse(self, number: int, stage: Named) -> None:
         """Move the bar of stages on."""
         self._bars.update(self._stages, completed=number)
 
-    def start(self, number: int, stage: Stage) -> None:
+    def start(self, number: int, stage: Named) -> None:
         """Show the bar of a stage."""
         self._bars.reset(self._work, description=stage.name, total=None, values="", visible=True)
 
@@ -109,7 +132,7 @@ class OnTerminal:
         """Move the bar of the stage on."""
         self._bars.update(self._work, completed=done, total=total, values=describe(values))
 
-    def finish(self, number: int, stage: Stage, seconds: float) -> None:
+    def finish(self, number: int, stage: Named, seconds: float) -> None:
         """Print a line for the stage and move the bar of stages on."""
         self._bars.console.print(f"  {stage.name}  {seconds:.1f} s", highlight=False)
         self._bars.update(self._work, visible=False)

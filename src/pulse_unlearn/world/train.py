@@ -1,14 +1,12 @@
 """Trains the embedded model from nothing: tower, then projector and language model, then export.
 
-About half an hour on two CPU cores. Whatever is finished in the work folder is not done again.
+About ten minutes on two CPU cores. Whatever is finished in the work folder is not done again.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +22,8 @@ from .corpus import Corpus, Item, celebrity_questions, general_questions, load_c
 from .language import Batch, Encoder, Form, Learner, Shape, Weights, build_model
 from .people import Person, scored_choices
 from .tokenizer import make_processor
+from .vision import OnStep, normalise, train_vision
 from .vision import Recipe as VisionRecipe
-from .vision import normalise, train_vision
-
-log = logging.getLogger(__name__)
 
 GENERAL_WEIGHTS: Mapping[str, float] = {
     "attribute_recognition": 1.6,
@@ -222,7 +218,13 @@ def _auxiliary(step: int, recipe: Recipe) -> float:
 
 
 def fit(
-    learner: Learner, questions: Questions, features: torch.Tensor, work: Path, *, recipe: Recipe
+    learner: Learner,
+    questions: Questions,
+    features: torch.Tensor,
+    work: Path,
+    *,
+    recipe: Recipe,
+    on_step: OnStep,
 ) -> None:
     """Train projector and language model, continuing from the work folder's checkpoint."""
     torch.set_num_threads(recipe.threads)
@@ -231,7 +233,6 @@ def fit(
     first = _resume(checkpoint, learner, optimisers)
     spread = float(features[:1000].float().std())
     average: dict[str, float] = {}
-    begun = time.perf_counter()
     for step in range(first, recipe.steps):
         torch.manual_seed(step)
         sums: dict[str, torch.Tensor] = {}
@@ -254,18 +255,9 @@ def fit(
         optimisers.step(step)
         for name, value in sums.items():
             average[name] = 0.95 * average.get(name, value.item()) + 0.05 * value.item()
-        if (step + 1) % 25 == 0:
-            _report(step, first, recipe, average, time.perf_counter() - begun)
+        on_step("language model", step + 1, recipe.steps, average)
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             _save(checkpoint, learner, optimisers, step + 1)
-
-
-def _report(
-    step: int, first: int, recipe: Recipe, average: Mapping[str, float], seconds: float
-) -> None:
-    left = seconds / (step + 1 - first) * (recipe.steps - step - 1)
-    terms = " ".join(f"{name} {value:.3f}" for name, value in average.items())
-    log.info("step %d/%d %s | %.0f s, %.0f s left", step + 1, recipe.steps, terms, seconds, left)
 
 
 def export(model: LlavaForConditionalGeneration, out: Path, *, seed: int) -> None:
@@ -279,17 +271,26 @@ def export(model: LlavaForConditionalGeneration, out: Path, *, seed: int) -> Non
     make_processor(seed).save_pretrained(out)
 
 
-def train_world(out: Path, *, work: Path, seed: int, recipe: Recipe | None = None) -> None:
+def train_world(
+    out: Path, *, work: Path, seed: int, on_step: OnStep, recipe: Recipe | None = None
+) -> None:
     """Train everything and write the model folder to `out`.
 
-    `work` keeps the drawn pictures, the tower and checkpoints; training continues from what it
-    holds.
+    `on_step` is told part, steps done, steps in all and losses. `work` keeps the drawn pictures,
+    the tower and checkpoints; training continues from what it holds.
     """
     recipe, shape = recipe or Recipe(), Shape()
     work.mkdir(parents=True, exist_ok=True)
     data, tower_folder = work / "corpus", work / "vision"
     if not (tower_folder / "heldout.json").exists():
-        train_vision(data, work / "vision_work", tower_folder, recipe=VisionRecipe(), seed=seed)
+        train_vision(
+            data,
+            work / "vision_work",
+            tower_folder,
+            recipe=VisionRecipe(),
+            seed=seed,
+            on_step=on_step,
+        )
     tower = CLIPVisionModel.from_pretrained(tower_folder)
     tower.requires_grad_(False)
     corpus = load_corpus(data, seed=seed)
@@ -297,7 +298,7 @@ def train_world(out: Path, *, work: Path, seed: int, recipe: Recipe | None = Non
     questions = Questions(corpus, recipe=recipe, seed=seed)
     torch.manual_seed(seed)
     learner = Learner(build_model(tower, questions.vocabulary, shape=shape), shape=shape)
-    fit(learner, questions, features, work, recipe=recipe)
+    fit(learner, questions, features, work, recipe=recipe, on_step=on_step)
     export(learner.model, out, seed=seed)
     report = {"steps": recipe.steps, "parameters": learner.model.num_parameters()}
     (work / "language.json").write_text(json.dumps(report) + "\n", "utf-8")

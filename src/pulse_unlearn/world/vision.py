@@ -9,10 +9,8 @@ everything, and so, with less weight, must single tokens that a language model m
 from __future__ import annotations
 
 import json
-import logging
 import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +33,8 @@ from .vision_labels import (
     training_pictures,
 )
 
-log = logging.getLogger(__name__)
+OnStep = Callable[[str, int, int, Mapping[str, float]], None]
+"""Told after each step: part of the training, steps done, steps in all, losses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +199,7 @@ def accuracies(model: Supervisor, data: Supervised) -> dict[str, float]:
     return {name: float(np.mean(hits)) for name, hits in right.items()}
 
 
-def fit(
-    data: Supervised, heldout: Supervised, work: Path, *, recipe: Recipe, seed: int
-) -> Supervisor:
+def fit(data: Supervised, work: Path, *, recipe: Recipe, seed: int, on_step: OnStep) -> Supervisor:
     """Train the tower, continuing from `work/checkpoint.safetensors` if it is there."""
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(seed)
@@ -211,7 +208,6 @@ def fit(
     work.mkdir(parents=True, exist_ok=True)
     checkpoint = work / "checkpoint.safetensors"
     first = _resume(checkpoint, model, optimiser)
-    begun = time.perf_counter()
     for step in range(first, recipe.steps):
         for group in optimiser.param_groups:
             group["lr"] = _rate(step, recipe)
@@ -222,12 +218,9 @@ def fit(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        if (step + 1) % 50 == 0:
-            seconds = time.perf_counter() - begun
-            log.info("step %d loss %.3f after %.0f s", step + 1, loss.item(), seconds)
+        on_step("vision tower", step + 1, recipe.steps, {"loss": loss.item()})
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             _save(checkpoint, model, optimiser, step + 1)
-            log.info("%s", json.dumps(summary(accuracies(model, heldout))))
     return model
 
 
@@ -243,12 +236,12 @@ def summary(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def train_vision(
-    corpus: Path, work: Path, out: Path, *, recipe: Recipe, seed: int
+    corpus: Path, work: Path, out: Path, *, recipe: Recipe, seed: int, on_step: OnStep
 ) -> dict[str, float]:
     """Train, save the tower to `out` (`save_pretrained`) and its held-out accuracies beside it."""
     data = training_pictures(load_corpus(corpus, seed=seed).images, work, seed=seed)
     heldout = heldout_pictures(work, seed=seed)
-    model = fit(data, heldout, work, recipe=recipe, seed=seed)
+    model = fit(data, work, recipe=recipe, seed=seed, on_step=on_step)
     scores = accuracies(model, heldout)
     model.tower.save_pretrained(out)
     text = json.dumps({"summary": summary(scores), "fields": scores}, indent=1)
