@@ -240,6 +240,7 @@ class Learner(nn.Module):
         back = attentions[self.shape.look_back_layer][rows, 0, places, places - 2]
         known = self.letter_head(hidden[self.shape.letter_state][rows, places]).float()
         # Options of a question come in order, so a letter's number is its rank in the row.
+        rows = rows.contiguous()
         first = torch.searchsorted(rows, rows)
         order = torch.arange(len(rows)) - first
         share = auxiliary * len(batch.ids) / len(rows)

@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPVisionModel, LlavaForConditionalGeneration
 
+from pulse_unlearn.models.loading import quiet_libraries
+
 from .chance import stream
 from .corpus import Corpus, Item, celebrity_questions, general_questions, load_corpus
 from .language import Batch, Encoder, Form, Learner, Shape, Weights, build_model
@@ -291,7 +293,8 @@ def train_world(
             seed=seed,
             on_step=on_step,
         )
-    tower = CLIPVisionModel.from_pretrained(tower_folder)
+    with quiet_libraries():
+        tower = CLIPVisionModel.from_pretrained(tower_folder)
     tower.requires_grad_(False)
     corpus = load_corpus(data, seed=seed)
     features = picture_features(tower, corpus, work / "features.safetensors")
