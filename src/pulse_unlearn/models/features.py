@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -44,12 +43,12 @@ class TowerMemory:
         return [digest for digest in dict.fromkeys(digests) if digest not in self._kept]
 
     @contextmanager
-    def learning(self, digests: Sequence[str]) -> Iterator[None]:
-        """Run the tower as it is inside, and remember what it returns for these pictures."""
+    def learning(self, digest: str) -> Iterator[None]:
+        """Run the tower as it is inside, and remember what it returns for this picture."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
             output = self._forward(*args, **kwargs)
-            self._remember(digests, output)
+            self._remember(digest, output)
             return output
 
         with self._as_forward(run):
@@ -84,18 +83,10 @@ class TowerMemory:
             else:
                 self._tower.forward = before
 
-    def _remember(self, digests: Sequence[str], output: ModelOutput) -> None:
-        self.computed += len(digests)
-        for place, digest in enumerate(digests):
-            one = _mapped(output, partial(_share, place=place, count=len(digests)))
-            self._kept[digest] = one
-            self._bytes += _size(one)
-
-
-def _share(tensor: Tensor, *, place: int, count: int) -> Tensor:
-    """Return one picture's rows of a tensor whose rows come picture after picture, equally many."""
-    rows = tensor.shape[0] // count
-    return tensor[place * rows : (place + 1) * rows].detach().clone()
+    def _remember(self, digest: str, output: ModelOutput) -> None:
+        self.computed += 1
+        self._kept[digest] = _mapped(output, torch.Tensor.detach)
+        self._bytes += _size(self._kept[digest])
 
 
 def _mapped(output: ModelOutput, change: Callable[[Tensor], Tensor]) -> ModelOutput:

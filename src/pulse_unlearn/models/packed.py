@@ -22,9 +22,6 @@ from pulse_unlearn.models.packing import Line, Pack, pack
 from pulse_unlearn.models.pictures import Shown
 from pulse_unlearn.records import Example
 
-LEARNED_AT_ONCE = 32
-"""Pictures a vision tower is run on together."""
-
 
 @dataclass(slots=True)
 class Packed:
@@ -165,12 +162,14 @@ class Packed:
         }
 
     def _learn(self, inner: Any, shown: dict[str, Shown], digests: Sequence[str]) -> None:
-        """Run the tower on pictures it has not seen."""
-        new = self.memory.missing(digests)
-        for start in range(0, len(new), LEARNED_AT_ONCE):
-            chunk = new[start : start + LEARNED_AT_ONCE]
-            inputs = to_device(_stacked([shown[digest] for digest in chunk]), inner)
-            with torch.no_grad(), self.memory.learning(chunk):
+        """Run the tower on pictures it has not seen.
+
+        One at a time: the last bits of a feature must not depend on the pictures beside it, or a
+        resumed training would differ from an uninterrupted one.
+        """
+        for digest in self.memory.missing(digests):
+            inputs = to_device(shown[digest].inputs, inner)
+            with torch.no_grad(), self.memory.learning(digest):
                 inner.model.get_image_features(**inputs)
 
 

@@ -68,5 +68,7 @@ class Pictures:
                     fix="--set speed.packing=off",
                 )
             )
-        inputs = {key: value for key, value in made.items() if key not in SEQUENCE_INPUTS}
+        # Copied into torch's own aligned memory: the last bits of a matrix product depend on where
+        # its input lies, and arrays of the processor lie anywhere.
+        inputs = {key: value.clone() for key, value in made.items() if key not in SEQUENCE_INPUTS}
         return Shown(Image(picture.digest, tuple(run)), inputs)

@@ -1,17 +1,18 @@
-"""What the reference model says of each example: asked once, then remembered.
+"""What the reference model says of a batch: asked once, then remembered.
 
-The reference does not change within an operation, so its numbers belong to an example and not to a
-step. Kept is what the method looks at: one number an answer token (NPO), or its distribution (KL).
+The reference does not change within an operation, so a batch that comes again need not be asked
+again. Kept is what the method looks at: one number an answer token (NPO), or its distribution (KL).
+Whole batches are the unit, because the last bits of a number depend on what it is computed beside,
+and a resumed training has to be the uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 
 from pulse_unlearn.methods import AnswerView, Extent
 from pulse_unlearn.models.adapters import Prepared, reference_view
@@ -21,19 +22,16 @@ from pulse_unlearn.records import Example
 
 KEPT_BYTES = 1 << 30
 
-Key = tuple[str, str, str, str, Extent]
-
 
 @dataclass(slots=True)
 class References:
-    """The reference's answers by example; the oldest go when they take more than a gibibyte."""
+    """The reference's answers by batch; the oldest go when they take more than a gibibyte."""
 
     prepared: Prepared
     reader: Reader
     asked: int = 0
     """Examples the reference was really run on."""
-    _kept: OrderedDict[Key, tuple[Tensor, Tensor]] = field(default_factory=OrderedDict)
-    _bytes: int = 0
+    _kept: OrderedDict[object, AnswerView] = field(default_factory=OrderedDict)
 
     def view(
         self, examples: Sequence[Example], *, extent: Extent, tokens: AnswerTokens
@@ -42,61 +40,33 @@ class References:
 
         With extent `answer` the vocabulary has one entry, the answer's own token: labels are 0.
         """
-        keys = [_key(example, extent) for example in examples]
-        found = self._missing(examples, keys, extent, tokens)
-        found |= {key: self._kept[key] for key in keys if key not in found}
-        self._keep(found)
-        longest = max(len(found[key][1]) for key in keys)
-        first = found[keys[0]][0]
-        log_probs = first.new_zeros(len(keys), longest, first.shape[-1])
-        labels = torch.zeros(len(keys), longest, dtype=torch.long, device=first.device)
-        mask = torch.zeros(len(keys), longest, dtype=torch.bool, device=first.device)
-        for number, key in enumerate(keys):
-            values, tokens_of = found[key]
-            log_probs[number, longest - len(tokens_of) :] = values
-            labels[number, longest - len(tokens_of) :] = tokens_of
-            mask[number, longest - len(tokens_of) :] = True
-        return AnswerView(log_probs, labels, mask)
+        key = (extent, tokens, tuple(_identity(example) for example in examples))
+        if key not in self._kept:
+            self._kept[key] = self._ask(examples, extent, tokens)
+        self._kept.move_to_end(key)
+        found = self._kept[key]
+        while sum(_size(view) for view in self._kept.values()) > KEPT_BYTES:
+            self._kept.popitem(last=False)
+        return found
 
-    def _missing(
-        self,
-        examples: Sequence[Example],
-        keys: Sequence[Key],
-        extent: Extent,
-        tokens: AnswerTokens,
-    ) -> dict[Key, tuple[Tensor, Tensor]]:
-        """Run the reference on the examples that are not kept; [A, V or 1] and labels [A] each."""
-        new = {
-            key: example
-            for key, example in zip(keys, examples, strict=True)
-            if key not in self._kept
-        }
-        if not new:
-            return {}
-        self.asked += len(new)
+    def _ask(self, examples: Sequence[Example], extent: Extent, tokens: AnswerTokens) -> AnswerView:
+        self.asked += len(examples)
         with reference_view(self.prepared):
-            view = self.reader.answers(list(new.values()), tokens=tokens)
-        log_probs, labels = view.log_probs, view.labels
-        if extent == "answer":
-            log_probs = log_probs.gather(-1, labels.unsqueeze(-1))
-            labels = torch.zeros_like(labels)
-        return {
-            key: (values[mask], own[mask])
-            for key, values, own, mask in zip(new, log_probs, labels, view.mask, strict=True)
-        }
-
-    def _keep(self, found: dict[Key, tuple[Tensor, Tensor]]) -> None:
-        for key, (values, labels) in found.items():
-            if key not in self._kept:
-                self._bytes += values.nbytes + labels.nbytes
-            self._kept[key] = (values, labels)
-            self._kept.move_to_end(key)
-        while self._bytes > KEPT_BYTES:
-            values, labels = self._kept.popitem(last=False)[1]
-            self._bytes -= values.nbytes + labels.nbytes
+            view = self.reader.answers(examples, tokens=tokens)
+        if extent == "distribution":
+            return view
+        return replace(
+            view,
+            log_probs=view.log_probs.gather(-1, view.labels.unsqueeze(-1)),
+            labels=torch.zeros_like(view.labels),
+        )
 
 
-def _key(example: Example, extent: Extent) -> Key:
+def _identity(example: Example) -> tuple[str, str, str, str]:
     """Return all that the reference's answer to this example depends on."""
     digest = example.picture.digest if example.picture else ""
-    return (example.id, example.prompt, example.answer, digest, extent)
+    return (example.id, example.prompt, example.answer, digest)
+
+
+def _size(view: AnswerView) -> int:
+    return view.log_probs.nbytes + view.labels.nbytes + view.mask.nbytes
