@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pulse_unlearn.data.leaks import find_overlaps, find_trained_on_scored
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.pipeline.inputs import Inputs
-from pulse_unlearn.scenarios import Plan
+from pulse_unlearn.scenarios import Group, Operation, Plan
 
 Sides = tuple[tuple[str, ...], tuple[str, ...]]
 """Ids to forget, ids to retain."""
@@ -15,12 +15,13 @@ Sides = tuple[tuple[str, ...], tuple[str, ...]]
 
 def known_sides(plan: Plan) -> list[Sides]:
     """Return the two sides of every operation whose people are known before the run."""
-    sides = {
-        (operation.forget.ids, operation.retain.ids)
-        for operation in plan.operations
-        if not operation.forget.selection
-    }
-    return sorted(sides)
+    known = [operation for operation in plan.operations if not operation.forget.selection]
+    return _sides(known, lambda group: group.ids)
+
+
+def all_sides(plan: Plan, resolve: Callable[[Group], tuple[str, ...]]) -> list[Sides]:
+    """Return the two sides of every operation; `resolve` also knows who was selected."""
+    return _sides(plan.operations, resolve)
 
 
 def check_overlaps(inputs: Inputs, sides: Iterable[Sides]) -> None:
@@ -40,6 +41,13 @@ def leak_notes(inputs: Inputs, sides: Iterable[Sides]) -> list[str]:
         general_training=inputs.general_training,
     )
     return notes + [str(problem) for problem in trained]
+
+
+def _sides(
+    operations: Iterable[Operation], resolve: Callable[[Group], tuple[str, ...]]
+) -> list[Sides]:
+    """Return ids to forget and to retain, each pair once."""
+    return sorted({(resolve(one.forget), resolve(one.retain)) for one in operations})
 
 
 def _overlaps(inputs: Inputs, sides: Iterable[Sides]) -> list[Problem]:

@@ -125,15 +125,6 @@ def resolved_sets(evidence: Evidence) -> dict[str, dict[str, Any]]:
     }
 
 
-def resolved_sides(evidence: Evidence) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Return ids to forget and to retain of every scenario and seed, once each."""
-    sides = {
-        (evidence.resolve(operation.forget), evidence.resolve(operation.retain))
-        for operation in evidence.plan.operations
-    }
-    return sorted(sides)
-
-
 def _sets(operation: Operation, evidence: Evidence, *, request: int) -> dict[str, frozenset[str]]:
     """Return the sets measured after a request; later people are told apart from earlier ones."""
     sets = {

@@ -17,14 +17,13 @@ from pulse_unlearn.errors import Corrupted, Problem, StoreError
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions, write_scores
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
-from pulse_unlearn.pipeline.leaks import check_overlaps, known_sides, leak_notes
+from pulse_unlearn.pipeline.leaks import all_sides, check_overlaps, known_sides, leak_notes
 from pulse_unlearn.pipeline.progress import Progress, Silent
 from pulse_unlearn.pipeline.results import (
     Evidence,
     collect_flags,
     compute_results,
     resolved_sets,
-    resolved_sides,
     write_results,
 )
 from pulse_unlearn.pipeline.samples import collect_samples
@@ -220,7 +219,7 @@ def write_products(pipeline: _Pipeline) -> None:
         compute_results(evidence),
         collect_flags(evidence),
         sets=resolved_sets(evidence),
-        notes=leak_notes(pipeline.inputs, resolved_sides(evidence)),
+        notes=leak_notes(pipeline.inputs, all_sides(evidence.plan, evidence.resolve)),
     )
     _write_scores(pipeline)
     samples = collect_samples(
