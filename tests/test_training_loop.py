@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import tiny_models as tiny
 from pulse_unlearn.config import LoraSettings, OptimiserSettings
-from pulse_unlearn.errors import Interrupted
+from pulse_unlearn.errors import DataError, Interrupted
 from pulse_unlearn.evaluation.predict import greedy_accuracy
 from pulse_unlearn.methods import METHODS, Term, build_method
 from pulse_unlearn.models.forward import Plain
@@ -530,6 +530,22 @@ def test_streams_differ_by_seed_name_and_epoch():
         return Stream(lambda _: range(50), seed=seed, name=name).take(epoch * 50, 50)
 
     assert len({order(1, "a"), order(2, "a"), order(1, "b"), order(1, "a", epoch=1)}) == 4
+
+
+def test_a_stream_without_examples_is_told():
+    with pytest.raises(DataError, match="no examples for retain"):
+        Stream(lambda _: [], seed=0, name="retain")
+
+
+@pytest.mark.parametrize("later", [0, 2, 4])
+def test_an_epoch_of_another_length_is_told(later):
+    stream = Stream(lambda epoch: range(later if epoch else 3), seed=0, name="forget")
+    assert len(stream.take(0, 3)) == 3
+    with pytest.raises(DataError) as caught:
+        stream.take(0, 4)
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.got) == ("forget", f"{later} examples")
+    assert "epoch 1" in problem.what
 
 
 @hypothesis_settings(max_examples=40, deadline=None)

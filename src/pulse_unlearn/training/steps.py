@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.records import Example
 
 Epoch = Callable[[int], Sequence[Example]]
@@ -56,12 +57,17 @@ class Steps(Protocol):
 
 
 class Stream:
-    """An endless shuffled stream over epochs of examples, addressed by position."""
+    """An endless shuffled stream over epochs of examples, addressed by position.
+
+    Raises DataError if there are no examples, or if an epoch has more or fewer than the first.
+    """
 
     def __init__(self, epoch: Epoch, *, seed: int, name: str) -> None:
         self._epoch, self._seed, self._name = epoch, seed, name
         self._cached: dict[int, list[Example]] = {}
         self.length = len(epoch(0))
+        if not self.length:
+            raise DataError(Problem(f"there is nothing to train on: no examples for {name}"))
 
     def take(self, start: int, count: int) -> tuple[Example, ...]:
         """Return `count` examples from position `start`; an epoch follows the one before."""
@@ -77,6 +83,10 @@ class Stream:
     def _shuffled(self, epoch: int) -> list[Example]:
         if epoch not in self._cached:
             examples = list(self._epoch(epoch))
+            if len(examples) != self.length:
+                # Positions are counted in epochs of one length.
+                got, allowed = f"{len(examples)} examples", f"{self.length}, as in the first"
+                raise DataError(Problem(f"epoch {epoch} differs", self._name, got, allowed))
             random.Random(f"{self._seed}:{self._name}:{epoch}").shuffle(examples)
             for old in [key for key in self._cached if key < epoch - 1]:
                 del self._cached[old]
