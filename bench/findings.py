@@ -35,18 +35,20 @@ def main(run: Path) -> None:
                 cells[cell][key].append(float(row["value"]))
     print(" | ".join(["cell", *(name for name, *_ in COLUMNS)]))
     for cell, values in cells.items():
-        shown = [_shown(values.get((of, how, what), [])) for _, of, how, what in COLUMNS]
+        shown = [_shown(values.get(column[1:], []), measure=column[3]) for column in COLUMNS]
         print(" | ".join([" ".join(cell), *shown]))
 
 
-def _shown(values: list[float]) -> str:
-    """Return mean and spread between seeds, fractions as percent."""
+def _shown(values: list[float], *, measure: str) -> str:
+    """Return mean and spread between seeds in percent; `*_pct` measures are percent already."""
     if not values:
         return "-"
-    scale = 1.0 if max(values) > 1.0 else 100.0
+    scale = 1.0 if "_pct" in measure else 100.0
     spread = f" ({scale * stdev(values):.0f})" if len(values) > 1 else ""
     return f"{scale * fmean(values):.0f}{spread}"
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     main(Path(sys.argv[1]))

@@ -1,0 +1,36 @@
+"""The scripts beside the package, on files made by hand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from pulse_unlearn.records import RESULT_COLUMNS
+
+FINDINGS = Path(__file__).parents[1] / "bench" / "findings.py"
+ROWS = (
+    "finetuned,ga,projector+llm,0,1,forget,all,letter_accuracy,0.25,,,40,4",
+    "finetuned,ga,projector+llm,0,1,forget,all,forgotten_pct,0.4,,,40,4",
+    "finetuned,ga,projector+llm,0,1,general,all,kept_pct,-3.0,,,12,0",
+    "finetuned,npo,projector+llm,0,1,forget,multimodal,accuracy,0.5,,,20,4",
+    "finetuned,npo,projector+llm,1,1,forget,multimodal,accuracy,0.7,,,20,4",
+    "finetuned,npo,projector+llm,0,1,forget,all,forgotten_pct,,,,40,4",
+)
+
+
+def test_findings_prints_percent_whatever_the_size(tmp_path):
+    lines = "\n".join([",".join(RESULT_COLUMNS), *ROWS]) + "\n"
+    (tmp_path / "results.csv").write_text(lines, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(FINDINGS), str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    head, ga, npo = (line.split(" | ") for line in done.stdout.splitlines())
+    assert [dict(zip(head, ga, strict=True))[name] for name in ("letter", "forgotten %")] == [
+        "25",
+        "0",
+    ]
+    assert dict(zip(head, ga, strict=True))["general kept %"] == "-3"
+    # 50 and 70: mean 60, standard deviation with n - 1 is 10 * sqrt(2).
+    assert dict(zip(head, npo, strict=True))["forget image"] == "60 (14)"
+    assert dict(zip(head, npo, strict=True))["forgotten %"] == "-"
