@@ -52,6 +52,31 @@ def test_a_dumped_experiment_is_the_same_experiment():
     assert parse(dump_experiment(experiment)) == experiment
 
 
+def test_relative_paths_are_written_out_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    (tmp_path / "model").mkdir()
+    experiment = parse(
+        GOOD,
+        "model.source=model",
+        "data.people={source: mllmu, path: people}",
+        "data.general={source: mmbench, path: ~/x.tsv}",
+    )
+    assert experiment.model.source == str(tmp_path / "model")
+    assert experiment.data.people.path == str(tmp_path / "people")
+    assert experiment.data.general.path == "/home/somebody/x.tsv"
+    monkeypatch.chdir("/")
+    assert parse(dump_experiment(experiment)) == experiment
+
+
+def test_a_hub_id_and_the_embedded_model_are_no_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "world").mkdir()
+    assert parse(GOOD).model.source == "world"
+    assert parse(GOOD, "model.source=owner/name").model.source == "owner/name"
+    assert parse(GOOD).data.people.path is None
+
+
 @pytest.mark.parametrize("name", list(shipped_experiments()))
 def test_every_shipped_experiment_is_valid(name):
     experiment = load_experiment(name, schemas=schemas())

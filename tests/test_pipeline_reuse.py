@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 
 import pytest
+import yaml
 
 from pipeline_cases import computed, environment, in_own_process, outcome
 from pulse_unlearn import store
@@ -70,6 +72,27 @@ def test_a_finetuning_setting_recomputes_what_rests_on_it(bench, tmp_path):
     ended = bench.run(tmp_path, "--set", "finetune.optimiser.learning_rate=0.002")
     assert ended.code == 0, ended.output
     assert computed(ended) == ["seed0/finetune", "seed0/target/score", *FINETUNED, *LATER]
+
+
+def test_a_run_does_not_depend_on_where_its_inputs_lie_or_where_it_is_read(bench, tmp_path):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("model", "people", "general"):
+        shutil.copytree(bench.experiment.parent / name, here / name)
+    moved = yaml.safe_load(bench.experiment.read_text(encoding="utf-8"))
+    moved["model"]["source"] = "model"
+    moved["data"]["people"]["path"] = "people"
+    moved["data"]["general"]["path"] = "general/mmbench_world.tsv"
+    (here / "tiny.yaml").write_text(yaml.safe_dump(moved), encoding="utf-8")
+    run = bench.copied(here / "runs")
+    again = in_own_process("run", "tiny.yaml", cwd=here)
+    assert again.returncode == 0, again.stderr
+    assert "0 stages computed, 13 reused" in again.stdout
+    # The record of the run names the inputs in full, so it can be read from any folder.
+    scored = in_own_process("score", str(run), "--parser", "first_character", cwd=elsewhere)
+    assert scored.returncode == 0, scored.stderr
+    assert (run / "results.csv").read_bytes() != (bench.finished / "results.csv").read_bytes()
+    assert str(here / "people") in (run / "experiment.yaml").read_text(encoding="utf-8")
 
 
 def test_a_parser_recomputes_nothing_and_changes_the_results(bench, tmp_path):

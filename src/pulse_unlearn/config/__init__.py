@@ -7,6 +7,7 @@ from pulse_unlearn.config.load import (
     shipped_experiments,
 )
 from pulse_unlearn.config.schema import (
+    EMBEDDED,
     Experiment,
     FinetuneSettings,
     LoraSettings,
@@ -23,6 +24,7 @@ from pulse_unlearn.config.schema import (
 )
 
 __all__ = [
+    "EMBEDDED",
     "Experiment",
     "FinetuneSettings",
     "LoraSettings",

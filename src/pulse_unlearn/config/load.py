@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pulse_unlearn.config.explain import Source, problems_from
-from pulse_unlearn.config.schema import Experiment
+from pulse_unlearn.config.schema import EMBEDDED, Experiment, SourceSettings
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import did_you_mean
 
@@ -44,7 +44,8 @@ def parse_experiment(
 ) -> Experiment:
     """Turn YAML text and overrides (`a.b=value`, value in YAML) into an Experiment.
 
-    Raises ConfigError with one Problem for each mistake, in the file and in the overrides.
+    Paths come back in full, so that the record of a run can be read from any folder. Raises
+    ConfigError with one Problem for each mistake, in the file and in the overrides.
     """
     source = Source.from_yaml(text, where)
     raw = copy.deepcopy(source.value)
@@ -60,7 +61,7 @@ def parse_experiment(
     problems += _method_problems(merged, schemas, source)
     if problems or experiment is None:
         raise ConfigError(problems)
-    return _with_full_method_settings(experiment, schemas)
+    return _with_full_paths(_with_full_method_settings(experiment, schemas))
 
 
 def dump_experiment(experiment: Experiment) -> str:
@@ -179,3 +180,20 @@ def _with_full_method_settings(experiment: Experiment, schemas: Schemas) -> Expe
         for label, entry in experiment.methods.items()
     }
     return experiment.model_copy(update={"methods": methods})
+
+
+def _with_full_paths(experiment: Experiment) -> Experiment:
+    """Write paths relative to the current folder out in full; a hub id stays as it is."""
+
+    def full(source: SourceSettings) -> SourceSettings:
+        path = source.path and str(Path(source.path).expanduser().absolute())
+        return source.model_copy(update={"path": path})
+
+    data = experiment.data.model_copy(
+        update={"people": full(experiment.data.people), "general": full(experiment.data.general)}
+    )
+    model = experiment.model
+    folder = Path(model.source).expanduser()
+    if model.source != EMBEDDED and folder.is_dir():
+        model = model.model_copy(update={"source": str(folder.absolute())})
+    return experiment.model_copy(update={"data": data, "model": model})

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+EMBEDDED = "world"
+"""Name of the model in the package."""
 Scope = Literal["projector", "llm", "projector+llm", "vision", "all"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -24,7 +26,7 @@ class Settings(BaseModel):
 class ModelSettings(Settings):
     """Which model, and how it is held in memory."""
 
-    source: str = "world"
+    source: str = EMBEDDED
     """`world` (the embedded model), a local folder, or a hub id."""
     revision: str | None = None
     """Commit of a hub id; required there, so that a run names exact weights."""
@@ -37,7 +39,11 @@ class ModelSettings(Settings):
 
 
 class SourceSettings(Settings):
-    """One data source: a registered data set and, unless it is embedded, its path."""
+    """One data source: a registered data set and, unless it is embedded, its path.
+
+    Relative paths, that of a model folder too, are taken from the current folder when the
+    experiment is read; a run's own `experiment.yaml` holds them in full.
+    """
 
     source: str = "world"
     path: str | None = None

@@ -8,10 +8,9 @@ from hashlib import file_digest, sha256
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from pulse_unlearn.config import ModelSettings
+from pulse_unlearn.config import EMBEDDED, ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 
-EMBEDDED = "world"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 

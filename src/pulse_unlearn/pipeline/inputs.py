@@ -144,7 +144,9 @@ def _ingredients(
         }
         settings["general_questions"] = experiment.data.general_questions
     if stage.kind != "select":
-        settings["model"] = experiment.model.model_dump(mode="json", exclude={"device"})
+        # Where the model lies decides nothing: its digest, among the data, says which it is.
+        elsewhere = {"device", "source", "revision"}
+        settings["model"] = experiment.model.model_dump(mode="json", exclude=elsewhere)
     else:
         settings["parser"] = PARSER
     used = {"score": ("people/", "general/", "model"), "select": ()}.get(
