@@ -75,9 +75,8 @@ class ScoringSettings(Settings):
 class SpeedSettings(Settings):
     """Short cuts that change no number beyond rounding; none is part of a fingerprint."""
 
-    packing: Literal["auto", "off"] = "off"
-    """`auto` writes shared beginnings once where that is exact; `off` writes every question out.
-    With `auto` a resumed run equals an uninterrupted one to rounding, not yet bit for bit."""
+    packing: Literal["auto", "off"] = "auto"
+    """`auto` writes shared beginnings once where that is exact; `off` writes every question out."""
     pack_tokens: Positive | None = None
     """Tokens of a row that several pictures share; None takes the language model's width."""
 

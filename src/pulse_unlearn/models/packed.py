@@ -164,13 +164,18 @@ class Packed:
     def _learn(self, inner: Any, shown: dict[str, Shown], digests: Sequence[str]) -> None:
         """Run the tower on pictures it has not seen.
 
-        One at a time: the last bits of a feature must not depend on the pictures beside it, or a
-        resumed training would differ from an uninterrupted one.
+        One at a time: the last bits of a feature must not depend on the pictures beside it. And
+        without dropout: the projector behind the tower would draw random numbers, and the step's
+        own dropout would depend on which pictures were new. A resumed training would differ from
+        an uninterrupted one either way.
         """
+        was_training = inner.training
+        inner.eval()
         for digest in self.memory.missing(digests):
             inputs = to_device(shown[digest].inputs, inner)
             with torch.no_grad(), self.memory.learning(digest):
                 inner.model.get_image_features(**inputs)
+        inner.train(was_training)
 
 
 def inner_model(model: nn.Module) -> Any:
