@@ -21,6 +21,7 @@ from pulse_unlearn.errors import DataError, Interrupted
 from pulse_unlearn.evaluation.predict import greedy_accuracy
 from pulse_unlearn.methods import METHODS, Term, build_method
 from pulse_unlearn.models.forward import Plain
+from pulse_unlearn.records import Example, Picture
 from pulse_unlearn.training.guards import Guard, StopRule
 from pulse_unlearn.training.loop import Watch, learning_rate_at, train
 from pulse_unlearn.training.objectives import FORGET_NLL, weighted_sum
@@ -604,3 +605,26 @@ def test_micro_batches_hold_every_example_once(forget, retain, size):
         held = [one.id for piece in pieces for one in getattr(piece, part)]
         assert sorted(held) == sorted(one.id for one in getattr(data, part))
         assert all(piece.count(part) <= size for piece in pieces)
+
+
+def test_shuffled_by_pictures_the_questions_on_one_stay_together_and_none_is_lost():
+    def example(number: int, face: str) -> Example:
+        picture = Picture(data=b"", digest=face, where="") if face else None
+        modality = "multimodal" if face else "text_only"
+        return Example(str(number), str(number), modality, "?", "A", picture=picture)
+
+    examples = [example(n, f"face{n % 4}" if n < 20 else "") for n in range(40)]
+    stream = Stream(lambda _: examples, seed=0, name="x", shuffle="pictures")
+    epochs = [stream.take(40 * epoch, 40) for epoch in range(2)]
+    for taken in epochs:
+        assert sorted(e.id for e in taken) == sorted(e.id for e in examples)
+        faces = [e.picture.digest for e in taken if e.picture]
+        places = [n for n, e in enumerate(taken) if e.picture]
+        runs = 1 + sum(
+            one != other or there != here + 1
+            for one, other, here, there in zip(faces, faces[1:], places, places[1:], strict=False)
+        )
+        assert runs == 4
+        words = [n for n, e in enumerate(taken) if not e.picture]
+        assert words != list(range(words[0], words[0] + 20)), "text-only questions mix"
+    assert epochs[0] != epochs[1]

@@ -106,11 +106,6 @@ class Example:
     picture: Picture | None = None
 
     @property
-    def scene(self) -> tuple[str, str]:
-        """Individual and picture: what examples of one scene have in common."""
-        return (self.individual, self.picture.digest if self.picture else "")
-
-    @property
     def likeness(self) -> tuple[str, int]:
         """Sort key that brings together what shares a picture, then what is of like length."""
         return (self.picture.digest if self.picture else "", len(self.prompt))

@@ -98,6 +98,9 @@ class OptimiserSettings(Settings):
     """Examples per optimiser step."""
     micro_batch_size: Positive = 8
     """Examples per forward pass; gradients accumulate up to `batch_size`."""
+    shuffle: Literal["pictures", "questions"] = "pictures"
+    """`pictures` keeps the questions on one picture together, so that a batch pays for the picture
+    once; `questions` mixes all."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: Fraction = 0.0
     """Share of the steps over which the learning rate rises from zero."""

@@ -82,7 +82,7 @@ def training(
 ) -> list[Example]:
     """Return one epoch of training examples about these individuals.
 
-    Multimodal questions take turns through the person's training pictures from epoch to epoch;
+    A person's multimodal questions show one training picture an epoch, the next in the next;
     option orders are drawn anew for each epoch. A person of whom the data set has one picture only
     is trained on that picture, as in the paper; `leaks.find_trained_on_scored` names them.
 
@@ -92,6 +92,7 @@ def training(
     examples: list[Example] = []
     for person in individuals:
         views = person.training_pictures or _scored_pictures(person)
+        picture = _turned(views, epoch, f"{seed}:{person.id}")
         if forms in ("multiple_choice", "both"):
             examples += [
                 _choice(
@@ -99,15 +100,13 @@ def training(
                     _training_order(question, seed=seed, epoch=epoch),
                     profile=profile,
                     view=f"train{epoch}",
-                    picture=_turned(views, epoch, f"{seed}:{question.id}"),
+                    picture=picture,
                 )
                 for question in person.questions
             ]
         if forms in ("short_answer", "both"):
             examples += [
-                _in_words(
-                    answer, _turned(views, epoch, f"{seed}:{answer.id}"), profile, f"train{epoch}"
-                )
+                _in_words(answer, picture, profile, f"train{epoch}")
                 for answer in _drawn(person, seed=seed, epoch=epoch)
             ]
     return examples
@@ -195,7 +194,7 @@ def _scored_pictures(person: Individual) -> tuple[Picture, ...]:
 
 
 def _turned(pictures: Sequence[Picture], turn: int, key: str) -> Picture | None:
-    """Return the picture whose turn it is, questions starting at different ones."""
+    """Return the picture whose turn it is; keys start at different ones."""
     if not pictures:
         return None
     return pictures[(_hash("picture", key) + turn) % len(pictures)]

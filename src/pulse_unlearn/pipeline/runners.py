@@ -127,6 +127,7 @@ def run_finetune(work: Work) -> None:
         replay=settings.replay,
         epochs=settings.epochs,
         seed=work.stage.seed,
+        shuffle=settings.optimiser.shuffle,
     )
     stop = StopRule(settings.check_every, accuracy_at_least=settings.target_accuracy)
     held_out = _held_out(work, people, settings.check_examples)
@@ -155,6 +156,7 @@ def run_unlearn(work: Work) -> None:
         general_share=settings.general_share,
         steps=settings.stop.max_steps,
         seed=stage.seed,
+        shuffle=settings.optimiser.shuffle,
     )
     held_out = _held_out(work, forget, settings.stop.check_examples)
     reader = _reader(work, loaded, prepared.model, held_out)

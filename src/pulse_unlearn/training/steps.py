@@ -15,6 +15,8 @@ from pulse_unlearn.records import Example
 
 Epoch = Callable[[int], Sequence[Example]]
 """Epoch number -> that epoch's examples (views and option orders differ between epochs)."""
+Shuffle = Literal["questions", "pictures"]
+"""What is shuffled: single questions, or the questions on one picture as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,15 @@ class Steps(Protocol):
 class Stream:
     """An endless shuffled stream over epochs of examples, addressed by position.
 
-    Raises DataError if there are no examples, or if an epoch has more or fewer than the first.
+    With shuffle `pictures` the questions on one picture follow each other, so that a batch pays for
+    the picture once. Raises DataError if there are no examples, or if an epoch has more or fewer
+    than the first.
     """
 
-    def __init__(self, epoch: Epoch, *, seed: int, name: str) -> None:
-        self._epoch, self._seed, self._name = epoch, seed, name
+    def __init__(
+        self, epoch: Epoch, *, seed: int, name: str, shuffle: Shuffle = "questions"
+    ) -> None:
+        self._epoch, self._seed, self._name, self._shuffle = epoch, seed, name, shuffle
         self._cached: dict[int, list[Example]] = {}
         self.length = len(epoch(0))
         if not self.length:
@@ -87,11 +93,23 @@ class Stream:
                 # Positions are counted in epochs of one length.
                 got, allowed = f"{len(examples)} examples", f"{self.length}, as in the first"
                 raise DataError(Problem(f"epoch {epoch} differs", self._name, got, allowed))
-            random.Random(f"{self._seed}:{self._name}:{epoch}").shuffle(examples)
+            units = (
+                _by_picture(examples) if self._shuffle == "pictures" else [[e] for e in examples]
+            )
+            random.Random(f"{self._seed}:{self._name}:{epoch}").shuffle(units)
             for old in [key for key in self._cached if key < epoch - 1]:
                 del self._cached[old]
-            self._cached[epoch] = examples
+            self._cached[epoch] = [example for unit in units for example in unit]
         return self._cached[epoch]
+
+
+def _by_picture(examples: Sequence[Example]) -> list[list[Example]]:
+    """Return the examples of each picture together, and each example without one alone."""
+    units: dict[str, list[Example]] = {}
+    for example in examples:
+        key = example.picture.digest if example.picture else example.id
+        units.setdefault(key, []).append(example)
+    return list(units.values())
 
 
 class FinetuneSteps:
@@ -106,10 +124,11 @@ class FinetuneSteps:
         replay: float,
         epochs: int,
         seed: int,
+        shuffle: Shuffle = "questions",
     ) -> None:
         self._replay = round(batch_size * replay)
         self._people_count = batch_size - self._replay
-        self._people = Stream(people, seed=seed, name="people")
+        self._people = Stream(people, seed=seed, name="people", shuffle=shuffle)
         self._general = Stream(general, seed=seed, name="replay") if self._replay else None
         self._steps = math.ceil(self._people.length * epochs / max(self._people_count, 1))
 
@@ -135,13 +154,14 @@ class UnlearnSteps:
         general_share: float,
         steps: int,
         seed: int,
+        shuffle: Shuffle = "questions",
     ) -> None:
         self._steps = steps
-        self._forget = Stream(forget, seed=seed, name="forget")
+        self._forget = Stream(forget, seed=seed, name="forget", shuffle=shuffle)
         self._size = batch_size
         self._general_count = round(batch_size * general_share) if retain else 0
         self._retain_count = batch_size - self._general_count if retain else 0
-        self._retain = Stream(retain, seed=seed, name="retain") if retain else None
+        self._retain = Stream(retain, seed=seed, name="retain", shuffle=shuffle) if retain else None
         self._general = Stream(general, seed=seed, name="general") if self._general_count else None
 
     def __len__(self) -> int:
