@@ -6,11 +6,10 @@ One of the two rooms that spend model time; what it returns can be scored withou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import torch
 
-from pulse_unlearn.models.forward import Plain, Reader, Reply, answered
+from pulse_unlearn.models.forward import Reader, Reply, answered
 from pulse_unlearn.records import Example, Prediction
 
 
@@ -24,30 +23,17 @@ def predict(
 ) -> list[Prediction]:
     """Answer every example; predictions come back in the order of the examples.
 
-    Examples of one picture and of similar length share a batch. What a reader cannot answer without
-    generating is generated at the end, together. `on_batch` is told how many of how many are done
-    after each batch.
+    Examples of one picture and of similar length share a batch. `on_batch` is told how many of how
+    many are done after each batch.
     """
     reader.model.eval()
     found: dict[int, Prediction] = {}
-    unspoken: list[int] = []
     for chosen in _chunks(_by_likeness(examples), batch_size):
         batch = [examples[index] for index in chosen]
         replies = reader.replies(batch, max_new_tokens=max_new_tokens)
         for index, example, reply in zip(chosen, batch, replies, strict=True):
             found[index] = _prediction(example, reply, reader.encoder.letter_ids(example))
-            if reply.text is None:
-                unspoken.append(index)
-        on_batch(len(found) - len(unspoken), len(examples))
-    plain = Plain(reader.model, reader.encoder)
-    for chosen in _chunks(_by_likeness(examples, unspoken), batch_size):
-        generated = plain.replies(
-            [examples[index] for index in chosen], max_new_tokens=max_new_tokens
-        )
-        for index, reply in zip(chosen, generated, strict=True):
-            found[index] = replace(found[index], text=reply.text or "")
-        unspoken = [index for index in unspoken if index not in set(chosen)]
-        on_batch(len(found) - len(unspoken), len(examples))
+        on_batch(len(found), len(examples))
     return [found[index] for index in range(len(examples))]
 
 
@@ -69,10 +55,9 @@ def greedy_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: 
     return hits / len(examples)
 
 
-def _by_likeness(examples: Sequence[Example], chosen: Sequence[int] | None = None) -> list[int]:
+def _by_likeness(examples: Sequence[Example]) -> list[int]:
     """Return indices by picture and length, so that a batch shares much and pads little."""
-    indices = range(len(examples)) if chosen is None else chosen
-    return sorted(indices, key=lambda index: examples[index].likeness)
+    return sorted(range(len(examples)), key=lambda index: examples[index].likeness)
 
 
 def _prediction(example: Example, reply: Reply, letters: Sequence[int]) -> Prediction:
@@ -86,7 +71,7 @@ def _prediction(example: Example, reply: Reply, letters: Sequence[int]) -> Predi
         rotation=example.rotation,
         options=example.options,
         answer=example.answer,
-        text=reply.text or "",
+        text=reply.text,
         letter_log_probs=tuple(log_probs),
     )
 

@@ -24,8 +24,8 @@ class Reply:
 
     log_probs: Tensor
     """Natural log-probabilities of the first answer token, [V]."""
-    text: str | None
-    """Greedy answer; None where only generating can tell."""
+    text: str
+    """Greedy answer."""
 
 
 class Reader(Protocol):

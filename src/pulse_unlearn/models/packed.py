@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from pulse_unlearn.methods import AnswerView
+from pulse_unlearn.models.continuing import go_on
 from pulse_unlearn.models.encode import AnswerTokens, Encoder
 from pulse_unlearn.models.features import TowerMemory
 from pulse_unlearn.models.forward import Reply, to_device
@@ -61,10 +64,10 @@ class Packed:
         return AnswerView(log_probs, labels.to(device), mask.to(device))
 
     def replies(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
-        """Answer with a letter where the model's greedy answer is one; other texts are None.
+        """Answer greedily, most answers in the one pass that reads the prompts.
 
-        Each option's letter is a branch behind its question, so one pass tells the first token, and
-        whether the turn ends behind the letter that it begins.
+        Each option's letter is a branch behind its question, so the pass tells the first token, and
+        whether the turn ends behind the letter that it begins. Other answers go on from there.
         """
         lines, tried = self._branches(examples)
         packed = self._pack(lines)
@@ -76,13 +79,26 @@ class Packed:
             for line, path in zip(lines, packed.paths, strict=True)
             for place in path[len(line.prompt) - 1 :]
         ]
+        cache = DynamicCache()
         with torch.no_grad():
-            found = self._log_probs(packed, examples, rows, torch.tensor(asked))
+            found = self._log_probs(packed, examples, rows, torch.tensor(asked), cache=cache)
         parts = iter(torch.split(found, [_asked(line) for line in lines]))
-        return [
-            self._reply([next(parts) for _ in letters], letters, max_new_tokens)
-            for letters in tried
-        ]
+        branches = [[next(parts) for _ in letters] for letters in tried]
+        first = [one[0][0] for one in branches]
+        letters = [self._letter(*one, max_new_tokens) for one in zip(branches, tried, strict=True)]
+        # Every branch of an example begins with its prompt; the first one will do.
+        begins = accumulate(map(len, tried), initial=0)
+        unspoken = {
+            begin: said
+            for begin, letter, said in zip(begins, letters, first, strict=False)
+            if letter is None
+        }
+        ends = [(packed.rows[at], packed.paths[at][len(lines[at].prompt) - 1]) for at in unspoken]
+        # The last token of a prompt sees the whole prompt and nothing else.
+        starts = [(row, packed.sees[row, 0, place].nonzero().flatten()) for row, place in ends]
+        others = iter(self._go_on(cache, starts, list(unspoken.values()), max_new_tokens))
+        texts = [next(others) if letter is None else letter for letter in letters]
+        return [Reply(*one) for one in zip(first, texts, strict=True)]
 
     def _branches(
         self, examples: Sequence[Example]
@@ -97,29 +113,59 @@ class Packed:
         ]
         return lines, tried
 
-    def _reply(
+    def _letter(
         self, branches: list[Tensor], letters: list[tuple[int, ...]], max_new_tokens: int
-    ) -> Reply:
-        """Follow the greedy choice; [1 + letter's tokens, V] of each branch."""
-        first = branches[0][0]
+    ) -> str | None:
+        """Follow the greedy choice, [1 + letter's tokens, V] of each branch; None if it leaves."""
         end = self.encoder.tokenizer.eos_token_id
-        if bool(torch.isfinite(first).any()) and int(first.argmax()) == end:
-            return Reply(first, "")
+        if int(branches[0][0].argmax()) == end:
+            return ""
         for branch, letter in zip(branches, letters, strict=True):
             greedy = branch.argmax(-1).tolist()
             spoken = tuple(greedy[: len(letter)])
             ended = len(letter) == max_new_tokens or greedy[-1] == end
-            if letter and spoken == letter and ended and bool(torch.isfinite(branch).any()):
-                return Reply(first, self.encoder.decode(torch.tensor([letter]))[0])
-        return Reply(first, None)
+            if letter and spoken == letter and ended:
+                return self.encoder.decode(torch.tensor([letter]))[0]
+        return None
+
+    def _go_on(
+        self,
+        cache: DynamicCache,
+        starts: Sequence[tuple[int, Tensor]],
+        first: list[Tensor],
+        max_new_tokens: int,
+    ) -> list[str]:
+        """Return the answers that begin with these tokens, in words."""
+        if not starts:
+            return []
+        inner = inner_model(self.model)
+        with torch.no_grad():
+            said = go_on(
+                inner,
+                cache,
+                starts,
+                torch.stack(first).argmax(-1),
+                max_new_tokens=max_new_tokens,
+                end=self.encoder.tokenizer.eos_token_id,
+            )
+        return [self.encoder.decode(torch.tensor([tokens], dtype=torch.long))[0] for tokens in said]
 
     def _pack(self, lines: Sequence[Line]) -> Pack:
         return pack(lines, budget=self.budget, pad=self.encoder.tokenizer.pad_token_id)
 
     def _log_probs(
-        self, packed: Pack, examples: Sequence[Example], rows: Tensor, places: Tensor
+        self,
+        packed: Pack,
+        examples: Sequence[Example],
+        rows: Tensor,
+        places: Tensor,
+        *,
+        cache: DynamicCache | None = None,
     ) -> Tensor:
-        """Return float32 log-probabilities [..., V] of what follows these places in these rows."""
+        """Return float32 log-probabilities [..., V] of what follows these places in these rows.
+
+        A `cache` is filled with the rows' keys and values.
+        """
         inner = inner_model(self.model)
         parameter = next(inner.parameters())
         unseen = torch.finfo(parameter.dtype).min
@@ -129,7 +175,9 @@ class Packed:
         inputs = to_device(
             {"input_ids": packed.input_ids, "position_ids": packed.position_ids}, inner
         )
-        hidden = self._hidden(inner, packed, examples, {**inputs, "attention_mask": mask})
+        inputs |= {"attention_mask": mask.to(inputs["input_ids"].device)}
+        kept = {"use_cache": cache is not None, "past_key_values": cache}
+        hidden = self._hidden(inner, packed, examples, {**inputs, **kept})
         device = hidden.device
         picked = hidden[rows.to(device), places.to(device)]
         logits = inner.get_output_embeddings()(picked)
@@ -138,19 +186,18 @@ class Packed:
     def _hidden(
         self, inner: Any, packed: Pack, examples: Sequence[Example], inputs: dict[str, Any]
     ) -> Tensor:
-        inputs["attention_mask"] = inputs["attention_mask"].to(inputs["input_ids"].device)
         if not packed.digests:
-            hidden: Tensor = inner.model(**inputs, use_cache=False).last_hidden_state
+            hidden: Tensor = inner.model(**inputs).last_hidden_state
             return hidden
         shown = self._shown(examples)
         if not self.memory.usable:
             pixels = to_device(_stacked([shown[digest] for digest in packed.digests]), inner)
-            hidden = inner.model(**inputs, **pixels, use_cache=False).last_hidden_state
+            hidden = inner.model(**inputs, **pixels).last_hidden_state
             return hidden
         self._learn(inner, shown, packed.digests)
         blank = to_device(_blank([shown[digest] for digest in packed.digests]), inner)
         with self.memory.recalling(packed.digests):
-            hidden = inner.model(**inputs, **blank, use_cache=False).last_hidden_state
+            hidden = inner.model(**inputs, **blank).last_hidden_state
         self.memory.trim()
         return hidden
 
