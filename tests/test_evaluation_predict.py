@@ -10,6 +10,7 @@ import torch
 import tiny_models as tiny
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.data.images import decode
+from pulse_unlearn.errors import ModelError
 from pulse_unlearn.evaluation.predict import greedy_accuracy, predict
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.forward import Plain
@@ -141,3 +142,29 @@ def test_greedy_accuracy_is_measured_without_dropout():
         before = torch.random.get_rng_state()
         greedy_accuracy(Plain(made.model, tiny.encoder()), tiny.letters(2), batch_size=2)
         assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_batch_that_does_not_fit_is_halved(model, examples, monkeypatch):
+    expected = ask(model, examples, batch_size=8)
+    real, sizes = Plain.replies, []
+
+    def crowded(self, batch, *, max_new_tokens):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return real(self, batch, max_new_tokens=max_new_tokens)
+
+    monkeypatch.setattr(Plain, "replies", crowded)
+    found = ask(model, examples, batch_size=8)
+    assert max(sizes) > 2
+    assert [one.text for one in found] == [one.text for one in expected]
+    assert [one.example_id for one in found] == [one.id for one in examples]
+
+
+def test_one_question_that_does_not_fit_is_told(model, examples, monkeypatch):
+    def crowded(*_, **__):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(Plain, "replies", crowded)
+    with pytest.raises(ModelError, match="one question does not fit"):
+        ask(model, examples)

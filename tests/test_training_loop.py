@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 
 import tiny_models as tiny
 from pulse_unlearn.config import LoraSettings, OptimiserSettings
-from pulse_unlearn.errors import DataError, Interrupted
+from pulse_unlearn.errors import DataError, Interrupted, ModelError
 from pulse_unlearn.evaluation.predict import greedy_accuracy
 from pulse_unlearn.methods import METHODS, Term, build_method
 from pulse_unlearn.models.forward import Plain
@@ -628,3 +629,42 @@ def test_shuffled_by_pictures_the_questions_on_one_stay_together_and_none_is_los
         words = [n for n, e in enumerate(taken) if not e.picture]
         assert words != list(range(words[0], words[0] + 20)), "text-only questions mix"
     assert epochs[0] != epochs[1]
+
+
+@dataclass
+class Crowded:
+    """An objective on a device that holds few examples at a time."""
+
+    inner: object
+    room: int
+    refused: int = 0
+
+    def terms(self, data):
+        if max(len(data.forget), len(data.retain)) > self.room:
+            self.refused += 1
+            raise torch.OutOfMemoryError("no room")
+        return self.inner.terms(data)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_keeps_the_step(run, encoder):
+    found = []
+    for room in (100, 2):
+        made = tiny.prepared("projector+llm")
+        objective = tiny.unlearning(made, encoder, build_method("ga", {}))
+        crowded = Crowded(objective, room)
+        data = unlearn_steps(retain=False)
+        outcome = run(made.model, crowded, data, batch_size=8, micro_batch_size=8)
+        found.append((outcome, trained(made.model), crowded.refused))
+        shutil.rmtree(run.folder)
+    (whole, expected, _), (halved, weights, refused) = found
+    assert (whole.micro_batch_size, halved.micro_batch_size, refused) == (8, 2, 2)
+    assert len(run.warnings) == 2
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_one_example_that_does_not_fit_is_told(run, encoder):
+    made = tiny.prepared("projector+llm")
+    crowded = Crowded(tiny.unlearning(made, encoder, build_method("ga", {})), 0)
+    with pytest.raises(ModelError, match="one example does not fit"):
+        run(made.model, crowded, unlearn_steps(retain=False), batch_size=8, micro_batch_size=4)

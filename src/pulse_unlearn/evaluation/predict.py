@@ -6,11 +6,15 @@ One of the two rooms that spend model time; what it returns can be scored withou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 
+from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.forward import Reader, Reply, answered
 from pulse_unlearn.records import Example, Prediction
+
+T = TypeVar("T")
 
 
 def predict(
@@ -28,13 +32,38 @@ def predict(
     """
     reader.model.eval()
     found: dict[int, Prediction] = {}
+
+    def reply(batch: list[Example]) -> list[Reply]:
+        return reader.replies(batch, max_new_tokens=max_new_tokens)
+
     for chosen in _chunks(_by_likeness(examples), batch_size):
         batch = [examples[index] for index in chosen]
-        replies = reader.replies(batch, max_new_tokens=max_new_tokens)
-        for index, example, reply in zip(chosen, batch, replies, strict=True):
-            found[index] = _prediction(example, reply, reader.encoder.letter_ids(example))
+        for index, example, one in zip(chosen, batch, fitting(reply, batch), strict=True):
+            found[index] = _prediction(example, one, reader.encoder.letter_ids(example))
         on_batch(len(found), len(examples))
     return [found[index] for index in range(len(examples))]
+
+
+def fitting(work: Callable[[list[Example]], list[T]], batch: list[Example]) -> list[T]:
+    """Do work on a batch, in halves if it does not fit into the device's memory.
+
+    Raises ModelError if a single example is too much.
+    """
+    try:
+        return work(batch)
+    except torch.OutOfMemoryError as error:
+        if len(batch) == 1:
+            raise ModelError(
+                Problem(
+                    "one question does not fit into the device's memory",
+                    batch[0].id,
+                    got=str(error),
+                    fix="a smaller model dtype or a larger device",
+                )
+            ) from error
+    torch.cuda.empty_cache()
+    half = len(batch) // 2
+    return fitting(work, batch[:half]) + fitting(work, batch[half:])
 
 
 def greedy_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: int) -> float:
@@ -47,10 +76,14 @@ def greedy_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: 
     was_training = model.training
     model.eval()
     hits = 0
+
+    def right(batch: list[Example]) -> list[bool]:
+        found: list[bool] = answered(reader.answers(batch, tokens="with_end")).tolist()
+        return found
+
     with torch.no_grad():
         for chosen in _chunks(_by_likeness(examples), batch_size):
-            view = reader.answers([examples[index] for index in chosen], tokens="with_end")
-            hits += int(answered(view).sum())
+            hits += sum(fitting(right, [examples[index] for index in chosen]))
     model.train(was_training)
     return hits / len(examples)
 

@@ -33,6 +33,7 @@ from pulse_unlearn.models.adapters import (
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.models.loading import LoadedModel, load_model
+from pulse_unlearn.models.packed import Packed
 from pulse_unlearn.models.readers import choose
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.progress import Progress
@@ -218,7 +219,8 @@ def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
     save_adapter(
         job.prepared.model, work.folder / ADAPTER, base=work.inputs.experiment.model.source
     )
-    write_json(work.folder / OUTCOME, {**_outcome(outcome), **notes, "trainable": names})
+    notes = {**notes, "packed": isinstance(job.reader, Packed), "trainable": names}
+    write_json(work.folder / OUTCOME, {**_outcome(outcome), **notes})
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

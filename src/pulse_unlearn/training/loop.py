@@ -20,7 +20,7 @@ from peft import PeftModel
 
 from pulse_unlearn import store
 from pulse_unlearn.config import OptimiserSettings
-from pulse_unlearn.errors import Interrupted, Problem, StoreError
+from pulse_unlearn.errors import Interrupted, ModelError, Problem, StoreError
 from pulse_unlearn.training.guards import Guard, StoppedBy, StopRule
 from pulse_unlearn.training.objectives import FORGET_NLL, Objective, weighted_sum
 from pulse_unlearn.training.state import Weights, copy_weights, load_state, put_back, save_state
@@ -52,6 +52,8 @@ class Outcome:
     flags: tuple[str, ...]
     checks: tuple[tuple[int, float], ...]
     """(step, accuracy on views never reported) for each check of the stop rule."""
+    micro_batch_size: int
+    """Examples per forward pass at the end; below the setting where memory did not suffice."""
 
 
 @dataclass(slots=True)
@@ -69,6 +71,7 @@ class _Run:
     guard: Guard
     good: Weights
     """The newest weights at which every loss and gradient was finite."""
+    micro_batch_size: int
     done: int = 0
     rows: list[Log] = field(default_factory=list)
     checks: list[tuple[int, float]] = field(default_factory=list)
@@ -122,7 +125,14 @@ def train(
         put_back(model, run.good)
     _write_log(watch.folder / "train.jsonl", run.rows)
     guard = run.guard
-    return Outcome(run.done, stopped_by, guard.skipped, tuple(guard.flags), tuple(run.checks))
+    return Outcome(
+        run.done,
+        stopped_by,
+        guard.skipped,
+        tuple(guard.flags),
+        tuple(run.checks),
+        run.micro_batch_size,
+    )
 
 
 def learning_rate_at(step: int, total: int, settings: OptimiserSettings) -> float:
@@ -169,12 +179,14 @@ def _start(
         optimiser,
         Guard(vocabulary),
         good=copy_weights(model),
+        micro_batch_size=settings.micro_batch_size,
     )
     found = store.latest(watch.folder / "checkpoints", warn=watch.warn)
     if found is not None:
         saved = load_state(found.path, model, optimiser)
         run.good, state = saved.good, saved.state
         run.done, run.rows = state["step"], state["rows"]
+        run.micro_batch_size = state["micro_batch_size"]
         run.checks = [(step, value) for step, value in state["checks"]]
         run.guard.restore(state["guard"])
     model.train()
@@ -183,13 +195,11 @@ def _start(
 
 def _step(run: _Run) -> tuple[Log, bool]:
     """Do one optimiser step; return its log row and whether training has diverged."""
-    # A seed per step, so that dropout after a resume is what it would have been without one.
-    torch.manual_seed(run.seed + run.done)
     started = time.perf_counter()
     rate = learning_rate_at(run.done, len(run.steps), run.settings)
     for group in run.optimiser.param_groups:
         group["lr"] = rate
-    means = _accumulate(run, run.steps[run.done])
+    means = _fitting(run, run.steps[run.done])
     norm = run.accelerator.clip_grad_norm_(
         [tensor for group in run.optimiser.param_groups for tensor in group["params"]],
         run.settings.clip_norm if run.settings.clip_norm is not None else math.inf,
@@ -216,14 +226,39 @@ def _is_finite(run: _Run) -> bool:
     with torch.no_grad():
         return all(
             bool(torch.isfinite(term.values).all())
-            for micro in data.micro_batches(run.settings.micro_batch_size)
+            for micro in data.micro_batches(run.micro_batch_size)
             for term in run.objective.terms(micro)
         )
 
 
+def _fitting(run: _Run, data: StepData) -> dict[str, float]:
+    """Accumulate a step's gradients in micro-batches that fit; half as large after each failure.
+
+    The step's batch stays whole. Raises ModelError if a single example is too much.
+    """
+    while True:
+        # A seed per step, so that dropout after a resume is what it would have been without one.
+        torch.manual_seed(run.seed + run.done)
+        try:
+            return _accumulate(run, data)
+        except torch.OutOfMemoryError as error:
+            if run.micro_batch_size == 1:
+                raise ModelError(
+                    Problem(
+                        "one example does not fit into the device's memory",
+                        got=str(error),
+                        fix="a smaller model dtype, gradient checkpointing or a larger device",
+                    )
+                ) from error
+        run.optimiser.zero_grad(set_to_none=True)
+        run.micro_batch_size = max(1, run.micro_batch_size // 2)
+        run.watch.warn(f"out of memory: micro-batches of {run.micro_batch_size} from here on")
+        torch.cuda.empty_cache()
+
+
 def _accumulate(run: _Run, data: StepData) -> dict[str, float]:
     """Add up the gradients of a step's micro-batches; return each term's mean over the step."""
-    micro_batches = data.micro_batches(run.settings.micro_batch_size)
+    micro_batches = data.micro_batches(run.micro_batch_size)
     totals: dict[str, float] = {}
     for micro in micro_batches:
         terms = run.objective.terms(micro)
@@ -240,6 +275,7 @@ def _save(run: _Run) -> None:
         "rows": run.rows,
         "checks": run.checks,
         "guard": run.guard.state(),
+        "micro_batch_size": run.micro_batch_size,
     }
     store.save(
         run.watch.folder / "checkpoints",
