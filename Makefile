@@ -35,7 +35,8 @@ fmt: $(READY) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## time the demo's parts on this machine
+bench: $(READY) ## time the fast path against a plain loop, and the demo's parts, on this machine
+	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/demo.py
 
 docs: $(READY) ## write the generated parts of the docs anew

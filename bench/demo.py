@@ -1,6 +1,7 @@
-"""Time a whole experiment from nothing, by kind of stage: `make bench`.
+"""Time a whole experiment from nothing, by kind of stage: `python bench/demo.py`.
 
-Run it with nothing else on the machine. Prints seconds and the share of each kind of stage, and
+Takes an experiment and overrides: `python bench/demo.py demo speed.packing=off`. Run it with
+nothing else on the machine. Prints seconds and the share of each kind of stage, and
 writes them to bench/latest.json.
 """
 
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from pulse_unlearn.config import load_experiment
@@ -38,9 +40,10 @@ class Timing(Silent):
         print(f"{stage.name:50s} {seconds:6.1f} s", flush=True)
 
 
-def main(name: str) -> None:
+def main(name: str, overrides: Sequence[str]) -> None:
     """Run the experiment into a temporary folder, twice: from nothing, and again."""
-    experiment, timing = load_experiment(name, schemas=schemas()), Timing()
+    experiment = load_experiment(name, overrides=overrides, schemas=schemas())
+    timing = Timing()
     with tempfile.TemporaryDirectory() as folder:
         first = run_experiment(experiment, Path(folder), progress=timing)
         started = time.monotonic()
@@ -48,16 +51,17 @@ def main(name: str) -> None:
         report = time.monotonic() - started
         again = run_experiment(experiment, Path(folder))
     found = {
-        "experiment": name,
         "cores": os.cpu_count(),
         "seconds": {"all": round(first.seconds + report, 1), "report": round(report, 1)}
         | {kind: round(seconds, 1) for kind, seconds in timing.seconds.items()}
         | {"same command again": round(again.seconds, 1)},
         "stages": dict(timing.stages),
     }
-    LATEST.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
+    latest = json.loads(LATEST.read_text(encoding="utf-8"))
+    latest["experiments"] = latest.get("experiments", {}) | {" ".join([name, *overrides]): found}
+    LATEST.write_text(json.dumps(latest, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "demo")
+    main(*(sys.argv[1:2] or ["demo"]), sys.argv[2:])

@@ -36,7 +36,11 @@ from pulse_unlearn.training.steps import StepData
 
 LATEST = Path(__file__).with_name("latest.json")
 EPOCHS = 3
-CASES = {"llava_like": llava_like, "embedded": embedded}
+CASES: dict[str, Callable[[], Case]] = {
+    "llava_like": llava_like,
+    "llava_like_small_head": partial(llava_like, vocabulary=2048),
+    "embedded": embedded,
+}
 Work = Callable[[], object]
 
 
@@ -94,9 +98,10 @@ def plain_operation(case: Case, loop: PlainLoop, people: list[list[Example]], me
 def update(model: Any) -> None:
     """Take a step too small to change an answer."""
     for tensor in trained(model):
-        with torch.no_grad():
-            tensor.add_(tensor.grad, alpha=-1e-9)
-        tensor.grad = None
+        if tensor.grad is not None:  # the projector has none on text-only questions
+            with torch.no_grad():
+                tensor.add_(tensor.grad, alpha=-1e-9)
+            tensor.grad = None
 
 
 def seconds(work: Work, *, repeats: int = 3) -> float:
@@ -209,7 +214,7 @@ def main() -> None:
         print(f"{'memory_npo':26s} {memory}\nsame answers: {same}", flush=True)
         tables[name] = {**table.rows, "memory_npo": memory, "same_answers": same}
     shape = {key: row for key, row in tables["llava_like"].items() if isinstance(row, dict)}
-    found = json.loads(LATEST.read_text(encoding="utf-8")) if LATEST.exists() else {}
+    found = json.loads(LATEST.read_text(encoding="utf-8"))
     found["threads"] = torch.get_num_threads()
     found["ratios"] = {key: row["ratio"] for key, row in shape.items()}
     found["limits"] = {key: row["limit"] for key, row in shape.items() if "limit" in row}
