@@ -197,6 +197,7 @@ def train_world(
     with quiet_libraries():
         tower = CLIPVisionModel.from_pretrained(tower_folder)
     tower.requires_grad_(False)
+    tower.config._name_or_path = ""  # else the exported config would name the work folder
     corpus = load_corpus(data, seed=seed)
     features = picture_features(tower, corpus, work / "features.safetensors")
     questions = Questions(corpus, recipe=recipe, seed=seed)
