@@ -169,9 +169,7 @@ def stack_bytes(
 ) -> int:
     """Return what all layers keep of one sequence, checkpointed if the settings say so."""
     width = weight_bytes(settings)
-    layer = layer_bytes(
-        stack, tokens, width=width, attention=settings.attention, adapter=adapter
-    )
+    layer = layer_bytes(stack, tokens, width=width, attention=settings.attention, adapter=adapter)
     # The last norm, and the sines and cosines of the positions.
     ends = tokens * (4 * stack.width + 4 + 2 * stack.head_width * width)
     if settings.gradient_checkpointing:

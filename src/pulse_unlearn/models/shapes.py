@@ -101,7 +101,9 @@ class PictureRule:
         if not self.tiled_to:
             return self.side, self.side, 1
         longer = max(width, height)
-        columns, rows = (-(-self.tiled_to * edge // (longer * self.side)) for edge in (width, height))
+        columns, rows = (
+            -(-self.tiled_to * edge // (longer * self.side)) for edge in (width, height)
+        )
         tiles = columns * rows
         return self.side, self.side, tiles + 1 if tiles > 1 else 1
 
@@ -295,9 +297,7 @@ def _llava(config: Config) -> Shape:
 def _qwen2_5_vl(config: Config) -> Shape:
     text, eyes = text_config(config), config["vision_config"]
     stack, language = _text({"model_type": "qwen2_5_vl", **text})
-    width, inner, layers = (
-        int(eyes[key]) for key in ("hidden_size", "intermediate_size", "depth")
-    )
+    width, inner, layers = (int(eyes[key]) for key in ("hidden_size", "intermediate_size", "depth"))
     heads, patch = int(eyes["num_heads"]), int(eyes.get("patch_size", 14))
     tower = Stack(layers, width, inner, heads, heads, width // heads, gated=True)
     merge, frames = int(eyes.get("spatial_merge_size", 2)), int(eyes.get("temporal_patch_size", 2))
@@ -341,9 +341,7 @@ def _idefics3(config: Config) -> Shape:
     return Shape(
         str(config["model_type"]),
         # Patches with a bias, places, two norms in each layer and one behind.
-        vision=Part(
-            _vit(tower), tower.width * (3 * patch**2 + 1 + places + 4 * tower.layers + 2)
-        ),
+        vision=Part(_vit(tower), tower.width * (3 * patch**2 + 1 + places + 4 * tower.layers + 2)),
         projector=Part((Linear(tower.width * merge**2, stack.width),)),
         language=language,
         head=_head(config, text, stack),
