@@ -7,7 +7,7 @@ T tokens of the longest, A answer tokens, V vocabulary, P trained parameters.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from pulse_unlearn.config import ModelSettings, Scope
 from pulse_unlearn.models.shapes import Shape, Stack
@@ -55,8 +55,9 @@ class Batch:
     longest: int
     """Tokens of the longest sequence, picture and answer included."""
     pictures: int
+    """Tiles, where pictures are cut into tiles."""
     patches: int
-    """Patches of a picture, as the tower reads them."""
+    """Patches of one of them, as the tower reads them."""
     answer: int
     """Tokens of the longest answer; for asking, tokens that are generated."""
 
@@ -208,15 +209,17 @@ class Asked:
     answers: float = 0.0
     """Tokens at which the output head is applied."""
     pictures: float = 0.0
+    """Tiles, where pictures are cut into tiles."""
     patches: float = 0.0
     patch_squares: float = 0.0
+    """Sum of each picture's (or tile's) patches, squared."""
 
     def __add__(self, other: Asked) -> Asked:
-        return Asked(*(getattr(self, n) + getattr(other, n) for n in Asked.__slots__))
+        return Asked(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Asked)))
 
     def times(self, factor: float) -> Asked:
         """Return all sums multiplied."""
-        return Asked(*(factor * getattr(self, name) for name in Asked.__slots__))
+        return Asked(*(factor * getattr(self, f.name) for f in fields(Asked)))
 
 
 def forward_operations(shape: Shape, asked: Asked) -> float:
@@ -252,3 +255,6 @@ def training_operations(
     own = 2 * (passes + 1) * shape.language.adapter(adapter.rank) * asked.tokens
     own *= shape.language in parts
     return passes * (seen - eyes) + eye_passes * eyes + own
+
+
+NOTHING = Asked()

@@ -117,10 +117,10 @@ class PictureRule:
         wide, high = (max(1, round(edge * scale / unit)) * unit for edge in (width, height))
         return wide, high
 
-    def patches(self, width: int, height: int) -> int:
-        """Return how many patches, class tokens included, the tower reads."""
+    def patches(self, width: int, height: int) -> tuple[int, int]:
+        """Return (pictures or tiles, patches of each), class tokens included."""
         wide, high, count = self.sides(width, height)
-        return count * ((wide // self.patch) * (high // self.patch) + self.extra)
+        return count, (wide // self.patch) * (high // self.patch) + self.extra
 
     def tokens(self, width: int, height: int) -> int:
         """Return how many tokens of the language model the picture takes."""
