@@ -1,9 +1,4 @@
-"""What training and asking a model take: bytes on its device, and multiplications. Pure arithmetic.
-
-Letters of the printed formulas: b bytes of a weight (2 or 4), w width, i inner width of the MLP, q
-width of all heads, k width of the key-value heads, h heads, l layers, r rank, B sequences at once,
-T tokens of the longest, A answer tokens, V vocabulary, P trained parameters.
-"""
+"""What training and asking a model take: bytes on its device, and operations. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -23,18 +18,29 @@ CHECKPOINTS = 3
 """Two are kept while the third is written."""
 RESERVE = 0.1
 """Share on top of everything counted: the allocator's gaps and short-lived results."""
+LETTERS = (
+    "b bytes of a weight, w width, i width inside the MLP, q of all heads, k of key heads, h heads, "
+    "l layers, r rank, B sequences at once, T tokens of the longest, A of its answer, V vocabulary, "
+    "P trained parameters"
+)
 FORMULAS = {
     "weights": "parameters x b",
-    "frozen adapters": "parameters of each adapter that is not merged x 4",
+    "frozen adapters": "parameters of every adapter not merged x 4",
     "trained adapter": f"P x {TRAINED_BYTES} (weight 4, gradient 4, AdamW 8, copies 8)",
-    "activations": "B x T x l x (8w + 3ib + attention + adapters) + norms",
-    "checkpointed": "B x T x l x wb + one layer in full",
-    "attention": "sdpa: (2q + 2k)b + 4h; eager: 3qb + hT(4 + b)",
-    "adapters": "4 x (5w + q + i) + 28r; in float32 layers share inputs: 4 x (2w + q + i) + 28r",
+    "activations": "B x T x (l x (8w + 8 + 3ib + attention + adapters) + 4w + 4)",
+    "checkpointed": "B x T x (l x wb + one layer in full + 4w + 4)",
+    "layer": "8w + 8 + 3ib + attention + adapters",
+    "sdpa": "(2q + 2k)b + 4h",
+    "eager": "3qb + hT(4 + b)",
+    "adapters": "4 x (5w + q + i) + 28r; in float32, inputs shared, 4 x (2w + q + i) + 28r",
     "answers": "B x (A + 1) x V x (b + 12)",
-    "pictures": "pictures x patches x (6w + 2i)b",
-    "reserve": f"{RESERVE:.0%} of all this",
+    "one layer": "B x T x (6w + 3i)b",
+    "cache": "B x (T + A) x l x 2kb",
+    "asked": "B x V x (b + 12)",
+    "pictures": "pictures x patches x (6w + 2i)b, w and i of the tower",
+    "reserve": f"{RESERVE:.0%} of all this, for the allocator's gaps",
 }
+"""How each part of the memory is counted, for printing."""
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 

@@ -140,6 +140,10 @@ class Surveyor:
         profile = experiment.data.general_prompt
         return self._pool("general", lambda: ask(self._inputs.general, profile=profile))
 
+    def taken(self, examples: Sequence[Example]) -> Asked:
+        """Return what these examples take together."""
+        return sum((self._seen(example) for example in examples), NOTHING)
+
     def _ids(self, group: Group) -> tuple[str, ...]:
         """Return a group's people; of people yet to be chosen, as many of the candidates."""
         if not group.selection:
