@@ -19,9 +19,9 @@ CHECKPOINTS = 3
 RESERVE = 0.1
 """Share on top of everything counted: the allocator's gaps and short-lived results."""
 LETTERS = (
-    "b bytes of a weight, w width, i width inside the MLP, q of all heads, k of key heads, h heads, "
-    "l layers, r rank, B sequences at once, T tokens of the longest, A of its answer, V vocabulary, "
-    "P trained parameters"
+    "b bytes of a weight, w width, i width inside the MLP, q of all heads, k of key heads, "
+    "h heads, l layers, r rank, B sequences at once, T tokens of the longest, A of its answer, "
+    "V vocabulary, P trained parameters"
 )
 FORMULAS = {
     "weights": "parameters x b",
