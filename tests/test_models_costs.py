@@ -10,8 +10,9 @@ from meta_models import kept_bytes, llama, with_lora
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.models import costs
 from pulse_unlearn.models.costs import Adapter, Asked, Batch, Memory
+from pulse_unlearn.models.formulas import shape_of
 from pulse_unlearn.models.known import KNOWN
-from pulse_unlearn.models.shapes import Linear, Part, PictureRule, Shape, Stack, shape_of
+from pulse_unlearn.models.shapes import Linear, Part, PictureRule, Shape, Stack
 
 SEVEN, THIRTEEN = (shape_of(KNOWN[f"llava-hf/llava-1.5-{size}b-hf"]) for size in ("7", "13"))
 WIDE = 4096

@@ -12,9 +12,9 @@ import pulse_unlearn
 from pulse_unlearn.config import ModelSettings, SpeedSettings
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.models.describe import TextCounter, describe, packing_obstacle
+from pulse_unlearn.models.formulas import shape_of
 from pulse_unlearn.models.known import KNOWN
 from pulse_unlearn.models.readers import obstacle
-from pulse_unlearn.models.shapes import shape_of
 
 WORLD = Path(pulse_unlearn.__file__).parent / "assets" / "world" / "model"
 AUTO = SpeedSettings(packing="auto")

@@ -15,12 +15,13 @@ from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig
 import pulse_unlearn
 from meta_models import known_config, known_model, parameters
 from pulse_unlearn.errors import ModelError
-from pulse_unlearn.models import shapes
+from pulse_unlearn.models import formulas
 from pulse_unlearn.models.adapters import linear_paths
 from pulse_unlearn.models.families import FAMILIES, Family
+from pulse_unlearn.models.formulas import UnknownShape, shape_of
 from pulse_unlearn.models.known import KNOWN
 from pulse_unlearn.models.meta import build_on_meta, measure, shape_on_meta
-from pulse_unlearn.models.shapes import Linear, Part, PictureRule, UnknownShape, shape_of
+from pulse_unlearn.models.shapes import Linear, Part, PictureRule
 
 WORLD = Path(pulse_unlearn.__file__).parent / "assets" / "world" / "model"
 LLAVA_7B, LLAVA_13B = "llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf"
@@ -103,10 +104,10 @@ def test_the_embedded_model_is_counted_right():
 
 def test_defaults_are_those_of_transformers():
     for kind, made in (("llama", LlamaConfig()), ("clip_vision_model", CLIPVisionConfig())):
-        for key, value in shapes._DEFAULTS[kind].items():
+        for key, value in formulas._DEFAULTS[kind].items():
             assert getattr(made, key) == value, f"{kind}.{key}"
     made = AutoConfig.for_model("idefics3").vision_config
-    for key, value in shapes._DEFAULTS["idefics3_vision"].items():
+    for key, value in formulas._DEFAULTS["idefics3_vision"].items():
         assert getattr(made, key) == value, f"idefics3_vision.{key}"
 
 

@@ -14,15 +14,9 @@ from typing import Any
 
 from pulse_unlearn.config import ModelSettings, SpeedSettings
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.formulas import Config, UnknownShape, shape_of, text_config
 from pulse_unlearn.models.known import KNOWN
-from pulse_unlearn.models.shapes import (
-    Config,
-    PictureRule,
-    Shape,
-    UnknownShape,
-    shape_of,
-    text_config,
-)
+from pulse_unlearn.models.shapes import PictureRule, Shape
 from pulse_unlearn.models.source import embedded_or_named
 
 CHARACTERS_PER_TOKEN = 4.0

@@ -6,7 +6,7 @@ that is there is always preferred.
 
 from __future__ import annotations
 
-from pulse_unlearn.models.shapes import Config
+from pulse_unlearn.models.formulas import Config
 
 _CLIP_L_336: Config = {
     "model_type": "clip_vision_model",
