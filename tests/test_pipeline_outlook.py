@@ -13,8 +13,9 @@ from pulse_unlearn.methods import schemas
 from pulse_unlearn.models.costs import NOTHING, Adapter, training_operations
 from pulse_unlearn.models.describe import TEMPLATE_TOKENS, describe
 from pulse_unlearn.pipeline.inputs import read_inputs
-from pulse_unlearn.pipeline.outlook import ASSUMED_SIDE, look_ahead, picture_size
+from pulse_unlearn.pipeline.outlook import look_ahead
 from pulse_unlearn.pipeline.standin import stand_in, still_missing
+from pulse_unlearn.pipeline.survey import ASSUMED_SIDE, picture_size
 from pulse_unlearn.records import Picture
 
 

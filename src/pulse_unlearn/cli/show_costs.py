@@ -13,7 +13,8 @@ from pulse_unlearn.config import Experiment
 from pulse_unlearn.models import costs
 from pulse_unlearn.models.costs import FORMULAS, LETTERS, Memory
 from pulse_unlearn.models.describe import TEMPLATE_TOKENS, Described, packing_obstacle
-from pulse_unlearn.pipeline.outlook import ASSUMED_SIDE, StageOutlook
+from pulse_unlearn.pipeline.outlook import StageOutlook
+from pulse_unlearn.pipeline.survey import ASSUMED_SIDE
 
 if TYPE_CHECKING:
     from pulse_unlearn.pipeline.measure import Measured

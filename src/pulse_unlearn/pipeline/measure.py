@@ -23,7 +23,7 @@ from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.models.readers import choose
 from pulse_unlearn.pipeline.inputs import Inputs
-from pulse_unlearn.pipeline.outlook import Surveyor
+from pulse_unlearn.pipeline.survey import Surveyor
 from pulse_unlearn.records import Example
 from pulse_unlearn.scenarios import Stage
 from pulse_unlearn.training.guards import StopRule
