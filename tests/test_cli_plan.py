@@ -61,7 +61,6 @@ def test_a_plan_of_what_is_there_has_identities_and_nothing_missing():
     [
         ("paper", "questions will be packed if a trial"),
         ("qwen2.5-vl", "questions are not packed"),
-        ("smolvlm-laptop", "questions will be packed if a trial"),
     ],
 )
 def test_packing_is_told_in_one_line(name, word):

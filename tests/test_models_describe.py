@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import AutoConfig
@@ -118,7 +119,6 @@ def test_text_is_counted_by_the_tokenizer_or_by_its_length():
 CONFIGS = {
     "llava": KNOWN["llava-hf/llava-1.5-7b-hf"],
     "qwen": KNOWN[QWEN],
-    "smolvlm": KNOWN[SMOLVLM],
     "layers": {
         "model_type": "llava",
         "vision_config": KNOWN["llava-hf/llava-1.5-7b-hf"]["vision_config"],
@@ -144,6 +144,18 @@ def test_packing_is_foretold_as_the_reader_will_see_it(name):
 
 def test_packing_that_is_off_is_said_to_be_off():
     assert "off" in packing_obstacle(KNOWN[QWEN], SpeedSettings(packing="off"))
+
+
+def test_a_family_that_cannot_be_packed_says_so_itself(monkeypatch):
+    entry = SimpleNamespace(model_type="llava", unpackable="one picture becomes several pieces")
+    monkeypatch.setattr("pulse_unlearn.models.describe.FAMILIES", [("llava", entry)])
+    assert packing_obstacle(CONFIGS["llava"], AUTO) == entry.unpackable
+
+
+def test_a_family_without_an_entry_is_told(tmp_path):
+    config = {"model_type": "blip", "text_config": {}, "vision_config": {}}
+    with pytest.raises(ModelError, match="no entry for this model family"):
+        describe(ModelSettings(source=str(folder(tmp_path / "model", config))))
 
 
 def test_a_window_that_is_switched_off_is_no_obstacle():

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,13 @@ PLACES = {
 
 def family(name: str) -> Family:
     tower, projector, language = PLACES[name]
-    return Family(KNOWN[name]["model_type"], tower, projector, language, answer_prefix="")
+    return Family(
+        model_type=KNOWN[name]["model_type"],
+        vision_tower=tower,
+        projector=projector,
+        language_model=language,
+        answer_prefix="",
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,7 +148,7 @@ def test_what_cannot_be_told_is_said(config):
 
 
 def test_a_wrong_module_path_is_named():
-    wrong = Family("llava", "model.no_tower", *PLACES[LLAVA_7B][1:], answer_prefix="")
+    wrong = replace(family(LLAVA_7B), vision_tower="model.no_tower")
     with pytest.raises(ModelError, match=r"model\.no_tower"):
         measure(known_model(LLAVA_7B), known_config(LLAVA_7B), wrong)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pulse_unlearn.config import ModelSettings, SpeedSettings
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.families import FAMILIES
 from pulse_unlearn.models.formulas import Config, UnknownShape, shape_of, text_config
 from pulse_unlearn.models.known import KNOWN
 from pulse_unlearn.models.shapes import PictureRule, Shape
@@ -79,6 +80,10 @@ def packing_obstacle(config: Config, speed: SpeedSettings) -> str:
     """
     if speed.packing == "off":
         return "speed.packing is off"
+    entry = next((f for _, f in FAMILIES if f.model_type == config.get("model_type")), None)
+    said = str(getattr(entry, "unpackable", ""))
+    if said:
+        return said
     text = text_config(config)
     if set(text.get("layer_types") or ["full_attention"]) != {"full_attention"}:
         return "its layers do not all see the whole sequence"

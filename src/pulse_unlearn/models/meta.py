@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.families import Family, family_of
+from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.shapes import Linear, Part, PictureRule, Shape, Stack
 
 
@@ -36,7 +36,17 @@ def shape_on_meta(folder: Path) -> Shape:
         raise ModelError(
             Problem("the model's config.json cannot be read", str(folder), got=str(error))
         ) from error
-    return measure(build_on_meta(config), config, family_of(config.model_type))
+    family = next((f for _, f in FAMILIES if f.model_type == config.model_type), None)
+    if family is None:
+        raise ModelError(
+            Problem(
+                "no entry for this model family, so its parts cannot be told apart",
+                str(folder),
+                got=repr(config.model_type),
+                allowed=", ".join(sorted(f.model_type for _, f in FAMILIES)),
+            )
+        )
+    return measure(build_on_meta(config), config, family)
 
 
 def measure(model: nn.Module, config: Any, family: Family) -> Shape:

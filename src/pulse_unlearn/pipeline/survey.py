@@ -18,6 +18,8 @@ from pulse_unlearn.scenarios import Group
 
 SAMPLE = 200
 """Questions of a pool whose tokens are counted; the rest is taken to be like them."""
+LONGEST = 20
+"""And the questions of most characters, for the longest."""
 ASSUMED_SIDE = 512
 """Pixels along both sides of a picture that is not there yet."""
 
@@ -113,13 +115,15 @@ class Surveyor:
         sample = examples[:: max(1, len(examples) // SAMPLE)]
         seen = [self._seen(example) for example in sample]
         total = sum(seen, NOTHING)
+        by_length = sorted(examples, key=lambda example: len(example.prompt))
+        most = [*seen, *(self._seen(example) for example in by_length[-LONGEST:])]
         return Pool(
             len(examples),
             total.times(1 / len(seen)),
-            longest=round(max(one.tokens for one in seen)),
-            answer=round(max(one.answers for one in seen)),
-            pictures=round(max(one.pictures for one in seen)),
-            patches=round(max(one.patches / max(one.pictures, 1) for one in seen)),
+            longest=round(max(one.tokens for one in most)),
+            answer=round(max(one.answers for one in most)),
+            pictures=round(max(one.pictures for one in most)),
+            patches=round(max(one.patches / max(one.pictures, 1) for one in most)),
         )
 
     def _seen(self, example: Example) -> Asked:
