@@ -90,6 +90,11 @@ def test_overrides_change_nested_values_and_are_typed():
     assert experiment.scoring.parser == "vlmevalkit"
 
 
+def test_off_is_a_word_although_yaml_reads_it_as_false():
+    assert parse(GOOD, "speed.packing=off").speed.packing == "off"
+    assert "allowed: auto, off" in str(problems(GOOD, "speed.packing=on")[0])
+
+
 def test_five_mistakes_are_five_problems_with_place_and_mend():
     text = """
 name: bad name

@@ -74,13 +74,23 @@ def _command(experiment: str, overrides: tuple[str, ...], runs: Path) -> str:
 @_EXPERIMENT
 @_SET
 @_RUNS
-def plan(experiment: str, overrides: tuple[str, ...], runs: Path) -> None:
-    """Print what EXPERIMENT would do: stages, people per set, what is there already."""
-    loaded = _load(experiment, overrides)
-    from pulse_unlearn.cli.show import print_plan
-    from pulse_unlearn.pipeline.inputs import read_inputs
+@click.option("--measure", is_flag=True, help="Load the model and time three steps.")
+@click.option(
+    "--tflops",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Rate for the estimate of time, in 10^12 operations a second.",
+)
+def plan(
+    experiment: str, overrides: tuple[str, ...], runs: Path, measure: bool, tflops: float | None
+) -> None:
+    """Print what EXPERIMENT would do and take: stages, people per set, memory, disk, time.
 
-    print_plan(read_inputs(loaded), runs / loaded.name)
+    No weights are loaded, unless --measure asks for it. What is not there yet is named at the end.
+    """
+    loaded = _load(experiment, overrides)
+    from pulse_unlearn.cli.show import show_plan
+
+    show_plan(loaded, runs / loaded.name, measure=measure, rate=tflops)
 
 
 @click.command()

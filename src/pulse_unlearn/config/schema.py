@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 EMBEDDED = "world"
 """Name of the model in the package."""
@@ -79,6 +79,12 @@ class SpeedSettings(Settings):
     """`auto` writes shared beginnings once where that is exact; `off` writes every question out."""
     pack_tokens: Positive | None = None
     """Tokens of a row that several pictures share; None takes the language model's width."""
+
+    @field_validator("packing", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: object) -> object:
+        # YAML reads a bare `off` as False.
+        return "off" if value is False else value
 
 
 class LoraSettings(Settings):

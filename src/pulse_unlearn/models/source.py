@@ -20,24 +20,37 @@ def model_source(settings: ModelSettings) -> Iterator[str]:
 
     Raises ModelError for a folder of pickled weights and for a hub id without a pinned revision.
     """
+    with embedded_or_named(settings) as source:
+        if settings.source != EMBEDDED and Path(source).is_dir():
+            _refuse_pickles(Path(source))
+        missing = missing_revision(settings)
+        if missing:
+            raise ModelError(missing)
+        yield source
+
+
+@contextmanager
+def embedded_or_named(settings: ModelSettings) -> Iterator[str]:
+    """Yield the folder or hub id, nothing checked; the embedded model may have to be unpacked."""
     if settings.source == EMBEDDED:
         with as_file(files("pulse_unlearn").joinpath("assets/world/model")) as folder:
             yield str(folder)
         return
-    folder = Path(settings.source)
-    if folder.is_dir():
-        _refuse_pickles(folder)
-    elif settings.revision is None:
-        raise ModelError(
-            Problem(
-                "a hub model needs a pinned revision",
-                "model.revision",
-                got="none",
-                allowed="the commit hash of the repository",
-                fix="--set model.revision=<commit>, or name an existing local folder",
-            )
-        )
     yield settings.source
+
+
+def missing_revision(settings: ModelSettings) -> Problem | None:
+    """Return what is wrong if a hub id has no pinned commit; None otherwise."""
+    named = settings.source == EMBEDDED or Path(settings.source).is_dir()
+    if named or settings.revision is not None:
+        return None
+    return Problem(
+        "a hub model needs a pinned revision",
+        "model.revision",
+        got="none",
+        allowed="the commit hash of the repository",
+        fix="--set model.revision=<commit>, or name an existing local folder",
+    )
 
 
 def model_digest(settings: ModelSettings) -> str:

@@ -1,0 +1,36 @@
+"""`pulse doctor`: one table of what this machine has, and what would stop a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+_COLOURS = {"ok": "green", "note": "yellow", "stop": "red"}
+
+
+@click.command()
+@click.option("--model", metavar="PATH", help="Also look at this model's config and processor.")
+@click.option(
+    "--runs",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder that is to hold the run folders.",
+)
+def doctor(model: str | None, runs: Path) -> None:
+    """Look for what would stop a run here, and say how to mend it; exit code 1 if there is any."""
+    from pulse_unlearn.pipeline.doctor import examine
+
+    stops = 0
+    for finding in examine(runs, model=model):
+        stops += finding.state == "stop"
+        mark = click.style(f"{finding.state:4s}", fg=_COLOURS[finding.state])
+        click.echo(f"{mark}  {finding.name:12s}  {' '.join(finding.said.split())}")
+        if finding.fix:
+            click.echo(f"{'':20s}fix: {finding.fix}")
+    if stops:
+        click.echo(f"\n{stops} of these would stop a run")
+        sys.exit(1)
+    click.echo("\nnothing here would stop a run")

@@ -1,0 +1,41 @@
+"""A look at a model's processor alone, as loading the model would look at it; no weight is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, AutoProcessor
+
+from pulse_unlearn.config import ModelSettings
+from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.families import family_of
+from pulse_unlearn.models.loading import processor_problems, quiet_libraries
+from pulse_unlearn.models.source import model_source
+
+
+def look_at_processor(settings: ModelSettings) -> str:
+    """Return the fields that matter, such as `patch_size 14`; raises ModelError with all faults."""
+    with quiet_libraries(), model_source(settings) as source:
+        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+        options |= {"revision": settings.revision} if settings.revision else {}
+        try:
+            config = AutoConfig.from_pretrained(source, **options)
+            processor = AutoProcessor.from_pretrained(source, **options)  # type: ignore[no-untyped-call]
+        # Besides missing files: a processor whose parts are not installed, or do not fit.
+        except (OSError, ValueError, ImportError, TypeError, AttributeError) as error:
+            raise ModelError(
+                Problem(
+                    "the processor cannot be read",
+                    settings.source,
+                    got=f"{type(error).__name__}: {error}",
+                    fix=f"name a complete folder, or fetch it first: hf download {settings.source}",
+                )
+            ) from error
+    family = family_of(config.model_type)
+    problems = processor_problems(processor, family, settings.source)
+    if problems:
+        raise ModelError(problems)
+    fields = [f"{name} {getattr(processor, name)}" for name in family.processor_fields]
+    tokenizer = processor.tokenizer
+    fields += [f"pad {tokenizer.pad_token!r}", f"end {tokenizer.eos_token!r}", "chat template"]
+    return f"{type(processor).__name__}: {', '.join(fields)}"

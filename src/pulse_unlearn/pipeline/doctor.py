@@ -1,0 +1,246 @@
+"""What on this machine would stop a run, or change its numbers, before one is begun.
+
+Nothing here needs torch to be there: that it is missing is one of the findings.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pulse_unlearn.config import ModelSettings
+from pulse_unlearn.errors import ModelError
+
+State = Literal["ok", "note", "stop"]
+LIBRARIES = ("transformers", "peft", "accelerate", "tokenizers", "safetensors")
+OPTIONAL = ("bitsandbytes", "flash-attn")
+HUB_SECONDS = 3.0
+LITTLE_DISK = 2e9
+"""Bytes the demo takes at most, and then some."""
+IMPORT_SECONDS = 120.0
+_OURS = "pulse-unlearn"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row: `stop` would stop a run, `note` is worth knowing."""
+
+    name: str
+    state: State
+    said: str
+    fix: str = ""
+
+
+def examine(runs: Path, *, model: str | None) -> Iterator[Finding]:
+    """Yield the findings, quick ones first; `model` is a folder or a hub id in the cache."""
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")
+    yield from _libraries()
+    yield from _torch()
+    yield from _torchvision()
+    yield _memory()
+    yield _disk(runs)
+    yield _hub()
+    if model is not None:
+        yield from _model(model)
+
+
+def version_of(name: str) -> str | None:
+    """Return an installed distribution's version; None if it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _libraries() -> Iterator[Finding]:
+    wanted = _wanted()
+    for name in LIBRARIES:
+        found, asked = version_of(name), wanted.get(name, "")
+        fix = f"pip install '{name}{asked}'"
+        if found is None:
+            yield Finding(name, "stop", "not installed", fix)
+        elif not _fits(found, asked):
+            yield Finding(name, "stop", f"{found}, but {asked} is needed", fix)
+        else:
+            yield Finding(name, "ok", found)
+    for name in OPTIONAL:
+        found = version_of(name)
+        if found:
+            yield Finding(name, "ok", f"{found} (optional)")
+
+
+def _wanted() -> dict[str, str]:
+    """Return the version range of each library we depend on; empty when run from a checkout."""
+    try:
+        lines = metadata.requires(_OURS) or []
+    except metadata.PackageNotFoundError:
+        return {}
+    from packaging.requirements import Requirement
+
+    parsed = [Requirement(line) for line in lines]
+    return {one.name: str(one.specifier) for one in parsed if one.marker is None}
+
+
+def _fits(version: str, asked: str) -> bool:
+    if not asked:
+        return True
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(asked).contains(version, prereleases=True)
+
+
+def _torch() -> Iterator[Finding]:
+    installed = version_of("torch")
+    fix = "pip install torch, the build for your device: https://pytorch.org/get-started/locally"
+    try:
+        import torch
+    # A build for other hardware, or a torn one, fails in more ways than by being absent.
+    except (ImportError, OSError, RuntimeError) as error:
+        said = f"{installed} cannot be imported: {error}" if installed else "not installed"
+        yield Finding("torch", "stop", said, fix)
+        return
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
+    asked = _wanted().get("torch", "")
+    if not _fits(torch.__version__, asked):
+        yield Finding("torch", "stop", f"{torch.__version__}, but {asked} is needed", fix)
+    else:
+        yield Finding("torch", "ok", f"{torch.__version__} ({built})")
+    yield from _devices(torch)
+
+
+def _devices(torch: Any) -> Iterator[Finding]:
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(number)
+            half = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16: use float16"
+            name = torch.cuda.get_device_name(number)
+            said = f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free, {half}"
+            yield Finding(f"cuda:{number}", "ok", said)
+        return
+    said = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads; no CUDA device"
+    if shutil.which("nvidia-smi"):
+        yield Finding(
+            "device",
+            "note",
+            f"{said}, although nvidia-smi is here",
+            "install a CUDA build of torch, or mend the driver: nvidia-smi says which",
+        )
+    else:
+        yield Finding("device", "ok", said)
+
+
+def _torchvision() -> Iterator[Finding]:
+    """Tell a torchvision that does not fit its torch: transformers imports it and fails."""
+    installed = version_of("torchvision")
+    if installed is None:
+        yield Finding("torchvision", "ok", "not installed; pictures go through Pillow")
+        return
+    # In a process of its own: a failed import leaves torch half registered in this one.
+    tried = subprocess.run(
+        [sys.executable, "-c", "import torchvision"],
+        capture_output=True,
+        text=True,
+        timeout=IMPORT_SECONDS,
+        check=False,
+    )
+    if tried.returncode:
+        reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
+        said = f"{installed} clashes with torch {version_of('torch')}: {reason}"
+        yield Finding("torchvision", "stop", said, "pip uninstall torchvision; it is not needed")
+        return
+    yield Finding("torchvision", "ok", f"{installed} fits its torch; it is not needed")
+
+
+def _memory() -> Finding:
+    try:
+        page = os.sysconf("SC_PAGE_SIZE")
+        free, total = (page * os.sysconf(name) for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
+    except (ValueError, OSError, AttributeError):
+        return Finding("memory", "note", "this system does not tell")
+    available = _available() or free
+    return Finding("memory", "ok", f"{available / 1e9:.1f} of {total / 1e9:.1f} GB free")
+
+
+def _available() -> int | None:
+    """Return what Linux could give, caches included; None elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split() for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0][1]) * 1024 if found else None
+
+
+def _disk(runs: Path) -> Finding:
+    place = next(path for path in (runs, *runs.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    said = f"{free / 1e9:.1f} GB free below {runs.absolute()}"
+    if not os.access(place, os.W_OK):
+        return Finding("disk", "stop", f"{place} cannot be written to", "--runs elsewhere")
+    if free < LITTLE_DISK:
+        return Finding("disk", "stop", said, "make room, or --runs elsewhere; see pulse plan")
+    return Finding("disk", "ok", said)
+
+
+def _hub() -> Finding:
+    """Tell whether the hub answers; being offline stops nothing that is here already."""
+    try:
+        from huggingface_hub import constants
+    except ImportError:
+        return Finding("hub", "note", "huggingface_hub is not installed")
+    fix = "local folders work; a model can be fetched elsewhere with hf download and copied"
+    if constants.HF_HUB_OFFLINE:
+        return Finding("hub", "note", "switched off by HF_HUB_OFFLINE", fix)
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=HUB_SECONDS):
+            return Finding("hub", "ok", f"{constants.ENDPOINT} answers")
+    except urllib.error.HTTPError as error:
+        # It answered, if not as asked.
+        return Finding("hub", "ok", f"{constants.ENDPOINT} answers ({error.code})")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        said = f"{constants.ENDPOINT} cannot be reached: {reason}"
+        return Finding("hub", "note", said, fix)
+
+
+def _model(name: str) -> Iterator[Finding]:
+    """Look at a model's config and processor as loading it would, but at no weight."""
+    from pulse_unlearn.models.describe import describe
+
+    settings = ModelSettings(source=name)
+    try:
+        described = describe(settings)
+    except ModelError as error:
+        yield from _stops("model", error)
+        return
+    millions = described.shape.parameters / 1e6
+    said = f"{described.config.get('model_type')}, {millions:,.1f} M parameters, {name}"
+    yield Finding("model", "ok", said)
+    try:
+        from pulse_unlearn.models.sanity import look_at_processor
+    except (ImportError, OSError, RuntimeError) as error:
+        yield Finding("processor", "note", f"not looked at, as torch or transformers fail: {error}")
+        return
+    try:
+        fields = look_at_processor(settings)
+    except ModelError as error:
+        yield from _stops("processor", error)
+        return
+    yield Finding("processor", "ok", fields)
+
+
+def _stops(name: str, error: ModelError) -> Iterator[Finding]:
+    for problem in error.problems:
+        said = f"{problem.what}: {problem.got}" if problem.got else problem.what
+        yield Finding(name, "stop", said, problem.fix)

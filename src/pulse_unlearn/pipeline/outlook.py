@@ -1,0 +1,217 @@
+"""What each stage of a plan will take: steps, questions, tokens, memory, disk, operations.
+
+Upper bounds: a stop rule may end a training earlier, packing writes shared beginnings once, and
+what a reference said is remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
+from pulse_unlearn.methods import build_method
+from pulse_unlearn.models import costs
+from pulse_unlearn.models.costs import NOTHING, Adapter, Asked, Batch, Memory
+from pulse_unlearn.models.describe import Described, TextCounter
+from pulse_unlearn.pipeline.inputs import Inputs
+from pulse_unlearn.pipeline.survey import EMPTY, Pool, Surveyor
+from pulse_unlearn.scenarios import Stage
+from pulse_unlearn.training.steps import FinetuneSteps
+
+ANSWER_BYTES = 100
+"""Of one stored answer; the demo's take 32 to 67."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutlook:
+    """One stage: at most this much."""
+
+    name: str
+    kind: str
+    steps: int = 0
+    trained: Asked = NOTHING
+    """Passed forward and backward."""
+    asked: Asked = NOTHING
+    """Passed forward: scoring, stop rules, references."""
+    memory: Memory | None = None
+    batch: Batch | None = None
+    operations: float = 0.0
+    adapter: int = 0
+    """Trained parameters."""
+
+    @property
+    def tokens(self) -> float:
+        """All tokens of the language model."""
+        return self.trained.tokens + self.asked.tokens
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the finished stage leaves on disk."""
+        if self.kind == "score":
+            return round(self.asked.questions * ANSWER_BYTES)
+        return self.adapter * costs.FROZEN_ADAPTER_BYTES
+
+    @property
+    def passing_bytes(self) -> int:
+        """What its checkpoints take until it is finished."""
+        return self.adapter * costs.CHECKPOINT_BYTES * costs.CHECKPOINTS
+
+
+def look_ahead(inputs: Inputs, model: Described) -> tuple[StageOutlook, ...]:
+    """Return the outlook of every stage, in the plan's order."""
+    surveyor = Surveyor(inputs, model.shape.pictures, TextCounter(model.tokenizer))
+    return tuple(_Stage(inputs, model, surveyor, stage).outlook() for stage in inputs.plan.stages)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """One stage and what its outlook is made from."""
+
+    inputs: Inputs
+    model: Described
+    surveyor: Surveyor
+    stage: Stage
+
+    def outlook(self) -> StageOutlook:
+        if self.stage.kind == "score":
+            return self._score()
+        if self.stage.kind == "finetune":
+            return self._finetune()
+        if self.stage.kind == "unlearn":
+            return self._unlearn()
+        return StageOutlook(self.stage.name, self.stage.kind)
+
+    def _score(self) -> StageOutlook:
+        stage, scoring = self.stage, self.inputs.experiment.scoring
+        of_people = self.surveyor.held_out if stage.view == "other_view" else self.surveyor.scored
+        pools = [of_people(stage.ask)] + ([self.surveyor.general()] if stage.general else [])
+        asked = sum((pool.each.times(pool.count) for pool in pools), NOTHING)
+        batch = _batch(pools, scoring.batch_size, answer=scoring.max_new_tokens)
+        memory = costs.asking_memory(
+            self.model.shape,
+            self.inputs.experiment.model,
+            frozen=self._frozen(merged=len(stage.chain)),
+            batch=batch,
+        )
+        operations = costs.forward_operations(self.model.shape, asked)
+        return StageOutlook(
+            stage.name,
+            stage.kind,
+            asked=asked,
+            memory=memory,
+            batch=batch,
+            operations=operations,
+        )
+
+    def _finetune(self) -> StageOutlook:
+        settings = FinetuneSettings.model_validate(self.stage.settings["finetune"])
+        people = self.surveyor.training(self.stage.retain, settings.forms)
+        replayed = round(settings.optimiser.batch_size * settings.replay)
+        general = self.surveyor.replayed() if replayed else EMPTY
+        steps = len(
+            FinetuneSteps(
+                lambda _: self.surveyor.epoch(self.stage.retain, settings.forms),
+                lambda _: self.surveyor.general_epoch(),
+                batch_size=settings.optimiser.batch_size,
+                replay=settings.replay,
+                epochs=settings.epochs,
+                seed=0,
+            )
+        )
+        trained = people.each.times(steps * (settings.optimiser.batch_size - replayed))
+        trained += general.each.times(steps * replayed)
+        held_out = self.surveyor.held_out(self.stage.retain)
+        checks = steps // settings.check_every if settings.target_accuracy else 0
+        asked = held_out.each.times(checks * min(settings.check_examples, held_out.count))
+        return self._training(
+            settings, steps, trained=trained, asked=asked, pools=(people, general), together=1
+        )
+
+    def _unlearn(self) -> StageOutlook:
+        stage = self.stage
+        settings = UnlearnSettings.model_validate(stage.settings["unlearn"])
+        needs = build_method(stage.settings["method"], dict(stage.settings["settings"])).needs
+        steps, size = settings.stop.max_steps, settings.optimiser.batch_size
+        forget = self.surveyor.training(stage.forget, settings.forms)
+        retain = self.surveyor.training(stage.retain, settings.forms) if needs.retain else EMPTY
+        shared = round(size * settings.general_share) if needs.retain else 0
+        general = self.surveyor.replayed() if shared else EMPTY
+        forgotten = forget.each.times(steps * size)
+        kept = retain.each.times(steps * (size - shared)) + general.each.times(steps * shared)
+        asked = NOTHING
+        if needs.forget_reference:
+            asked += forgotten
+        if needs.retain_reference:
+            asked += kept
+        if settings.stop.target_forgetting is not None:
+            held_out = self.surveyor.held_out(stage.forget)
+            checks = 1 + steps // settings.stop.check_every
+            count = checks * min(settings.stop.check_examples, held_out.count)
+            asked += held_out.each.times(count)
+        return self._training(
+            settings,
+            steps,
+            trained=forgotten + kept,
+            asked=asked,
+            pools=(forget, retain, general),
+            together=2 if needs.retain else 1,
+        )
+
+    def _training(
+        self,
+        settings: FinetuneSettings | UnlearnSettings,
+        steps: int,
+        *,
+        trained: Asked,
+        asked: Asked,
+        pools: Sequence[Pool],
+        together: int,
+    ) -> StageOutlook:
+        """Finish a training stage's outlook; `together` batches are held until backward."""
+        held = self.inputs.experiment.model
+        lora = settings.lora
+        adapter = Adapter(settings.scope, lora.rank, lora.dropout)
+        shape = self.model.shape
+        batch = _batch(pools, together * settings.optimiser.micro_batch_size)
+        merged = min(self.stage.reference_depth, len(self.stage.chain))
+        memory = costs.training_memory(
+            shape, held, adapter=adapter, frozen=self._frozen(merged=merged), batch=batch
+        )
+        operations = costs.forward_operations(shape, asked) + costs.training_operations(
+            shape, trained, adapter=adapter, checkpointing=held.gradient_checkpointing
+        )
+        return StageOutlook(
+            self.stage.name,
+            self.stage.kind,
+            steps=steps,
+            trained=trained,
+            asked=asked,
+            memory=memory,
+            batch=batch,
+            operations=operations,
+            adapter=shape.adapter(adapter.scope, adapter.rank),
+        )
+
+    def _frozen(self, *, merged: int) -> int:
+        """Count parameters of adapters beside the weights; the first `merged` may be inside."""
+        how = self.inputs.experiment.model.frozen_adapters
+        beside = list(self.stage.chain[merged:] if how == "merged" else self.stage.chain)
+        if self.stage.start_from and self.stage.reference_depth > len(self.stage.chain):
+            beside.append(self.stage.start_from)
+        return sum(self._adapter_of(name) for name in beside)
+
+    def _adapter_of(self, name: str) -> int:
+        made = self.inputs.plan.stage(name)
+        settings = made.settings["finetune" if made.kind == "finetune" else "unlearn"]
+        return self.model.shape.adapter(settings["scope"], int(settings["lora"]["rank"]))
+
+
+def _batch(pools: Sequence[Pool], size: int, *, answer: int | None = None) -> Batch:
+    return Batch(
+        sequences=size,
+        longest=max(pool.longest for pool in pools),
+        pictures=size * max(pool.pictures for pool in pools),
+        patches=max(pool.patches for pool in pools),
+        answer=max(pool.answer for pool in pools) if answer is None else answer,
+    )

@@ -1,0 +1,124 @@
+"""`pulse plan` as it is read: for what is there, and for what is not there yet."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from pulse_unlearn.cli import pulse
+from pulse_unlearn.cli.show_costs import size_of, time_of, tokens_of
+from pulse_unlearn.errors import ModelError
+
+
+def plan(*argv, cwd=None):
+    ended = CliRunner().invoke(pulse, ["plan", *argv])
+    if ended.exception:
+        raise ended.exception
+    return ended.output
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.mark.parametrize("name", ["paper", "paper-7b", "qwen2.5-vl", "smolvlm-laptop"])
+def test_a_plan_can_be_read_before_anything_is_fetched(name, tmp_path):
+    said = plan(name)
+    for word in (
+        "D_unlearn",
+        "sizes known to the package",
+        "assumed, as the data are not there",
+        "memory on the device at the peak",
+        "parameters x b",
+        "disk:",
+        "time: at most about",
+        "smallest difference in accuracy",
+        "before it can run",
+        "--set model.revision=",
+    ):
+        assert word in said, word
+    assert "--------  seed0/finetune" in said, "a stand-in has no identity"
+    assert list(tmp_path.iterdir()) == [], "a plan writes nothing"
+
+
+def test_a_plan_of_what_is_there_has_identities_and_nothing_missing():
+    said = plan("demo")
+    assert re.search(r"2  finetune  [0-9a-f]{8}  seed0/finetune .*625 steps, [\d.]+ M tokens", said)
+    assert "in the package" in said
+    assert "before it can run" not in said
+    assert "stand-in" not in said
+    assert "assumed, as the data" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("paper", "questions will be packed if a trial"),
+        ("qwen2.5-vl", "questions are not packed"),
+    ],
+)
+def test_packing_is_told_in_one_line(name, word):
+    assert word in plan(name, "--set", "speed.packing=auto")
+    assert "speed.packing is off" in plan(name, "--set", "speed.packing=off")
+
+
+def test_a_given_rate_sets_the_time():
+    """At 1000 times the rate it takes a thousandth: hours become seconds."""
+    slow, fast = (
+        re.search(r"time: at most about (\S+) (\w+)", plan("paper", *rate)).groups()
+        for rate in (("--tflops", "100"), ("--tflops", "100000"))
+    )
+    seconds = {"days": 86400, "h": 3600, "min": 60, "s": 1}
+    ratio = float(slow[0]) * seconds[slow[1]] / (float(fast[0]) * seconds[fast[1]])
+    assert ratio == pytest.approx(1000, rel=0.05)
+
+
+def test_a_model_nothing_is_known_of_leaves_the_rest_of_the_plan():
+    said = plan("demo", "--set", "model.source=owner/name")
+    assert "memory, disk and time are not estimated" in said
+    assert "hf download owner/name config.json" in said
+    assert "smallest difference in accuracy" in said
+
+
+def test_what_is_missing_cannot_be_measured():
+    with pytest.raises(ModelError, match="pinned revision"):
+        plan("paper", "--measure")
+
+
+def test_three_steps_are_measured_where_everything_is_there():
+    said = plan("smoke", "--measure", "--set", "scoring.batch_size=4")
+    assert re.search(r"measured on (cpu|cuda:?\d*): [\d.]+ s a step \([\d.e-]+ TFLOP/s\)", said)
+    assert "--tflops" not in said
+
+
+def test_plan_imports_no_torch():
+    code = (
+        "import sys\nfrom pulse_unlearn.cli import pulse\n"
+        "pulse(['plan', 'paper'], standalone_mode=False)\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_units_are_those_people_use():
+    assert [size_of(n) for n in (1500, 2.5e6, 26.7e9, 3e12)] == [
+        "1.5 kB",
+        "2.5 MB",
+        "26.7 GB",
+        "3.0 TB",
+    ]
+    assert [time_of(n) for n in (30, 119, 150, 7200, 200_000)] == [
+        "30 s",
+        "119 s",
+        "2.5 min",
+        "2.0 h",
+        "2.3 days",
+    ]
+    assert [tokens_of(n) for n in (178_000, 1_200_000)] == ["178 k", "1.2 M"]

@@ -1,0 +1,173 @@
+"""What each stage will take, counted by hand on plans small enough for it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from pulse_unlearn.config import load_experiment
+from pulse_unlearn.methods import schemas
+from pulse_unlearn.models.costs import NOTHING, Adapter, training_operations
+from pulse_unlearn.models.describe import TEMPLATE_TOKENS, describe
+from pulse_unlearn.pipeline.inputs import read_inputs
+from pulse_unlearn.pipeline.outlook import look_ahead
+from pulse_unlearn.pipeline.standin import stand_in, still_missing
+from pulse_unlearn.pipeline.survey import ASSUMED_SIDE, picture_size
+from pulse_unlearn.records import Picture
+
+
+def load(name, *overrides):
+    return load_experiment(name, overrides=overrides, schemas=schemas())
+
+
+def outlook(experiment):
+    inputs = stand_in(experiment) if still_missing(experiment) else read_inputs(experiment)
+    stages = look_ahead(inputs, describe(experiment.model))
+    return {stage.name: stage for stage in stages}
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return outlook(load("paper", "seeds=[0]"))
+
+
+def test_paper_has_the_steps_and_questions_of_its_file(paper):
+    # 100 people x 10 questions x 10 epochs in batches of 16.
+    assert paper["seed0/finetune"].steps == 625
+    assert paper["seed0/finetune"].trained.questions == 10_000
+    assert paper["seed0/finetuned/ga/unlearn"].steps == 160
+    assert paper["seed0/finetuned/ga/unlearn"].trained.questions == 160 * 16
+    # 100 people x 10 questions and every rotation of MMBench: 1002 x 4 + 162 x 2.
+    assert paper["seed0/target/score"].asked.questions == pytest.approx(1000 + 4332)
+    # 45 chosen celebrities x 10.
+    assert paper["seed0/pretrained/ga/score"].asked.questions == pytest.approx(450 + 4332)
+    assert paper["seed0/select"].tokens == 0
+
+
+def test_a_retain_batch_and_a_reference_are_counted(paper):
+    """GA+KLR passes forget and retain forward and back, and asks the reference about retain."""
+    ga, klr, npo = (paper[f"seed0/finetuned/{name}/unlearn"] for name in ("ga", "ga_klr", "npo"))
+    batch = 160 * 16
+    # Checks: one before and one every four steps, of 200 questions.
+    checks = (1 + 160 // 4) * 200
+    assert ga.asked.questions == pytest.approx(checks)
+    assert klr.trained.questions == 2 * batch
+    assert klr.asked.questions == pytest.approx(checks + batch)
+    assert npo.trained.questions == batch
+    assert npo.asked.questions == pytest.approx(checks + batch)
+    assert (ga.batch.sequences, klr.batch.sequences) == (8, 16)
+
+
+def test_paper_asks_questions_of_the_length_it_should(paper):
+    # Ten questions of 60 characters and four options of 24: 576 tokens for the picture, the text
+    # by four characters a token, the template, a letter and the end.
+    text = 60 + 4 * len("A: " + 24 * "-") + len("\n") * 5
+    text += len("Just give ONE letter representing the answer directly.")
+    longest = 576 + round(text / 4) + TEMPLATE_TOKENS + 2
+    assert paper["seed0/finetune"].batch.longest == longest
+    assert paper["seed0/finetune"].trained.pictures == 5000
+    assert paper["seed0/finetune"].trained.patches == 5000 * 577
+
+
+def test_adapters_pile_up_only_where_they_are_held_apart():
+    stacked = outlook(load("paper", "seeds=[0]"))
+    merged = outlook(load("paper", "seeds=[0]", "model.frozen_adapters=merged"))
+    adapter = stacked["seed0/finetune"].adapter
+    for number in range(1, 6):
+        name = f"seed0/sustainability/ga/request{number}/unlearn"
+        # The fine-tuned adapter and those of the requests before.
+        assert stacked[name].memory.frozen_adapters == 4 * number * adapter
+        # The original reference carries the fine-tuned one alone, so the others stay apart.
+        assert merged[name].memory.frozen_adapters == 4 * (number - 1) * adapter
+    assert stacked["seed0/target/score"].memory.frozen_adapters == 4 * adapter
+    assert merged["seed0/target/score"].memory.frozen_adapters == 0
+
+
+def test_a_continued_adapter_is_held_twice_if_the_last_request_is_the_reference():
+    found = outlook(
+        load(
+            "paper", "seeds=[0]", "unlearn.adapter=continued", "unlearn.reference=previous_request"
+        )
+    )
+    adapter = found["seed0/finetune"].adapter
+    names = [f"seed0/sustainability/ga/request{n}/unlearn" for n in (1, 2)]
+    assert [found[name].memory.frozen_adapters / 4 / adapter for name in names] == [1, 2]
+
+
+def test_paper_fits_the_card_its_description_names(paper):
+    most = max(stage.memory.total for stage in paper.values() if stage.memory)
+    assert 40e9 < most < 80e9
+    small = outlook(load("paper-7b", "seeds=[0]"))
+    assert max(stage.memory.total for stage in small.values() if stage.memory) < 40e9
+    qwen = outlook(load("qwen2.5-vl", "seeds=[0]"))
+    assert max(stage.memory.total for stage in qwen.values() if stage.memory) < 48e9
+    laptop = outlook(load("smolvlm-laptop"))
+    assert max(stage.memory.total for stage in laptop.values() if stage.memory) < 12e9
+
+
+def test_disk_is_adapters_answers_and_three_checkpoints(paper):
+    stage = paper["seed0/finetune"]
+    # By hand in test_models_shapes: 500 720 640 parameters and the projector's.
+    assert stage.adapter == 128 * (40 * (4 * 10240 + 3 * 18944) + 6144 + 10240)
+    assert stage.kept_bytes == 4 * stage.adapter
+    assert stage.passing_bytes == 3 * 16 * stage.adapter
+    assert paper["seed0/target/score"].kept_bytes == pytest.approx(100 * 5332)
+
+
+def test_replay_takes_its_share_and_real_files_are_measured():
+    experiment = load("demo")
+    found = outlook(experiment)
+    stage = found["seed0/finetune"]
+    # Batches of 40, a fifth replayed: 100 people x 10 questions x 20 epochs / 32.
+    assert stage.steps == 625
+    assert stage.trained.questions == pytest.approx(625 * 40)
+    # 48 x 48 pixels in patches of 12, and the class token.
+    assert stage.batch.patches == 17
+    model = describe(experiment.model)
+    spent = training_operations(
+        model.shape, stage.trained, adapter=Adapter("projector+llm", 64), checkpointing=False
+    )
+    assert stage.asked == NOTHING
+    assert stage.operations == spent
+
+
+def test_what_is_missing_is_named_with_the_way_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    missing = still_missing(load("paper"))
+    assert [problem.where for problem in missing] == [
+        "data.people.path",
+        "data.general.path",
+        "model.revision",
+    ]
+    assert all(problem.fix for problem in missing)
+    assert still_missing(load("demo")) == []
+    (tmp_path / "MLLMU-Bench").mkdir()
+    (tmp_path / "MMBench_DEV_EN.tsv").touch()
+    assert still_missing(load("paper", "model.revision=" + "a" * 40)) == []
+
+
+def test_what_is_there_is_read_even_if_the_rest_is_not():
+    experiment = load("demo", "model.source=owner/name")
+    inputs = stand_in(experiment)
+    assert inputs.keys == {}
+    assert len(inputs.people) == 273
+
+
+def test_a_stand_in_has_the_people_the_plan_asks_for():
+    inputs = stand_in(load("paper"))
+    groups = [person.group for person in inputs.people.values()]
+    assert (groups.count("fictional"), groups.count("celebrity")) == (100, 153)
+    assert {len(person.questions) for person in inputs.people.values()} == {10}
+    few = stand_in(load("paper", "data.general_questions=7"))
+    assert len(few.general) == 7
+
+
+def test_a_pictures_size_is_read_from_its_head():
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(file, format="PNG")
+    picture = Picture(file.getvalue(), "0", "here")
+    assert picture_size(picture) == (30, 20)
+    assert picture_size(replace(picture, data=b"")) == (ASSUMED_SIDE, ASSUMED_SIDE)
