@@ -14,7 +14,7 @@ from typing import Any
 
 from pulse_unlearn.config import ModelSettings, SpeedSettings
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.families import FAMILIES
+from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.formulas import Config, UnknownShape, shape_of, text_config
 from pulse_unlearn.models.known import KNOWN
 from pulse_unlearn.models.shapes import PictureRule, Shape
@@ -80,8 +80,8 @@ def packing_obstacle(config: Config, speed: SpeedSettings) -> str:
     """
     if speed.packing == "off":
         return "speed.packing is off"
-    entry = next((f for _, f in FAMILIES if f.model_type == config.get("model_type")), None)
-    said = str(getattr(entry, "unpackable", ""))
+    # A family may say so itself.
+    said = str(getattr(entry_of(str(config.get("model_type"))), "unpackable", ""))
     if said:
         return said
     text = text_config(config)
@@ -95,6 +95,11 @@ def packing_obstacle(config: Config, speed: SpeedSettings) -> str:
     if "mrope_section" in rope:
         return "its positions are not plain (M-RoPE)"
     return ""
+
+
+def entry_of(model_type: str) -> Family | None:
+    """Return the family's entry; None if there is none."""
+    return next((entry for _, entry in FAMILIES if entry.model_type == model_type), None)
 
 
 class TextCounter:

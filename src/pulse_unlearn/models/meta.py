@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.describe import entry_of
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.shapes import Linear, Part, PictureRule, Shape, Stack
 
@@ -36,7 +37,7 @@ def shape_on_meta(folder: Path) -> Shape:
         raise ModelError(
             Problem("the model's config.json cannot be read", str(folder), got=str(error))
         ) from error
-    family = next((f for _, f in FAMILIES if f.model_type == config.model_type), None)
+    family = entry_of(config.model_type)
     if family is None:
         raise ModelError(
             Problem(

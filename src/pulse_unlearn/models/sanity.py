@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoProcessor
 
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.families import family_of
+from pulse_unlearn.models.describe import entry_of
 from pulse_unlearn.models.loading import processor_problems, quiet_libraries
 from pulse_unlearn.models.source import model_source
 
@@ -31,7 +31,9 @@ def look_at_processor(settings: ModelSettings) -> str:
                     fix=f"name a complete folder, or fetch it first: hf download {settings.source}",
                 )
             ) from error
-    family = family_of(config.model_type)
+    family = entry_of(config.model_type)
+    if family is None:
+        return f"{type(processor).__name__}; no entry for family {config.model_type!r} to check by"
     problems = processor_problems(processor, family, settings.source)
     if problems:
         raise ModelError(problems)
