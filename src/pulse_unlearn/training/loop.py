@@ -166,7 +166,10 @@ def _start(
         )
     parameters = [tensor for tensor in model.parameters() if tensor.requires_grad]
     optimiser = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        parameters,
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=parameters[0].device.type == "cuda",
     )
     run = _Run(
         model,
@@ -259,14 +262,15 @@ def _fitting(run: _Run, data: StepData) -> dict[str, float]:
 def _accumulate(run: _Run, data: StepData) -> dict[str, float]:
     """Add up the gradients of a step's micro-batches; return each term's mean over the step."""
     micro_batches = data.micro_batches(run.micro_batch_size)
-    totals: dict[str, float] = {}
+    totals: dict[str, torch.Tensor] = {}
     for micro in micro_batches:
         terms = run.objective.terms(micro)
         run.accelerator.backward(weighted_sum(terms, data))
         for term in terms:
-            share = float(term.values.detach().sum()) / data.count(term.over)
-            totals[term.name] = totals.get(term.name, 0.0) + share
-    return totals
+            share = term.values.detach().sum() / data.count(term.over)
+            totals[term.name] = totals[term.name] + share if term.name in totals else share
+    # Read off at the end: a look at a number in between would make an accelerator wait.
+    return {name: float(total) for name, total in totals.items()}
 
 
 def _save(run: _Run) -> None:
