@@ -21,7 +21,10 @@ def answers(run: Path) -> dict[str, tuple[Prediction, ...]]:
     """Return a run's answers by stage, in plan order."""
     files = sorted(run.glob("stages/*/predictions.parquet"))
     # A stage's folder is its number, its name and its fingerprint.
-    return {path.parent.name[3:].rsplit("-", 1)[0]: read_predictions(path) for path in files}
+    return {
+        path.parent.name.split("-", 1)[1].rsplit("-", 1)[0]: read_predictions(path)
+        for path in files
+    }
 
 
 def accuracy(predictions: Sequence[Prediction]) -> float:
