@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pulse_unlearn.data.checks import LETTERS, check_question, clean, gathered
 from pulse_unlearn.data.images import check_pictures, picture_from_bytes
+from pulse_unlearn.data.source import Dataset, digest
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.records import Option, Picture, Question
 
@@ -67,6 +68,21 @@ def load_mmbench(path: Path) -> list[Question]:
     if problems:
         raise DataError(gathered(problems))
     return questions
+
+
+def load_scored(file: Path) -> Dataset:
+    """Read a TSV whose questions are scored; raises DataError."""
+    return Dataset(general=tuple(load_mmbench(file)), digests=digest([file], root=file.parent))
+
+
+def load_training(file: Path) -> Dataset:
+    """Read `<name>_train.tsv` beside a scored TSV, nothing if it isn't there; raises DataError."""
+    beside = file.with_name(f"{file.stem}_train{file.suffix}")
+    if not beside.exists():
+        return Dataset()
+    return Dataset(
+        general_training=tuple(load_mmbench(beside)), digests=digest([beside], root=file.parent)
+    )
 
 
 def _rows(path: Path, problems: list[Problem]) -> Iterator[_Row]:
