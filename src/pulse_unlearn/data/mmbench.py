@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
+import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,15 @@ from pulse_unlearn.records import Option, Picture, Question
 
 COPY = 1_000_000
 """Distance between the indices of a question and of its circular copies."""
+PUBLIC_MD5 = {
+    "MMBench_DEV_EN": "b6caf1133a01c6bb705cf753bb527ed8",
+    "MMBench_DEV_CN": "08b8fc3324a5ed74155350f57be69fbd",
+    "MMBench_DEV_EN_V11": "30c05be8f2f347a50be25aa067248184",
+    "MMBench_DEV_CN_V11": "593f9b5f6bea453d870a798b34ae4f37",
+    "CCBench": "f5dde47f24dc5a6fb6e595b409b466ac",
+}
+"""MD5 of the public files with answers, by name, as VLMEvalKit's table of data sets lists them
+(vlmeval/dataset/image_mcq.py); a file of another name is anybody's own."""
 _NEEDED = ("index", "question", "A", "B", "answer", "image")
 _EMPTY = frozenset({"", "nan"})
 """Cells without content; `nan` is what a table library writes for an empty cell it has read."""
@@ -41,7 +51,7 @@ def load_mmbench(path: Path) -> list[Question]:
 
     Every picture is decoded once. Raises DataError with every problem as `file:line`.
     """
-    problems: list[Problem] = []
+    problems = _not_the_public_file(path)
     rows: dict[int, _Row] = {}
     for row in _rows(path, problems):
         if row.index in rows:
@@ -68,6 +78,26 @@ def load_mmbench(path: Path) -> list[Question]:
     if problems:
         raise DataError(gathered(problems))
     return questions
+
+
+def _not_the_public_file(path: Path) -> list[Problem]:
+    """Return a problem if the file bears a public file's name but isn't that file."""
+    known = PUBLIC_MD5.get(path.stem)
+    if known is None or not path.is_file():
+        return []
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found == known:
+        return []
+    return [
+        Problem(
+            "not the public file of this name",
+            path.name,
+            got=f"MD5 {found}",
+            allowed=f"MD5 {known}",
+            fix="download it again; give a changed or shortened copy a name of its own",
+        )
+    ]
 
 
 def load_scored(file: Path) -> Dataset:
