@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pulse_unlearn.data import embedded, mmbench
 from pulse_unlearn.data.hub import local_path
 from pulse_unlearn.data.mllmu_set import load_both_groups
+from pulse_unlearn.data.people import load_folder
 from pulse_unlearn.data.source import Dataset, Source
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import Registry
@@ -72,6 +73,12 @@ def _mllmu_people(source: Source) -> Dataset:
     return load_both_groups(root, scored_picture=source.scored_picture)
 
 
+def _own_people(source: Source) -> Dataset:
+    """Load a folder of one's own people."""
+    root = local_path(source, "people", "a folder with people.jsonl", patterns=("*", "*/*"))
+    return load_folder(root, source=source)
+
+
 _TSV = "a TSV file such as MMBench_DEV_EN.tsv"
 
 
@@ -100,6 +107,14 @@ DATASETS.add(
         "MLLMU-Bench people; path: the folder with Full_Set, Retain_Set, ft_Data and Test_Set, "
         "or the hub id with a revision",
         people=_mllmu_people,
+    ),
+)
+DATASETS.add(
+    "people",
+    DatasetEntry(
+        "your own people; path: a folder with people.jsonl, .csv or .parquet and pictures; "
+        "`pulse data init` writes an example",
+        people=_own_people,
     ),
 )
 DATASETS.add(

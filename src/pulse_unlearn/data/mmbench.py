@@ -11,14 +11,13 @@ import base64
 import binascii
 import csv
 import hashlib
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_unlearn.data.checks import LETTERS, check_question, clean, gathered
 from pulse_unlearn.data.images import check_pictures, picture_from_bytes
+from pulse_unlearn.data.records_file import long_fields
 from pulse_unlearn.data.source import Dataset, digest
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.records import Option, Picture, Question
@@ -122,7 +121,7 @@ def _rows(path: Path, problems: list[Problem]) -> Iterator[_Row]:
     """
     line = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file, _long_fields():
+        with path.open(encoding="utf-8-sig", newline="") as file, long_fields():
             reader = csv.DictReader(file, delimiter="\t", strict=True)
             _check_header(reader.fieldnames or (), path)
             line = reader.line_num
@@ -218,13 +217,3 @@ def _picture(row: _Row, rows: Mapping[int, _Row], problems: list[Problem]) -> Pi
 
 def _is_index(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 12
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Lift csv's limit of 128 KiB for a field, which a base64 picture exceeds, while reading."""
-    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
