@@ -30,6 +30,7 @@ from pulse_unlearn.data.datasets import (
 )
 from pulse_unlearn.data.hub import local_path
 from pulse_unlearn.data.source import Dataset, Source
+from pulse_unlearn.data.starter import write_starter
 from pulse_unlearn.errors import ConfigError, DataError
 
 WORLD = Path(str(files("pulse_unlearn"))) / "assets" / "world"
@@ -45,9 +46,11 @@ def sources(tmp_path):
     """A path for every registered source; None where it brings its own files."""
     rows = [tsv_row(1), tsv_row(2, category="count")]
     write_tsv(tmp_path / "dev_train.tsv", [tsv_row(11)])
+    write_starter(tmp_path / "own")
     return {
         "world": None,
         "mllmu": str(benchmark(tmp_path / "mllmu")),
+        "people": str(tmp_path / "own"),
         "mmbench": str(write_tsv(tmp_path / "dev.tsv", rows)),
     }
 
@@ -164,7 +167,7 @@ def test_no_training_file_is_no_training_material(sources, tmp_path):
     ("load", "source", "told"),
     [
         (load_people, "wrld", "did you mean 'world'"),
-        (load_people, "mmbench", "mllmu, world"),
+        (load_people, "mmbench", "mllmu, people, world"),
         (load_general, "mllmu", "mmbench, world"),
         (load_people, "mllmu", "needs a path"),
         (load_general, "mmbench", "needs a path"),

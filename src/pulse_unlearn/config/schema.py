@@ -73,7 +73,8 @@ class DataSettings(Settings):
     general_questions: Positive | None = None
     """Score only this many general questions, drawn by seed; None scores all."""
     allow_overlap: bool = False
-    """Go on although the same person stands on both sides; recorded in the report."""
+    """Go on although the same person stands on both sides, or scored material is trained on; the
+    report lists what was let pass."""
 
 
 class ScoringSettings(Settings):

@@ -7,7 +7,6 @@ of that attribute. `assets/starter/README.md` describes every field.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def load_folder(folder: Path, *, source: Source) -> Dataset:
     individuals = [
         _Person(draft, asked[draft.id], album, pool, source, problems).build() for draft in drafts
     ]
-    problems += check_pictures(picture for person in individuals for picture in views_of(person))
+    problems += check_pictures(album.read)
     if problems:
         raise DataError(gathered(problems))
     digests = {**digest([file], root=folder), **album.digests, **digest_as_read(individuals)}
@@ -63,13 +62,6 @@ def people_file(folder: Path) -> Path:
             fix="`pulse data init FOLDER` writes an example",
         )
     )
-
-
-def views_of(person: Individual) -> Iterable[Picture]:
-    """Yield every picture of a person."""
-    yield from (question.picture for question in person.questions if question.picture)
-    yield from person.training_pictures
-    yield from person.other_pictures
 
 
 @dataclass(slots=True)

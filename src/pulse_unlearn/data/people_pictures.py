@@ -20,6 +20,8 @@ class Album:
         self._read: dict[str, bytes | None] = {}
         self.digests: dict[str, str] = {}
         """Picture file, relative to the folder -> SHA-256."""
+        self.read: list[Picture] = []
+        """Every picture that was read, also those that nothing shows."""
 
     def pictures(self, draft: Draft, column: str) -> tuple[Picture, ...]:
         """Return the different pictures a person's column names, in order."""
@@ -34,6 +36,7 @@ class Album:
             if data is not None:
                 picture = picture_from_bytes(data, where)
                 found.setdefault(picture.digest, picture)
+                self.read.append(picture)
                 if not isinstance(cell, Mapping):
                     self.digests[str(cell)] = picture.digest
         return tuple(found.values())

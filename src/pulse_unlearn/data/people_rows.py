@@ -112,8 +112,6 @@ def asked_of(draft: Draft, problems: list[Problem]) -> list[Asked]:
                     "people's answers can be the options",
                 )
             )
-        if not text:
-            problems.append(Problem("the answer is empty", where))
         words = next((one.text for one in options if one.letter == letter), text)
         hint = clean(entry.get("hint"))
         asked.append(
