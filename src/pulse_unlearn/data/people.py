@@ -32,7 +32,8 @@ def load_folder(folder: Path, *, source: Source) -> Dataset:
         problems.append(Problem("there are no people", str(file)))
     album = Album(folder, problems)
     asked = {draft.id: asked_of(draft, problems) for draft in drafts}
-    pool = Pool(_fact(draft, one) for draft in drafts for one in asked[draft.id] if one.attribute)
+    facts = [_fact(draft, one) for draft in drafts for one in asked[draft.id]]
+    pool = Pool(fact for fact in facts if fact.attribute and fact.answer)
     individuals = [
         _Person(draft, asked[draft.id], album, pool, source, problems).build() for draft in drafts
     ]
