@@ -11,15 +11,26 @@ from pathlib import Path
 
 import pytest
 
-from data_cases import benchmark, person_row, tsv_row, write_config, write_tsv
-from pulse_unlearn.data import datasets
+from data_cases import (
+    benchmark,
+    person_row,
+    picture,
+    poses_row,
+    training_row,
+    tsv_row,
+    write_config,
+    write_tsv,
+)
+from pulse_unlearn.data import embedded
 from pulse_unlearn.data.datasets import (
     DATASETS,
-    Dataset,
     load_general,
     load_general_training,
     load_people,
 )
+from pulse_unlearn.data.hub import local_path
+from pulse_unlearn.data.source import Dataset, Source
+from pulse_unlearn.data.starter import write_starter
 from pulse_unlearn.errors import ConfigError, DataError
 
 WORLD = Path(str(files("pulse_unlearn"))) / "assets" / "world"
@@ -35,9 +46,11 @@ def sources(tmp_path):
     """A path for every registered source; None where it brings its own files."""
     rows = [tsv_row(1), tsv_row(2, category="count")]
     write_tsv(tmp_path / "dev_train.tsv", [tsv_row(11)])
+    write_starter(tmp_path / "own")
     return {
         "world": None,
         "mllmu": str(benchmark(tmp_path / "mllmu")),
+        "people": str(tmp_path / "own"),
         "mmbench": str(write_tsv(tmp_path / "dev.tsv", rows)),
     }
 
@@ -103,7 +116,7 @@ def test_digests_are_those_of_the_files(sources):
 def test_a_changed_or_missing_world_file_is_refused(tmp_path):
     shutil.copytree(WORLD, tmp_path / "world", ignore=shutil.ignore_patterns("model"))
     load_general("world", str(tmp_path / "world"))
-    changed = tmp_path / "world" / datasets.WORLD_QUESTIONS
+    changed = tmp_path / "world" / embedded.WORLD_QUESTIONS
     text = changed.read_text(encoding="utf-8")
     changed.write_text(text.replace("square", "circle", 1), encoding="utf-8")
     with pytest.raises(DataError, match="the embedded file was changed"):
@@ -154,7 +167,7 @@ def test_no_training_file_is_no_training_material(sources, tmp_path):
     ("load", "source", "told"),
     [
         (load_people, "wrld", "did you mean 'world'"),
-        (load_people, "mmbench", "mllmu, world"),
+        (load_people, "mmbench", "mllmu, people, world"),
         (load_general, "mllmu", "mmbench, world"),
         (load_people, "mllmu", "needs a path"),
         (load_general, "mmbench", "needs a path"),
@@ -163,3 +176,90 @@ def test_no_training_file_is_no_training_material(sources, tmp_path):
 def test_wrong_names_say_what_would_be_right(load, source, told):
     with pytest.raises(ConfigError, match=told):
         load(source, None)
+
+
+def test_a_further_pose_can_be_the_scored_view(tmp_path):
+    benchmark(tmp_path)
+    own = load_people("mllmu", str(tmp_path))
+    turned = load_people("mllmu", Source(str(tmp_path), scored_picture="other_pose"))
+    before, after = own.individuals, turned.individuals
+    # Person 001: poses 13 and 10, of which 10 is the picture beside the questions.
+    assert {q.picture.digest for q in after[0].questions if q.picture} == {picture(13).digest}
+    assert [q.modality for q in after[0].questions] == [q.modality for q in before[0].questions]
+    trained = {view.digest for view in after[0].training_pictures}
+    assert trained == {picture(seed).digest for seed in (10, 11, 12)}
+    assert after[0].other_pictures == ()
+    # Nobody poses among the celebrities, so they stay as they are.
+    assert after[2] == before[2]
+    assert turned.digests.items() > own.digests.items()
+    other = load_people("mllmu", Source(str(tmp_path), scored_picture="own")).digests
+    assert other == own.digests
+
+
+def test_people_without_a_pose_are_named_when_poses_are_scored(tmp_path):
+    benchmark(tmp_path)
+    shutil.rmtree(tmp_path / "Test_Set")
+    write_config(tmp_path, "Test_Set", [poses_row("002", [23])])
+    with pytest.raises(DataError) as caught:
+        load_people("mllmu", Source(str(tmp_path), scored_picture="other_pose"))
+    assert [problem.where for problem in caught.value.problems] == ["Test_Set, person 001"]
+
+
+def test_splits_stand_in_for_ft_data(tmp_path):
+    benchmark(tmp_path)
+    shutil.rmtree(tmp_path / "ft_Data")
+    write_config(tmp_path, "forget_10", [training_row("001", 51)])
+    assert load_people("mllmu", str(tmp_path)).individuals[0].training_pictures == ()
+    write_config(tmp_path, "retain_90", [training_row("002", 52)])
+    found = load_people("mllmu", str(tmp_path))
+    assert [[p.digest for p in person.training_pictures] for person in found.individuals] == [
+        [picture(51).digest],
+        [picture(52).digest],
+        [],
+    ]
+    assert any(name.startswith("retain_90/") for name in found.digests)
+
+
+HUB = Source("MLLMMU/MLLMU-Bench", "0" * 40)
+
+
+def cached(root, repository, commit):
+    """A data set as the hub's cache holds it."""
+    folder = root / f"datasets--{repository.replace('/', '--')}" / "snapshots" / commit
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+def test_a_hub_data_set_is_read_from_the_cache_when_offline(hub_cache):
+    benchmark(cached(hub_cache, HUB.path, HUB.revision))
+    found = load_people("mllmu", HUB)
+    assert [person.id for person in found.individuals] == ["001", "002", "c1"]
+    assert "Full_Set/train-00000-of-00001.parquet" in found.digests
+    folder = cached(hub_cache, "me/mmbench", HUB.revision)
+    write_tsv(folder / "dev.tsv", [tsv_row(1)])
+    source = Source("me/mmbench/dev.tsv", HUB.revision)
+    assert [question.id for question in load_general("mmbench", source).general] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("MLLMMU/MLLMU-Bench", "hf download MLLMMU/MLLMU-Bench --repo-type dataset --revision 000"),
+        ("me/mmbench/dev.tsv", "hf download me/mmbench dev.tsv --repo-type dataset"),
+        ("/home/data", "leave data.<part>.revision out"),
+    ],
+)
+def test_a_hub_data_set_that_cannot_be_had_says_how_to_fetch_it(hub_cache, path, told):
+    with pytest.raises(DataError) as caught:
+        local_path(Source(path, "0" * 40), "mllmu", "a folder", patterns=("*/*.parquet",))
+    (problem,) = caught.value.problems
+    assert told in problem.fix

@@ -111,6 +111,91 @@ def test_a_rotated_photograph_is_turned_upright():
     assert noise(1).size == (24, 20)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_undone(orientation, kind):
+    """EXIF tag 0x0112 says which way row 0 and column 0 of the stored picture point."""
+    upright = np.zeros((16, 24, 3), np.uint8)
+    upright[:8, :8] = (250, 0, 0)
+    upright[8:, 16:] = (0, 0, 250)
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: upright.transpose(1, 0, 2)[::-1],
+        7: upright.transpose(1, 0, 2)[::-1, ::-1],
+        8: upright.transpose(1, 0, 2)[:, ::-1],
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    options |= {"lossless": True} if kind == "WEBP" else {}
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    found = decode(picture_from_bytes(encoded(image, kind, exif=exif, **options), ""))
+    assert found.size == (24, 16)
+    assert np.abs(np.asarray(found).astype(int) - upright).max() <= 12
+
+
+def sixteen_bit_rgb(colour: tuple[int, int, int]) -> bytes:
+    """A 16 x 16 PNG of 16 bits a channel, which Pillow reads but does not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    line = b"\0" + struct.pack(">3H", *colour) * 16
+    header = struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0)
+    parts = (
+        chunk(b"IHDR", header),
+        chunk(b"IDAT", zlib.compress(line * 16)),
+        chunk(b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+CLEAR = Image.new("RGBA", (16, 16), (200, 30, 60, 0))
+BLACK = Image.new("RGB", (16, 16))
+LATER = {"save_all": True, "append_images": [BLACK], "duration": 100}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected", "tolerance"),
+    [
+        (sixteen_bit_rgb((0x5A80, 0x10FF, 0xC000)), (0x5A, 0x10, 0xC0), 0),
+        (encoded(COLOURS, "PNG", **LATER), (200, 30, 60), 0),
+        (encoded(COLOURS, "WEBP", lossless=True, **LATER), (200, 30, 60), 0),
+        (encoded(Image.new("LA", (16, 16), (90, 255))), (90, 90, 90), 0),
+        (encoded(Image.new("LA", (16, 16), (90, 0))), (255, 255, 255), 0),
+        (encoded(CLEAR.quantize(4, method=Image.Quantize.FASTOCTREE)), (255, 255, 255), 2),
+        (encoded(Image.new("RGB", (16, 16), (9, 9, 9)), transparency=(9, 9, 9)), (255,) * 3, 0),
+        (encoded(CLEAR, "GIF"), (255, 255, 255), 2),
+        (encoded(Image.new("L", (16, 16), 90).convert("CMYK"), "JPEG"), (90, 90, 90), 6),
+        (encoded(Image.new("YCbCr", (16, 16), (90, 128, 128)), "JPEG"), (90, 90, 90), 6),
+    ],
+    ids=[
+        *("16-bit-rgb", "apng", "animated-webp", "grey-alpha", "clear-grey", "clear-palette"),
+        *("colour-key", "clear-gif", "cmyk-grey", "ycbcr"),
+    ],
+)
+def test_more_kinds_become_rgb(data, expected, tolerance):
+    image = decode(picture_from_bytes(data, ""))
+    assert (image.mode, image.size) == ("RGB", (16, 16))
+    assert np.abs(np.asarray(image).astype(int) - expected).max() <= tolerance
+
+
+def test_sixteen_bit_grey_is_turned_upright_too():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    grey = np.zeros((16, 24), np.uint16)
+    grey[:, :8] = 0x8000
+    found = np.asarray(decode(picture_from_bytes(encoded(Image.fromarray(grey), exif=exif), "")))
+    assert found.shape == (24, 16, 3)
+    assert (found[:8] == 0x80).all()
+    assert (found[8:] == 0).all()
+
+
 def test_every_place_of_a_bad_file_is_named_once_and_in_order():
     bad = [
         picture_from_bytes(data, where) for data, where in ((b"x", "1"), (b"x", "2"), (b"", "3"))

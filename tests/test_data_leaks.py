@@ -10,7 +10,12 @@ from PIL import Image
 from data_cases import encoded, person, picture, question
 from pulse_unlearn.data.datasets import load_general, load_general_training, load_people
 from pulse_unlearn.data.images import decode, picture_from_bytes
-from pulse_unlearn.data.leaks import find_overlaps, find_trained_on_scored
+from pulse_unlearn.data.leaks import Part, find_duplicates, find_overlaps, find_trained_on_scored
+
+
+def find_both(forget, retain):
+    return find_overlaps([Part("forget", forget), Part("retain", retain)])
+
 
 FORGET = [person(f"f{n}", seed=100 + 10 * n) for n in range(3)]
 RETAIN = [person(f"r{n}", seed=200 + 10 * n) for n in range(3)]
@@ -22,13 +27,13 @@ def world():
 
 
 def test_different_people_share_nothing():
-    assert find_overlaps(FORGET, RETAIN) == []
+    assert find_both(FORGET, RETAIN) == []
 
 
 def test_the_world_has_no_overlap_at_all(world):
     half = len(world) // 2
-    assert find_overlaps(world[:half], world[half:]) == []
-    assert find_overlaps(world[::2], world[1::2]) == []
+    assert find_both(world[:half], world[half:]) == []
+    assert find_both(world[::2], world[1::2]) == []
 
 
 @pytest.mark.parametrize(
@@ -42,14 +47,14 @@ def test_the_world_has_no_overlap_at_all(world):
 )
 def test_planted_copies_are_found(change, told):
     planted = replace(RETAIN[2], **change)
-    (problem,) = find_overlaps(FORGET, [*RETAIN[:2], planted])
+    (problem,) = find_both(FORGET, [*RETAIN[:2], planted])
     assert told in problem.got
     assert problem.where == f"forget f1, retain {planted.id}"
     assert "allow_overlap" in problem.fix
 
 
 def test_all_ways_of_one_pair_are_one_problem():
-    (problem,) = find_overlaps(FORGET, [FORGET[0], *RETAIN])
+    (problem,) = find_both(FORGET, [FORGET[0], *RETAIN])
     for told in ("same id", "same name", "same questions", "identical picture"):
         assert told in problem.got
 
@@ -70,7 +75,7 @@ def test_a_re_encoded_face_of_the_world_is_found_and_only_that(world, change):
     copy = picture_from_bytes(change(decode(source.training_pictures[0])), "copy")
     assert copy.digest not in {shown.digest for shown in source.training_pictures}
     others = [replace(host, training_pictures=(copy,)), *world[151:]]
-    (problem,) = find_overlaps(world[:120], others)
+    (problem,) = find_both(world[:120], others)
     assert problem.where == f"forget {source.id}, retain {host.id}"
     assert "nearly identical picture" in problem.got
 
@@ -81,13 +86,13 @@ def test_blank_pictures_of_different_shades_are_no_copies():
 
     one = replace(FORGET[0], training_pictures=(blank(100),))
     other = replace(RETAIN[0], training_pictures=(blank(110),))
-    assert find_overlaps([one], [other]) == []
+    assert find_both([one], [other]) == []
 
 
 def test_people_without_names_or_questions_are_not_the_same_person():
     nameless = [replace(p, name="", questions=()) for p in (FORGET[0], RETAIN[0])]
-    assert find_overlaps(nameless[:1], nameless[1:]) == []
-    assert find_overlaps([], RETAIN) == []
+    assert find_both(nameless[:1], nameless[1:]) == []
+    assert find_both([], RETAIN) == []
 
 
 def test_scored_material_in_training_is_named():
@@ -95,8 +100,8 @@ def test_scored_material_in_training_is_named():
     mixed = replace(FORGET[1], training_pictures=(*FORGET[1].training_pictures, picture(110)))
     found = find_trained_on_scored([lone, mixed, *RETAIN])
     assert [(problem.where, problem.got) for problem in found] == [
-        ("person f0", "no other picture"),
-        ("person f1", "among others"),
+        ("person f0", "it is the only picture"),
+        ("person f1", "it is among the training pictures"),
     ]
 
 
@@ -114,3 +119,51 @@ def test_the_world_scores_nothing_that_it_trains_on(world):
     trained = load_general_training("world").general_training
     found = find_trained_on_scored(world, general=general, general_training=trained)
     assert found == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Lara Hayes", "Lara Mary Hayes", True),
+        ("Lara Hayes", "L. Hayes", True),
+        ("Lara M. Hayes", "Hayes, Lara Mary", True),
+        ("Lára HAYES", "hayes l", True),
+        ("J. K. Rowling", "Joanne K. Rowling", True),
+        ("Lara Hayes", "Lara Hayer", False),
+        ("Lara Hayes", "Clara Hayes", False),
+        ("Lara Hayes", "Lara", False),
+        ("L. H.", "Lara Hayes", False),
+        ("Lara Hayes", "Mary Hayes", False),
+    ],
+)
+def test_variants_of_names(one, other, same):
+    forget, retain = replace(FORGET[0], name=one), replace(RETAIN[0], name=other)
+    found = find_both([forget], [retain])
+    assert [f"variant of a name ({one}, {other})"] * same == [problem.got for problem in found]
+
+
+def test_someone_in_two_requests_is_found_and_within_one_is_not():
+    twin = replace(RETAIN[1], name=FORGET[0].name)
+    parts = [Part("request 1", FORGET[:1]), Part("request 2", [FORGET[1], twin])]
+    (problem,) = find_overlaps([*parts, Part("retain", RETAIN[2:])])
+    assert problem.where == "request 1 f0, request 2 r1"
+    assert find_overlaps([Part("request 1", [FORGET[0], twin])]) == []
+
+
+def test_duplicates_in_a_data_set(world):
+    copy = replace(RETAIN[0], training_pictures=(FORGET[2].other_pictures[0],))
+    (problem,) = find_duplicates([*FORGET, copy, RETAIN[1]])
+    assert (problem.where, problem.got) == ("f2, r0", "identical picture")
+    assert find_duplicates(world) == []
+
+
+def test_a_training_picture_may_not_be_scored_elsewhere_nor_be_a_copy():
+    scored = FORGET[0].questions[0].picture
+    copy = picture_from_bytes(encoded(decode(scored).resize((48, 40))), "copy")
+    copied = replace(FORGET[0], training_pictures=(copy,))
+    foreign = replace(FORGET[1], training_pictures=(RETAIN[0].questions[0].picture,))
+    found = find_trained_on_scored([copied, foreign, *RETAIN])
+    assert [(problem.where, problem.got) for problem in found] == [
+        ("person f0", "a nearly identical copy is among the training pictures"),
+        ("person f1", "that of person r0"),
+    ]

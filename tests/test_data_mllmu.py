@@ -282,3 +282,18 @@ def test_the_longest_text_is_a_limit_not_a_guess(tmp_path):
     only = {"Pure_Text_Questions": [asked("x" * MAX_CHARACTERS, OPTIONS, "A")]}
     write_config(tmp_path, "Full_Set", [person_row("1", 1, Classification_Task=only)])
     assert load_people(tmp_path, config="Full_Set")
+
+
+def test_problems_of_every_file_are_told_together(tmp_path):
+    bad = {"bytes": b"", "path": ""}
+    write_config(tmp_path, "Full_Set", [person_row("001", 1, image=bad)], [person_row("002", 2)])
+    (tmp_path / "Full_Set/train-00001-of-00002.parquet").write_bytes(b"damaged")
+    write_config(tmp_path, "ft_Data", [{"name": "no ID here"}])
+    write_config(tmp_path, "Test_Set", [poses_row("001", [3])], [poses_row("001", [4])])
+    (tmp_path / "Test_Set/train-00000-of-00002.parquet").unlink()
+    assert problems_of(tmp_path) == {
+        "not a readable parquet file": "Full_Set/train-00001-of-00002.parquet",
+        "columns are missing": "ft_Data/train-00000-of-00001.parquet",
+        "a shard is missing": "Test_Set/train-00000-of-00002.parquet",
+        "not a usable picture": "Full_Set/train-00000-of-00002.parquet:row 0 ID 001",
+    }

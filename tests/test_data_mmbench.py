@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import pickle
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_cases import TSV_COLUMNS, encoded, noise, picture, tsv_row, write_tsv
+from pulse_unlearn.data import mmbench
 from pulse_unlearn.data.mmbench import load_mmbench
 from pulse_unlearn.errors import DataError
 
@@ -160,3 +162,24 @@ def test_any_cells_are_a_question_or_a_typed_error(tmp_path_factory, cells):
     else:
         told = 1 <= len(questions) <= 2
     assert told
+
+
+def test_a_file_under_a_public_name_must_be_the_public_file(tmp_path, monkeypatch):
+    path = write_tsv(tmp_path / "MMBench_DEV_EN.tsv", [tsv_row(1)])
+    (problem,) = problems_of(path)
+    found = hashlib.md5(path.read_bytes()).hexdigest()
+    assert (problem.where, problem.got) == ("MMBench_DEV_EN.tsv", f"MD5 {found}")
+    monkeypatch.setitem(mmbench.PUBLIC_MD5, "MMBench_DEV_EN", found)
+    assert len(load_mmbench(path)) == 1
+    assert len(load_mmbench(path.rename(tmp_path / "MMBench_DEV_EN_small.tsv"))) == 1
+
+
+def test_a_table_of_fewer_columns_and_more_options_is_one_too(tmp_path):
+    """CCBench has no hint and no l2-category; other makers go up to H."""
+    image = base64.b64encode(encoded(noise(1))).decode()
+    names = ("index", "question", "A", "B", "C", "D", "E", "answer", "category", "image")
+    cells = ("7", "这是什么？", "月饼", "粽子", "汤圆", "豆腐", "面", "E", "food_clothes", image)
+    path = tmp_path / "own.tsv"
+    path.write_text("\t".join(names) + "\n" + "\t".join(cells) + "\n", encoding="utf-8")
+    (question,) = load_mmbench(path)
+    assert (question.truth, question.hint, len(question.options)) == ("面", "", 5)

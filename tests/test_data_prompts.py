@@ -16,11 +16,14 @@ EXPECTED = {
     "Just give ONE letter representing the answer directly.",
     "mmbench_llava": "What does she do?\nA. teacher\nB. judge\nC. tailor\n"
     "Answer with the option's letter from the given choices directly.",
+    "mmbench_vlmevalkit": "Question: What does she do?\nOptions:\nA. teacher\nB. judge\n"
+    "C. tailor\nPlease select the correct answer from the options above.",
 }
 IN_WORDS = {
     "short": "What is her job?\nWord?",
     "mllmu": "What is her job?",
     "mmbench_llava": "What is her job?\nAnswer the question using a single word or phrase.",
+    "mmbench_vlmevalkit": "Question: What is her job?",
 }
 
 
@@ -33,7 +36,9 @@ def test_texts_are_pinned(profile):
 @pytest.mark.parametrize("profile", PROFILES.names())
 def test_a_hint_stands_first_with_its_line_breaks(profile):
     text = render(profile, "Why?", options=OPTIONS, hint="One.\nTwo.")
-    assert text.startswith("One.\nTwo.\nWhy?\nA")
+    plain = render(profile, "Why?", options=OPTIONS)
+    told = "Hint: One.\nTwo.\n" if profile == "mmbench_vlmevalkit" else "One.\nTwo.\n"
+    assert text == told + plain
 
 
 @pytest.mark.parametrize("profile", PROFILES.names())

@@ -229,3 +229,19 @@ def test_categories_and_gauges_of_general_questions():
     assert find(rows, "unparsable").value == pytest.approx(1 / 3)
     assert find(rows, "correct_probability").value == pytest.approx(0.5)
     assert find(rows, "correct_probability").reason == "n/a (3 questions)"
+
+
+def test_categories_of_circular_scoring():
+    """Colour: one of two questions is right in all four orders; shape: right in three of four."""
+    rows = general_measures(
+        [
+            *rotated("q1", "ADCB", category="colour"),
+            *rotated("q2", "AAAA", category="colour"),
+            *rotated("q3", "ADCA", category="shape"),
+        ]
+    )
+    assert find(rows, "circular_accuracy").value == pytest.approx(1 / 3)
+    assert find(rows, "circular_accuracy:colour").value == 0.5
+    assert find(rows, "circular_accuracy:colour").questions == 2
+    assert find(rows, "circular_accuracy:shape").value == 0.0
+    assert find(rows, "accuracy:shape").value == 1.0

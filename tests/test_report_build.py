@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import subprocess
@@ -231,3 +232,21 @@ def test_notes_about_the_data_are_told_and_escaped(tmp_path: Path) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
     text = build_report(folder).read_text(encoding="utf-8")
     assert "the scored picture is trained on &lt;b&gt;" in text
+
+
+def test_general_ability_by_category(run: Path) -> None:
+    """The invented run has one category, in vanilla accuracy only, 60 questions."""
+    text = (run / "report.html").read_text(encoding="utf-8")
+    for scenario in ("Fine-tuned knowledge", "Pre-trained knowledge", "Sustainability"):
+        assert f"General ability by category · {scenario}: accuracy" in text
+    block = text.split("General ability by category · Fine-tuned knowledge")[1].split("</details>")
+    row = block[0].split("counting")[1].split("</tr>")[0]
+    assert "60" in row
+    with (run / "results.csv").open(encoding="utf-8", newline="") as file:
+        kept = [
+            float(line["value"])
+            for line in csv.DictReader(file)
+            if line["measure"] == "accuracy:counting"
+            and (line["scenario"], line["method"], line["scope"]) == ("finetuned", "GA", "llm")
+        ]
+    assert f"{100 * sum(kept) / len(kept):.1f}" in row

@@ -11,7 +11,7 @@ import warnings
 import click
 
 from pulse_unlearn import __version__
-from pulse_unlearn.cli import doctor, experiments, listings, world
+from pulse_unlearn.cli import data, doctor, experiments, listings, world
 from pulse_unlearn.errors import PulseError
 
 
@@ -29,6 +29,7 @@ for command in (
     experiments.report,
     experiments.verify,
     listings.list_entries,
+    data.data,
     doctor.doctor,
     world.world,
 ):

@@ -37,13 +37,21 @@ _RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Pat
 @_SET
 @_RUNS
 @click.option("--repair", is_flag=True, help="Set damaged stages aside and compute them anew.")
-def run(experiment: str, overrides: tuple[str, ...], runs: Path, repair: bool) -> None:
+@click.option(
+    "--allow-overlap",
+    is_flag=True,
+    help="Go on although people overlap or scored material is trained on; the report says so.",
+)
+def run(
+    experiment: str, overrides: tuple[str, ...], runs: Path, repair: bool, allow_overlap: bool
+) -> None:
     """Run EXPERIMENT (a shipped name or a .yaml file) to its report.
 
     The same command continues an interrupted run and recomputes nothing that is complete.
     """
     from pulse_unlearn.pipeline.signals import stop_on_signals
 
+    overrides += ("data.allow_overlap=true",) if allow_overlap else ()
     with stop_on_signals() as stop:
         loaded = _load(experiment, overrides)
         from pulse_unlearn.cli.progress import make_progress

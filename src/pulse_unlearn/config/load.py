@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,7 @@ from pulse_unlearn.config.schema import EMBEDDED, Experiment, SourceSettings
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import did_you_mean
 
+AnySource = TypeVar("AnySource", bound=SourceSettings)
 Schemas = Mapping[str, type[BaseModel]]
 """Method name -> model of the settings that method alone understands."""
 
@@ -185,7 +186,9 @@ def _with_full_method_settings(experiment: Experiment, schemas: Schemas) -> Expe
 def _with_full_paths(experiment: Experiment) -> Experiment:
     """Write paths relative to the current folder out in full; a hub id stays as it is."""
 
-    def full(source: SourceSettings) -> SourceSettings:
+    def full(source: AnySource) -> AnySource:
+        if source.revision is not None:
+            return source
         path = source.path and str(Path(source.path).expanduser().absolute())
         return source.model_copy(update={"path": path})
 

@@ -47,19 +47,34 @@ class SourceSettings(Settings):
 
     source: str = "world"
     path: str | None = None
+    """File or folder; with a revision `owner/name` or `owner/name/inside` on the hub."""
+    revision: str | None = None
+    """Commit of a data set on the hub; required there, so that a run names exact data."""
+
+
+class PeopleSettings(SourceSettings):
+    """Where people come from, and the choices a reader of their files has to make."""
+
+    scored_picture: Literal["own", "other_pose"] = "own"
+    """Score on the picture beside the questions, or on a further pose (`Test_Set`)."""
+    options: Annotated[int, Field(ge=2, le=8)] = 4
+    """How many options a question gets that comes with its true answer only (source `people`)."""
+    options_seed: int = 0
+    """Draws those options among other people's answers."""
 
 
 class DataSettings(Settings):
     """People, general questions, and the text they are asked with."""
 
-    people: SourceSettings = SourceSettings()
+    people: PeopleSettings = PeopleSettings()
     general: SourceSettings = SourceSettings()
     people_prompt: str = "short"
     general_prompt: str = "short"
     general_questions: Positive | None = None
     """Score only this many general questions, drawn by seed; None scores all."""
     allow_overlap: bool = False
-    """Go on although the same person stands on both sides; recorded in the report."""
+    """Go on although the same person stands on both sides, or scored material is trained on; the
+    report lists what was let pass."""
 
 
 class ScoringSettings(Settings):

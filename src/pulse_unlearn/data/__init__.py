@@ -2,7 +2,6 @@
 
 from pulse_unlearn.data.datasets import (
     DATASETS,
-    Dataset,
     DatasetEntry,
     load_general,
     load_general_training,
@@ -20,6 +19,7 @@ from pulse_unlearn.data.images import check_picture, check_pictures, decode, pic
 from pulse_unlearn.data.leaks import find_overlaps, find_trained_on_scored
 from pulse_unlearn.data.mmbench import load_mmbench
 from pulse_unlearn.data.prompts import PROFILES, PromptProfile, render, render_short_answer
+from pulse_unlearn.data.source import Dataset, Source
 
 __all__ = [
     "DATASETS",
@@ -28,6 +28,7 @@ __all__ = [
     "DatasetEntry",
     "Forms",
     "PromptProfile",
+    "Source",
     "check_picture",
     "check_pictures",
     "circular",

@@ -115,7 +115,7 @@ def _open(picture: Picture) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and not image.has_transparency_data:
         return image.copy()
     if image.mode.startswith("I"):
         # Pillow clips 16-bit grey at 255 on conversion, which turns almost everything white.

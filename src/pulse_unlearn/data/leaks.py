@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from pulse_unlearn.data.images import decode
-from pulse_unlearn.data.naming import normalised
+from pulse_unlearn.data.naming import is_variant, normalised, words_of
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import Individual, Picture, Question
 
@@ -30,32 +32,50 @@ embedded world's 48-pixel avatars, copies that were rescaled or saved as JPEG (q
 0.13 at most, different people to 0.42 at least; other poses of the same person lie in between.
 """
 
+_BLOCK = 256
+"""Pictures compared with all others at a time; bounds the table of differences."""
+
 _FIX = "take one of the two out, or set data.allow_overlap: true, which the report will say"
 Reduced = npt.NDArray[np.float32]
 
 
-def find_overlaps(forget: Sequence[Individual], retain: Sequence[Individual]) -> list[Problem]:
-    """Return every way in which someone to forget also stands on the retain side.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """People who must not stand in another part too: those to forget, to retain, of a request."""
 
-    Same id, same name whatever its spelling, same questions with the same answers, identical or
-    nearly identical pictures. One problem for each pair of people, naming all the ways.
+    name: str
+    people: Sequence[Individual]
+
+
+def find_overlaps(parts: Sequence[Part]) -> list[Problem]:
+    """Return every way in which someone of one part also stands in another one.
+
+    Same id, same name whatever its spelling, a variant of the name, same questions with the same
+    answers, identical or nearly identical pictures. One problem for each pair of people, naming
+    all the ways.
     """
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    members = [_Member(part, person) for part in parts for person in part.people]
+    found: dict[tuple[int, int], list[str]] = defaultdict(list)
     for reason, key in _KEYS:
-        for pair in _sharing(forget, retain, key):
+        for pair in _sharing(members, key):
             found[pair].append(reason)
-    for pair, reason in _alike(forget, retain):
+    for pair, reason in (*_variants(members), *_alike(members)):
         found[pair].append(reason)
     return [
         Problem(
             "the same person stands on both sides",
-            f"forget {pair[0]}, retain {pair[1]}",
+            f"{members[one].where}, {members[other].where}",
             got="; ".join(reasons),
             allowed="people who differ in id, name, questions and pictures",
             fix=_FIX,
         )
-        for pair, reasons in sorted(found.items())
+        for (one, other), reasons in sorted(found.items())
     ]
+
+
+def find_duplicates(people: Sequence[Individual]) -> list[Problem]:
+    """Return everybody who seems to stand in a data set twice, in the ways of `find_overlaps`."""
+    return find_overlaps([Part("", [person]) for person in people])
 
 
 def find_trained_on_scored(
@@ -68,22 +88,10 @@ def find_trained_on_scored(
 
     Also names people whose pictures stand among the general questions.
 
-    MLLMU-Bench has one picture of most people, so there this is a property of the data, to be
-    reported beside the numbers rather than refused.
+    A scored picture also is trained on if the person has no other one, as in MLLMU-Bench for most
+    people, or if a training picture is a nearly identical copy of it.
     """
-    problems = []
-    for person in individuals:
-        scored = {question.picture.digest for question in person.questions if question.picture}
-        trained = {picture.digest for picture in person.training_pictures}
-        if scored and (not trained or trained & scored):
-            problems.append(
-                Problem(
-                    "the scored picture is trained on",
-                    f"person {person.id}",
-                    got="no other picture" if trained <= scored else "among others",
-                    fix="add further pictures of the person to ft_Data",
-                )
-            )
+    problems = _scored_and_trained(individuals)
     problems += _people_among(individuals, [*general, *general_training])
     asked = {_asked(question): question.id for question in general}
     for question in general_training:
@@ -97,6 +105,45 @@ def find_trained_on_scored(
                 )
             )
     return problems
+
+
+def _scored_and_trained(individuals: Sequence[Individual]) -> list[Problem]:
+    owner = {
+        question.picture.digest: person.id
+        for person in individuals
+        for question in person.questions
+        if question.picture
+    }
+    problems = []
+    for person in individuals:
+        pictures = (question.picture for question in person.questions)
+        scored = list({picture.digest: picture for picture in pictures if picture}.values())
+        others = {owner[p.digest] for p in person.training_pictures if p.digest in owner}
+        got = [] if not scored or person.training_pictures else ["it is the only picture"]
+        got += ["it is among the training pictures"] if person.id in others else []
+        got += [f"that of person {other}" for other in sorted(others - {person.id})]
+        if not got and _copies(scored, person.training_pictures):
+            got = ["a nearly identical copy is among the training pictures"]
+        if got:
+            problems.append(
+                Problem(
+                    "a scored picture is trained on",
+                    f"person {person.id}",
+                    got="; ".join(got),
+                    allowed="training pictures that are never scored",
+                    fix="add further pictures to train on, score further poses "
+                    "(data.people.scored_picture: other_pose), or set data.allow_overlap: true, "
+                    "which the report will say",
+                )
+            )
+    return problems
+
+
+def _copies(scored: Sequence[Picture], trained: Sequence[Picture]) -> bool:
+    if not scored or not trained:
+        return False
+    ours, theirs = (np.stack([_reduce(p) for p in views]) for views in (scored, trained))
+    return bool((_differences(ours, theirs) <= NEAR).any())
 
 
 def _people_among(individuals: Sequence[Individual], general: Sequence[Question]) -> list[Problem]:
@@ -133,62 +180,68 @@ _KEYS: tuple[tuple[str, Callable[[Individual], Iterable[Hashable]]], ...] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Member:
+    part: Part
+    person: Individual
+
+    @property
+    def where(self) -> str:
+        return f"{self.part.name} {self.person.id}".strip()
+
+
 def _sharing(
-    forget: Sequence[Individual],
-    retain: Sequence[Individual],
-    key: Callable[[Individual], Iterable[Hashable]],
-) -> set[tuple[str, str]]:
-    """Return the pairs of ids that share a key."""
-    holders: dict[Hashable, set[str]] = defaultdict(set)
-    for person in forget:
-        for value in key(person):
-            holders[value].add(person.id)
+    members: Sequence[_Member], key: Callable[[Individual], Iterable[Hashable]]
+) -> set[tuple[int, int]]:
+    """Return the pairs of members, of different parts, that share a key."""
+    holders: dict[Hashable, list[int]] = defaultdict(list)
+    for number, member in enumerate(members):
+        for value in set(key(member.person)):
+            holders[value].append(number)
     return {
-        (other, person.id)
-        for person in retain
-        for value in key(person)
-        for other in holders.get(value, ())
+        pair
+        for same in holders.values()
+        for pair in combinations(same, 2)
+        if members[pair[0]].part is not members[pair[1]].part
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Gallery:
-    """All pictures of a side, reduced: owners[i] is whose picture row i is."""
+def _variants(members: Sequence[_Member]) -> list[tuple[tuple[int, int], str]]:
+    """Return pairs of whom one's name is the other's with words left out or initials."""
+    found = []
+    for one, other in sorted(_sharing(members, lambda person: words_of(person.name))):
+        names = members[one].person.name, members[other].person.name
+        if is_variant(*names):
+            found.append(((one, other), f"variant of a name ({names[0]}, {names[1]})"))
+    return found
 
-    owners: tuple[str, ...]
-    digests: tuple[str, ...]
-    reduced: Reduced
-    """[P, GRID * GRID * 3], 0 to 255."""
 
-
-def _alike(
-    forget: Sequence[Individual], retain: Sequence[Individual]
-) -> list[tuple[tuple[str, str], str]]:
-    """Return pairs of people with nearly identical, but not identical, pictures."""
-    ours, theirs = _gallery(forget), _gallery(retain)
-    if not ours.owners or not theirs.owners:
+def _alike(members: Sequence[_Member]) -> list[tuple[tuple[int, int], str]]:
+    """Return pairs of members with nearly identical, but not identical, pictures."""
+    views = [
+        (number, picture)
+        for number, member in enumerate(members)
+        for picture in {p.digest: p for p in _pictures_of(member.person)}.values()
+    ]
+    if not views:
         return []
-    distance = _differences(ours.reduced, theirs.reduced)
-    nearest: dict[tuple[str, str], float] = {}
-    for i, j in np.argwhere(distance <= NEAR):
-        if ours.digests[i] != theirs.digests[j]:
-            pair = (ours.owners[i], theirs.owners[j])
-            nearest[pair] = min(nearest.get(pair, NEAR), float(distance[i, j]))
+    reduced = np.stack([_reduce(picture) for _, picture in views])
+    nearest: dict[tuple[int, int], float] = {}
+    for start in range(0, len(views), _BLOCK):
+        distance = _differences(reduced[start : start + _BLOCK], reduced)
+        for i, j in np.argwhere(distance <= NEAR).tolist():
+            (one, ours), (other, theirs) = views[start + i], views[j]
+            apart = members[one].part is not members[other].part
+            if one < other and apart and ours.digest != theirs.digest:
+                value = float(distance[i, j])
+                nearest[one, other] = min(nearest.get((one, other), NEAR), value)
     return [
         (pair, f"nearly identical picture (differs by {value:.0%} of its contrast)")
         for pair, value in nearest.items()
     ]
 
 
-def _gallery(people: Sequence[Individual]) -> _Gallery:
-    unique = {(person.id, p.digest): p for person in people for p in _pictures_of(person)}
-    reduced = [_reduce(picture) for picture in unique.values()]
-    stacked = np.stack(reduced) if reduced else np.zeros((0, GRID * GRID * 3), np.float32)
-    return _Gallery(
-        tuple(owner for owner, _ in unique), tuple(digest for _, digest in unique), stacked
-    )
-
-
+@lru_cache(maxsize=8192)
 def _reduce(picture: Picture) -> Reduced:
     small = decode(picture).resize((GRID, GRID), Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float32).reshape(-1)

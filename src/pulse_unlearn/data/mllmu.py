@@ -32,6 +32,8 @@ CELEBRITIES = "Retain_Set"
 FICTIONAL = "Full_Set"
 TRAINING = "ft_Data"
 OTHER_POSES = "Test_Set"
+SPLITS = (("forget_5", "retain_95"), ("forget_10", "retain_90"), ("forget_15", "retain_85"))
+"""Pairs that together hold every fictional person's training rows, as `ft_Data` does."""
 
 _TASKS: tuple[tuple[Modality, str], ...] = (
     ("multimodal", "Image_Textual_Questions"),
@@ -40,35 +42,36 @@ _TASKS: tuple[tuple[Modality, str], ...] = (
 _IMAGE_COLUMNS = ("image", "images")
 
 
+def training_configs(folder: Path) -> tuple[str, ...]:
+    """Return the configs to take training rows from: `ft_Data`, else the first whole split."""
+    whole = (pair for pair in ((TRAINING,), *SPLITS) if all(shards(folder, name) for name in pair))
+    return next(whole, ())
+
+
 def load_people(
-    folder: Path,
-    *,
-    config: str,
-    training: str | None = TRAINING,
-    other: str | None = OTHER_POSES,
-    id_prefix: str = "",
+    folder: Path, *, config: str, more: bool = True, id_prefix: str = ""
 ) -> list[Individual]:
     """Read the people of one config, in the order of the file.
 
-    `training` and `other` name the configs with pictures to train on and further poses; either is
-    skipped if it is None or has no file. People of `Retain_Set` are of group `celebrity`, all
-    others `fictional`. `id_prefix` keeps ids of two configs apart. Every picture is decoded once.
-    Raises DataError with every problem of every file.
+    `more` adds pictures to train on and further poses, from whichever of their configs are there.
+    People of `Retain_Set` are of group `celebrity`, all others `fictional`. `id_prefix` keeps ids
+    of two configs apart. Every picture is decoded once. Raises DataError with every problem of
+    every file.
     """
-    rows = read_rows(
-        folder,
-        config,
-        needed=("ID", "Classification_Task"),
-        optional=(*_IMAGE_COLUMNS, "biography"),
-    )
     reader = _Reader(group="celebrity" if config == CELEBRITIES else "fictional", prefix=id_prefix)
-    for row in rows:
+    needed, optional = ("ID", "Classification_Task"), (*_IMAGE_COLUMNS, "biography")
+    for row in read_rows(
+        folder, config, needed=needed, optional=optional, problems=reader.problems
+    ):
         reader.add_person(row)
-    for name, add in ((training, reader.add_training), (other, reader.add_poses)):
-        if name is not None and shards(folder, name):
-            columns = (*_IMAGE_COLUMNS, "metadata")
-            for row in read_rows(folder, name, needed=("ID",), optional=columns):
-                add(row)
+    further = [(name, reader.add_training) for name in training_configs(folder)]
+    further += [(OTHER_POSES, reader.add_poses)] if shards(folder, OTHER_POSES) else []
+    for name, add in further if more else ():
+        columns = (*_IMAGE_COLUMNS, "metadata")
+        for row in read_rows(
+            folder, name, needed=("ID",), optional=columns, problems=reader.problems
+        ):
+            add(row)
     return reader.finish(where=f"{folder}/{config}")
 
 
@@ -93,7 +96,7 @@ class _Reader:
         self._group, self._prefix = group, prefix
         self._people: dict[str, _Draft] = {}
         self._rows: dict[str, str] = {}
-        self._problems: list[Problem] = []
+        self.problems: list[Problem] = []
 
     def add_person(self, row: Row) -> None:
         """Take a row with the scored picture and the questions."""
@@ -102,7 +105,7 @@ class _Reader:
             return
         where = f"{row.where} ID {identity}"
         if identity in self._rows:
-            self._problems.append(
+            self.problems.append(
                 Problem("the ID stands twice", where, got=f"also {self._rows[identity]}")
             )
             return
@@ -112,14 +115,14 @@ class _Reader:
         try:
             task = structure(row.values["Classification_Task"])
         except Malformed as error:
-            self._problems.append(Problem("Classification_Task is malformed", where, str(error)))
+            self.problems.append(Problem("Classification_Task is malformed", where, str(error)))
             task = {}
         else:
             draft.questions = self._questions(
                 draft.id, task, pictures[0] if pictures else None, where
             )
             if not draft.questions:
-                self._problems.append(Problem("a person of whom nothing is asked", where))
+                self.problems.append(Problem("a person of whom nothing is asked", where))
         texts = [q.question for q in draft.questions if q.modality == "text_only"]
         draft.name = find_name(row.values.get("biography"), texts)
         self._people[identity] = draft
@@ -147,13 +150,13 @@ class _Reader:
         """Return the people; raises DataError if anything was wrong, pictures included."""
         for draft in self._people.values():
             draft.answers = self._short_answers(draft)
-        if not self._people and not self._problems:
-            self._problems.append(Problem("there are no people", where))
-        self._problems += check_pictures(
+        if not self._people and not self.problems:
+            self.problems.append(Problem("there are no people", where))
+        self.problems += check_pictures(
             picture for draft in self._people.values() for picture in _pictures_of(draft)
         )
-        if self._problems:
-            raise DataError(gathered(self._problems))
+        if self.problems:
+            raise DataError(gathered(self.problems))
         return [
             Individual(
                 id=draft.id,
@@ -169,7 +172,7 @@ class _Reader:
 
     def _identity(self, row: Row) -> str:
         identity = clean(row.values["ID"])
-        self._problems += check_text("ID", identity, row.where)
+        self.problems += check_text("ID", identity, row.where)
         return identity
 
     def _pictures(self, row: Row, where: str) -> list[Picture]:
@@ -186,7 +189,7 @@ class _Reader:
                 pictures.append(picture_from_bytes(data, place))
             else:
                 path = cell.get("path") if isinstance(cell, Mapping) else None
-                self._problems.append(
+                self.problems.append(
                     Problem(
                         "the picture holds no bytes",
                         place,
@@ -203,12 +206,12 @@ class _Reader:
         for modality, column in _TASKS:
             entries = task.get(column) if isinstance(task, Mapping) else None
             if not isinstance(entries, list | None):
-                self._problems.append(Problem(f"{column} is not a list", where))
+                self.problems.append(Problem(f"{column} is not a list", where))
                 continue
             for number, entry in enumerate(entries or (), start=1):
                 place = f"{where} {column} {number}"
                 if not isinstance(entry, Mapping):
-                    self._problems.append(Problem("not a question", place, type(entry).__name__))
+                    self.problems.append(Problem("not a question", place, type(entry).__name__))
                     continue
                 question = Question(
                     id=f"{identity}/{modality}/{number}",
@@ -219,8 +222,8 @@ class _Reader:
                     individual=identity,
                     picture=picture if modality == "multimodal" else None,
                 )
-                self._problems += _foreign_letters(entry.get("Options"), place)
-                self._problems += check_question(question, place)
+                self.problems += _foreign_letters(entry.get("Options"), place)
+                self.problems += check_question(question, place)
                 questions.append(question)
         return questions
 
@@ -230,7 +233,7 @@ class _Reader:
             try:
                 pairs = pairs_of(text, name=draft.name)
             except Malformed as error:
-                self._problems.append(Problem("metadata is malformed", where, str(error)))
+                self.problems.append(Problem("metadata is malformed", where, str(error)))
                 continue
             for pair in pairs:
                 answer = ShortAnswer(
@@ -242,7 +245,7 @@ class _Reader:
                 )
                 key = (pair.modality, pair.question, pair.answer)
                 if key not in different:
-                    self._problems += check_short_answer(answer, where)
+                    self.problems += check_short_answer(answer, where)
                     different[key] = answer
         return list(different.values())
 

@@ -10,19 +10,29 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
-import sys
+import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_unlearn.data.checks import LETTERS, check_question, clean, gathered
 from pulse_unlearn.data.images import check_pictures, picture_from_bytes
+from pulse_unlearn.data.records_file import long_fields
+from pulse_unlearn.data.source import Dataset, digest
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.records import Option, Picture, Question
 
 COPY = 1_000_000
 """Distance between the indices of a question and of its circular copies."""
+PUBLIC_MD5 = {
+    "MMBench_DEV_EN": "b6caf1133a01c6bb705cf753bb527ed8",
+    "MMBench_DEV_CN": "08b8fc3324a5ed74155350f57be69fbd",
+    "MMBench_DEV_EN_V11": "30c05be8f2f347a50be25aa067248184",
+    "MMBench_DEV_CN_V11": "593f9b5f6bea453d870a798b34ae4f37",
+    "CCBench": "f5dde47f24dc5a6fb6e595b409b466ac",
+}
+"""MD5 of the public files with answers, by name, as VLMEvalKit's table of data sets lists them
+(vlmeval/dataset/image_mcq.py); a file of another name is anybody's own."""
 _NEEDED = ("index", "question", "A", "B", "answer", "image")
 _EMPTY = frozenset({"", "nan"})
 """Cells without content; `nan` is what a table library writes for an empty cell it has read."""
@@ -40,7 +50,7 @@ def load_mmbench(path: Path) -> list[Question]:
 
     Every picture is decoded once. Raises DataError with every problem as `file:line`.
     """
-    problems: list[Problem] = []
+    problems = _not_the_public_file(path)
     rows: dict[int, _Row] = {}
     for row in _rows(path, problems):
         if row.index in rows:
@@ -69,6 +79,41 @@ def load_mmbench(path: Path) -> list[Question]:
     return questions
 
 
+def _not_the_public_file(path: Path) -> list[Problem]:
+    """Return a problem if the file bears a public file's name but isn't that file."""
+    known = PUBLIC_MD5.get(path.stem)
+    if known is None or not path.is_file():
+        return []
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found == known:
+        return []
+    return [
+        Problem(
+            "not the public file of this name",
+            path.name,
+            got=f"MD5 {found}",
+            allowed=f"MD5 {known}",
+            fix="download it again; give a changed or shortened copy a name of its own",
+        )
+    ]
+
+
+def load_scored(file: Path) -> Dataset:
+    """Read a TSV whose questions are scored; raises DataError."""
+    return Dataset(general=tuple(load_mmbench(file)), digests=digest([file], root=file.parent))
+
+
+def load_training(file: Path) -> Dataset:
+    """Read `<name>_train.tsv` beside a scored TSV, nothing if it isn't there; raises DataError."""
+    beside = file.with_name(f"{file.stem}_train{file.suffix}")
+    if not beside.exists():
+        return Dataset()
+    return Dataset(
+        general_training=tuple(load_mmbench(beside)), digests=digest([beside], root=file.parent)
+    )
+
+
 def _rows(path: Path, problems: list[Problem]) -> Iterator[_Row]:
     """Yield the rows that have an index; what is wrong with the others is added to `problems`.
 
@@ -76,7 +121,7 @@ def _rows(path: Path, problems: list[Problem]) -> Iterator[_Row]:
     """
     line = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file, _long_fields():
+        with path.open(encoding="utf-8-sig", newline="") as file, long_fields():
             reader = csv.DictReader(file, delimiter="\t", strict=True)
             _check_header(reader.fieldnames or (), path)
             line = reader.line_num
@@ -172,13 +217,3 @@ def _picture(row: _Row, rows: Mapping[int, _Row], problems: list[Problem]) -> Pi
 
 def _is_index(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= 12
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Lift csv's limit of 128 KiB for a field, which a base64 picture exceeds, while reading."""
-    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)

@@ -11,6 +11,7 @@ from typing import Any
 _PARTICLES = frozenset(
     {"al", "bin", "da", "de", "del", "den", "der", "di", "la", "le", "van", "von"}
 )
+_ARTICLES = frozenset({"a", "an", "the"})
 _POSSESSIVE = ("'s", "\u2019s")
 
 
@@ -30,6 +31,42 @@ def find_name(biography: Any, questions: Sequence[str]) -> str:
 def normalised(name: str) -> str:
     """Return a name without case, accents, punctuation and order: `Hayes, Lára` = `lara hayes`."""
     return " ".join(sorted(_tokens(name)))
+
+
+def same_answer(text: str) -> str:
+    """Return what two answers have in common that say the same: `The Judge.` = `judge`."""
+    words = _tokens(text)
+    while len(words) > 1 and words[0] in _ARTICLES:
+        words = words[1:]
+    return " ".join(words) or text.strip()
+
+
+def is_variant(one: str, other: str) -> bool:
+    """Return whether one name is the other with words left out or initials: `L. Hayes`.
+
+    Every word of the shorter name stands in the longer one, at least one of them in full.
+    """
+    short, long = sorted((_tokens(one), _tokens(other)), key=len)
+    if len(short) < 2 or sorted(short) == sorted(long):
+        return False
+    in_full = 0
+    for word in sorted(short, key=len, reverse=True):
+        same = word if word in long else next((w for w in long if _initial(word, w)), None)
+        if same is None:
+            return False
+        in_full += same == word and len(word) > 1
+        long = [*long]
+        long.remove(same)
+    return in_full > 0
+
+
+def words_of(name: str) -> set[str]:
+    """Return a name's words in full, without case and accents."""
+    return {word for word in _tokens(name) if len(word) > 1}
+
+
+def _initial(word: str, other: str) -> bool:
+    return min(len(word), len(other)) == 1 and word[0] == other[0]
 
 
 def mentions(text: str, name: str) -> bool:

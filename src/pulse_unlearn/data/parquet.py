@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pulse_unlearn.errors import DataError, Problem
+
+_SHARD = re.compile(r"(?P<stem>.*-)(?P<number>\d{5})-of-(?P<count>\d{5})\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,35 +31,52 @@ def shards(folder: Path, config: str) -> list[Path]:
 
 
 def read_rows(
-    folder: Path, config: str, *, needed: Sequence[str], optional: Sequence[str]
+    folder: Path,
+    config: str,
+    *,
+    needed: Sequence[str],
+    optional: Sequence[str],
+    problems: list[Problem],
 ) -> list[Row]:
-    """Read the named columns of every shard of a config.
+    """Read the named columns of every shard of a config that can be read.
 
-    Raises DataError with every file that is missing, is no parquet file, or lacks a needed column.
+    Added to `problems`: every file that is missing, is no parquet file, or lacks a needed column.
     """
     files = shards(folder, config)
     if not files:
-        raise DataError(
+        problems.append(
             Problem(
                 f"there is no {config} here",
                 str(folder),
                 got=_contents(folder),
                 allowed=f"{config}/train-00000-of-00001.parquet",
-                fix="give the folder that holds the benchmark's configs, or download it: "
-                "hf download MLLMMU/MLLMU-Bench --repo-type dataset --local-dir FOLDER",
+                fix="give the folder that holds the benchmark's configs; or its hub id, "
+                "MLLMMU/MLLMU-Bench, together with data.people.revision",
             )
         )
+    problems += _missing_shards(files, config)
     rows: list[Row] = []
-    problems: list[Problem] = []
     for path in files:
         name = f"{config}/{path.name}"
         try:
             rows += _rows_of(path, name, needed=needed, optional=optional)
         except DataError as error:
             problems += error.problems
-    if problems:
-        raise DataError(problems)
     return rows
+
+
+def _missing_shards(files: Sequence[Path], config: str) -> list[Problem]:
+    """Return the shards that others of their kind (`train-00000-of-00003`) say there are."""
+    names = {path.name for path in files}
+    missing = set()
+    for found in filter(None, map(_SHARD.fullmatch, sorted(names))):
+        for number in range(int(found["count"])):
+            name = f"{found['stem']}{number:0{len(found['number'])}d}-of-{found['count']}.parquet"
+            missing |= {name} - names
+    return [
+        Problem("a shard is missing", f"{config}/{name}", fix="download the config again")
+        for name in sorted(missing)
+    ]
 
 
 def _rows_of(path: Path, name: str, *, needed: Sequence[str], optional: Sequence[str]) -> list[Row]:

@@ -15,7 +15,10 @@ from pulse_unlearn.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class PromptProfile:
-    """A wording; lines are hint, question, options, instruction, each left out if empty."""
+    """A wording; lines are hint, question, heading of the options, options, instruction.
+
+    A line without content is left out, its prefix with it.
+    """
 
     description: str
     after_letter: str
@@ -24,6 +27,10 @@ class PromptProfile:
     """Last line of a multiple-choice question."""
     short_instruction: str
     """Last line of a question answered in words."""
+    before_hint: str = ""
+    before_question: str = ""
+    above_options: str = ""
+    """A line of its own."""
 
 
 PROFILES: Registry[PromptProfile] = Registry("prompt profile", group="pulse_unlearn.prompts")
@@ -54,6 +61,18 @@ PROFILES.add(
         short_instruction="Answer the question using a single word or phrase.",
     ),
 )
+PROFILES.add(
+    "mmbench_vlmevalkit",
+    PromptProfile(
+        "VLMEvalKit's general prompt for MMBench and the like; its trailing white space left out",
+        after_letter=". ",
+        instruction="Please select the correct answer from the options above.",
+        short_instruction="",
+        before_hint="Hint: ",
+        before_question="Question: ",
+        above_options="Options:",
+    ),
+)
 
 
 def render(profile: str, question: str, *, options: Sequence[Option], hint: str = "") -> str:
@@ -63,12 +82,19 @@ def render(profile: str, question: str, *, options: Sequence[Option], hint: str 
     """
     wording = PROFILES.get(profile)
     shown = [f"{option.letter}{wording.after_letter}{option.text}" for option in options]
-    return _lines(hint, question, *shown, wording.instruction)
+    return _lines(
+        hint and wording.before_hint + hint,
+        wording.before_question + question,
+        wording.above_options,
+        *shown,
+        wording.instruction,
+    )
 
 
 def render_short_answer(profile: str, question: str) -> str:
     """Return the user turn of a question answered in words; raises ConfigError likewise."""
-    return _lines(question, PROFILES.get(profile).short_instruction)
+    wording = PROFILES.get(profile)
+    return _lines(wording.before_question + question, wording.short_instruction)
 
 
 def _lines(*lines: str) -> str:

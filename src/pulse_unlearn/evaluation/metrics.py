@@ -61,9 +61,10 @@ def general_measures(scores: Iterable[Score]) -> list[Measurement]:
     On the file's option order (rotation 0), with Wilson intervals, questions being independent:
     the entries of `MEASURES` (`accuracy` is MMBench's vanilla score), `accuracy:<category>`,
     `chance`, `chosen:<letter>`. Over all rotations: `circular_accuracy` (a question counts only
-    if every rotation is right), `rotation_flip_rate` (share of questions for which not every
-    readable rotation names the same option) and `letter_bias` (standard deviation of the recall
-    over the true letters, Zheng et al. 2024, arXiv 2309.03882, RStd; 0 is unbiased).
+    if every rotation is right; also `circular_accuracy:<category>`), `rotation_flip_rate` (share
+    of questions for which not every readable rotation names the same option) and `letter_bias`
+    (standard deviation of the recall over the true letters, Zheng et al. 2024, arXiv 2309.03882,
+    RStd; 0 is unbiased).
     Raises DataError if an example was scored twice.
     """
     scores = tuple(scores)
@@ -79,11 +80,15 @@ def general_measures(scores: Iterable[Score]) -> list[Measurement]:
         _general_row(name, measure, base, note=note)
         for name, measure in [*MEASURES, *histogram_measures(base)]
     ]
+    behind: Sequence[Score]
     for category in sorted({score.category for score in base if score.category}):
         inside = [score for score in base if score.category == category]
         rows.append(_general_row(f"accuracy:{category}", accuracy, inside))
+        turned = [group for group in by_question.values() if group[0].category == category]
+        behind = [score for group in turned for score in group]
+        name = f"circular_accuracy:{category}"
+        rows.append(measurement(name, behind, _circular(turned), of_set=GENERAL, modality=ALL))
     groups = list(by_question.values())
-    behind: Sequence[Score]
     for name, behind, estimate in (
         ("chance", base, _chance(base)),
         ("circular_accuracy", scores, _circular(groups)),

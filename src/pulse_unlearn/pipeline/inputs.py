@@ -8,8 +8,8 @@ from hashlib import sha256
 from typing import Any
 
 from pulse_unlearn.config import Experiment
-from pulse_unlearn.data import datasets
-from pulse_unlearn.errors import ConfigError, Problem
+from pulse_unlearn.data import Dataset, Source, datasets
+from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.models.source import model_digest
 from pulse_unlearn.pipeline.select import PARSER
 from pulse_unlearn.records import Individual, Question
@@ -49,10 +49,7 @@ def read_inputs(experiment: Experiment) -> Inputs:
 
     No weights are loaded: the model only contributes its digest.
     """
-    people_source, general_source = experiment.data.people, experiment.data.general
-    people = datasets.load_people(people_source.source, people_source.path)
-    general = datasets.load_general(general_source.source, general_source.path)
-    training = datasets.load_general_training(general_source.source, general_source.path)
+    people, general, training = _read_data(experiment)
     _check_material(experiment, training.general_training)
     individuals = {person.id: person for person in people.individuals}
     roster = Roster(
@@ -87,6 +84,28 @@ def read_inputs(experiment: Experiment) -> Inputs:
         keys,
         ingredients,
     )
+
+
+def _read_data(experiment: Experiment) -> tuple[Dataset, Dataset, Dataset]:
+    """Read people, general questions and those to train on; all problems are told together."""
+    asked, general = experiment.data.people, experiment.data.general
+    chosen = {"scored_picture", "options", "options_seed"}
+    people = Source(asked.path, asked.revision, **asked.model_dump(include=chosen))
+    questions = Source(general.path, general.revision)
+    read: list[Dataset] = []
+    problems: list[Problem] = []
+    for load, name, source in (
+        (datasets.load_people, asked.source, people),
+        (datasets.load_general, general.source, questions),
+        (datasets.load_general_training, general.source, questions),
+    ):
+        try:
+            read.append(load(name, source))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(list(dict.fromkeys(problems)))
+    return read[0], read[1], read[2]
 
 
 def _check_material(experiment: Experiment, training: tuple[Question, ...]) -> None:

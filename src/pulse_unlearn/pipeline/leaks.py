@@ -1,58 +1,79 @@
-"""What would make the numbers misleading: refused before training, or noted beside them."""
+"""What would make the numbers misleading: refused before training, or allowed and noted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pulse_unlearn.data.leaks import find_overlaps, find_trained_on_scored
+from pulse_unlearn.data.leaks import Part, find_overlaps, find_trained_on_scored
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.scenarios import Group, Operation, Plan
 
-Sides = tuple[tuple[str, ...], tuple[str, ...]]
-"""Ids to forget, ids to retain."""
+Sides = tuple[tuple[str, tuple[str, ...]], ...]
+"""(name, ids) of each part of an operation: every request, or all to forget; those to retain."""
 
 
 def known_sides(plan: Plan) -> list[Sides]:
-    """Return the two sides of every operation whose people are known before the run."""
+    """Return the parts of every operation whose people are known before the run."""
     known = [operation for operation in plan.operations if not operation.forget.selection]
     return _sides(known, lambda group: group.ids)
 
 
 def all_sides(plan: Plan, resolve: Callable[[Group], tuple[str, ...]]) -> list[Sides]:
-    """Return the two sides of every operation; `resolve` also knows who was selected."""
+    """Return the parts of every operation; `resolve` also knows who was selected."""
     return _sides(plan.operations, resolve)
 
 
-def check_overlaps(inputs: Inputs, sides: Iterable[Sides]) -> None:
-    """Raise DataError if someone stands on both sides, unless the experiment allows it."""
-    problems = _overlaps(inputs, sides)
+def selected_sides(forget: tuple[str, ...], retain: tuple[str, ...]) -> list[Sides]:
+    """Return the parts of operations on people that were just selected."""
+    return [(("forget", forget), ("retain", retain))]
+
+
+def check_leaks(inputs: Inputs, sides: Iterable[Sides]) -> None:
+    """Raise DataError unless the experiment allows it, if someone stands in two parts.
+
+    So it does if what is scored is trained on: pictures of people, general questions.
+    """
+    problems = _leaks(inputs, sides)
     if problems and not inputs.experiment.data.allow_overlap:
         raise DataError(problems)
 
 
 def leak_notes(inputs: Inputs, sides: Iterable[Sides]) -> list[str]:
-    """Return what a reader must know: allowed overlaps, and scored material that is trained on."""
-    notes = [str(problem) for problem in _overlaps(inputs, sides)]
-    used = {identity for side in sides for part in side for identity in part}
-    trained = find_trained_on_scored(
-        [inputs.people[identity] for identity in sorted(used)],
-        general=inputs.general,
-        general_training=inputs.general_training,
-    )
-    return notes + [str(problem) for problem in trained]
+    """Return what the report must say: every leak that data.allow_overlap let pass."""
+    return [f"allowed by data.allow_overlap: {problem}" for problem in _leaks(inputs, sides)]
 
 
 def _sides(
     operations: Iterable[Operation], resolve: Callable[[Group], tuple[str, ...]]
 ) -> list[Sides]:
-    """Return ids to forget and to retain, each pair once."""
-    return sorted({(resolve(one.forget), resolve(one.retain)) for one in operations})
+    """Return each operation's parts, those of equal operations once."""
+    return sorted({_parts(operation, resolve) for operation in operations})
 
 
-def _overlaps(inputs: Inputs, sides: Iterable[Sides]) -> list[Problem]:
-    problems = []
-    for pair in sides:
-        forget, retain = ([inputs.people[identity] for identity in ids] for ids in pair)
-        problems += find_overlaps(forget, retain)
-    return problems
+def _parts(operation: Operation, resolve: Callable[[Group], tuple[str, ...]]) -> Sides:
+    requests = operation.requests if len(operation.requests) > 1 else (operation.forget,)
+    names = [f"request {number}" for number in range(1, len(requests) + 1)]
+    names = names if len(requests) > 1 else ["forget"]
+    groups = (*zip(names, requests, strict=True), ("retain", operation.retain))
+    return tuple((name, resolve(group)) for name, group in groups)
+
+
+def _leaks(inputs: Inputs, sides: Iterable[Sides]) -> list[Problem]:
+    """Return all leaks; people who are in several operations are told once."""
+    sides = list(sides)
+    people = inputs.people
+    problems = [
+        problem
+        for parts in sides
+        for problem in find_overlaps(
+            [Part(name, [people[identity] for identity in ids]) for name, ids in parts]
+        )
+    ]
+    used = sorted({identity for parts in sides for _, ids in parts for identity in ids})
+    problems += find_trained_on_scored(
+        [people[identity] for identity in used],
+        general=inputs.general,
+        general_training=inputs.general_training,
+    )
+    return list(dict.fromkeys(problems))

@@ -17,7 +17,13 @@ from pulse_unlearn.errors import Corrupted, Problem, StoreError
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions, write_scores
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
-from pulse_unlearn.pipeline.leaks import all_sides, check_overlaps, known_sides, leak_notes
+from pulse_unlearn.pipeline.leaks import (
+    all_sides,
+    check_leaks,
+    known_sides,
+    leak_notes,
+    selected_sides,
+)
 from pulse_unlearn.pipeline.progress import Progress, Silent
 from pulse_unlearn.pipeline.results import (
     Evidence,
@@ -131,7 +137,7 @@ class _Pipeline:
             retain=settings["retain"],
             seed=stage.seed,
         )
-        check_overlaps(self.inputs, [(selection.forget, selection.retain)])
+        check_leaks(self.inputs, selected_sides(selection.forget, selection.retain))
         write_json(folder / "selection.json", self._selection_record(stage, selection))
 
     def _selection_record(self, stage: Stage, selection: Selection) -> dict[str, Any]:
@@ -186,7 +192,7 @@ def run_experiment(
         pipeline = _Pipeline(
             inputs, run, repair=repair, progress=progress or Silent(), stop=stop or StopRequest()
         )
-        check_overlaps(inputs, known_sides(inputs.plan))
+        check_leaks(inputs, known_sides(inputs.plan))
         _write_record(run, inputs)
         computed, reused = pipeline.carry_out()
         write_products(pipeline)

@@ -130,6 +130,11 @@ class Numbers:
         known = ("forget", "retain", "general")
         return sorted(names, key=lambda name: (_position(name, known), name))
 
+    def parts(self, measure: str) -> list[str]:
+        """Return what follows `measure:` among the general questions' measures, sorted."""
+        names = {key[3] for key in self._by_key if key[1] == "general"}
+        return sorted(name.partition(":")[2] for name in names if name.startswith(f"{measure}:"))
+
     def order(self, place: Place) -> tuple[int, int, int, str, str, int]:
         """Sort key: scenario, method in the paper's order, main scope first, request."""
         return (

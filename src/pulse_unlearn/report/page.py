@@ -9,6 +9,7 @@ from typing import Any
 from pulse_unlearn.report import paper
 from pulse_unlearn.report.answer import Claim, ScoreRow, Status, claims, scoreboard
 from pulse_unlearn.report.assumptions import Assumption, assumptions, flatten
+from pulse_unlearn.report.categories import category_tables
 from pulse_unlearn.report.curves import Panel, draw_curves, panels
 from pulse_unlearn.report.drawing import Drawing
 from pulse_unlearn.report.estimates import Estimate, Numbers
@@ -81,6 +82,7 @@ class Page:
     drawings: Mapping[str, Drawing]
     gauges: tuple[Table, ...]
     general_gauges: Table
+    categories: tuple[Table, ...]
     warnings: tuple[tuple[str, str, str], ...]
     stops: tuple[tuple[str, str, str], ...]
     panels: tuple[Panel, ...]
@@ -123,6 +125,7 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
         drawings={drawing.name: drawing for drawing in drawn if drawing},
         gauges=tuple(gauges(numbers, record.flags, name) for name in numbers.scenarios()),
         general_gauges=general_gauges(numbers),
+        categories=category_tables(numbers),
         warnings=_flag_lines([f for f in record.flags if f.flag not in _QUIET_FLAGS]),
         stops=_flag_lines([f for f in record.flags if f.flag in _QUIET_FLAGS]),
         panels=tuple(shown),

@@ -1,0 +1,90 @@
+"""MLLMU-Bench as a whole: both groups of people, and which of their pictures is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pulse_unlearn.data import mllmu
+from pulse_unlearn.data.checks import gathered
+from pulse_unlearn.data.parquet import read_rows, shards
+from pulse_unlearn.data.source import Dataset, ScoredPicture, digest, digest_as_read
+from pulse_unlearn.errors import DataError, Problem
+from pulse_unlearn.records import Individual
+
+CELEBRITY_PREFIX = "celebrity-"
+"""Put before ids of celebrities in a data set that counts both groups from the same number."""
+
+
+def load_both_groups(root: Path, *, scored_picture: ScoredPicture = "own") -> Dataset:
+    """Read fictional people and celebrities, whichever are there; raises DataError.
+
+    Problems of both groups are told together.
+    """
+    configs = [name for name in (mllmu.FICTIONAL, mllmu.CELEBRITIES) if shards(root, name)]
+    shared = _shared_ids(root) if len(configs) == 2 else frozenset()
+    individuals: list[Individual] = []
+    problems: list[Problem] = []
+    for config in configs or [mllmu.FICTIONAL]:
+        # Where both groups use the same ids, further pictures are those of the fictional people.
+        apart = config == mllmu.CELEBRITIES and bool(shared)
+        prefix = CELEBRITY_PREFIX if apart else ""
+        try:
+            individuals += mllmu.load_people(root, config=config, more=not apart, id_prefix=prefix)
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(list(dict.fromkeys(problems)))
+    used = [*configs, *mllmu.training_configs(root), mllmu.OTHER_POSES]
+    digests = digest([file for config in used for file in shards(root, config)], root=root)
+    if scored_picture == "other_pose":
+        individuals = score_on_other_pose(individuals)
+        digests |= digest_as_read(individuals)
+    return Dataset(individuals=tuple(individuals), digests=digests)
+
+
+def _shared_ids(root: Path) -> frozenset[str]:
+    """Return ids that both groups use; other columns are not read, problems are told elsewhere."""
+    both = [
+        {
+            str(row.values["ID"])
+            for row in read_rows(root, config, needed=("ID",), optional=(), problems=[])
+        }
+        for config in (mllmu.FICTIONAL, mllmu.CELEBRITIES)
+    ]
+    return frozenset(both[0] & both[1])
+
+
+def score_on_other_pose(people: Sequence[Individual]) -> list[Individual]:
+    """Return people whose scored picture is their first further pose.
+
+    The picture beside the questions then may be trained on. A group of whom nobody has further
+    poses stays as it is; raises DataError for each other person without one.
+    """
+    posing = {person.group for person in people if person.other_pictures}
+    turned, problems = [], []
+    for person in people:
+        if person.other_pictures:
+            turned.append(_on_first_pose(person))
+        elif person.group in posing or not posing:
+            where = f"{mllmu.OTHER_POSES}, person {person.id}"
+            fix = "add a pose, or set data.people.scored_picture: own"
+            problems.append(Problem("there is no further pose to score on", where, fix=fix))
+        else:
+            turned.append(person)
+    if problems:
+        raise DataError(gathered(problems))
+    return turned
+
+
+def _on_first_pose(person: Individual) -> Individual:
+    pose, *left = person.other_pictures
+    own = [question.picture for question in person.questions if question.picture]
+    views = {picture.digest: picture for picture in (*own, *person.training_pictures)}
+    return replace(
+        person,
+        questions=tuple(replace(q, picture=pose) if q.picture else q for q in person.questions),
+        training_pictures=tuple(views.values()),
+        other_pictures=tuple(left),
+    )

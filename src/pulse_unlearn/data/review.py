@@ -1,0 +1,106 @@
+"""A data set looked at as a whole, before any experiment: its format, its faults, its content."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pulse_unlearn.data import mllmu
+from pulse_unlearn.data.datasets import DATASETS, DatasetEntry, Loader
+from pulse_unlearn.data.leaks import find_duplicates, find_trained_on_scored
+from pulse_unlearn.data.parquet import shards
+from pulse_unlearn.data.people import STEM
+from pulse_unlearn.data.records_file import SUFFIXES
+from pulse_unlearn.data.source import Dataset, Source
+from pulse_unlearn.errors import ConfigError, DataError, Problem
+from pulse_unlearn.records import Individual, Question
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What a data set holds, and what experiments on it would refuse."""
+
+    parts: tuple[str, ...]
+    """One line for each thing there is to say."""
+    leaks: tuple[Problem, ...]
+    """People who stand there twice, scored material that is trained on."""
+
+
+def recognise(path: Path) -> str:
+    """Return the name of the data set whose format this is; raises ConfigError if none's."""
+    if path.suffix == ".tsv":
+        return "mmbench"
+    if any((path / f"{STEM}{suffix}").is_file() for suffix in SUFFIXES):
+        return "people"
+    if any(shards(path, config) for config in (mllmu.FICTIONAL, mllmu.CELEBRITIES)):
+        return "mllmu"
+    if (path / "manifest.json").is_file() and (path / "people").is_dir():
+        return "world"
+    raise ConfigError(
+        Problem(
+            "not recognised as a data set" if path.exists() else "there is nothing here",
+            str(path),
+            allowed="a .tsv file (MMBench), a folder with people.jsonl, .csv or .parquet, "
+            "or one with Full_Set or Retain_Set (MLLMU-Bench)",
+            fix="" if not path.exists() else "say what it is with --source",
+        )
+    )
+
+
+def review(name: str, source: Source) -> Review:
+    """Read every part of a data set; raises DataError with the problems of all of them."""
+    read: list[Dataset] = []
+    problems: list[Problem] = []
+    for load in _loaders(DATASETS.get(name)):
+        try:
+            read.append(load(source))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(list(dict.fromkeys(problems)))
+    people = [person for part in read for person in part.individuals]
+    general = [question for part in read for question in part.general]
+    training = [question for part in read for question in part.general_training]
+    leaks = find_duplicates(people)
+    leaks += find_trained_on_scored(people, general=general, general_training=training)
+    lines = [*_about_people(people), *_about_general(general)]
+    lines += [f"{len(training)} general questions to train on"] if training else []
+    files = {file for part in read for file in part.digests}
+    lines.append(f"{len(files - {'as read'})} files")
+    return Review(tuple(lines), tuple(leaks))
+
+
+def _loaders(entry: DatasetEntry) -> Iterator[Loader]:
+    parts = (entry.people, entry.general, entry.general_training)
+    return (load for load in parts if load is not None)
+
+
+def _about_people(people: list[Individual]) -> Iterator[str]:
+    groups = Counter(person.group for person in people)
+    for group, count in sorted(groups.items()):
+        members = [person for person in people if person.group == group]
+        asked = Counter(q.modality for person in members for q in person.questions)
+        yield (
+            f"{count} people, {group}: {asked['multimodal']} questions with a picture, "
+            f"{asked['text_only']} in text only, "
+            f"{sum(len(p.training_pictures) for p in members)} pictures to train on, "
+            f"{sum(len(p.other_pictures) for p in members)} further views"
+        )
+        uneven = Counter(len(person.questions) for person in members)
+        if len(uneven) > 1:
+            shown = ", ".join(f"{count} have {size}" for size, count in sorted(uneven.items()))
+            yield f"  not everybody is asked as many questions: {shown}"
+        nameless = sum(not person.name for person in members)
+        if nameless:
+            yield f"  {nameless} without a name, who cannot be compared by it"
+
+
+def _about_general(general: list[Question]) -> Iterator[str]:
+    if general:
+        sizes = Counter(len(question.options) for question in general)
+        shown = ", ".join(f"{count} of {size} options" for size, count in sorted(sizes.items()))
+        yield f"{len(general)} general questions: {shown}"
+    for category, count in sorted(Counter(q.category for q in general if q.category).items()):
+        yield f"  {category}: {count}"

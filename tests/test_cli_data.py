@@ -1,0 +1,201 @@
+"""`pulse data` and what a run makes of overlaps: refused with the list, or allowed and written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from data_cases import benchmark, person_row, tsv_row, write_config, write_tsv
+from pipeline_cases import in_own_process
+from pulse_unlearn import methods
+from pulse_unlearn.cli import pulse
+from pulse_unlearn.config import load_experiment
+from pulse_unlearn.errors import ConfigError, DataError
+from pulse_unlearn.pipeline.inputs import read_inputs
+from pulse_unlearn.pipeline.leaks import check_leaks, known_sides, leak_notes
+from pulse_unlearn.pipeline.run import run_experiment
+
+# One epoch, one step, four general questions: the path, not the numbers.
+TINY = (
+    *("finetune.epochs=1", "data.general_questions=4", "finetune.forms=multiple_choice"),
+    *("unlearn.stop={max_steps: 1}", "methods={npo: {}}", "finetune.check_examples=4"),
+)
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(pulse, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    assert invoke("data", "init", tmp_path / "own").exit_code == 0
+    return tmp_path / "own"
+
+
+def change(own: Path, number: int, **fields) -> None:
+    """Change a person's row of the example."""
+    path = own / "people.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines[number] = json.dumps(json.loads(lines[number]) | fields)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def load(own: Path, *overrides: str):
+    path = str(own / "experiment.yaml")
+    return load_experiment(path, overrides=overrides, schemas=methods.schemas())
+
+
+def test_the_example_passes_its_own_check(own):
+    done = invoke("data", "check", own)
+    assert (done.exit_code, done.exception) == (0, None)
+    assert "12 people, fictional: 48 questions with a picture, 36 in text only" in done.output
+    assert "no fault found" in done.output
+
+
+def test_init_overwrites_nothing(own):
+    before = (own / "people.jsonl").read_bytes()
+    done = invoke("data", "init", own)
+    assert isinstance(done.exception, DataError)
+    assert (own / "people.jsonl").read_bytes() == before
+
+
+def test_init_works_in_folders_of_any_name(tmp_path):
+    folder = tmp_path / "my: 'people' {1} é"
+    assert invoke("data", "init", folder).exit_code == 0
+    experiment = load(folder)
+    assert experiment.data.people.path == str(folder)
+    assert len(read_inputs(experiment).people) == 12
+
+
+def test_formats_are_recognised(tmp_path):
+    tsv = write_tsv(tmp_path / "some.tsv", [tsv_row(1), tsv_row(2, C="", D="")])
+    done = invoke("data", "check", tsv)
+    assert "2 general questions: 1 of 2 options, 1 of 4 options" in done.output
+    folder = benchmark(tmp_path / "people")
+    done = invoke("data", "check", folder, "--allow-overlap")
+    assert "2 people, fictional: 10 questions with a picture" in done.output
+    assert "allowed: person 002: a scored picture is trained on" in done.output
+    assert isinstance(invoke("data", "check", folder).exception, DataError)
+    assert isinstance(invoke("data", "check", tmp_path).exception, ConfigError)
+    assert isinstance(invoke("data", "check", tmp_path / "none").exception, ConfigError)
+    # Said, not guessed: a folder that lacks the configs is faulty, not unknown.
+    done = invoke("data", "check", tmp_path, "--source", "mllmu")
+    assert isinstance(done.exception, DataError)
+
+
+def test_faults_of_all_parts_are_told_and_the_exit_code_is_that_of_data(tmp_path):
+    write_tsv(tmp_path / "dev.tsv", [tsv_row(1, answer="E")])
+    write_tsv(tmp_path / "dev_train.tsv", [tsv_row(2, question="")])
+    done = in_own_process("data", "check", str(tmp_path / "dev.tsv"))
+    assert done.returncode == 1
+    assert "dev.tsv:2: the answer is not among the options" in done.stderr
+    assert "dev_train.tsv:2: the question is empty" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_names_people_who_stand_there_twice(own):
+    change(own, 3, name="NASH, Lára")
+    done = invoke("data", "check", own)
+    assert [problem.got for problem in done.exception.problems] == ["same name"]
+    assert done.exception.problems[0].where == "p01, p04"
+
+
+def test_overlaps_are_refused_before_anything_is_written(own, tmp_path):
+    change(own, 3, name="L. Nash", training_images=["images/p04-scored.png"])
+    with pytest.raises(DataError) as caught:
+        run_experiment(load(own, *TINY, "seeds=[0]"), tmp_path / "runs")
+    told = {problem.where: problem for problem in caught.value.problems}
+    assert "it is among the training pictures" in told["person p04"].got
+    assert "data.allow_overlap" in told["person p04"].fix
+    assert not list((tmp_path / "runs").rglob("experiment.yaml"))
+
+
+def test_people_of_two_requests_may_not_be_one(own):
+    inputs = read_inputs(
+        load(
+            own,
+            "scenarios={sustainability: {forget: 10, retain: 2, requests: 2}}",
+            "methods={npo: {}}",
+        )
+    )
+    first, second = (
+        [int(name[1:]) - 1 for name in group.ids] for group in inputs.plan.operations[0].requests
+    )
+    people = (own / "people.jsonl").read_text(encoding="utf-8").splitlines()
+    change(own, second[0], name=json.loads(people[first[0]])["name"])
+    again = read_inputs(inputs.experiment)
+    with pytest.raises(DataError) as caught:
+        check_leaks(again, known_sides(again.plan))
+    (problem,) = caught.value.problems
+    assert problem.where == f"request 1 p{first[0] + 1:02d}, request 2 p{second[0] + 1:02d}"
+
+
+def test_allowed_overlaps_are_notes(own):
+    change(own, 3, training_images=[])
+    refused = read_inputs(load(own))
+    with pytest.raises(DataError, match="it is the only picture"):
+        check_leaks(refused, known_sides(refused.plan))
+    allowed = read_inputs(load(own, "data.allow_overlap=true"))
+    check_leaks(allowed, known_sides(allowed.plan))
+    (note,) = leak_notes(allowed, known_sides(allowed.plan))
+    assert note.startswith("allowed by data.allow_overlap: person p04: a scored picture is trained")
+    # Allowing changes no stage, so nothing has to be computed anew.
+    assert allowed.keys == refused.keys
+
+
+def test_drawn_options_and_scored_poses_are_part_of_a_stage(own):
+    def keys(*overrides):
+        inputs = read_inputs(load(own, *overrides))
+        return {name: key.fingerprint for name, key in inputs.keys.items()}
+
+    plain = keys()
+    assert keys("data.people.options_seed=0") == plain
+    for override in ("data.people.options_seed=1", "data.people.options=3"):
+        assert not set(keys(override).values()) & set(plain.values())
+
+
+def test_who_is_drawn_follows_the_seed_and_is_recorded(own):
+    drawn = []
+    for seed in (0, 0, 1):
+        plan = read_inputs(load(own, f"seeds=[{seed}]", "methods={npo: {}}")).plan
+        drawn.append(plan.operations[0].forget.ids)
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_from_init_to_a_report(own, tmp_path):
+    """The example with the embedded model, an allowed overlap on the way into the report."""
+    change(own, 3, training_images=[])
+    path = own / "experiment.yaml"
+    sets = [part for override in TINY for part in ("--set", override)]
+    runs = ("--runs", tmp_path / "runs")
+    done = invoke("run", path, *sets, *runs, "--allow-overlap")
+    assert done.exit_code == 0, done.output
+    run = tmp_path / "runs/own-people"
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert any("person p04: a scored picture is trained on" in note for note in results["notes"])
+    assert "a scored picture is trained on" in (run / "report.html").read_text(encoding="utf-8")
+    recorded = yaml.safe_load((run / "experiment.yaml").read_text(encoding="utf-8"))
+    assert recorded["data"]["allow_overlap"] is True
+    assert recorded["data"]["people"]["options_seed"] == 0
+    sets_of = results["sets"]["finetuned/0"]
+    assert sorted(sets_of["forget"] + sets_of["retain"]) == [f"p{n:02d}" for n in range(1, 13)]
+    accuracies = [
+        row
+        for row in results["rows"]
+        if (row["measure"], row["set"], row["modality"]) == ("accuracy", "forget", "multimodal")
+    ]
+    # Four people are forgotten, of whom four questions each are asked with a picture.
+    assert {(row["questions"], row["individuals"]) for row in accuracies} == {(16, 4)}
+
+
+def test_a_bad_image_is_told_by_check_with_its_row(tmp_path):
+    write_config(
+        tmp_path, "Full_Set", [person_row("001", 1, image={"bytes": b"<html>", "path": ""})]
+    )
+    (problem,) = invoke("data", "check", tmp_path).exception.problems
+    assert problem.where.startswith("Full_Set/train-00000-of-00001.parquet:row 0")
+    assert "HTML" in problem.got
