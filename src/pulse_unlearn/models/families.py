@@ -19,6 +19,8 @@ class Family:
     language_model: str
     answer_prefix: str
     """Text between the generation prompt and the answer."""
+    processor: str | None = None
+    """Name of the transformers class to read the processor with, where its own will not do."""
     processor_fields: tuple[str, ...] = ()
     """Processor attributes without which image tokens and image features do not match."""
 
