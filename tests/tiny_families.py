@@ -27,7 +27,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from pulse_unlearn.models.processors import without_videos
+from pulse_unlearn.models.families import FAMILIES as FACTS
+from pulse_unlearn.models.processors import with_template, without_videos
 
 SIZE = 24
 PATCH = 8
@@ -47,6 +48,7 @@ def tokenizer(
     backend = Tokenizer(models.BPE(vocabulary, merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(pieces)
     if bos:
         backend.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, vocabulary[bos])]
@@ -54,7 +56,6 @@ def tokenizer(
     return hf.PreTrainedTokenizerFast(
         tokenizer_object=backend,
         extra_special_tokens=named or None,
-        additional_special_tokens=list(extra) or None,
         clean_up_tokenization_spaces=False,
         **specials,
     )
@@ -178,7 +179,7 @@ def llava_onevision() -> Tiny:
     )
     template = (
         "{% for message in messages %}<|im_start|>{{ message['role'] }} "
-        f"{IMAGE}<image>{END}{WORDS}\n{{{{ part['text'] }}}}{END}<|im_end|>{END}"
+        f"{IMAGE}<image>{END}{WORDS}{{{{ '\n' + part['text'] }}}}{END}<|im_end|>{END}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     pictures = LlavaOnevisionImageProcessorPil(size=SQUARE, image_grid_pinpoints=grid, **PICTURE)
@@ -383,7 +384,8 @@ def paligemma() -> Tiny:
         projection_dim=16,
         hidden_size=16,
     )
-    return Tiny(config, hf.PaliGemmaProcessor(pictures, tok))
+    processor = hf.PaliGemmaProcessor(pictures, tok)
+    return Tiny(config, with_template(processor, FACTS.get("paligemma")))
 
 
 def internvl() -> Tiny:

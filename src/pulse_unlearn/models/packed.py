@@ -102,7 +102,7 @@ class Packed:
     ) -> Reply:
         """Follow the greedy choice; [1 + letter's tokens, V] of each branch."""
         first = branches[0][0]
-        end = self.encoder.tokenizer.eos_token_id
+        end = self.encoder.end_ids[0]
         if bool(torch.isfinite(first).any()) and int(first.argmax()) == end:
             return Reply(first, "")
         for branch, letter in zip(branches, letters, strict=True):

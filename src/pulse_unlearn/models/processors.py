@@ -39,7 +39,8 @@ def load_processor(
         return auto.from_pretrained(source, **options)
     values, _ = kind.get_processor_dict(source, **options)
     parts = [_part(name, source, options) for name in kind.get_attributes()]
-    return without_videos(kind).from_args_and_dict(parts, values)
+    processor = without_videos(kind).from_args_and_dict(parts, values)
+    return processor if family is None else with_template(processor, family)
 
 
 @cache
@@ -52,6 +53,23 @@ def without_videos(kind: type) -> Any:
         return kind.check_argument_for_proper_class(self, name, argument)  # type: ignore[attr-defined]
 
     return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
+
+
+def with_template(processor: Any, family: Family) -> Any:
+    """Give the processor the family's template, if it has one and the processor has none."""
+    if family.template is None or processor.chat_template:
+        return processor
+    kind = type(processor)
+    processor.__class__ = type(kind.__name__, (kind,), _AS_WRITTEN)
+    processor.chat_template = family.template
+    return processor
+
+
+_AS_WRITTEN = {
+    name: getattr(ProcessorMixin, name)
+    for name in ("__call__", "prepare_inputs_layout", "validate_inputs")
+}
+"""Methods of a processor that leave texts as they are, and pictures optional."""
 
 
 def _kind(config: PretrainedConfig, family: Family | None) -> Any:
