@@ -30,12 +30,33 @@ class ModelSettings(Settings):
     """`world` (the embedded model), a local folder, or a hub id."""
     revision: str | None = None
     """Commit of a hub id; required there, so that a run names exact weights."""
+    offline: bool = False
+    """Read a hub id from the cache alone; what is not there is told, with how to fetch it."""
+    trust_remote_code: tuple[str, ...] = ()
+    """Models, named one by one, whose own Python code may be executed; nothing else is."""
+    adapters: tuple[str, ...] = ()
+    """PEFT folders that belong to the model, first to last: added into its weights when loaded."""
+    image_aspect: Literal["processor", "pad"] = "processor"
+    """`processor` shows pictures as the model's files say; `pad` makes them square with borders, as
+    LLaVA-1.5 was trained."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    device_map: Literal["none", "auto", "balanced", "sequential"] = "none"
+    """Spread the layers over all devices, in accelerate's way; `device` then has no say."""
+    quantise: Literal["none", "8bit", "4bit"] = "none"
+    """Hold the language model's weights in fewer bits (bitsandbytes, extra `quant`)."""
     gradient_checkpointing: bool = False
     frozen_adapters: Literal["merged", "stacked"] = "merged"
     """How adapters of earlier stages are held: added into the weights, or kept beside them."""
+
+    @model_validator(mode="after")
+    def _quantised_weights_stay(self) -> ModelSettings:
+        if self.quantise != "none" and self.frozen_adapters == "merged":
+            raise ValueError("quantise rounds what is merged: set frozen_adapters to stacked")
+        if self.quantise != "none" and self.adapters:
+            raise ValueError("quantise rounds what is merged: merge model.adapters beforehand")
+        return self
 
 
 class SourceSettings(Settings):

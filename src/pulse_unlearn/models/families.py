@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.registry import Registry
 
 Fields = Mapping[str, Callable[[Any], Any]]
@@ -236,3 +237,25 @@ SCOPE_PARTS: dict[str, tuple[str, ...]] = {
 def known_family(model_type: str) -> Family | None:
     """Return the entry for a config's `model_type`, or None."""
     return next((family for _, family in FAMILIES if family.model_type == model_type), None)
+
+
+def family_of(model_type: str) -> Family:
+    """Return the entry for a config's `model_type`; raises ModelError naming the known ones."""
+    family = known_family(model_type)
+    if family is None:
+        raise no_entry(model_type, "")
+    return family
+
+
+def no_entry(model_type: str, why: str) -> ModelError:
+    """Return the error for a family that is in no table and cannot be made out: `why`."""
+    known = ", ".join(sorted(family.model_type for _, family in FAMILIES))
+    return ModelError(
+        Problem(
+            f"no entry for this model family{why and ', and '}{why}",
+            got=repr(model_type),
+            allowed=known,
+            fix=f'add Family(model_type="{model_type}", ...) to models/families.py '
+            "(see CONTRIBUTING.md)",
+        )
+    )

@@ -1,4 +1,4 @@
-"""A model's processor, read so that it works with Pillow alone.
+"""A model's processor: read so that it works with Pillow alone, checked before any weight is.
 
 Pictures are always processed by Pillow, whether or not torchvision is installed: the two differ in
 the last digits, and a number must not depend on what else is in an environment. Videos need
@@ -20,7 +20,10 @@ from transformers import (
     ProcessorMixin,
 )
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+from pulse_unlearn.config import ModelSettings
+from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.families import Family
 
 
@@ -45,7 +48,9 @@ def load_processor(
 
 @cache
 def without_videos(kind: type) -> Any:
-    """Return the processor class made to accept None for its video part."""
+    """Return the processor class, made to accept None for its video part if it has one."""
+    if "video_processor" not in kind.get_attributes():  # type: ignore[attr-defined]
+        return kind
 
     def check(self: Any, name: str, argument: Any) -> Any:
         if name == "video_processor" and argument is None:
@@ -70,6 +75,91 @@ _AS_WRITTEN = {
     for name in ("__call__", "prepare_inputs_layout", "validate_inputs")
 }
 """Methods of a processor that leave texts as they are, and pictures optional."""
+
+
+def show_whole(processor: Any, settings: ModelSettings) -> None:
+    """Make pictures square with borders of the mean colour, not by cropping, if settings ask.
+
+    Raises ModelError for a processor that does not crop to a square.
+    """
+    if settings.image_aspect == "processor":
+        return
+    pictures = processor.image_processor
+    if type(pictures).__name__ not in ("CLIPImageProcessorPil", "LlavaImageProcessorPil"):
+        raise ModelError(
+            Problem(
+                "pictures of this model cannot be padded",
+                "model.image_aspect",
+                got=f"pad, with {type(pictures).__name__}",
+                allowed="pad with the processor of LLaVA-1.5 (CLIP); processor with any",
+                fix="--set model.image_aspect=processor",
+            )
+        )
+    values = {name: value for name, value in pictures.to_dict().items() if "_type" not in name}
+    processor.image_processor = LlavaImageProcessorPil(**{**values, "do_pad": True})
+
+
+def processor_problems(
+    processor: Any, family: Family, config: PretrainedConfig, where: str
+) -> list[Problem]:
+    """Return what is wrong with a processor that would only fail, or mislead, much later."""
+    problems = [
+        problem
+        for name, implied in family.processor_fields.items()
+        if (problem := _disagreement(processor, name, implied(config), where))
+    ]
+    tokenizer = processor.tokenizer
+    if tokenizer.pad_token_id is None:
+        problems.append(
+            Problem(
+                "the tokenizer has no pad token",
+                where,
+                fix=f'write "pad_token": "{tokenizer.eos_token}" into tokenizer_config.json',
+            )
+        )
+    if tokenizer.eos_token_id is None:
+        problems.append(
+            Problem(
+                "the tokenizer has no end-of-turn token",
+                where,
+                fix='write "eos_token" into tokenizer_config.json',
+            )
+        )
+    # A template that only the tokenizer holds is never applied by the processor.
+    if not getattr(processor, "chat_template", None):
+        problems.append(
+            Problem(
+                "the processor has no chat template",
+                where,
+                fix="add chat_template.jinja: the form of a prompt as the model card gives it",
+            )
+        )
+    return problems
+
+
+def _disagreement(processor: Any, name: str, implied: Any, where: str) -> Problem | None:
+    """Return a problem unless the processor's attribute is what the model's config implies."""
+    found = processor
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    # Sizes are written as a number, or as that number twice.
+    implied = implied[0] if isinstance(implied, list | tuple) else implied
+    if found is None:
+        fault = f"the processor has no {name}"
+    elif implied is not None and found != implied:
+        fault = f"the processor's {name} is not what the model's config implies"
+    else:
+        return None
+    leaf = name.rpartition(".")[2]
+    file = "preprocessor_config.json" if "." in name else "processor_config.json"
+    value = "the vision tower's value" if implied is None else repr(implied)
+    return Problem(
+        f"{fault}, so image tokens and image features cannot match",
+        where,
+        got=repr(found),
+        allowed=value,
+        fix=f"write {leaf} = {value} into {file}",
+    )
 
 
 def _kind(config: PretrainedConfig, family: Family | None) -> Any:
