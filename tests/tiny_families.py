@@ -7,10 +7,9 @@ nothing is lost; special tokens, templates and processors are those the family d
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -59,6 +58,7 @@ def tokenizer(
         clean_up_tokenization_spaces=False,
         **specials,
     )
+
 
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 2}
@@ -166,9 +166,7 @@ def llava_next() -> Tiny:
 
 
 def llava_onevision() -> Tiny:
-    tok = tokenizer(
-        QWEN, extra=("<|im_start|>",), image_token="<image>", video_token="<video>"
-    )
+    tok = tokenizer(QWEN, extra=("<|im_start|>",), image_token="<image>", video_token="<video>")
     grid = [[SIZE, SIZE], [SIZE, 2 * SIZE], [2 * SIZE, SIZE], [2 * SIZE, 2 * SIZE]]
     config = hf.LlavaOnevisionConfig(
         vision_config=hf.SiglipVisionConfig(**VISION, vision_use_head=False),
@@ -228,9 +226,7 @@ def qwen(config_kind: type, processor_kind: type, vision: dict, text: type, *, s
         **PICTURE,
     )
     template = system + CHATML.replace("@IMAGE@", QWEN_IMAGE)
-    return Tiny(
-        config, without_videos(processor_kind)(pictures, tok, None, chat_template=template)
-    )
+    return Tiny(config, without_videos(processor_kind)(pictures, tok, None, chat_template=template))
 
 
 def qwen2_vl() -> Tiny:

@@ -103,6 +103,10 @@ class SpeedSettings(Settings):
     """Tokens of a row that several pictures share; None takes the language model's width."""
 
 
+Update = Literal["lora", "full"]
+"""What is trained: low-rank matrices beside the scope's linear layers, or all its tensors."""
+
+
 class LoraSettings(Settings):
     """Low-rank adapters on every linear layer of the scope, by full module path."""
 
@@ -139,6 +143,7 @@ class FinetuneSettings(Settings):
     scope: Scope = "projector+llm"
     forms: Literal["multiple_choice", "short_answer", "both"] = "both"
     """Which questions are trained on; the paper does not say."""
+    update: Update = "lora"
     lora: LoraSettings = LoraSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     epochs: Positive = 10
@@ -168,6 +173,7 @@ class UnlearnSettings(Settings):
     """One application of a method, apart from what the method alone understands."""
 
     scope: Scope = "projector+llm"
+    update: Update = "lora"
     lora: LoraSettings = LoraSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     stop: StopSettings = StopSettings()
@@ -253,7 +259,7 @@ class Experiment(Settings):
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Experiment:
-        problems = []
+        problems = self._quantised_updates()
         for name in ("finetuned", "sustainability"):
             scenario = getattr(self.scenarios, name)
             if scenario and scenario.forget + scenario.retain != self.finetune.individuals:
@@ -267,3 +273,18 @@ class Experiment(Settings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _quantised_updates(self) -> list[str]:
+        """Tell which settings would train weights that are held in fewer bits."""
+        if self.model.quantise == "none":
+            return []
+        updates = {"finetune": self.finetune.update, "unlearn": self.unlearn.update}
+        updates |= {
+            f"methods.{label}.unlearn": entry.unlearn.update
+            for label, entry in self.methods.items()
+        }
+        return [
+            f"{where}.update: full cannot be trained with model.quantise; set it to lora"
+            for where, update in updates.items()
+            if update == "full"
+        ]

@@ -60,7 +60,9 @@ class Plain:
     def replies(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
         """Generate greedily; the first token's log-probabilities come from the same pass."""
         inputs = self.encoder.prompts(examples)
-        inputs.pop("position_ids", None)  # generate derives the same positions from the attention mask
+        inputs.pop(
+            "position_ids", None
+        )  # generate derives the same positions from the attention mask
         tokenizer = self.encoder.tokenizer
         with torch.no_grad():
             output = self.model.generate(

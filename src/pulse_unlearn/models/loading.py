@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -72,7 +72,10 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     placed = settings.device_map != "none" or settings.quantise != "none"
     if not placed:
         model.to(device)
-    model = hold_frozen(model, [Path(folder) for folder in settings.adapters], how="merged")
+    model = cast(
+        PreTrainedModel,
+        hold_frozen(model, [Path(name) for name in settings.adapters], how="merged"),
+    )
     model.requires_grad_(False)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -94,7 +97,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def _options(settings: ModelSettings, source: str) -> dict[str, Any]:
-    """Return what every `from_pretrained` is told; raises ModelError if offline files are absent."""
+    """Return what `from_pretrained` is always told; raises ModelError if offline files are absent."""
     options: dict[str, Any] = {"trust_remote_code": settings.source in settings.trust_remote_code}
     if Path(source).is_dir():
         return options

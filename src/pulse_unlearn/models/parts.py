@@ -48,7 +48,7 @@ def family_for(config: PretrainedConfig, where: str) -> Family:
 
 def made_out(model: nn.Module, model_type: str) -> Family:
     """Return facts found in the module tree; raises ModelError naming the parts that are not."""
-    found = {part: _shallowest(model, names) for part, names in NAMES.items()}
+    found: dict[str, Any] = {part: _shallowest(model, names) for part, names in NAMES.items()}
     absent = [
         f"no {part} was found (looked for {', '.join(NAMES[part])})"
         for part, path in found.items()
@@ -59,7 +59,7 @@ def made_out(model: nn.Module, model_type: str) -> Family:
     return Family(
         model_type=model_type,
         unpackable="its family has no entry",
-        **{part: path for part, path in found.items() if path is not None},
+        **found,
     )
 
 
@@ -72,5 +72,3 @@ def _shallowest(model: nn.Module, names: tuple[str, ...]) -> str | None:
         key=lambda path: (path.count("."), rank[path.rpartition(".")[2]]),
         default=None,
     )
-
-

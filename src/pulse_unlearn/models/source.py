@@ -48,9 +48,7 @@ def model_digest(settings: ModelSettings) -> str:
     with model_source(settings) as source:
         folder = Path(source)
         lines = (
-            _lines(folder, "config.json")
-            if folder.is_dir()
-            else [f"{source}@{settings.revision}"]
+            _lines(folder, "config.json") if folder.is_dir() else [f"{source}@{settings.revision}"]
         )
     for number, adapter in enumerate(settings.adapters):
         held = _lines(Path(adapter), "adapter_config.json")

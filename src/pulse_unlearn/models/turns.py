@@ -78,9 +78,7 @@ class Turns:
 def special_tokens(processor: Any) -> frozenset[str]:
     """Return every text that a tokenizer would not read as plain text, the placeholder included."""
     tokenizer = processor.tokenizer
-    added = {
-        entry.content for entry in tokenizer.added_tokens_decoder.values() if entry.special
-    }
+    added = {entry.content for entry in tokenizer.added_tokens_decoder.values() if entry.special}
     placeholders = {getattr(processor, f"{kind}_token", None) for kind in ("image", "video")}
     return frozenset(
         token for token in {*tokenizer.all_special_tokens, *added, *placeholders} if token
