@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -55,7 +55,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         config, processor, family = _before_weights(settings, source, options)
         auto: Any = AutoModelForImageTextToText  # its stubs do not know output_loading_info
         try:
-            model, report = auto.from_pretrained(
+            loaded, report = auto.from_pretrained(
                 source,
                 config=config,
                 dtype=getattr(torch, settings.dtype),
@@ -97,7 +97,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def _options(settings: ModelSettings, source: str) -> dict[str, Any]:
-    """Return what `from_pretrained` is always told; raises ModelError if offline files are absent."""
+    """Return what each `from_pretrained` is told; raises ModelError where the cache lacks files."""
     options: dict[str, Any] = {"trust_remote_code": settings.source in settings.trust_remote_code}
     if Path(source).is_dir():
         return options
