@@ -101,6 +101,7 @@ def _by_plain_name(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def does_not_fit(what: str, folder: Path, got: str) -> ModelError:
+    """Return the error for an adapter or update that was made for another model."""
     return ModelError(
         Problem(
             "the weights do not fit the model",

@@ -71,11 +71,9 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     _require_all_weights(settings.source, report["missing_keys"])
     placed = settings.device_map != "none" or settings.quantise != "none"
     if not placed:
-        model.to(device)
-    model = cast(
-        PreTrainedModel,
-        hold_frozen(model, [Path(name) for name in settings.adapters], how="merged"),
-    )
+        loaded.to(device)
+    own = [Path(folder) for folder in settings.adapters]
+    model: Any = hold_frozen(loaded, own, how="merged")
     model.requires_grad_(False)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
