@@ -6,10 +6,14 @@ nothing is lost; special tokens, templates and processors are those the family d
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -26,8 +30,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
+from data_cases import encoded, noise
+from pulse_unlearn.data.images import picture_from_bytes
+from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import FAMILIES as FACTS
 from pulse_unlearn.models.processors import with_template, without_videos
+from pulse_unlearn.records import Example, Option
 
 SIZE = 24
 PATCH = 8
@@ -424,3 +432,71 @@ FAMILIES: dict[str, Callable[[], Tiny]] = {
     "paligemma": paligemma,
     "internvl": internvl,
 }
+
+
+@cache
+def built(name: str) -> Tiny:
+    """One of the families; not to be changed."""
+    return FAMILIES[name]()
+
+
+def model(name: str, seed: int = 0) -> Any:
+    """A frozen model whose weights are large enough for every layer to change the output."""
+    torch.manual_seed(seed)
+    made = hf.AutoModelForImageTextToText.from_config(built(name).config)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(6.0 if parameter.dim() > 1 else 1.0)
+    return made.requires_grad_(False).eval()
+
+
+def encoder(name: str) -> Encoder:
+    return Encoder(built(name).processor, FACTS.get(name))
+
+
+def question(
+    number: int, *, answer: str = "B", words: int = 0, size: tuple[int, int] | None = None
+) -> Example:
+    """A short question, about a picture of that size if one is given."""
+    filler = " very" * words
+    picture = picture_from_bytes(encoded(noise(number, size=size)), f"{number}") if size else None
+    return Example(
+        id=f"e{number}",
+        question_id=f"q{number}",
+        modality="multimodal" if size else "text_only",
+        prompt=f"Who is{filler} {number}?\nA. Ann\nB. Bo",
+        answer=answer,
+        options=(Option("A", "Ann"), Option("B", "Bo")),
+        individual=f"p{number}",
+        picture=picture,
+    )
+
+
+def mixed() -> list[Example]:
+    """With and without picture, pictures of three shapes, answers of one to several tokens."""
+    return [
+        question(0, size=(40, 30)),
+        question(1, answer="black hair", words=3),
+        question(2, size=(20, 50), answer="C", words=1),
+        question(3, answer="A"),
+        question(4, size=(64, 48), answer="Bo.", words=5),
+    ]
+
+
+def save(name: str, folder: Path) -> Path:
+    """Write model and processor as a folder of the hub holds them."""
+    processor = built(name).processor
+    model(name).save_pretrained(folder)
+    processor.tokenizer.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)
+    if processor.chat_template and FACTS.get(name).template is None:
+        (folder / "chat_template.jinja").write_text(processor.chat_template, encoding="utf-8")
+    fields = (field.partition(".") for field in FACTS.get(name).processor_fields)
+    own = {head: getattr(processor, head) for head, dot, _ in fields if not dot}
+    (folder / "processor_config.json").write_text(json.dumps(own), encoding="utf-8")
+    return folder
+
+
+def replaced(one: Example, **changes: str) -> Example:
+    """The same question with another text."""
+    return replace(one, **changes)

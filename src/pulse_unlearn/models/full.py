@@ -104,7 +104,7 @@ def does_not_fit(what: str, folder: Path, got: str) -> ModelError:
     """Return the error for an adapter or update that was made for another model."""
     return ModelError(
         Problem(
-            "the weights do not fit the model",
+            f"the {what} does not fit the model",
             str(folder),
             got=got,
             fix=f"use the base model the {what} was trained on",
