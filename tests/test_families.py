@@ -279,6 +279,8 @@ def test_saved_and_loaded_it_says_the_same(name, update, tmp_path):
     save_trained(made.model, tmp_path, base="tiny")
     held = hold_frozen(tiny.model(name), [tmp_path], how="stacked")
     assert trainable_names(held) == []
+    # Torch picks another kernel, with other last bits, for layers that might need gradients.
+    made.model.requires_grad_(False)
     expected = view(made.model, encoder).log_probs
     assert torch.equal(view(held, encoder).log_probs, expected)
     merged = hold_frozen(tiny.model(name), [tmp_path], how="merged")
