@@ -24,6 +24,7 @@ from pulse_unlearn.config import LoraSettings, Scope
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.families import Family
 from pulse_unlearn.models.full import (
+    ADAPTER_FILE,
     copies,
     does_not_fit,
     is_full,
@@ -36,7 +37,6 @@ from pulse_unlearn.models.scopes import targets, tensor_names
 
 AnyModel = PreTrainedModel | PeftModel
 
-ADAPTER_FILE = "adapter_model.safetensors"
 TRAINED = "trained"
 """Name of the adapter being trained; frozen ones are `frozen0`, `frozen1`, ..."""
 PREVIOUS = "previous"

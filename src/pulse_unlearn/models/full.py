@@ -20,6 +20,10 @@ from torch import Tensor, nn
 from pulse_unlearn.errors import ModelError, Problem
 
 FULL_FILE = "changed_weights.safetensors"
+ADAPTER_FILE = "adapter_model.safetensors"
+WRAPPED = "base_model.model."
+"""What PEFT writes before the path of a layer."""
+_LOW_RANK = ".lora_A.weight"
 
 
 def is_full(folder: Path) -> bool:
@@ -65,9 +69,13 @@ def touched(folder: Path) -> set[str]:
     if is_full(folder):
         with safe_open(folder / FULL_FILE, framework="pt") as file:
             return set(file.keys())
+    with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
+        keys = [key for key in file.keys() if key.endswith(_LOW_RANK)]  # noqa: SIM118
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    layers = {f"{path}.weight" for path in config["target_modules"]}
-    return layers | set(config.get("target_parameters") or ())
+    matrices = set(config.get("target_parameters") or ())
+    bare = {name.rpartition(".")[0] for name in matrices}
+    paths = {key.removeprefix(WRAPPED).removesuffix(_LOW_RANK) for key in keys}
+    return matrices | {f"{path}.weight" for path in paths - bare}
 
 
 def copies(model: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
@@ -97,7 +105,7 @@ def _by_plain_name(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield parameters by the names they have without adapters around them."""
     for name, parameter in model.named_parameters():
         if ".lora_" not in name:
-            yield name.removeprefix("base_model.model.").replace(".base_layer.", "."), parameter
+            yield name.removeprefix(WRAPPED).replace(".base_layer.", "."), parameter
 
 
 def does_not_fit(what: str, folder: Path, got: str) -> ModelError:
