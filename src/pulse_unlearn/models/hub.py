@@ -21,14 +21,18 @@ def is_offline(settings: ModelSettings) -> bool:
     return settings.offline or bool(constants.HF_HUB_OFFLINE)
 
 
-def require_cached(settings: ModelSettings) -> None:
-    """Raise ModelError naming every file of the repository that is not in the cache."""
+def cached_folder(settings: ModelSettings) -> Path:
+    """Return the folder of the cache that holds the model, to be read as any folder is.
+
+    Raises ModelError naming every file that is needed and not there.
+    """
     repository, revision = settings.source, settings.revision
     absent = [name for name in NEEDED if _cached(repository, name, revision) is None]
     if not any(_cached(repository, name, revision) for name in PROCESSOR):
         absent.append(" or ".join(PROCESSOR))
     absent += _absent_weights(repository, revision)
-    if absent:
+    config = _cached(repository, NEEDED[0], revision)
+    if absent or config is None:
         raise ModelError(
             [
                 Problem(
@@ -40,6 +44,7 @@ def require_cached(settings: ModelSettings) -> None:
                 for name in absent
             ]
         )
+    return config.parent
 
 
 def fetch_command(settings: ModelSettings) -> str:

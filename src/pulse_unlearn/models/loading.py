@@ -29,7 +29,7 @@ from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.adapters import hold_frozen
 from pulse_unlearn.models.families import Family, known_family
-from pulse_unlearn.models.hub import fetch_command, is_offline, require_cached
+from pulse_unlearn.models.hub import cached_folder, fetch_command, is_offline
 from pulse_unlearn.models.parts import family_for
 from pulse_unlearn.models.processors import load_processor, processor_problems, show_whole
 from pulse_unlearn.models.source import model_source
@@ -51,7 +51,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     device = _device(settings)
     _require_bitsandbytes(settings)
     with quiet_libraries(), model_source(settings) as source:
-        options = _options(settings, source)
+        source, options = _located(settings, source)
         config, processor, family = _before_weights(settings, source, options)
         auto: Any = AutoModelForImageTextToText  # its stubs do not know output_loading_info
         try:
@@ -94,16 +94,17 @@ def quiet_libraries() -> Iterator[None]:
             progress_bars.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _options(settings: ModelSettings, source: str) -> dict[str, Any]:
-    """Return what each `from_pretrained` is told; raises ModelError where the cache lacks files."""
+def _located(settings: ModelSettings, source: str) -> tuple[str, dict[str, Any]]:
+    """Return what to load from, and what each `from_pretrained` is told.
+
+    Raises ModelError if the hub may not be asked and the cache lacks files.
+    """
     options: dict[str, Any] = {"trust_remote_code": settings.source in settings.trust_remote_code}
     if Path(source).is_dir():
-        return options
-    options["revision"] = settings.revision
+        return source, options
     if is_offline(settings):
-        require_cached(settings)
-        options["local_files_only"] = True
-    return options
+        return str(cached_folder(settings)), options
+    return source, {**options, "revision": settings.revision}
 
 
 def _before_weights(
