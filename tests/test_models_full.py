@@ -220,7 +220,14 @@ def test_a_resumed_training_is_the_uninterrupted_one(stop_at, encoder, tmp_path,
 
 FULL = (
     *("--set", "finetune.update=full", "--set", "unlearn.update=full"),
-    *("--set", "scenarios.pretrained=null", "--set", "unlearn.stop.max_steps=2"),
+    *(
+        "--set",
+        "speed.packing=auto",
+        "--set",
+        "scenarios.pretrained=null",
+        "--set",
+        "unlearn.stop.max_steps=2",
+    ),
 )
 
 
