@@ -20,7 +20,6 @@ from transformers import (
     ProcessorMixin,
 )
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
@@ -95,6 +94,9 @@ def show_whole(processor: Any, settings: ModelSettings) -> None:
                 fix="--set model.image_aspect=processor",
             )
         )
+    # Imported here: the one class of this module that older releases do not have.
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
     values = {name: value for name, value in pictures.to_dict().items() if "_type" not in name}
     processor.image_processor = LlavaImageProcessorPil(**{**values, "do_pad": True})
 
