@@ -21,13 +21,13 @@ from pulse_unlearn.models.adapters import (
     ADAPTER_FILE,
     Below,
     hold_frozen,
-    linear_paths,
     prepare,
     reference_view,
     save_adapter,
     trainable_names,
 )
 from pulse_unlearn.models.forward import answer_view
+from pulse_unlearn.models.scopes import linear_paths
 from pulse_unlearn.training.objectives import weighted_sum
 from pulse_unlearn.training.steps import StepData
 

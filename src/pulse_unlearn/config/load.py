@@ -195,8 +195,17 @@ def _with_full_paths(experiment: Experiment) -> Experiment:
     data = experiment.data.model_copy(
         update={"people": full(experiment.data.people), "general": full(experiment.data.general)}
     )
+
+    def folder(name: str) -> str:
+        path = Path(name).expanduser()
+        return str(path.absolute()) if name != EMBEDDED and path.is_dir() else name
+
     model = experiment.model
-    folder = Path(model.source).expanduser()
-    if model.source != EMBEDDED and folder.is_dir():
-        model = model.model_copy(update={"source": str(folder.absolute())})
+    model = model.model_copy(
+        update={
+            "source": folder(model.source),
+            "adapters": tuple(map(folder, model.adapters)),
+            "trust_remote_code": tuple(map(folder, model.trust_remote_code)),
+        }
+    )
     return experiment.model_copy(update={"data": data, "model": model})

@@ -30,12 +30,33 @@ class ModelSettings(Settings):
     """`world` (the embedded model), a local folder, or a hub id."""
     revision: str | None = None
     """Commit of a hub id; required there, so that a run names exact weights."""
+    offline: bool = False
+    """Read a hub id from the cache alone; what is not there is told, with how to fetch it."""
+    trust_remote_code: tuple[str, ...] = ()
+    """Models, named one by one, whose own Python code may be executed; nothing else is."""
+    adapters: tuple[str, ...] = ()
+    """PEFT folders that belong to the model, first to last: added into its weights when loaded."""
+    image_aspect: Literal["processor", "pad"] = "processor"
+    """`processor` shows pictures as the model's files say; `pad` makes them square with borders, as
+    LLaVA-1.5 was trained."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    device_map: Literal["none", "auto", "balanced", "sequential"] = "none"
+    """Spread the layers over all devices, in accelerate's way; `device` then has no say."""
+    quantise: Literal["none", "8bit", "4bit"] = "none"
+    """Hold the language model's weights in fewer bits (bitsandbytes, extra `quant`)."""
     gradient_checkpointing: bool = False
     frozen_adapters: Literal["merged", "stacked"] = "merged"
     """How adapters of earlier stages are held: added into the weights, or kept beside them."""
+
+    @model_validator(mode="after")
+    def _quantised_weights_stay(self) -> ModelSettings:
+        if self.quantise != "none" and self.frozen_adapters == "merged":
+            raise ValueError("quantise rounds what is merged: set frozen_adapters to stacked")
+        if self.quantise != "none" and self.adapters:
+            raise ValueError("quantise rounds what is merged: merge model.adapters beforehand")
+        return self
 
 
 class SourceSettings(Settings):
@@ -102,6 +123,10 @@ class SpeedSettings(Settings):
         return "off" if value is False else value
 
 
+Update = Literal["lora", "full"]
+"""What is trained: low-rank matrices beside the scope's linear layers, or all its tensors."""
+
+
 class LoraSettings(Settings):
     """Low-rank adapters on every linear layer of the scope, by full module path."""
 
@@ -141,6 +166,7 @@ class FinetuneSettings(Settings):
     scope: Scope = "projector+llm"
     forms: Literal["multiple_choice", "short_answer", "both"] = "both"
     """Which questions are trained on; the paper does not say."""
+    update: Update = "lora"
     lora: LoraSettings = LoraSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     epochs: Positive = 10
@@ -170,6 +196,7 @@ class UnlearnSettings(Settings):
     """One application of a method, apart from what the method alone understands."""
 
     scope: Scope = "projector+llm"
+    update: Update = "lora"
     lora: LoraSettings = LoraSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     stop: StopSettings = StopSettings()
@@ -255,7 +282,7 @@ class Experiment(Settings):
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Experiment:
-        problems = []
+        problems = self._quantised_updates()
         for name in ("finetuned", "sustainability"):
             scenario = getattr(self.scenarios, name)
             if scenario and scenario.forget + scenario.retain != self.finetune.individuals:
@@ -269,3 +296,18 @@ class Experiment(Settings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _quantised_updates(self) -> list[str]:
+        """Tell which settings would train weights that are held in fewer bits."""
+        if self.model.quantise == "none":
+            return []
+        updates = {"finetune": self.finetune.update, "unlearn": self.unlearn.update}
+        updates |= {
+            f"methods.{label}.unlearn": entry.unlearn.update
+            for label, entry in self.methods.items()
+        }
+        return [
+            f"{where}.update: full cannot be trained with model.quantise; set it to lora"
+            for where, update in updates.items()
+            if update == "full"
+        ]

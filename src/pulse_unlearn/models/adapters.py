@@ -1,14 +1,15 @@
-"""LoRA by full module path, frozen adapters below the trained one, and the reference view.
+"""Trained updates over a frozen model: LoRA by full module path, or whole tensors (`full`).
 
-The reference inside NPO and KL is the same weights seen with fewer adapters, never a second model.
+The reference inside NPO and KL is the same weights seen with fewer adapters, never a second model;
+below a full update it is frozen copies of the tensors that changed since.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,60 +17,59 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pulse_unlearn.config import LoraSettings, Scope
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.families import SCOPE_PARTS, Family
+from pulse_unlearn.models.families import Family
+from pulse_unlearn.models.full import (
+    ADAPTER_FILE,
+    copies,
+    does_not_fit,
+    is_full,
+    load_full,
+    save_full,
+    swapped,
+    touched,
+)
+from pulse_unlearn.models.scopes import targets, tensor_names
 
 AnyModel = PreTrainedModel | PeftModel
 
-ADAPTER_FILE = "adapter_model.safetensors"
 TRAINED = "trained"
 """Name of the adapter being trained; frozen ones are `frozen0`, `frozen1`, ..."""
 PREVIOUS = "previous"
 """Name of the frozen copy of the adapter that training continues, when it is the reference."""
 
 
-def linear_paths(model: nn.Module, family: Family, scope: Scope) -> list[str]:
-    """Return the full paths of all linear layers in the scope; raises ModelError if there is none.
-
-    Full paths, because a leaf name such as `q_proj` also matches the vision tower's layers.
-    """
-    roots = [getattr(family, part) for part in SCOPE_PARTS[scope]]
-    found = []
-    for root in roots:
-        for name, module in model.get_submodule(root).named_modules(prefix=root):
-            # Below a frozen adapter the layer itself is called base_layer.
-            plain, _, inside = name.partition(".lora_")
-            if isinstance(module, nn.Linear) and not inside:
-                found.append(plain.removesuffix(".base_layer"))
-    if not found:
-        raise ModelError(Problem("no linear layer in this scope", got=scope, where=str(roots)))
-    return found
-
-
 def hold_frozen(
     model: AnyModel, folders: Sequence[Path], *, how: Literal["merged", "stacked"]
 ) -> AnyModel:
-    """Put the adapters of earlier stages on the model, frozen, first to last.
+    """Put the updates of earlier stages on the model, frozen, first to last.
 
     `merged` adds each product BA into its weight; `stacked` keeps them beside the weights, which
-    costs time but rounds nothing in half precision.
+    costs time but rounds nothing in half precision. Up to the last full update all are merged.
     """
-    if how == "merged":
-        for folder in folders:
-            merged: Any = _load(model, folder, "frozen")
-            model = merged.merge_and_unload(safe_merge=True)
-        return model
+    merged = len(folders) if how == "merged" else _behind_last_full(folders)
+    for folder in folders[:merged]:
+        if is_full(folder):
+            load_full(model, folder)
+        else:
+            adapted: Any = _load(model, folder, "frozen")
+            model = adapted.merge_and_unload(safe_merge=True)
     held = model
-    for number, folder in enumerate(folders):
+    for number, folder in enumerate(folders[merged:]):
         held = _load(held, folder, f"frozen{number}")
     if isinstance(held, PeftModel):
         # Loading activates the first adapter only; without this the later ones count for nothing.
         activate(held, adapter_names(held))
     return held
+
+
+def _behind_last_full(folders: Sequence[Path]) -> int:
+    """Return how many folders there are up to the last full update, with it."""
+    return max((place + 1 for place, folder in enumerate(folders) if is_full(folder)), default=0)
 
 
 def add_trainable(
@@ -81,11 +81,17 @@ def add_trainable(
     seed: int,
 ) -> PeftModel:
     """Add a fresh adapter over every linear layer of the scope, initialised from the seed."""
+    chosen = targets(_unwrapped(model), family, scope)
+    if chosen.matrices and lora.dropout:
+        problem = "PEFT adds no dropout to a matrix without a layer"
+        where = ", ".join(chosen.matrices)
+        raise ModelError(Problem(problem, where, f"{lora.dropout}", fix="set lora.dropout to 0"))
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any positive number works
         lora_dropout=lora.dropout,
-        target_modules=linear_paths(_unwrapped(model), family, scope),
+        target_modules=list(chosen.layers),
+        target_parameters=list(chosen.matrices) or None,
         bias="none",
     )
     torch.manual_seed(seed)
@@ -116,25 +122,30 @@ def activate(model: PeftModel, names: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model ready to be trained, and which of its adapters make up which model."""
+    """A model ready to be trained, and what makes up which model."""
 
-    model: PeftModel
+    model: AnyModel
     current: tuple[str, ...]
     """Adapters of the model being trained."""
     reference: tuple[str, ...]
     """Adapters of the frozen reference model."""
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors of the reference where the model's own have been written over since."""
+    has_reference: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Below:
-    """Adapter folders of earlier stages, as one stage needs them."""
+    """Update folders of earlier stages, as one stage needs them."""
 
     chain: tuple[Path, ...] = ()
-    """Below the trained adapter, first to last."""
+    """Below the trained update, first to last."""
     start_from: Path | None = None
-    """Adapter to train further; None for a fresh one."""
+    """Update to train further; None for a fresh one."""
     reference_depth: int = 0
     """How many of chain + start_from the reference carries."""
+    keep_reference: bool = True
+    """False where no reference will be asked; a full update then needs no copies."""
 
 
 def prepare(
@@ -144,16 +155,17 @@ def prepare(
     how: Literal["merged", "stacked"],
     fresh: Callable[[AnyModel], PeftModel],
 ) -> Prepared:
-    """Hold earlier adapters frozen, add the trained one, and name the two views.
+    """Hold earlier updates frozen, add the trained adapter, and name the two views.
 
     What both the trained and the reference model carry may be merged into the weights; the rest
     stays beside them, so that each can be seen without the other and no second model is needed.
     """
     common = min(below.reference_depth, len(below.chain)) if how == "merged" else 0
-    held = hold_frozen(model, below.chain[:common], how="merged")
-    held = hold_frozen(held, below.chain[common:], how="stacked")
+    merged = max(common, _behind_last_full(below.chain))
+    base, kept = _merge(model, below, upto=merged, trained=())
+    held = hold_frozen(base, below.chain[merged:], how="stacked")
     frozen = adapter_names(held) if isinstance(held, PeftModel) else []
-    reference = frozen[: max(below.reference_depth - common, 0)]
+    reference = frozen[: max(below.reference_depth - merged, 0)]
     if below.start_from is None:
         trained = fresh(held)
     else:
@@ -161,29 +173,74 @@ def prepare(
             held = _load(held, below.start_from, PREVIOUS)
             reference = [*reference, PREVIOUS]
         trained = _load(held, below.start_from, TRAINED)
-    prepared = Prepared(trained, (*frozen, TRAINED), tuple(reference))
+    prepared = Prepared(trained, (*frozen, TRAINED), tuple(reference), kept)
     activate(trained, prepared.current)
     return prepared
 
 
+def prepare_full(model: PreTrainedModel, below: Below, *, family: Family, scope: Scope) -> Prepared:
+    """Add earlier updates into the weights and make every tensor of the scope trainable.
+
+    Keeps copies of what the reference has and the model will not have.
+    """
+    names = tensor_names(model, family, scope)
+    start = () if below.start_from is None else (below.start_from,)
+    order = replace(below, chain=(*below.chain, *start))
+    base, kept = _merge(model, order, upto=len(order.chain), trained=names)
+    wanted = set(names)
+    for name, parameter in base.named_parameters():
+        parameter.requires_grad_(name in wanted)
+    return Prepared(base, (), (), kept, has_reference=below.keep_reference)
+
+
+def _merge(
+    model: PreTrainedModel, below: Below, *, upto: int, trained: Sequence[str]
+) -> tuple[AnyModel, dict[str, Tensor]]:
+    """Add the first updates into the weights; return frozen copies of what the reference lacks.
+
+    These are the tensors changed by updates beyond the reference's depth, and by this training.
+    """
+    depth = min(below.reference_depth, upto)
+    base = hold_frozen(model, below.chain[:depth], how="merged")
+    later = below.chain[depth:upto]
+    changed = {name for folder in later for name in touched(folder)} | set(trained)
+    kept = copies(base, sorted(changed)) if below.keep_reference else {}
+    return hold_frozen(base, later, how="merged"), kept
+
+
 @contextmanager
 def reference_view(prepared: Prepared) -> Iterator[None]:
-    """Show the model as its reference, without gradients and without dropout."""
+    """Show the model as its reference, without gradients and without dropout.
+
+    Raises ValueError if the model was prepared without one.
+    """
+    if not prepared.has_reference:
+        raise ValueError("no reference was kept for this training")
     model = prepared.model
     was_training = model.training
-    activate(model, prepared.reference)
+    if isinstance(model, PeftModel):
+        activate(model, prepared.reference)
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), swapped(model, prepared.kept):
             yield
     finally:
-        activate(model, prepared.current)
+        if isinstance(model, PeftModel):
+            activate(model, prepared.current)
         model.train(was_training)
 
 
 def trainable_names(model: nn.Module) -> list[str]:
     """Return the names of all trainable tensors, sorted: what the run records."""
     return sorted(name for name, tensor in model.named_parameters() if tensor.requires_grad)
+
+
+def save_trained(model: AnyModel, folder: Path, *, base: str) -> None:
+    """Write what was trained: a PEFT folder, or the tensors of a full update."""
+    if isinstance(model, PeftModel):
+        save_adapter(model, folder, base=base)
+    else:
+        save_full(model, folder, base=base)
 
 
 def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
@@ -218,7 +275,7 @@ def _load(model: AnyModel, folder: Path, name: str) -> PeftModel:
             loaded = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
     except (RuntimeError, ValueError, OSError, SafetensorError) as error:
         # Tensors of another size, modules that are not there, no adapter in the folder.
-        raise _does_not_fit(folder, f"{type(error).__name__}: {error}") from error
+        raise does_not_fit("adapter", folder, f"{type(error).__name__}: {error}") from error
     _check_keys(loaded, folder, name)
     return loaded
 
@@ -232,22 +289,12 @@ def _check_keys(model: PeftModel, folder: Path, name: str) -> None:
     }
     if stored != expected:
         missing, extra = sorted(expected - stored), sorted(stored - expected)
-        raise _does_not_fit(
+        raise does_not_fit(
+            "adapter",
             folder,
             f"{len(missing)} tensors missing ({', '.join(missing[:3])}), "
             f"{len(extra)} unknown ({', '.join(extra[:3])})",
         )
-
-
-def _does_not_fit(folder: Path, got: str) -> ModelError:
-    return ModelError(
-        Problem(
-            "the adapter does not fit the model",
-            str(folder),
-            got=got,
-            fix="use the base model the adapter was trained on",
-        )
-    )
 
 
 def _unwrapped(model: AnyModel) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -18,9 +19,9 @@ def go_on(
     first: Tensor,
     *,
     max_new_tokens: int,
-    end: int,
+    ends: Sequence[int],
 ) -> list[list[int]]:
-    """Return the greedy tokens of each answer, up to `max_new_tokens` and without the end of turn.
+    """Return the greedy tokens of each answer, up to `max_new_tokens` and without an end of turn.
 
     `cache` (a DynamicCache) holds the keys and values of rows of packs; a start is a prompt's row
     and its tokens' places there; `first` [N] are the tokens that follow the prompts.
@@ -31,7 +32,8 @@ def go_on(
     lengths = torch.tensor([len(places) for _, places in starts], device=device)
     seen = torch.arange(longest, device=device) >= longest - lengths.unsqueeze(1)
     said = [first]
-    ended = first == end
+    stops = torch.tensor(list(ends), device=device)
+    ended = torch.isin(first, stops)
     for step in range(max_new_tokens - 1):
         if bool(ended.all()):
             break
@@ -44,10 +46,10 @@ def go_on(
             use_cache=True,
         ).last_hidden_state
         following = model.get_output_embeddings()(hidden[:, -1]).argmax(-1)
-        said.append(torch.where(ended, end, following))
-        ended |= said[-1] == end
+        said.append(torch.where(ended, said[-1], following))
+        ended |= torch.isin(following, stops)
     tokens = torch.stack(said, dim=1).tolist()
-    return [row[: row.index(end)] if end in row else row for row in tokens]
+    return [list(takewhile(lambda token: token not in ends, row)) for row in tokens]
 
 
 def _of_prompts(cache: Any, starts: Sequence[tuple[int, Tensor]], longest: int) -> DynamicCache:

@@ -19,6 +19,8 @@ from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.families import Family
 from pulse_unlearn.models.packing import Line, Symbol
 from pulse_unlearn.models.pictures import Pictures, Shown
+from pulse_unlearn.models.reserved import Reserved
+from pulse_unlearn.models.turns import Turns
 from pulse_unlearn.records import Example
 
 AnswerTokens = Literal["with_end", "text"]
@@ -29,7 +31,7 @@ class EncodedBatch:
     """A batch as the model takes it: the processor's whole output, and the answers beside it."""
 
     inputs: dict[str, Tensor]
-    """Everything the processor returned, plus `position_ids` [B, T]."""
+    """Everything the processor returned; `position_ids` [B, T] where the family's are plain."""
     labels: Tensor
     """Answer tokens, right-aligned, [B, A]; A is the longest answer of the batch."""
     mask: Tensor
@@ -45,21 +47,20 @@ class Encoder:
         self.family = family
         self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = "left"
+        self.turns = Turns(processor, family)
+        self.end_ids = self.turns.end_ids()
+        """Tokens at which a generated answer is over."""
         self.pictures = Pictures(processor)
+        self._reserved = Reserved(processor)
         self._letters: dict[str, tuple[int, ...]] = {}
 
     def prompt(self, example: Example) -> str:
         """Return the text up to where the answer begins, with the image placeholder if any."""
-        content: list[dict[str, str]] = [{"type": "text", "text": example.prompt}]
-        if example.picture is not None:
-            content.insert(0, {"type": "image"})
-        text: str = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-        return text
+        return self.turns.prompt(example.prompt, pictured=example.picture is not None)
 
     def prompts(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Encode prompts only, for scoring; [B, T] tensors and pixel values."""
+        self._reserved.refuse(examples)
         return self._inputs(examples, [self.prompt(example) for example in examples])
 
     def answers(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> EncodedBatch:
@@ -68,6 +69,7 @@ class Encoder:
         Raises ModelError if the tokenizer merges the answer's first characters into the prompt, as
         then no mask could separate the two.
         """
+        self._reserved.refuse(examples)
         prompts = [self.prompt(example) for example in examples]
         full = self._answered(prompts, examples, tokens)
         tails = self._tails(prompts, full)
@@ -75,6 +77,9 @@ class Encoder:
         longest = max(len(tail) for tail in tails)
         lengths = torch.tensor([len(tail) for tail in tails])
         mask = torch.arange(longest).unsqueeze(0) >= longest - lengths.unsqueeze(1)
+        if self.family.attention == "prefix":
+            # Marks what is predicted: the rest of the sequence sees itself whole, and not this.
+            inputs["token_type_ids"][:, -longest:] = mask.long()
         return EncodedBatch(
             inputs,
             labels=inputs["input_ids"][:, -longest:],
@@ -87,8 +92,9 @@ class Encoder:
 
         Raises ModelError as `answers` does, and where a picture cannot be told from its text.
         """
+        self._reserved.refuse(examples)
         prompts = [self.prompt(example) for example in examples]
-        heads: list[list[int]] = self.tokenizer(prompts)["input_ids"]
+        heads = self._ids(prompts)
         tails: list[list[int]] = [[] for _ in examples]
         if tokens is not None:
             tails = self._tails(prompts, self._answered(prompts, examples, tokens), heads)
@@ -107,15 +113,17 @@ class Encoder:
         """Return the answer tokens of each option's letter.
 
         Looked up once for each letter: what stands before an answer is the same in every prompt.
+        Raises ModelError where letters begin with the same token, and so cannot be told apart.
         """
         new = [o.letter for o in example.options if o.letter not in self._letters]
         if new:
             prompt = self.prompt(example)
-            full = [prompt + self.family.answer_prefix + letter for letter in new]
+            full = [prompt + self.turns.prefix + letter for letter in new]
             tails = self._tails([prompt] * len(full), full)
             self._letters.update(
                 {letter: tuple(tail) for letter, tail in zip(new, tails, strict=True)}
             )
+            self._require_different_letters()
         return [self._letters[option.letter] for option in example.options]
 
     def letter_ids(self, example: Example) -> list[int]:
@@ -137,9 +145,9 @@ class Encoder:
     def _answered(
         self, prompts: Sequence[str], examples: Sequence[Example], tokens: AnswerTokens
     ) -> list[str]:
-        end = self.tokenizer.eos_token if tokens == "with_end" else ""
+        end = self.turns.end if tokens == "with_end" else ""
         return [
-            prompt + self.family.answer_prefix + example.answer + end
+            prompt + self.turns.prefix + example.answer + end
             for prompt, example in zip(prompts, examples, strict=True)
         ]
 
@@ -150,8 +158,8 @@ class Encoder:
         heads: Sequence[list[int]] | None = None,
     ) -> list[list[int]]:
         """Return the tokens of `full` behind those of its prompt; placeholders stay unexpanded."""
-        heads = heads or self.tokenizer(list(prompts))["input_ids"]
-        wholes = self.tokenizer(list(full))["input_ids"]
+        heads = heads or self._ids(prompts)
+        wholes = self._ids(full)
         tails = []
         for head, whole, text in zip(heads, wholes, full, strict=True):
             if whole[: len(head)] != head or len(whole) == len(head):
@@ -167,10 +175,43 @@ class Encoder:
         return tails
 
     def _inputs(self, examples: Sequence[Example], texts: list[str]) -> dict[str, Tensor]:
-        pictures = [decode(example.picture) for example in examples if example.picture]
+        # A list for each text: some processors cannot tell otherwise which text a picture is in.
+        pictures = [[decode(e.picture)] if e.picture else [] for e in examples]
         inputs = dict(
-            self.processor(text=texts, images=pictures or None, padding=True, return_tensors="pt")
+            self.processor(
+                text=texts,
+                images=pictures if any(pictures) else None,
+                padding=True,
+                return_tensors="pt",
+                add_special_tokens=self._adds_start(texts),
+            )
         )
         mask = inputs["attention_mask"]
-        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        if self.family.positions == "plain":
+            inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+        if self.family.attention == "prefix":
+            inputs["token_type_ids"] = torch.zeros_like(mask)
         return inputs
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        found: list[list[int]] = self.tokenizer(
+            list(texts), add_special_tokens=self._adds_start(texts)
+        )["input_ids"]
+        return found
+
+    def _adds_start(self, texts: Sequence[str]) -> bool:
+        """Tell whether the tokenizer is to add its start token: not where the template wrote it."""
+        start = self.tokenizer.bos_token
+        return not (start and start in texts[0])
+
+    def _require_different_letters(self) -> None:
+        first = [tokens[0] for tokens in self._letters.values()]
+        if len(set(first)) < len(first):
+            raise ModelError(
+                Problem(
+                    "option letters begin with the same token, so they cannot be told apart",
+                    self.family.model_type,
+                    got=repr(self.tokenizer.convert_ids_to_tokens(first)),
+                    fix="give the family an answer_prefix behind which a letter is one token",
+                )
+            )

@@ -60,7 +60,9 @@ class Plain:
     def replies(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
         """Generate greedily; the first token's log-probabilities come from the same pass."""
         inputs = self.encoder.prompts(examples)
-        inputs.pop("position_ids")  # generate derives the same positions from the attention mask
+        inputs.pop(
+            "position_ids", None
+        )  # generate derives the same positions from the attention mask
         tokenizer = self.encoder.tokenizer
         with torch.no_grad():
             output = self.model.generate(
@@ -69,7 +71,7 @@ class Plain:
                 do_sample=False,
                 num_beams=1,
                 pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
+                eos_token_id=self.encoder.end_ids,
                 return_dict_in_generate=True,
                 output_logits=True,
             )

@@ -1,21 +1,37 @@
-"""A model folder or hub id to model, processor and family, checked before any weight is loaded."""
+"""A model folder or hub id to model, processor and family, checked before any weight is loaded.
+
+Tried on a CPU: every data type, attention kernels that are installed, activation checkpointing,
+folders, adapters, offline reading. Not tried, for want of devices: a `device_map` over several
+devices, and loading in 8 or 4 bits, of which only the refusal without bitsandbytes is tested.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as progress_bars
 
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.families import Family, family_of
+from pulse_unlearn.models.adapters import hold_frozen
+from pulse_unlearn.models.families import Family, known_family
+from pulse_unlearn.models.hub import cached_folder, fetch_command, is_offline
+from pulse_unlearn.models.parts import family_for
+from pulse_unlearn.models.processors import load_processor, processor_problems, show_whole
 from pulse_unlearn.models.source import model_source
 
 
@@ -27,44 +43,42 @@ class LoadedModel:
     processor: Any
     family: Family
     device: torch.device
+    """Where inputs go; with a device map, where the first layer lies."""
 
 
 def load_model(settings: ModelSettings) -> LoadedModel:
     """Load the model an experiment names; raises ModelError before loading what cannot work."""
     device = _device(settings)
+    _require_bitsandbytes(settings)
     with quiet_libraries(), model_source(settings) as source:
-        where = settings.source
-        options: dict[str, Any] = {"trust_remote_code": False}
-        if not Path(source).is_dir():
-            options["revision"] = settings.revision
-        try:
-            config = AutoConfig.from_pretrained(source, **options)
-            processor = AutoProcessor.from_pretrained(source, **options)  # type: ignore[no-untyped-call]
-        except (OSError, ValueError) as error:
-            raise _cannot_load(where, error) from error
-        family = family_of(config.model_type)
-        problems = processor_problems(processor, family, where)
-        if problems:
-            raise ModelError(problems)
+        source, options = _located(settings, source)
+        config, processor, family = _before_weights(settings, source, options)
         auto: Any = AutoModelForImageTextToText  # its stubs do not know output_loading_info
         try:
-            model, report = auto.from_pretrained(
+            loaded, report = auto.from_pretrained(
                 source,
                 config=config,
                 dtype=getattr(torch, settings.dtype),
                 attn_implementation=settings.attention,
                 use_safetensors=True,
                 output_loading_info=True,
+                **_placement(settings, family),
                 **options,
             )
         # Torn files, tensors of another size and attention kernels that are not installed.
         except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-            raise _cannot_load(where, error) from error
-    _require_all_weights(where, report["missing_keys"])
+            raise _cannot_load(settings, error) from error
+    _require_all_weights(settings.source, report["missing_keys"])
+    placed = settings.device_map != "none" or settings.quantise != "none"
+    if not placed:
+        loaded.to(device)
+    own = [Path(folder) for folder in settings.adapters]
+    model: Any = hold_frozen(loaded, own, how="merged")
     model.requires_grad_(False)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    model.to(device)
+    if placed:
+        device = next(model.parameters()).device
     return LoadedModel(model.eval(), processor, family, device)
 
 
@@ -80,30 +94,69 @@ def quiet_libraries() -> Iterator[None]:
             progress_bars.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def processor_problems(processor: Any, family: Family, where: str) -> list[Problem]:
-    """Return what is missing in a processor that would only fail, or mislead, much later."""
-    problems = [
-        Problem(
-            f"the processor has no {name}, so image tokens and image features cannot match",
-            where,
-            fix=f"set {name} in processor_config.json to the vision tower's value",
+def _located(settings: ModelSettings, source: str) -> tuple[str, dict[str, Any]]:
+    """Return what to load from, and what each `from_pretrained` is told.
+
+    Raises ModelError if the hub may not be asked and the cache lacks files.
+    """
+    options: dict[str, Any] = {"trust_remote_code": settings.source in settings.trust_remote_code}
+    if Path(source).is_dir():
+        return source, options
+    if is_offline(settings):
+        return str(cached_folder(settings)), options
+    return source, {**options, "revision": settings.revision}
+
+
+def _before_weights(
+    settings: ModelSettings, source: str, options: dict[str, Any]
+) -> tuple[PretrainedConfig, Any, Family]:
+    """Read config and processor, and raise ModelError for whatever would not work with them."""
+    where = settings.source
+    try:
+        config = AutoConfig.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(settings, error) from error
+    family = known_family(config.model_type) or family_for(config, where)
+    try:
+        processor = load_processor(source, config, family, options)
+    # A tokenizer without the family's special tokens is an attribute or a key that is not there.
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
+        raise _cannot_load(settings, error) from error
+    problems = processor_problems(processor, family, config, where)
+    if problems:
+        raise ModelError(problems)
+    show_whole(processor, settings)
+    return config, processor, family
+
+
+def _placement(settings: ModelSettings, family: Family) -> dict[str, Any]:
+    """Return where and in how many bits transformers is to put the weights."""
+    placement: dict[str, Any] = {}
+    if settings.device_map != "none":
+        placement["device_map"] = settings.device_map
+    if settings.quantise != "none":
+        whole = [family.vision_tower, family.projector, family.head]
+        placement["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_8bit=settings.quantise == "8bit",
+            load_in_4bit=settings.quantise == "4bit",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=getattr(torch, settings.dtype),
+            llm_int8_skip_modules=[path.rpartition(".")[2] for path in whole],
         )
-        for name in family.processor_fields
-        if getattr(processor, name, None) is None
-    ]
-    tokenizer = processor.tokenizer
-    if tokenizer.pad_token_id is None:
-        problems.append(
-            Problem("the tokenizer has no pad token", where, fix="set pad_token in its config")
+    return placement
+
+
+def _require_bitsandbytes(settings: ModelSettings) -> None:
+    if settings.quantise != "none" and find_spec("bitsandbytes") is None:
+        raise ModelError(
+            Problem(
+                "bitsandbytes is not installed",
+                "model.quantise",
+                got=settings.quantise,
+                allowed="none, without it",
+                fix="pip install 'pulse-unlearn[quant]'",
+            )
         )
-    if tokenizer.eos_token_id is None:
-        problems.append(Problem("the tokenizer has no end-of-turn token", where))
-    # A template that only the tokenizer holds is never applied by the processor.
-    if not getattr(processor, "chat_template", None):
-        problems.append(
-            Problem("the processor has no chat template", where, fix="add chat_template.jinja")
-        )
-    return problems
 
 
 def _require_all_weights(where: str, missing: Collection[str]) -> None:
@@ -129,12 +182,15 @@ def _device(settings: ModelSettings) -> torch.device:
     return torch.device(settings.device)
 
 
-def _cannot_load(where: str, error: Exception) -> ModelError:
+def _cannot_load(settings: ModelSettings, error: Exception) -> ModelError:
+    local = Path(settings.source).is_dir()
     return ModelError(
         Problem(
             "the model cannot be loaded",
-            where,
+            settings.source,
             got=f"{type(error).__name__}: {error}",
-            fix=f"name a complete local folder, or fetch the model first: hf download {where}",
+            fix="complete the folder: it needs config, tokenizer, processor and *.safetensors"
+            if local
+            else fetch_command(settings),
         )
     )

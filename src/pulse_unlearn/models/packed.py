@@ -117,13 +117,13 @@ class Packed:
         self, branches: list[Tensor], letters: list[tuple[int, ...]], max_new_tokens: int
     ) -> str | None:
         """Follow the greedy choice, [1 + letter's tokens, V] of each branch; None if it leaves."""
-        end = self.encoder.tokenizer.eos_token_id
-        if int(branches[0][0].argmax()) == end:
+        ends = self.encoder.end_ids
+        if int(branches[0][0].argmax()) in ends:
             return ""
         for branch, letter in zip(branches, letters, strict=True):
             greedy = branch.argmax(-1).tolist()
             spoken = tuple(greedy[: len(letter)])
-            ended = len(letter) == max_new_tokens or greedy[-1] == end
+            ended = len(letter) == max_new_tokens or greedy[-1] in ends
             if letter and spoken == letter and ended:
                 return self.encoder.decode(torch.tensor([letter]))[0]
         return None
@@ -146,7 +146,7 @@ class Packed:
                 starts,
                 torch.stack(first).argmax(-1),
                 max_new_tokens=max_new_tokens,
-                end=self.encoder.tokenizer.eos_token_id,
+                ends=self.encoder.end_ids,
             )
         return [self.encoder.decode(torch.tensor([tokens], dtype=torch.long))[0] for tokens in said]
 

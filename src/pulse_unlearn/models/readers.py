@@ -34,7 +34,7 @@ def choose(
     plain = Plain(model, encoder)
     if speed.packing == "off":
         return plain
-    reason = obstacle(inner_model(model).config)
+    reason = encoder.family.unpackable or obstacle(inner_model(model).config)
     if reason:
         warn(f"questions are not packed: {reason}")
         return plain

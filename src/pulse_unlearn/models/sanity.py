@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoConfig, AutoProcessor
+from transformers import AutoConfig
 
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.describe import entry_of
-from pulse_unlearn.models.loading import processor_problems, quiet_libraries
+from pulse_unlearn.models.loading import quiet_libraries
+from pulse_unlearn.models.processors import load_processor, processor_problems
 from pulse_unlearn.models.source import model_source
 
 
@@ -20,7 +21,8 @@ def look_at_processor(settings: ModelSettings) -> str:
         options |= {"revision": settings.revision} if settings.revision else {}
         try:
             config = AutoConfig.from_pretrained(source, **options)
-            processor = AutoProcessor.from_pretrained(source, **options)  # type: ignore[no-untyped-call]
+            family = entry_of(config.model_type)
+            processor = load_processor(str(source), config, family, options)
         # Besides missing files: a processor whose parts are not installed, or do not fit.
         except (OSError, ValueError, ImportError, TypeError, AttributeError) as error:
             raise ModelError(
@@ -31,10 +33,9 @@ def look_at_processor(settings: ModelSettings) -> str:
                     fix=f"name a complete folder, or fetch it first: hf download {settings.source}",
                 )
             ) from error
-    family = entry_of(config.model_type)
     if family is None:
         return f"{type(processor).__name__}; no entry for family {config.model_type!r} to check by"
-    problems = processor_problems(processor, family, settings.source)
+    problems = processor_problems(processor, family, config, settings.source)
     if problems:
         raise ModelError(problems)
     fields = [f"{name} {getattr(processor, name)}" for name in family.processor_fields]

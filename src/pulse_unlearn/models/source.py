@@ -54,21 +54,34 @@ def missing_revision(settings: ModelSettings) -> Problem | None:
 
 
 def model_digest(settings: ModelSettings) -> str:
-    """Return a SHA-256 over the model folder's files, or over id and revision for a hub model."""
+    """Return a SHA-256 over the model folder's files, or over id and revision for a hub model.
+
+    Adapters that belong to the model count as files of it.
+    """
     with model_source(settings) as source:
         folder = Path(source)
-        if not folder.is_dir():
-            return sha256(f"{source}@{settings.revision}".encode()).hexdigest()
-        paths = sorted(path for path in folder.iterdir() if path.is_file())
-        if not any(path.name == "config.json" for path in paths):
-            raise ModelError(
-                Problem("not a model folder", source, f"{len(paths)} files", "has a config.json")
-            )
-        lines = []
-        for path in paths:
-            with path.open("rb") as file:
-                lines.append(f"{path.name} {file_digest(file, 'sha256').hexdigest()}")
+        lines = (
+            _lines(folder, "config.json") if folder.is_dir() else [f"{source}@{settings.revision}"]
+        )
+    for number, adapter in enumerate(settings.adapters):
+        held = _lines(Path(adapter), "adapter_config.json")
+        lines += [f"adapter {number} {line}" for line in held]
     return sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _lines(folder: Path, required: str) -> list[str]:
+    """Return name and SHA-256 of each file; raises ModelError unless the required one is there."""
+    paths = sorted(path for path in folder.glob("*") if path.is_file())
+    if not any(path.name == required for path in paths):
+        kind = "a model" if required == "config.json" else "an adapter"
+        raise ModelError(
+            Problem(f"not {kind} folder", str(folder), f"{len(paths)} files", f"has a {required}")
+        )
+    lines = []
+    for path in paths:
+        with path.open("rb") as file:
+            lines.append(f"{path.name} {file_digest(file, 'sha256').hexdigest()}")
+    return lines
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -163,8 +163,12 @@ def _ingredients(
         }
         settings["general_questions"] = experiment.data.general_questions
     if stage.kind != "select":
-        # Where the model lies decides nothing: its digest, among the data, says which it is.
-        elsewhere = {"device", "source", "revision"}
+        # Where the model lies, or its layers, decides nothing: its digest, among the data, says
+        # which model it is.
+        elsewhere = {
+            *("device", "device_map", "source", "revision"),
+            *("offline", "adapters", "trust_remote_code"),
+        }
         settings["model"] = experiment.model.model_dump(mode="json", exclude=elsewhere)
     else:
         settings["parser"] = PARSER

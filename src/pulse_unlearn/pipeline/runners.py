@@ -15,7 +15,7 @@ from typing import Any
 
 from peft import PeftModel
 
-from pulse_unlearn.config import FinetuneSettings, LoraSettings, Scope, UnlearnSettings
+from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
 from pulse_unlearn.data import examples as make
 from pulse_unlearn.evaluation.predict import greedy_accuracy, predict
 from pulse_unlearn.evaluation.table import write_predictions
@@ -27,7 +27,8 @@ from pulse_unlearn.models.adapters import (
     add_trainable,
     hold_frozen,
     prepare,
-    save_adapter,
+    prepare_full,
+    save_trained,
     trainable_names,
 )
 from pulse_unlearn.models.encode import Encoder
@@ -119,7 +120,7 @@ def run_finetune(work: Work) -> None:
     experiment = work.inputs.experiment
     settings = FinetuneSettings.model_validate(work.stage.settings["finetune"])
     loaded = load_model(experiment.model)
-    prepared = _prepare(work, loaded, settings.scope, settings.lora)
+    prepared = _prepare(work, loaded, settings, keep_reference=False)
     people = work.people(work.stage.retain)
     steps = FinetuneSteps(
         _people_epochs(work, people, settings.forms),
@@ -146,7 +147,9 @@ def run_unlearn(work: Work) -> None:
     settings = UnlearnSettings.model_validate(stage.settings["unlearn"])
     method = build_method(stage.settings["method"], dict(stage.settings["settings"]))
     loaded = load_model(experiment.model)
-    prepared = _prepare(work, loaded, settings.scope, settings.lora)
+    needs = method.needs
+    asked = needs.forget_reference is not None or needs.retain_reference is not None
+    prepared = _prepare(work, loaded, settings, keep_reference=asked)
     forget = work.people(stage.forget)
     retain = work.people(stage.retain) if method.needs.retain else []
     steps = UnlearnSteps(
@@ -216,7 +219,7 @@ def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
             warn=work.progress.warn,
         ),
     )
-    save_adapter(
+    save_trained(
         job.prepared.model, work.folder / ADAPTER, base=work.inputs.experiment.model.source
     )
     notes = {**notes, "packed": isinstance(job.reader, Packed), "trainable": names}
@@ -240,17 +243,28 @@ def _reader(
     )
 
 
-def _prepare(work: Work, loaded: LoadedModel, scope: Scope, lora: LoraSettings) -> Prepared:
+def _prepare(
+    work: Work,
+    loaded: LoadedModel,
+    settings: FinetuneSettings | UnlearnSettings,
+    *,
+    keep_reference: bool,
+) -> Prepared:
     stage = work.stage
-
-    def fresh(model: AnyModel) -> PeftModel:
-        return add_trainable(model, loaded.family, scope, lora=lora, seed=stage.seed)
-
     below = Below(
         chain=tuple(work.adapter_of(name) for name in stage.chain),
         start_from=work.adapter_of(stage.start_from) if stage.start_from else None,
         reference_depth=stage.reference_depth,
+        keep_reference=keep_reference,
     )
+    if settings.update == "full":
+        return prepare_full(loaded.model, below, family=loaded.family, scope=settings.scope)
+
+    def fresh(model: AnyModel) -> PeftModel:
+        return add_trainable(
+            model, loaded.family, settings.scope, lora=settings.lora, seed=stage.seed
+        )
+
     how = work.inputs.experiment.model.frozen_adapters
     return prepare(loaded.model, below, how=how, fresh=fresh)
 

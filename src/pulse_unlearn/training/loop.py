@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from peft import PeftModel
+from torch import nn
 
 from pulse_unlearn import store
 from pulse_unlearn.config import OptimiserSettings
@@ -60,7 +60,7 @@ class Outcome:
 class _Run:
     """Everything the loop's helpers share; lives for one call of `train`."""
 
-    model: PeftModel
+    model: nn.Module
     objective: Objective
     steps: Steps
     settings: OptimiserSettings
@@ -78,7 +78,7 @@ class _Run:
 
 
 def train(
-    model: PeftModel,
+    model: nn.Module,
     objective: Objective,
     steps: Steps,
     *,
@@ -89,7 +89,7 @@ def train(
     seed: int,
     watch: Watch,
 ) -> Outcome:
-    """Train the model's trainable adapter; continues from the newest good checkpoint.
+    """Train what of the model is trainable; continues from the newest good checkpoint.
 
     A training that left the finite numbers ends as `diverged`, with the last weights that were
     good. `accuracy` measures what the stop rule looks at. Raises Interrupted, after a checkpoint,
@@ -150,7 +150,7 @@ def learning_rate_at(step: int, total: int, settings: OptimiserSettings) -> floa
 
 
 def _start(
-    model: PeftModel,
+    model: nn.Module,
     objective: Objective,
     steps: Steps,
     *,

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file
 from safetensors.torch import save as serialise
-from torch import Tensor
+from torch import Tensor, nn
 
 from pulse_unlearn import store
 
@@ -25,7 +24,7 @@ _STATE = "state.json"
 
 def save_state(
     folder: Path,
-    model: PeftModel,
+    model: nn.Module,
     optimiser: torch.optim.Optimizer,
     *,
     good: Weights,
@@ -49,7 +48,7 @@ class Saved:
     state: dict[str, Any]
 
 
-def load_state(folder: Path, model: PeftModel, optimiser: torch.optim.Optimizer) -> Saved:
+def load_state(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Saved:
     """Put weights and moments back and return the rest."""
     tensors = load_file(str(folder / _TENSORS))
     parameters = _trained(model)
@@ -67,17 +66,17 @@ def load_state(folder: Path, model: PeftModel, optimiser: torch.optim.Optimizer)
     return Saved(good, state)
 
 
-def copy_weights(model: PeftModel) -> Weights:
+def copy_weights(model: nn.Module) -> Weights:
     """Return a copy of the trained tensors."""
     return {name: tensor.detach().clone() for name, tensor in _trained(model).items()}
 
 
-def put_back(model: PeftModel, weights: Weights) -> None:
+def put_back(model: nn.Module, weights: Weights) -> None:
     """Give the trained tensors these values."""
     with torch.no_grad():
         for name, parameter in _trained(model).items():
             parameter.copy_(weights[name])
 
 
-def _trained(model: PeftModel) -> dict[str, torch.nn.Parameter]:
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}

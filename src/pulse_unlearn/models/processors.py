@@ -1,0 +1,182 @@
+"""A model's processor: read so that it works with Pillow alone, checked before any weight is.
+
+Pictures are always processed by Pillow, whether or not torchvision is installed: the two differ in
+the last digits, and a number must not depend on what else is in an environment. Videos need
+torchvision and are never shown here, so the video part of a processor is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import transformers
+from transformers import (
+    AutoImageProcessor,
+    AutoProcessor,
+    AutoTokenizer,
+    PretrainedConfig,
+    ProcessorMixin,
+)
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+from pulse_unlearn.config import ModelSettings
+from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.families import Family
+
+
+def load_processor(
+    source: str, config: PretrainedConfig, family: Family | None, options: Mapping[str, Any]
+) -> Any:
+    """Read the processor in a folder or hub repository.
+
+    Raises what transformers raises: OSError, ValueError, TypeError, AttributeError, ImportError.
+    """
+    auto: Any = AutoProcessor  # its stubs do not know all options
+    if options.get("trust_remote_code"):
+        return auto.from_pretrained(source, **options)
+    kind = _kind(config, family)
+    if kind is None:
+        return auto.from_pretrained(source, **options)
+    values, _ = kind.get_processor_dict(source, **options)
+    parts = [_part(name, source, options) for name in kind.get_attributes()]
+    processor = without_videos(kind).from_args_and_dict(parts, values)
+    return processor if family is None else with_template(processor, family)
+
+
+@cache
+def without_videos(kind: type) -> Any:
+    """Return the processor class, made to accept None for its video part if it has one."""
+    if "video_processor" not in kind.get_attributes():  # type: ignore[attr-defined]
+        return kind
+
+    def check(self: Any, name: str, argument: Any) -> Any:
+        if name == "video_processor" and argument is None:
+            return None
+        return kind.check_argument_for_proper_class(self, name, argument)  # type: ignore[attr-defined]
+
+    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
+
+
+def with_template(processor: Any, family: Family) -> Any:
+    """Give the processor the family's template, if it has one and the processor has none."""
+    if family.template is None or processor.chat_template:
+        return processor
+    kind = type(processor)
+    processor.__class__ = type(kind.__name__, (kind,), _AS_WRITTEN)
+    processor.chat_template = family.template
+    return processor
+
+
+_AS_WRITTEN = {
+    name: getattr(ProcessorMixin, name)
+    for name in ("__call__", "prepare_inputs_layout", "validate_inputs")
+}
+"""Methods of a processor that leave texts as they are, and pictures optional."""
+
+
+def show_whole(processor: Any, settings: ModelSettings) -> None:
+    """Make pictures square with borders of the mean colour, not by cropping, if settings ask.
+
+    Raises ModelError for a processor that does not crop to a square.
+    """
+    if settings.image_aspect == "processor":
+        return
+    pictures = processor.image_processor
+    if type(pictures).__name__ not in ("CLIPImageProcessorPil", "LlavaImageProcessorPil"):
+        raise ModelError(
+            Problem(
+                "pictures of this model cannot be padded",
+                "model.image_aspect",
+                got=f"pad, with {type(pictures).__name__}",
+                allowed="pad with the processor of LLaVA-1.5 (CLIP); processor with any",
+                fix="--set model.image_aspect=processor",
+            )
+        )
+    # Imported here: the one class of this module that older releases do not have.
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+    values = {name: value for name, value in pictures.to_dict().items() if "_type" not in name}
+    processor.image_processor = LlavaImageProcessorPil(**{**values, "do_pad": True})
+
+
+def processor_problems(
+    processor: Any, family: Family, config: PretrainedConfig, where: str
+) -> list[Problem]:
+    """Return what is wrong with a processor that would only fail, or mislead, much later."""
+    problems = [
+        problem
+        for name, implied in family.processor_fields.items()
+        if (problem := _disagreement(processor, name, implied(config), where))
+    ]
+    tokenizer = processor.tokenizer
+    if tokenizer.pad_token_id is None:
+        problems.append(
+            Problem(
+                "the tokenizer has no pad token",
+                where,
+                fix=f'write "pad_token": "{tokenizer.eos_token}" into tokenizer_config.json',
+            )
+        )
+    if tokenizer.eos_token_id is None:
+        problems.append(
+            Problem(
+                "the tokenizer has no end-of-turn token",
+                where,
+                fix='write "eos_token" into tokenizer_config.json',
+            )
+        )
+    # A template that only the tokenizer holds is never applied by the processor.
+    if not getattr(processor, "chat_template", None):
+        problems.append(
+            Problem(
+                "the processor has no chat template",
+                where,
+                fix="add chat_template.jinja: the form of a prompt as the model card gives it",
+            )
+        )
+    return problems
+
+
+def _disagreement(processor: Any, name: str, implied: Any, where: str) -> Problem | None:
+    """Return a problem unless the processor's attribute is what the model's config implies."""
+    found = processor
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    # Sizes are written as a number, or as that number twice.
+    implied = implied[0] if isinstance(implied, list | tuple) else implied
+    if found is None:
+        fault = f"the processor has no {name}"
+    elif implied is not None and found != implied:
+        fault = f"the processor's {name} is not what the model's config implies"
+    else:
+        return None
+    leaf = name.rpartition(".")[2]
+    file = "preprocessor_config.json" if "." in name else "processor_config.json"
+    value = "the vision tower's value" if implied is None else repr(implied)
+    return Problem(
+        f"{fault}, so image tokens and image features cannot match",
+        where,
+        got=repr(found),
+        allowed=value,
+        fix=f"write {leaf} = {value} into {file}",
+    )
+
+
+def _kind(config: PretrainedConfig, family: Family | None) -> Any:
+    if family is not None and family.processor is not None:
+        return getattr(transformers, family.processor)
+    found = PROCESSOR_MAPPING.get(type(config), None)
+    return found if isinstance(found, type) and issubclass(found, ProcessorMixin) else None
+
+
+def _part(name: str, source: str, options: Mapping[str, Any]) -> Any:
+    if name == "video_processor":
+        return None
+    if name == "image_processor":
+        pictures: Any = AutoImageProcessor
+        return pictures.from_pretrained(source, backend="pil", **options)
+    if name == "tokenizer":
+        return AutoTokenizer.from_pretrained(source, **options)
+    raise ValueError(f"the processor has a part that is neither for text nor for pictures: {name}")

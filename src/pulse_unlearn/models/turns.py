@@ -1,0 +1,90 @@
+"""How a question and its answer are written for one model: its chat template, asked once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.families import Family
+
+_ANSWER = "ANSWER"
+_FIX = "give the family an entry in models/families.py with answer_prefix and answer_end"
+
+
+class Turns:
+    """Writes prompts; knows what stands between a prompt and an answer, and what ends the answer.
+
+    Raises ModelError for a template that tells neither and a family that does not either.
+    """
+
+    def __init__(self, processor: Any, family: Family) -> None:
+        self._processor = processor
+        self._family = family
+        prefix, end = family.answer_prefix, family.answer_end
+        if prefix is None or end is None:
+            told = self._told()
+            prefix = told[0] if prefix is None else prefix
+            end = told[1] if end is None else end
+        self.prefix = prefix
+        """Text between the generation prompt and an answer."""
+        self.end = end
+        """The special token behind an answer."""
+
+    def prompt(self, text: str, *, pictured: bool) -> str:
+        """Return the text up to where the answer, or its prefix, begins."""
+        written: str = self._processor.apply_chat_template(
+            [_user(text, pictured)], add_generation_prompt=True, tokenize=False
+        )
+        return written
+
+    def end_ids(self) -> list[int]:
+        """Return the tokens that end an answer when the model says them, its own end first."""
+        tokenizer = self._processor.tokenizer
+        own = tokenizer.convert_tokens_to_ids(self.end)
+        return list(dict.fromkeys([own, tokenizer.eos_token_id]))
+
+    def _told(self) -> tuple[str, str]:
+        """Read prefix and end from the template: what it writes around an answer that is there."""
+        prompt = self.prompt("?", pictured=False)
+        answer = {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]}
+        whole: str = self._processor.apply_chat_template(
+            [_user("?", False), answer], tokenize=False
+        )
+        prefix, found, behind = whole.removeprefix(prompt).partition(_ANSWER)
+        if not whole.startswith(prompt) or not found:
+            raise ModelError(
+                Problem(
+                    "the chat template writes no answer behind its generation prompt",
+                    self._family.model_type,
+                    got=repr(whole[-60:]),
+                    allowed=f"{prompt[-40:]!r}, then an answer",
+                    fix=_FIX,
+                )
+            )
+        return prefix, self._first_special(behind)
+
+    def _first_special(self, text: str) -> str:
+        """Return the special token that ends the answer; the end of the text if none does."""
+        tokenizer = self._processor.tokenizer
+        places = {
+            token: text.find(token) for token in special_tokens(self._processor) if token in text
+        }
+        if places:
+            # Of `<end>` and `<end>x` at one place, the longer is meant.
+            return min(places, key=lambda token: (places[token], -len(token)))
+        return str(tokenizer.eos_token)
+
+
+def special_tokens(processor: Any) -> frozenset[str]:
+    """Return every text that a tokenizer would not read as plain text, the placeholder included."""
+    tokenizer = processor.tokenizer
+    added = {entry.content for entry in tokenizer.added_tokens_decoder.values() if entry.special}
+    placeholders = {getattr(processor, f"{kind}_token", None) for kind in ("image", "video")}
+    return frozenset(
+        token for token in {*tokenizer.all_special_tokens, *added, *placeholders} if token
+    )
+
+
+def _user(text: str, pictured: bool) -> dict[str, Any]:
+    content: list[dict[str, str]] = [{"type": "image"}] if pictured else []
+    return {"role": "user", "content": [*content, {"type": "text", "text": text}]}
