@@ -84,7 +84,6 @@ _QWEN_FIELDS: Fields = {
     "image_processor.merge_size": lambda config: config.vision_config.spatial_merge_size,
     "image_processor.temporal_patch_size": lambda config: config.vision_config.temporal_patch_size,
 }
-_PIECES = "one picture becomes several pieces"
 _SEEN = "tokens of a picture see each other"
 
 FAMILIES: Registry[Family] = Registry("family", group="pulse_unlearn.families")
@@ -114,7 +113,7 @@ def _qwen(model_type: str) -> None:
             projector="model.visual.merger",
             language_model="model.language_model",
             processor_fields=_QWEN_FIELDS,
-            unpackable=_PIECES,
+            unpackable="its positions are not plain (M-RoPE)",
         ),
     )
 
@@ -131,7 +130,6 @@ def _idefics(model_type: str) -> None:
             processor="Idefics3Processor",
             processor_fields={"image_seq_len": _shuffled},
             positions="plain",
-            unpackable=_PIECES,
         ),
     )
 
@@ -148,7 +146,6 @@ _llava(
     "llava_next",
     processor_fields=_CLIP_FIELDS,
     positions="plain",
-    unpackable=_PIECES,
 )
 # LLaVA-OneVision: its template writes `assistant\n` for the generation prompt, but `assistant \n`
 # before an answer that is there; training had the former.
@@ -162,13 +159,11 @@ _llava(
         "vision_aspect_ratio": lambda config: config.vision_aspect_ratio,
     },
     positions="plain",
-    unpackable=_PIECES,
 )
 _llava(
     "internvl",
     processor_fields={"image_seq_length": lambda config: config.image_seq_length},
     positions="plain",
-    unpackable=_PIECES,
 )
 _llava(
     "gemma3",

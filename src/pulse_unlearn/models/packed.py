@@ -236,12 +236,33 @@ def _asked(line: Line) -> int:
 
 
 def _stacked(shown: Sequence[Shown]) -> dict[str, Tensor]:
-    """Return the processor's picture inputs, one picture after the other."""
-    return {key: torch.cat([one.inputs[key] for one in shown]) for key in shown[0].inputs}
+    """Return the processor's picture inputs, one picture after the other.
+
+    Where pictures come in pieces, those with fewer get empty ones, as processors give them.
+    """
+    return {key: _in_pieces([one.inputs[key] for one in shown]) for key in shown[0].inputs}
+
+
+def _in_pieces(inputs: Sequence[Tensor]) -> Tensor:
+    if len({one.shape[1:] for one in inputs}) > 1:
+        most = max(one.shape[1] for one in inputs)
+        inputs = [
+            nn.functional.pad(one, (0, 0) * (one.ndim - 2) + (0, most - one.shape[1]))
+            for one in inputs
+        ]
+    return torch.cat(list(inputs))
 
 
 def _blank(shown: Sequence[Shown]) -> dict[str, Tensor]:
     """Return picture inputs of the right shapes without pixels, for a tower that is not run."""
-    inputs = _stacked(shown)
-    inputs["pixel_values"] = torch.ones(1).expand(inputs["pixel_values"].shape)
-    return inputs
+    pixels = [each.inputs["pixel_values"].shape for each in shown]
+    one = torch.ones(1)
+    if len({shape[1:] for shape in pixels}) == 1:
+        blank = one.expand(sum(shape[0] for shape in pixels), *pixels[0][1:])
+    else:
+        blank = _in_pieces([one.expand(shape) for shape in pixels])
+    others = [
+        Shown(each.image, {k: v for k, v in each.inputs.items() if k != "pixel_values"})
+        for each in shown
+    ]
+    return {**_stacked(others), "pixel_values": blank}
