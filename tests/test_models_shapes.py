@@ -17,11 +17,11 @@ import pulse_unlearn
 from meta_models import known_config, known_model, parameters
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.models import formulas
-from pulse_unlearn.models.scopes import linear_paths
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.formulas import UnknownShape, shape_of
 from pulse_unlearn.models.known import KNOWN
 from pulse_unlearn.models.meta import build_on_meta, measure, shape_on_meta
+from pulse_unlearn.models.scopes import linear_paths
 from pulse_unlearn.models.shapes import Linear, Part, PictureRule
 
 WORLD = Path(pulse_unlearn.__file__).parent / "assets" / "world" / "model"
