@@ -487,6 +487,7 @@ def save(name: str, folder: Path) -> Path:
     """Write model and processor as a folder of the hub holds them."""
     processor = built(name).processor
     model(name).save_pretrained(folder)
+    processor.tokenizer.backend_tokenizer.no_padding()  # whatever was padded before is not saved
     processor.tokenizer.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
     if processor.chat_template and FACTS.get(name).template is None:
