@@ -240,7 +240,7 @@ def save_trained(model: AnyModel, folder: Path, *, base: str) -> None:
     if isinstance(model, PeftModel):
         save_adapter(model, folder, base=base)
     else:
-        save_full(model, folder, base=base)
+        save_full(model, folder)
 
 
 def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:

@@ -31,7 +31,7 @@ def is_full(folder: Path) -> bool:
     return (folder / FULL_FILE).is_file()
 
 
-def save_full(model: nn.Module, folder: Path, *, base: str) -> None:
+def save_full(model: nn.Module, folder: Path) -> None:
     """Write the trained tensors, the same bytes for the same weights."""
     folder.mkdir(parents=True, exist_ok=True)
     trained = {
@@ -39,7 +39,7 @@ def save_full(model: nn.Module, folder: Path, *, base: str) -> None:
         for name, tensor in sorted(model.named_parameters())
         if tensor.requires_grad
     }
-    save_file(trained, folder / FULL_FILE, metadata={"format": "pt", "base": base})
+    save_file(trained, folder / FULL_FILE, metadata={"format": "pt"})
 
 
 def load_full(model: nn.Module, folder: Path) -> None:
