@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from transformers import AutoConfig
@@ -38,7 +39,7 @@ def look_at_processor(settings: ModelSettings) -> str:
     problems = processor_problems(processor, family, config, settings.source)
     if problems:
         raise ModelError(problems)
-    fields = [f"{name} {getattr(processor, name)}" for name in family.processor_fields]
+    fields = [f"{name} {attrgetter(name)(processor)}" for name in family.processor_fields]
     tokenizer = processor.tokenizer
     fields += [f"pad {tokenizer.pad_token!r}", f"end {tokenizer.eos_token!r}", "chat template"]
     return f"{type(processor).__name__}: {', '.join(fields)}"
