@@ -488,7 +488,6 @@ def save(name: str, folder: Path) -> Path:
     # Its own: a tokenizer that has padded writes its pad token into tokenizer.json.
     processor = FAMILIES[name]().processor
     model(name).save_pretrained(folder)
-    processor.tokenizer.backend_tokenizer.no_padding()  # whatever was padded before is not saved
     processor.tokenizer.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)
     if processor.chat_template and FACTS.get(name).template is None:
