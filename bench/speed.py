@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -183,7 +182,7 @@ def measure(case: Case) -> tuple[Table, bool]:
 
 def peak(case_name: str, side: str) -> float:
     """Return the MiB that an NPO step on one person's ten questions adds to the process."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_mib()
     case = CASES[case_name]()
     people = case.mixed[:1]
     if side == "plain":
@@ -191,7 +190,13 @@ def peak(case_name: str, side: str) -> float:
         plain_operation(case, loop, people, "npo")
     else:
         fast_operation(case, people, "npo")
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return _peak_mib() - before
+
+
+def _peak_mib() -> float:
+    """Return the largest resident size so far; getrusage would count the parent's as well."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def peaks(case_name: str) -> dict[str, float]:
@@ -206,19 +211,23 @@ def peaks(case_name: str) -> dict[str, float]:
 
 def main() -> None:
     """Print the tables and write them."""
-    tables = {}
     for name, build in CASES.items():
         print(f"--- {name}")
         table, same = measure(build())
         memory = peaks(name)
         print(f"{'memory_npo':26s} {memory}\nsame answers: {same}", flush=True)
-        tables[name] = {**table.rows, "memory_npo": memory, "same_answers": same}
-    shape = {key: row for key, row in tables["llava_like"].items() if isinstance(row, dict)}
+        write(name, {**table.rows, "memory_npo": memory, "same_answers": same})
+
+
+def write(name: str, table: dict[str, Any]) -> None:
+    """Put one model's table into bench/latest.json; the ratios are the LLaVA-like shape's."""
     found = json.loads(LATEST.read_text(encoding="utf-8"))
     found["threads"] = torch.get_num_threads()
-    found["ratios"] = {key: row["ratio"] for key, row in shape.items()}
-    found["limits"] = {key: row["limit"] for key, row in shape.items() if "limit" in row}
-    found["speed"] = tables
+    found["speed"] = found.get("speed", {}) | {name: table}
+    if name == "llava_like":
+        rows = {key: row for key, row in table.items() if isinstance(row, dict)}
+        found["ratios"] = {key: row["ratio"] for key, row in rows.items()}
+        found["limits"] = {key: row["limit"] for key, row in rows.items() if "limit" in row}
     LATEST.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
