@@ -1,4 +1,8 @@
-"""Going on from what a pass over packs has left: greedy answers without reading a prompt again."""
+"""Going on from what a pass over packs has left: greedy answers without reading a prompt again.
+
+The answers of one row go on side by side in it, each seeing its own prompt and its own tokens; a
+picture's keys and values stay where they are, once for all questions on it.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers import DynamicCache
 
 
 def go_on(
     model: Any,
-    cache: Any,
+    cache: DynamicCache,
     starts: Sequence[tuple[int, Tensor]],
     first: Tensor,
     *,
@@ -23,43 +26,59 @@ def go_on(
 ) -> list[list[int]]:
     """Return the greedy tokens of each answer, up to `max_new_tokens` and without an end of turn.
 
-    `cache` (a DynamicCache) holds the keys and values of rows of packs; a start is a prompt's row
-    and its tokens' places there; `first` [N] are the tokens that follow the prompts.
+    `cache` holds the keys and values of rows of packs, R rows of T tokens; a start is a prompt's
+    row and which of the row's tokens it sees, bool [T]; `first` [N] are the tokens that follow the
+    prompts. The cache is used up.
     """
     device = first.device
-    longest = max(len(places) for _, places in starts)
-    past = _of_prompts(cache, starts, longest)
-    lengths = torch.tensor([len(places) for _, places in starts], device=device)
-    seen = torch.arange(longest, device=device) >= longest - lengths.unsqueeze(1)
-    said = [first]
-    stops = torch.tensor(list(ends), device=device)
-    ended = torch.isin(first, stops)
+    rows = sorted({row for row, _ in starts})
+    at = _places([rows.index(row) for row, _ in starts])
+    shape = (len(rows), 1 + int(at[:, 1].max()))
+    row, column = at.to(device).unbind(1)
+    cache.batch_select_indices(torch.tensor(rows, device=device))
+    seen = torch.zeros(*shape, len(starts[0][1]), dtype=torch.bool, device=device)
+    seen[row, column] = torch.stack([sees for _, sees in starts]).to(device)
+    itself = torch.eye(shape[1], dtype=torch.bool, device=device).expand(shape[0], -1, -1)
+    positions = seen.sum(-1)
+    tokens, ended = first.new_full(shape, ends[0]), first.new_ones(shape, dtype=torch.bool)
+    tokens[row, column], ended[row, column] = (
+        first,
+        torch.isin(first, stops := _tensor(ends, first)),
+    )
+    said = [tokens]
     for step in range(max_new_tokens - 1):
         if bool(ended.all()):
             break
-        seen = torch.cat([seen, seen.new_ones(len(starts), 1)], dim=1)
-        hidden = model.model(
-            input_ids=said[-1].unsqueeze(1),
-            attention_mask=seen.long(),
-            position_ids=(lengths + step).unsqueeze(1),
-            past_key_values=past,
-            use_cache=True,
-        ).last_hidden_state
-        following = model.get_output_embeddings()(hidden[:, -1]).argmax(-1)
-        said.append(torch.where(ended, said[-1], following))
-        ended |= torch.isin(following, stops)
-    tokens = torch.stack(said, dim=1).tolist()
-    return [list(takewhile(lambda token: token not in ends, row)) for row in tokens]
+        seen = torch.cat([seen, itself], dim=-1)
+        following = _following(model, cache, tokens, positions + step, seen)
+        tokens = torch.where(ended, tokens, following)
+        said.append(tokens)
+        ended |= torch.isin(tokens, stops)
+    spoken = torch.stack(said, dim=-1)[row, column].tolist()
+    return [list(takewhile(lambda token: token not in ends, one)) for one in spoken]
 
 
-def _of_prompts(cache: Any, starts: Sequence[tuple[int, Tensor]], longest: int) -> DynamicCache:
-    """Return each prompt's own keys and values, [N, heads, longest, D], padded on the left."""
-    rows = torch.tensor([row for row, _ in starts]).unsqueeze(1)
-    places = torch.stack([pad(places, (longest - len(places), 0)) for _, places in starts])
-    past = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        device = layer.keys.device
-        at = (rows.to(device), slice(None), places.to(device))
-        # Indexed dimensions come first: [N, longest, heads, D].
-        past.update(layer.keys[at].transpose(1, 2), layer.values[at].transpose(1, 2), number)
-    return past
+def _following(
+    model: Any, cache: DynamicCache, tokens: Tensor, positions: Tensor, seen: Tensor
+) -> Tensor:
+    """Return the most likely tokens behind these, [R, K]; `seen` is [R, K, T]."""
+    dtype = next(model.parameters()).dtype
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    hidden = model.model(
+        input_ids=tokens,
+        attention_mask=mask.masked_fill_(~seen, torch.finfo(dtype).min).unsqueeze(1),
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    following: Tensor = model.get_output_embeddings()(hidden).argmax(-1)
+    return following
+
+
+def _places(rows: Sequence[int]) -> Tensor:
+    """Number the members of each row, [N, 2]."""
+    return torch.tensor([(row, rows[:index].count(row)) for index, row in enumerate(rows)])
+
+
+def _tensor(tokens: Sequence[int], like: Tensor) -> Tensor:
+    return torch.tensor(list(tokens), device=like.device)

@@ -95,7 +95,7 @@ class Packed:
         }
         ends = [(packed.rows[at], packed.paths[at][len(lines[at].prompt) - 1]) for at in unspoken]
         # The last token of a prompt sees the whole prompt and nothing else.
-        starts = [(row, packed.sees[row, 0, place].nonzero().flatten()) for row, place in ends]
+        starts = [(row, packed.sees[row, 0, place]) for row, place in ends]
         others = iter(self._go_on(cache, starts, list(unspoken.values()), max_new_tokens))
         texts = [next(others) if letter is None else letter for letter in letters]
         return [Reply(*one) for one in zip(first, texts, strict=True)]
