@@ -7,7 +7,7 @@ the very token that a correct answer consists of.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -105,12 +105,11 @@ def make_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
     )
 
 
-def make_processor(seed: int = 0) -> LlavaProcessor:
-    """Build the processor; its picture part works with Pillow alone."""
-    from transformers import LlavaProcessor
+def image_processor() -> Any:
+    """Build what shows pictures to the tower; it works with Pillow alone."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    pictures = CLIPImageProcessorPil(
+    return CLIPImageProcessorPil(
         size={"height": SIZE, "width": SIZE},
         do_resize=True,
         do_center_crop=False,
@@ -118,8 +117,14 @@ def make_processor(seed: int = 0) -> LlavaProcessor:
         image_mean=[0.5, 0.5, 0.5],
         image_std=[0.5, 0.5, 0.5],
     )
+
+
+def make_processor(seed: int = 0) -> LlavaProcessor:
+    """Build the processor of pictures and of the world's words."""
+    from transformers import LlavaProcessor
+
     return LlavaProcessor(  # type: ignore[no-untyped-call]
-        image_processor=pictures,
+        image_processor=image_processor(),
         tokenizer=make_tokenizer(seed),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
