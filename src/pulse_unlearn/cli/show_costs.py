@@ -11,7 +11,8 @@ import click
 
 from pulse_unlearn.config import Experiment
 from pulse_unlearn.models import costs
-from pulse_unlearn.models.costs import FORMULAS, LETTERS, Memory
+from pulse_unlearn.models.cost_words import FORMULAS, LETTERS
+from pulse_unlearn.models.costs import Memory
 from pulse_unlearn.models.describe import TEMPLATE_TOKENS, Described, packing_obstacle
 from pulse_unlearn.pipeline.outlook import StageOutlook
 from pulse_unlearn.pipeline.survey import ASSUMED_SIDE
@@ -100,7 +101,8 @@ def _print_model(
 
 
 def _print_memory(stages: Sequence[StageOutlook], experiment: Experiment) -> None:
-    click.echo(f"memory on the device at the peak ({LETTERS})")
+    where = "on the device" if experiment.model.device_map == "none" else "on all devices together"
+    click.echo(f"memory {where} at the peak ({LETTERS})")
     for kinds, title in ((("finetune", "unlearn"), "training"), (("score",), "scoring")):
         fitting = [stage for stage in stages if stage.kind in kinds and stage.memory]
         if not fitting:
@@ -119,10 +121,15 @@ def _print_memory(stages: Sequence[StageOutlook], experiment: Experiment) -> Non
 def _print_parts(memory: Memory, experiment: Experiment, *, scoring: bool) -> None:
     settings = experiment.model
     kept = FORMULAS["checkpointed" if settings.gradient_checkpointing else "activations"]
+    held = "weights" if settings.quantise == "none" else settings.quantise
     rows = [
-        ("weights", memory.weights, FORMULAS["weights"]),
+        ("weights", memory.weights, FORMULAS[held]),
         ("frozen adapters", memory.frozen_adapters, FORMULAS["frozen adapters"]),
         ("trained adapter", memory.trained_adapter, FORMULAS["trained adapter"]),
+        ("gradients", memory.gradients, FORMULAS["gradients"]),
+        ("optimiser", memory.optimiser, FORMULAS["optimiser"]),
+        ("copies", memory.copies, FORMULAS["copies"]),
+        ("reference", memory.reference, FORMULAS["reference"]),
         ("activations", memory.activations, FORMULAS["one layer"] if scoring else kept),
         ("keys and values", memory.cache, FORMULAS["cache"]),
         ("answers", memory.answers, FORMULAS["asked" if scoring else "answers"]),
@@ -144,9 +151,8 @@ def _print_disk(stages: Sequence[StageOutlook], run: Path, model: Described) -> 
     passing = max((stage.passing_bytes for stage in stages), default=0)
     click.echo(f"disk: {size_of(kept + passing)} below {run}")
     click.echo(
-        f"  kept {size_of(kept)}: adapters (parameters x {costs.FROZEN_ADAPTER_BYTES}), answers; "
-        f"in passing {size_of(passing)}: {costs.CHECKPOINTS} checkpoints "
-        f"(parameters x {costs.CHECKPOINT_BYTES})"
+        f"  kept {size_of(kept)}: what was trained (P x t), answers; in passing "
+        f"{size_of(passing)}: {costs.CHECKPOINTS} checkpoints (P x {costs.CHECKPOINT_NUMBERS}t)"
     )
     place = next((p for p in (run, *run.absolute().parents) if p.exists()), Path("/"))
     free = shutil.disk_usage(place).free
