@@ -222,6 +222,15 @@ def test_a_file_under_a_public_name_must_be_the_public_file(tmp_path, monkeypatc
     assert len(load_mmbench(path.rename(tmp_path / "MMBench_DEV_EN_small.tsv"))) == 1
 
 
+def test_a_torn_download_of_a_public_file_is_told_as_one(tmp_path):
+    path = write_tsv(tmp_path / "MMBench_DEV_EN.tsv", [tsv_row(1, hint="two\nlines")])
+    path.write_bytes(path.read_bytes().split(b"\nlines")[0])
+    assert [problem.what for problem in problems_of(path)] == [
+        "not the public file of this name",
+        "not a readable MMBench file",
+    ]
+
+
 def test_a_table_of_fewer_columns_and_more_options_is_one_too(tmp_path):
     """CCBench has no hint and no l2-category; other makers go up to H."""
     image = base64.b64encode(encoded(noise(1))).decode()

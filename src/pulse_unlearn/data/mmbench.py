@@ -61,7 +61,12 @@ class _Table:
         self._path = path
         self._problems = _not_the_public_file(path)
         self._rows: dict[int, _Row] = {}
-        for row in _rows(path, self._problems):
+        try:
+            rows = list(_rows(path, self._problems))
+        except DataError as error:
+            # A torn download is no public file either, and that is the better explanation.
+            raise DataError([*self._problems, *error.problems]) from error
+        for row in rows:
             if row.index in self._rows:
                 got = f"{row.index}: {self._rows[row.index].where}"
                 self._problems.append(Problem("the index stands twice", row.where, got))
