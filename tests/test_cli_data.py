@@ -167,10 +167,19 @@ def test_who_is_drawn_follows_the_seed_and_is_recorded(own):
 
 
 def test_from_init_to_a_report(own, tmp_path):
-    """The example with the embedded model, an allowed overlap on the way into the report."""
+    """The example with the embedded model, an allowed overlap on the way into the report.
+
+    General questions are of two kinds of category, and come with copies, as Windows writes them.
+    """
     change(own, 3, training_images=[])
     path = own / "experiment.yaml"
-    sets = [part for override in TINY for part in ("--set", override)]
+    rows = [tsv_row(n, **{"l2-category": "seeing" if n < 3 else "thinking"}) for n in (1, 2, 3)]
+    copies = [tsv_row(n + 1_000_000, image=str(n)) for n in (1, 2, 3)]
+    tsv = write_tsv(tmp_path / "dev.tsv", [*rows, *copies])
+    tsv.write_bytes(b"\xef\xbb\xbf" + tsv.read_bytes().replace(b"\n", b"\r\n"))
+    write_tsv(tmp_path / "dev_train.tsv", [tsv_row(n) for n in range(10, 20)])
+    general = f"data.general={{source: mmbench, path: {tsv}}}"
+    sets = [part for override in (*TINY, general) for part in ("--set", override)]
     runs = ("--runs", tmp_path / "runs")
     done = invoke("run", path, *sets, *runs, "--allow-overlap")
     assert done.exit_code == 0, done.output
@@ -188,6 +197,13 @@ def test_from_init_to_a_report(own, tmp_path):
         for row in results["rows"]
         if (row["measure"], row["set"], row["modality"]) == ("accuracy", "forget", "multimodal")
     ]
+    wider = {
+        (row["measure"], row["questions"])
+        for row in results["rows"]
+        if row["measure"].startswith("l2_accuracy")
+    }
+    assert wider == {("l2_accuracy:seeing", 2), ("l2_accuracy:thinking", 1)}
+    assert "by l2-category</summary>" in (run / "report.html").read_text(encoding="utf-8")
     # Four people are forgotten, of whom four questions each are asked with a picture.
     assert {(row["questions"], row["individuals"]) for row in accuracies} == {(16, 4)}
 

@@ -185,7 +185,8 @@ def _print_time(
         for kind in ("finetune", "unlearn", "score")
     }
     parts = ", ".join(f"{kind} {time_of(value)}" for kind, value in seconds.items() if value)
-    click.echo(f"time: at most about {time_of(sum(seconds.values()))} ({parts})")
+    total_time = time_of(sum(seconds.values()))
+    click.echo(f"time: about {total_time} of model time, if no stop rule ends a training ({parts})")
     if measured:
         click.echo(
             f"  measured on {measured.device}: {measured.step_seconds:.2f} s a step "
@@ -197,19 +198,20 @@ def _print_time(
     else:
         whose = "as given" if rate else f"assumed for {dtype}: {_WHOSE[dtype]}"
         click.echo(
-            f"  operations / {training / 1e12:g} TFLOP/s ({whose}); --measure takes three steps "
-            "here, --tflops sets the rate"
+            f"  operations / {training / 1e12:g} TFLOP/s ({whose}; small models and batches reach "
+            "less); --measure takes three steps here, --tflops sets the rate"
         )
     total = sum(stage.operations for stage in stages)
     passes = 3 if experiment.model.gradient_checkpointing else 2
     click.echo(
         f"  operations {total / 1e15:.3g} x 10^15: tokens x 2 x parameters, x {passes} in training "
-        "(frozen weights take no gradient), attention, adapters, pictures"
+        f"(x {passes + 1} in a full update; frozen weights take no gradient), attention, adapters, "
+        "pictures"
     )
     share = sum(_pictures(stage, model) for stage in stages) / max(total, 1.0)
     click.echo(
-        f"  upper bounds: trainings may stop earlier; {share:.0%} is looking at pictures, which "
-        "packing does once per picture\n"
+        f"  {share:.0%} of them is looking at pictures, counted for each question; packing looks "
+        "once at a picture that questions of a batch share\n"
     )
 
 
