@@ -70,6 +70,12 @@ def test_paper_asks_questions_of_the_length_it_should(paper):
     text += len("Just give ONE letter representing the answer directly.")
     longest = 576 + round(text / 4) + TEMPLATE_TOKENS + 2
     assert paper["seed0/finetune"].batch.longest == longest
+    # MMBench's paragraphs make its questions the longest: 1980 characters and a line end more, and
+    # LLaVA's own last line.
+    text = 1980 - 1 + 1 + 60 + 4 * len("A. " + OPTION) + len("\n") * 5
+    text += len("Answer with the option's letter from the given choices directly.")
+    scored = paper["seed0/target/score"].batch.longest
+    assert scored == pytest.approx(576 + text / 4 + TEMPLATE_TOKENS + 2, abs=1)
     assert paper["seed0/finetune"].trained.pictures == 5000
     assert paper["seed0/finetune"].trained.patches == 5000 * 577
 

@@ -15,6 +15,7 @@ from pulse_unlearn.models.cost_words import FORMULAS, LETTERS
 from pulse_unlearn.models.costs import Memory
 from pulse_unlearn.models.describe import TEMPLATE_TOKENS, Described, packing_obstacle
 from pulse_unlearn.pipeline.outlook import StageOutlook
+from pulse_unlearn.pipeline.standin import HINT, HINTED
 from pulse_unlearn.pipeline.survey import ASSUMED_SIDE
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def _print_model(
     if assumed:
         click.echo(
             "  assumed, as the data are not there: five questions of each kind a person, of usual "
-            f"length, pictures of {ASSUMED_SIDE} x {ASSUMED_SIDE} pixels"
+            f"length, a hint of {len(HINT)} characters at every {HINTED}th general question, "
+            f"pictures of {ASSUMED_SIDE} x {ASSUMED_SIDE} pixels"
         )
     obstacle = packing_obstacle(model.config, experiment.speed)
     click.echo(

@@ -23,6 +23,10 @@ FOUR_OPTIONS = 0.86
 QUESTION = "Which of these towns did this person live in as a young man?"
 """Words of usual length and number: tokenizers read a row of signs in other ways."""
 OPTION = "a small town in Portugal"
+HINT = "It was built by the river long before the first bridge was there. " * 30
+"""About 2 000 characters: MMBench has paragraphs, and the longest question decides about memory."""
+HINTED = 20
+"""One general question in so many has that hint."""
 LETTERS = "ABCD"
 
 
@@ -124,12 +128,19 @@ def _person(name: str, group: str) -> Individual:
 def _general(count: int) -> list[Question]:
     four = math.ceil(FOUR_OPTIONS * count)
     return [
-        _question(f"general/{number}", "multimodal", options=4 if number < four else 2)
+        _question(
+            f"general/{number}",
+            "multimodal",
+            options=4 if number < four else 2,
+            hint="" if number % HINTED else HINT,
+        )
         for number in range(count)
     ]
 
 
-def _question(name: str, modality: Modality, *, options: int, person: str = "") -> Question:
+def _question(
+    name: str, modality: Modality, *, options: int, person: str = "", hint: str = ""
+) -> Question:
     return Question(
         id=name,
         modality=modality,
@@ -137,6 +148,7 @@ def _question(name: str, modality: Modality, *, options: int, person: str = "") 
         options=tuple(Option(letter, OPTION) for letter in LETTERS[:options]),
         answer="A",
         individual=person,
+        hint=hint,
         picture=_picture(person or name) if modality == "multimodal" else None,
     )
 
