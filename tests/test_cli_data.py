@@ -14,6 +14,7 @@ from pipeline_cases import in_own_process
 from pulse_unlearn import methods
 from pulse_unlearn.cli import pulse
 from pulse_unlearn.config import load_experiment
+from pulse_unlearn.data.checks import SHOWN
 from pulse_unlearn.errors import ConfigError, DataError
 from pulse_unlearn.pipeline.inputs import read_inputs
 from pulse_unlearn.pipeline.leaks import check_leaks, known_sides, leak_notes
@@ -82,9 +83,23 @@ def test_formats_are_recognised(tmp_path):
     assert isinstance(invoke("data", "check", folder).exception, DataError)
     assert isinstance(invoke("data", "check", tmp_path).exception, ConfigError)
     assert isinstance(invoke("data", "check", tmp_path / "none").exception, ConfigError)
+    # On further poses the fictional people's own pictures are free to be trained on.
+    posing = invoke("data", "check", folder, "--scored-picture", "other_pose").exception
+    assert [problem.where for problem in posing.problems] == ["person c1"]
     # Said, not guessed: a folder that lacks the configs is faulty, not unknown.
     done = invoke("data", "check", tmp_path, "--source", "mllmu")
     assert isinstance(done.exception, DataError)
+
+
+def test_many_people_with_one_picture_are_all_named_in_a_list_that_can_be_read(tmp_path):
+    names = [f"c{number:03d}" for number in range(SHOWN + 10)]
+    rows = [person_row(name, 10 * n, name=f"Ada{n} Lake{n}") for n, name in enumerate(names)]
+    write_config(tmp_path, "Retain_Set", rows)
+    problems = invoke("data", "check", tmp_path).exception.problems
+    assert len(problems) == SHOWN + 1
+    assert all(f"person {name}" in "\n".join(map(str, problems)) for name in names)
+    allowed = invoke("data", "check", tmp_path, "--allow-overlap").output
+    assert f"{SHOWN + 10} overlaps allowed" in allowed
 
 
 def test_faults_of_all_parts_are_told_and_the_exit_code_is_that_of_data(tmp_path):

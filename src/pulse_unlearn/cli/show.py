@@ -10,6 +10,7 @@ import click
 
 from pulse_unlearn.cli.show_costs import print_costs, work
 from pulse_unlearn.config import Experiment
+from pulse_unlearn.data.checks import gathered
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.evaluation.compare import detectable_difference
 from pulse_unlearn.models.describe import describe
@@ -75,7 +76,7 @@ def _leaks(inputs: Inputs) -> list[Problem]:
     """Return the overlaps a run would refuse; those that are allowed are counted in print."""
     leaks = find_leaks(inputs, known_sides(inputs.plan))
     if not inputs.experiment.data.allow_overlap:
-        return leaks
+        return gathered(leaks)
     if leaks:
         click.echo(
             f"\nallowed by data.allow_overlap, and listed in the report: {len(leaks)} overlaps"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from pulse_unlearn.data.checks import gathered
 from pulse_unlearn.data.leaks import Part, find_overlaps, find_trained_on_scored
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.pipeline.inputs import Inputs
@@ -36,7 +37,7 @@ def check_leaks(inputs: Inputs, sides: Iterable[Sides]) -> None:
     """
     problems = find_leaks(inputs, sides)
     if problems and not inputs.experiment.data.allow_overlap:
-        raise DataError(problems)
+        raise DataError(gathered(problems))
 
 
 def leak_notes(inputs: Inputs, sides: Iterable[Sides]) -> list[str]:
