@@ -58,7 +58,7 @@ def kept_bytes(model: Any, tokens: int, width: int) -> int:
             kept.setdefault(storage, tensor)
         return tensor
 
-    floating = next(tensor for tensor in model.parameters() if not tensor.requires_grad)
+    floating = next(iter(model.parameters()))
     made: Any = {"dtype": floating.dtype, "device": floating.device}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         # Held until counted: what is freed may be stored anew under the same name.

@@ -142,6 +142,7 @@ def _rows(cell: dict[str, object], recipe: Recipe) -> list[dict[str, object]]:
     rows.append(_row(cell, "general", "all", "rotation_flip_rate", 0.08, None, 320, 0))
     rows.append(_row(cell, "general", "all", "letter_bias", 0.05, None, 320, 0))
     rows.append(_row(cell, "general", "all", "accuracy:counting", general * 0.9, 0.08, 60, 0))
+    rows.append(_row(cell, "general", "all", "l2_accuracy:reasoning", general * 0.8, 0.06, 120, 0))
     if int(str(cell["request"])) > 0:
         rows += _relative(cell, sets, start, general)
     return rows

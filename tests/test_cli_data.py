@@ -14,6 +14,7 @@ from pipeline_cases import in_own_process
 from pulse_unlearn import methods
 from pulse_unlearn.cli import pulse
 from pulse_unlearn.config import load_experiment
+from pulse_unlearn.data.checks import SHOWN
 from pulse_unlearn.errors import ConfigError, DataError
 from pulse_unlearn.pipeline.inputs import read_inputs
 from pulse_unlearn.pipeline.leaks import check_leaks, known_sides, leak_notes
@@ -82,9 +83,23 @@ def test_formats_are_recognised(tmp_path):
     assert isinstance(invoke("data", "check", folder).exception, DataError)
     assert isinstance(invoke("data", "check", tmp_path).exception, ConfigError)
     assert isinstance(invoke("data", "check", tmp_path / "none").exception, ConfigError)
+    # On further poses the fictional people's own pictures are free to be trained on.
+    posing = invoke("data", "check", folder, "--scored-picture", "other_pose").exception
+    assert [problem.where for problem in posing.problems] == ["person c1"]
     # Said, not guessed: a folder that lacks the configs is faulty, not unknown.
     done = invoke("data", "check", tmp_path, "--source", "mllmu")
     assert isinstance(done.exception, DataError)
+
+
+def test_many_people_with_one_picture_are_all_named_in_a_list_that_can_be_read(tmp_path):
+    names = [f"c{number:03d}" for number in range(SHOWN + 10)]
+    rows = [person_row(name, 10 * n, name=f"Ada{n} Lake{n}") for n, name in enumerate(names)]
+    write_config(tmp_path, "Retain_Set", rows)
+    problems = invoke("data", "check", tmp_path).exception.problems
+    assert len(problems) == SHOWN + 1
+    assert all(f"person {name}" in "\n".join(map(str, problems)) for name in names)
+    allowed = invoke("data", "check", tmp_path, "--allow-overlap").output
+    assert f"{SHOWN + 10} overlaps allowed" in allowed
 
 
 def test_faults_of_all_parts_are_told_and_the_exit_code_is_that_of_data(tmp_path):
@@ -167,10 +182,19 @@ def test_who_is_drawn_follows_the_seed_and_is_recorded(own):
 
 
 def test_from_init_to_a_report(own, tmp_path):
-    """The example with the embedded model, an allowed overlap on the way into the report."""
+    """The example with the embedded model, an allowed overlap on the way into the report.
+
+    General questions are of two kinds of category, and come with copies, as Windows writes them.
+    """
     change(own, 3, training_images=[])
     path = own / "experiment.yaml"
-    sets = [part for override in TINY for part in ("--set", override)]
+    rows = [tsv_row(n, **{"l2-category": "seeing" if n < 3 else "thinking"}) for n in (1, 2, 3)]
+    copies = [tsv_row(n + 1_000_000, image=str(n)) for n in (1, 2, 3)]
+    tsv = write_tsv(tmp_path / "dev.tsv", [*rows, *copies])
+    tsv.write_bytes(b"\xef\xbb\xbf" + tsv.read_bytes().replace(b"\n", b"\r\n"))
+    write_tsv(tmp_path / "dev_train.tsv", [tsv_row(n) for n in range(10, 20)])
+    general = f"data.general={{source: mmbench, path: {tsv}}}"
+    sets = [part for override in (*TINY, general) for part in ("--set", override)]
     runs = ("--runs", tmp_path / "runs")
     done = invoke("run", path, *sets, *runs, "--allow-overlap")
     assert done.exit_code == 0, done.output
@@ -188,6 +212,13 @@ def test_from_init_to_a_report(own, tmp_path):
         for row in results["rows"]
         if (row["measure"], row["set"], row["modality"]) == ("accuracy", "forget", "multimodal")
     ]
+    wider = {
+        (row["measure"], row["questions"])
+        for row in results["rows"]
+        if row["measure"].startswith("l2_accuracy")
+    }
+    assert wider == {("l2_accuracy:seeing", 2), ("l2_accuracy:thinking", 1)}
+    assert "by l2-category</summary>" in (run / "report.html").read_text(encoding="utf-8")
     # Four people are forgotten, of whom four questions each are asked with a picture.
     assert {(row["questions"], row["individuals"]) for row in accuracies} == {(16, 4)}
 

@@ -175,6 +175,22 @@ def test_a_model_needs_no_weights_to_be_looked_at(tmp_path):
     assert ask("--runs", str(tmp_path), "--model", str(folder)).exit_code == 0
 
 
+def test_a_model_of_the_hub_is_looked_at_in_the_cache_at_its_commit(tmp_path, monkeypatch):
+    commit = "a" * 40
+    held = tmp_path / "hub/models--me--mine/snapshots" / commit
+    held.parent.mkdir(parents=True)
+    copied(tmp_path).rename(held)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    asked = ("--runs", str(tmp_path), "--model", "me/mine")
+    found = ask(*asked, "--revision", commit)
+    assert found.exit_code == 0, found.output
+    assert "ok    processor" in found.output
+    other = ask(*asked, "--revision", "b" * 40)
+    assert other.exit_code == 1
+    assert "hf download me/mine" in other.output
+    assert "--revision <commit>" in ask(*asked[:-1], "llava-hf/llava-1.5-7b-hf").output
+
+
 def test_a_processor_without_its_fields_stops_a_run(tmp_path):
     folder = copied(tmp_path, without=("chat_template.jinja",))
     path = folder / "processor_config.json"

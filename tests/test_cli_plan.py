@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from pulse_unlearn.cli import pulse
 from pulse_unlearn.cli.show_costs import size_of, time_of, tokens_of
+from pulse_unlearn.data.starter import write_starter
 from pulse_unlearn.errors import ModelError
 
 
@@ -37,7 +38,7 @@ def test_a_plan_can_be_read_before_anything_is_fetched(name, tmp_path):
         "memory on the device at the peak",
         "parameters x b",
         "disk:",
-        "time: at most about",
+        "time: about",
         "smallest difference in accuracy",
         "before it can run",
         "--set model.revision=",
@@ -68,10 +69,62 @@ def test_packing_is_told_in_one_line(name, word):
     assert "speed.packing is off" in plan(name, "--set", "speed.packing=off")
 
 
+def test_the_memory_is_split_and_each_part_has_its_formula():
+    """LLaVA-1.5-13B by hand: 502 792 192 trained parameters, five such adapters below."""
+    said = plan("paper", "--set", "seeds=[0]").split("memory on the device")[1]
+    training = said.split("  scoring:")[0]
+    for part, size, formula in (
+        ("weights", "26.7 GB", "parameters x b"),
+        ("frozen adapters", "10.1 GB", "parameters of every adapter not merged x 4"),
+        ("trained adapter", "2.0 GB", "P x t"),
+        ("gradients", "2.0 GB", "P x t"),
+        ("optimiser", "4.0 GB", "P x 2t"),
+        ("copies", "4.0 GB", "P x 2t"),
+        ("activations", "8.1 GB", "B x T x (l x wb"),
+    ):
+        assert re.search(rf"{part} +{size}  {re.escape(formula)}", training), part
+    spread = plan("paper", "--set", "model.device_map=auto", "--set", "seeds=[0]")
+    assert "memory on all devices together" in spread
+
+
+def test_numbers_of_questions_are_those_of_the_data(tmp_path):
+    write_starter(tmp_path / "own")
+    said = plan(str(tmp_path / "own/experiment.yaml"))
+    # Four of the twelve are forgotten; everybody is asked seven questions.
+    assert re.search(r"finetuned D_unlearn \(4 people, 28 questions\): [\d.]+ points", said)
+    assert "general ability: 60 questions, asked in the file's order" in said
+    turned = plan(str(tmp_path / "own/experiment.yaml"), "--set", "scoring.general=circular")
+    assert re.search(r"general ability: 60 questions, asked in every rotation: (\d{3})", turned)
+    assert re.search(r"general ability \(60 questions, 10% of answers differing\): [\d.]+ p", said)
+
+
+def test_overlaps_are_told_before_a_run_refuses_them(tmp_path):
+    write_starter(tmp_path / "own")
+    people = tmp_path / "own/people.jsonl"
+    text = people.read_text(encoding="utf-8")
+    people.write_text(text.replace("p04-train1.png", "p04-scored.png"), encoding="utf-8")
+    experiment = str(tmp_path / "own/experiment.yaml")
+    said = plan(experiment).split("before it can run")[1]
+    assert "person p04: a scored picture is trained on" in said
+    allowed = plan(experiment, "--set", "data.allow_overlap=true")
+    assert "allowed by data.allow_overlap, and listed in the report: 1 overlaps" in allowed
+    assert "before it can run" not in allowed
+
+
+def test_data_on_the_hub_are_stood_in_for_and_that_is_said():
+    people = "data.people={source: mllmu, path: MLLMMU/MLLMU-Bench, revision: abc}"
+    general = "data.general={source: mmbench, path: me/mmbench/dev.tsv, revision: abc}"
+    said = plan("paper", "--set", people, "--set", general)
+    assert "assumed, as the data are not there" in said
+    assert said.split("before it can run")[1].count("fix:") == 1, (
+        "only the model's commit is missing"
+    )
+
+
 def test_a_given_rate_sets_the_time():
     """At 1000 times the rate it takes a thousandth: hours become seconds."""
     slow, fast = (
-        re.search(r"time: at most about (\S+) (\w+)", plan("paper", *rate)).groups()
+        re.search(r"time: about (\S+) (\w+)", plan("paper", *rate)).groups()
         for rate in (("--tflops", "100"), ("--tflops", "100000"))
     )
     seconds = {"days": 86400, "h": 3600, "min": 60, "s": 1}

@@ -16,6 +16,7 @@ from data_cases import (
     person_row,
     picture,
     poses_row,
+    task,
     training_row,
     tsv_row,
     write_config,
@@ -150,6 +151,22 @@ def test_problems_of_both_groups_are_told_together(tmp_path):
         "Full_Set",
         "Retain_Set",
     }
+
+
+def test_rows_of_nobody_and_repeated_questions_are_noted(tmp_path):
+    benchmark(tmp_path)
+    again = task("Lara Hayes001")
+    again["Pure_Text_Questions"] += again["Pure_Text_Questions"][:2]
+    write_config(tmp_path, "Full_Set", [person_row("001", 10, Classification_Task=again)])
+    write_config(tmp_path, "ft_Data", [training_row("001", 11), training_row("002", 21)])
+    found = load_people("mllmu", str(tmp_path))
+    assert len(found.individuals[0].questions) == 12
+    assert found.notes == (
+        "ft_Data: 1 rows are left out, of people in no group: 002",
+        "Test_Set: 1 rows are left out, of people in no group: 002",
+        "person 001 is asked 2 questions again",
+    )
+    assert load_people("mllmu", str(benchmark(tmp_path / "whole"))).notes == ()
 
 
 def test_one_group_alone_is_a_data_set(tmp_path):

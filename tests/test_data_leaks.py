@@ -11,6 +11,7 @@ from data_cases import encoded, person, picture, question
 from pulse_unlearn.data.datasets import load_general, load_general_training, load_people
 from pulse_unlearn.data.images import decode, picture_from_bytes
 from pulse_unlearn.data.leaks import Part, find_duplicates, find_overlaps, find_trained_on_scored
+from pulse_unlearn.records import Option
 
 
 def find_both(forget, retain):
@@ -112,6 +113,28 @@ def test_general_questions_in_training_and_faces_among_them_are_named():
     face = replace(asked, id="t3", picture=FORGET[2].other_pictures[0])
     found = find_trained_on_scored(FORGET, general=[asked], general_training=[same, other, face])
     assert [problem.where for problem in found] == ["general question t3", "training question t1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"question": "Is this LÁRA HAYES?"}, True),
+        ({"hint": "Below, Lara Hayes's house."}, True),
+        ({"options": (Option("A", "Lara Hayes"), Option("B", "Mo Ray"))}, True),
+        ({"question": "Is this Clara Hayes, or Lara Hayesworth?"}, False),
+        # No name is made of the end of one text and the beginning of another.
+        ({"hint": "Her name is Lara", "question": "Hayes is a town. Where?"}, False),
+    ],
+)
+def test_a_person_whom_a_general_question_names_is_told(words, told):
+    person = replace(FORGET[0], name="Lara Hayes")
+    blank = replace(question("g1", shown=picture(1), individual=""), question="Where is it?")
+    found = find_trained_on_scored([person, FORGET[1]], general=[replace(blank, **words)])
+    assert [(problem.where, problem.got) for problem in found] == [
+        ("general question g1", "person f0")
+    ] * told
+    single = replace(person, name="Lara")
+    assert find_trained_on_scored([single], general=[replace(blank, **words)]) == []
 
 
 def test_the_world_scores_nothing_that_it_trains_on(world):

@@ -17,6 +17,7 @@ from data_cases import (
     noise,
     person_row,
     picture,
+    png,
     poses_row,
     task,
     training_row,
@@ -112,7 +113,7 @@ def test_every_bad_row_is_named_in_one_pass(tmp_path):
         return {"Image_Textual_Questions": [asked(*entry)], "Pure_Text_Questions": []}
 
     rows = [
-        row(0),
+        row(0, images=None),
         row(1, ID="000"),
         row(2, ID=None),
         row(3, image={"bytes": b"<html>404", "path": ""}),
@@ -126,6 +127,7 @@ def test_every_bad_row_is_named_in_one_pass(tmp_path):
         row(11, Classification_Task=only("Who is <image>?", OPTIONS, "A")),
         row(12, Classification_Task={"Image_Textual_Questions": [], "Pure_Text_Questions": []}),
         row(13, Classification_Task=only("Who?", {"A": "one", "B": "two", "Z": "three"}, "A")),
+        row(14, image=None, images=[{"bytes": png(1), "path": ""}, {"bytes": png(2), "path": ""}]),
     ]
     write_config(tmp_path, "Full_Set", rows)
     write_config(
@@ -154,6 +156,7 @@ def test_every_bad_row_is_named_in_one_pass(tmp_path):
         "the question holds the image placeholder": "row 11",
         "a person of whom nothing is asked": "row 12",
         "unknown option letter": "row 13",
+        "more than one scored picture": "row 14",
         "the answer is empty": "row 2",
     }
     assert found.keys() - {"metadata is malformed"} == expected.keys()
@@ -165,6 +168,30 @@ def test_every_bad_row_is_named_in_one_pass(tmp_path):
     assert [problem.where[:38] for problem in metadata] == [
         f"ft_Data/train-00000-of-00001.parquet:{row}"[:38] for row in ("row 0", "row 1", "row 3")
     ]
+
+
+def test_questions_under_a_misspelt_name_are_not_lost_in_silence(tmp_path):
+    right = task("Lara Hayes")
+    listed = {**asked("", OPTIONS, "A"), "Question": ["Who?", "What?"]}
+    tasks = [
+        {"Image_Text_Questions": right["Image_Textual_Questions"], "Pure_Text_Questions": []},
+        {**right, "Pure_Text_Questions": [listed]},
+        {**right, "Mask_Questions": None},
+    ]
+    rows = [
+        person_row(f"{number}", number, Classification_Task=json.dumps(one))
+        for number, one in enumerate(tasks)
+    ]
+    write_config(tmp_path, "Full_Set", rows)
+    with pytest.raises(DataError) as caught:
+        load_people(tmp_path, config="Full_Set")
+    told = {(problem.what, problem.where[-40:].split(":")[-1]) for problem in caught.value.problems}
+    assert told == {
+        ("unknown kind of question", "row 0 ID 0"),
+        ("a person of whom nothing is asked", "row 0 ID 0"),
+        ("not a question", "row 1 ID 1 Pure_Text_Questions 1"),
+    }
+    assert any("did you mean 'Image_Textual_Questions'" in p.fix for p in caught.value.problems)
 
 
 def test_a_flood_of_the_same_problem_is_gathered_but_every_place_is_named(tmp_path):

@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from data_cases import TSV_COLUMNS, encoded, noise, picture, tsv_row, write_tsv
 from pulse_unlearn.data import mmbench
-from pulse_unlearn.data.mmbench import load_mmbench
+from pulse_unlearn.data.mmbench import load_mmbench, load_scored
 from pulse_unlearn.errors import DataError
 
 
@@ -49,6 +50,8 @@ def test_circular_copies_are_left_to_our_own_rotation(tmp_path):
     found = load_mmbench(write_tsv(tmp_path / "dev.tsv", [*copies, tsv_row(5), tsv_row(6)]))
     assert [question.id for question in found] == ["5", "6"]
     assert found[0].options[0].text == "circle"
+    (note,) = load_scored(tmp_path / "dev.tsv").notes
+    assert note.startswith("3 circular copies are left out")
 
 
 def test_pictures_larger_than_the_csv_module_reads_by_default(tmp_path):
@@ -62,10 +65,55 @@ def test_pictures_larger_than_the_csv_module_reads_by_default(tmp_path):
 
 
 def test_cells_a_table_library_wrote_as_nan_are_empty(tmp_path):
-    (question,) = load_mmbench(
-        write_tsv(tmp_path / "dev.tsv", [tsv_row(1, hint="nan", C="nan", D="nan")])
-    )
-    assert (question.hint, len(question.options)) == ("", 2)
+    rows = [tsv_row(1, hint="nan", C="nan", D="nan", category="nan"), tsv_row(2)]
+    path = write_tsv(tmp_path / "dev.tsv", rows)
+    question, _ = load_mmbench(path)
+    assert (question.hint, len(question.options), question.category) == ("", 2, "")
+    (note,) = load_scored(path).notes
+    assert "options that say nan are empty" in note
+
+
+@pytest.mark.parametrize("text", ["nan", "NaN", "N/A", "NA", "None", "null", "0", "-"])
+def test_an_option_may_say_what_others_take_for_nothing(tmp_path, text):
+    """The second row has options that are truly empty, so the file writes nothing for nothing."""
+    rows = [tsv_row(1, D=text, answer="D"), tsv_row(2, C="", D="")]
+    path = write_tsv(tmp_path / "dev.tsv", rows)
+    question, other = load_mmbench(path)
+    assert (question.truth, len(question.options), len(other.options)) == (text, 4, 2)
+    assert load_scored(path).notes == ()
+
+
+@pytest.mark.parametrize("missing", ["", "nan"])
+def test_an_option_before_others_is_not_left_out_in_silence(tmp_path, missing, monkeypatch):
+    path = write_tsv(tmp_path / "dev.tsv", [tsv_row(1), tsv_row(2, A=missing, answer="D")])
+    (problem,) = problems_of(path)
+    assert (problem.where, problem.got) == ("dev.tsv:3", "A")
+    assert problem.what == "an option before others is empty"
+    # Of the public file itself nothing was lost.
+    public = path.rename(tmp_path / "CCBench.tsv")
+    found = hashlib.md5(public.read_bytes()).hexdigest()
+    monkeypatch.setitem(mmbench.PUBLIC_MD5, "CCBench", found)
+    assert [option.letter for option in load_mmbench(public)[1].options] == ["B", "C", "D"]
+
+
+@pytest.mark.parametrize("cell", ["", "nan"])
+def test_a_test_split_with_an_empty_column_of_answers_is_told_once(tmp_path, cell):
+    rows = [tsv_row(number, answer=cell) for number in range(40)]
+    (problem,) = problems_of(write_tsv(tmp_path / "MMBench_TEST.tsv", rows))
+    assert (problem.what, problem.where) == ("no question has an answer", "MMBench_TEST.tsv")
+    assert "dev" in problem.fix
+
+
+def test_windows_line_ends_and_both_kinds_of_category(tmp_path):
+    hint = "One.\nTwo."
+    rows = [tsv_row(1, hint=hint, **{"l2-category": "finegrained_perception"}), tsv_row(2, D="")]
+    path = write_tsv(tmp_path / "dev.tsv", rows)
+    plain = load_mmbench(path)
+    assert [q.l2_category for q in plain] == ["finegrained_perception", ""]
+    assert [q.category for q in plain] == ["shape", "shape"]
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    windows = load_mmbench(path)
+    assert [replace(q, picture=None) for q in windows] == [replace(q, picture=None) for q in plain]
 
 
 def test_every_bad_row_is_named_by_its_line(tmp_path):
@@ -172,6 +220,15 @@ def test_a_file_under_a_public_name_must_be_the_public_file(tmp_path, monkeypatc
     monkeypatch.setitem(mmbench.PUBLIC_MD5, "MMBench_DEV_EN", found)
     assert len(load_mmbench(path)) == 1
     assert len(load_mmbench(path.rename(tmp_path / "MMBench_DEV_EN_small.tsv"))) == 1
+
+
+def test_a_torn_download_of_a_public_file_is_told_as_one(tmp_path):
+    path = write_tsv(tmp_path / "MMBench_DEV_EN.tsv", [tsv_row(1, hint="two\nlines")])
+    path.write_bytes(path.read_bytes().split(b"\nlines")[0])
+    assert [problem.what for problem in problems_of(path)] == [
+        "not the public file of this name",
+        "not a readable MMBench file",
+    ]
 
 
 def test_a_table_of_fewer_columns_and_more_options_is_one_too(tmp_path):

@@ -336,3 +336,26 @@ def test_the_example_is_whole_and_says_so(tmp_path):
     assert all(f"`{name}`" in readme for name in {*first, *first["questions"][0], "options"})
     with pytest.raises(DataError, match="not empty"):
         write_starter(tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "told"),
+    [
+        # By letter the answer is O, by its text D.
+        (["AB", "O", "A", "B"], "B", "the answer is one option's letter, another one's text"),
+        (["B", "B "], "B", "options are the same"),
+        (["Paris", " paris", "Rome"], "Rome", "options differ in nothing but their spelling"),
+        (["New York", "new  york"], "A", "options differ in nothing but their spelling"),
+        # A letter that is its own text is one option, whichever way it is meant.
+        (["A", "B", "C"], "B", ""),
+        (["C", "C++", "C#"], "C#", ""),
+    ],
+)
+def test_options_that_could_be_read_in_two_ways(tmp_path, options, answer, told):
+    (tmp_path / "own").mkdir()
+    rows = write(tmp_path / "own", [row(0, ask(answer, options=options))])
+    if told:
+        assert told in [problem.what for problem in problems_of(rows)]
+    else:
+        (person,) = load(rows)
+        assert person.questions[0].truth == answer

@@ -16,6 +16,7 @@ EXPECTED = {
     "Just give ONE letter representing the answer directly.",
     "mmbench_llava": "What does she do?\nA. teacher\nB. judge\nC. tailor\n"
     "Answer with the option's letter from the given choices directly.",
+    "mmbench_llava_cn": "What does she do?\nA. teacher\nB. judge\nC. tailor\n请直接回答选项字母。",
     "mmbench_vlmevalkit": "Question: What does she do?\nOptions:\nA. teacher\nB. judge\n"
     "C. tailor\nPlease select the correct answer from the options above.",
 }
@@ -23,6 +24,7 @@ IN_WORDS = {
     "short": "What is her job?\nWord?",
     "mllmu": "What is her job?",
     "mmbench_llava": "What is her job?\nAnswer the question using a single word or phrase.",
+    "mmbench_llava_cn": "What is her job?\n请直接回答问题。",
     "mmbench_vlmevalkit": "Question: What is her job?",
 }
 

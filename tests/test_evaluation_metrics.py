@@ -245,3 +245,29 @@ def test_categories_of_circular_scoring():
     assert find(rows, "circular_accuracy:colour").questions == 2
     assert find(rows, "circular_accuracy:shape").value == 0.0
     assert find(rows, "accuracy:shape").value == 1.0
+
+
+def test_wider_categories_are_told_apart_from_categories():
+    """By hand: of `seeing` q1 alone is right in all orders, of `thinking` none; q4 is of none."""
+    scores = [
+        *rotated("q1", "ADCB", category="colour"),
+        *rotated("q2", "AAAA", category="colour"),
+        *rotated("q3", "ADCA", category="seeing"),
+        *rotated("q4", "ADCB", category="colour"),
+    ]
+    wider = {"q1": "seeing", "q2": "seeing", "q3": "thinking", "q4": ""}
+    rows = general_measures(scores, l2_categories=wider)
+    names = {row.measure for row in rows if row.measure.startswith("l2_")}
+    assert names == {
+        f"l2_{kind}:{name}"
+        for kind in ("accuracy", "circular_accuracy")
+        for name in ("seeing", "thinking")
+    }
+    assert find(rows, "l2_circular_accuracy:seeing").value == 0.5
+    assert find(rows, "l2_circular_accuracy:thinking").value == 0.0
+    assert find(rows, "l2_accuracy:thinking").value == 1.0
+    # A category of the same name as a wider one is another number: it holds q3.
+    assert find(rows, "circular_accuracy:seeing").value == 0.0
+    assert find(rows, "circular_accuracy:seeing").questions == 1
+    without = [row for row in rows if not row.measure.startswith("l2_")]
+    assert general_measures(scores) == without

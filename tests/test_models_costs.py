@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -100,7 +102,9 @@ def test_training_memory_by_hand():
     assert shape.parameters == language + (4 * 16 + 2 * 32) + 32
     assert memory.weights == 2 * shape.parameters
     assert memory.frozen_adapters == 7 * 4
-    assert memory.trained_adapter == 24 * 2 * (4 + 8)
+    trained = 4 * 2 * (4 + 8)
+    assert (memory.trained_adapter, memory.gradients) == (trained, trained)
+    assert (memory.optimiser, memory.copies) == (2 * trained, 2 * trained)
     # A layer of the language model, gradients passing through, for one sequence of five tokens.
     norms, mlp, qkv = 2 * (4 * 8 + 4), 3 * 16 * 2, 3 * 8 * 2
     layer = 5 * (norms + mlp + qkv) + 25 * 2 * (4 + 2)
@@ -136,7 +140,65 @@ def test_asking_memory_by_hand():
 
 
 def test_memory_counts_each_part_once():
-    assert Memory(1, 2, 4, 8, 16, 32, 64).counted == 127
+    parts = len(fields(Memory))
+    assert Memory(*(2**place for place in range(parts))).counted == 2**parts - 1
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("bfloat16", 2), ("float32", 4)])
+def test_a_full_update_holds_all_in_the_models_dtype_and_no_weight_twice(dtype, width):
+    shape, settings = tiny(), ModelSettings(dtype=dtype, attention="eager")
+    batch = Batch(sequences=1, longest=5, pictures=0, patches=0, answer=1)
+    full = Adapter("llm", 2, update="full")
+    found, asked = (
+        costs.training_memory(
+            shape, settings, adapter=full, frozen=0, batch=batch, reference=reference
+        )
+        for reference in (False, True)
+    )
+    # The language model by hand: q and o, k and v, gate and up, down, and the rest.
+    tensors = 2 * (2 * 64 + 2 * 32 + 3 * 128) + 100
+    assert full.parameters(shape) == tensors
+    assert found.weights == shape.parameters * width
+    assert (found.trained_adapter, found.gradients) == (0, tensors * width)
+    assert (found.optimiser, found.copies) == (2 * tensors * width, 2 * tensors * width)
+    assert (found.reference, asked.reference) == (0, tensors * width)
+    # Each linear layer's input in the model's dtype (q, k, v share theirs, gate and up too), and
+    # what the two norms multiply by their weight.
+    frozen = costs.layer_bytes(shape.text, 5, width=width, attention="eager", adapter=None)
+    kept = costs.layer_bytes(shape.text, 5, width=width, attention="eager", adapter=full)
+    assert kept - frozen == 5 * width * (8 + 8 + 8 + 16 + 2 * 8)
+
+
+def test_a_full_update_keeps_exactly_what_the_formula_says():
+    with torch.device("meta"):
+        model = llama(3, WIDE, 11008, 32, dtype="bfloat16", attention="eager")
+    model.train().requires_grad_(True)
+    stack = Stack(3, WIDE, 11008, 32, 32, 128, gated=True)
+    settings = ModelSettings(dtype="bfloat16", attention="eager")
+    full = Adapter("llm", 1, update="full")
+    expected = costs.stack_bytes(stack, TOKENS, settings, adapter=full)
+    assert kept_bytes(model, TOKENS, WIDE) == expected
+
+
+@pytest.mark.parametrize(("quantise", "each"), [("8bit", 1.0), ("4bit", 0.5625)])
+def test_fewer_bits_are_those_of_the_language_models_linear_layers(quantise, each):
+    settings = ModelSettings(dtype="bfloat16", quantise=quantise, frozen_adapters="stacked")
+    batch = Batch(sequences=1, longest=5, pictures=0, patches=0, answer=1)
+    memory = costs.asking_memory(THIRTEEN, settings, frozen=0, batch=batch)
+    # 40 layers of q, k, v, o and three of the MLP.
+    linear = 40 * (4 * 5120**2 + 3 * 5120 * 13824)
+    assert memory.weights == 2 * (THIRTEEN.parameters - linear) + round(each * linear)
+
+
+def test_a_full_update_passes_back_twice():
+    """By its inputs and by its weights; with checkpointing forward once more."""
+    shape = tiny()
+    asked = Asked(questions=1, tokens=10, squares=0, answers=0)
+    full = Adapter("llm", 1, update="full")
+    forward = costs.forward_operations(shape, asked)
+    for checkpointing, passes in ((False, 3), (True, 4)):
+        found = costs.training_operations(shape, asked, adapter=full, checkpointing=checkpointing)
+        assert found == passes * forward
 
 
 @pytest.mark.parametrize(("shape", "weights"), [(SEVEN, 14.13), (THIRTEEN, 26.70)])

@@ -163,4 +163,9 @@ def test_a_family_without_an_entry_is_told(tmp_path):
 
 def test_a_window_that_is_switched_off_is_no_obstacle():
     text = {"model_type": "qwen2", "sliding_window": 4096, "use_sliding_window": False}
-    assert packing_obstacle({"text_config": text}, AUTO) == ""
+    assert packing_obstacle({"model_type": "llava", "text_config": text}, AUTO) == ""
+
+
+def test_a_family_without_an_entry_is_not_packed():
+    """As `parts.made_out` has it, which is used for such families."""
+    assert packing_obstacle({"model_type": "blip-2"}, AUTO) == "its family has no entry"

@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from pulse_unlearn.config import load_experiment
+from pulse_unlearn.data.starter import write_starter
 from pulse_unlearn.methods import schemas
 from pulse_unlearn.models.costs import NOTHING, Adapter, training_operations
 from pulse_unlearn.models.describe import TEMPLATE_TOKENS, describe
 from pulse_unlearn.pipeline.inputs import read_inputs
 from pulse_unlearn.pipeline.outlook import look_ahead
-from pulse_unlearn.pipeline.standin import stand_in, still_missing
+from pulse_unlearn.pipeline.standin import OPTION, QUESTION, stand_in, still_missing
 from pulse_unlearn.pipeline.survey import ASSUMED_SIDE, picture_size
 from pulse_unlearn.records import Picture
 
@@ -64,10 +65,17 @@ def test_a_retain_batch_and_a_reference_are_counted(paper):
 def test_paper_asks_questions_of_the_length_it_should(paper):
     # Ten questions of 60 characters and four options of 24: 576 tokens for the picture, the text
     # by four characters a token, the template, a letter and the end.
-    text = 60 + 4 * len("A: " + 24 * "-") + len("\n") * 5
+    assert (len(QUESTION), len(OPTION)) == (60, 24)
+    text = 60 + 4 * len("A: " + OPTION) + len("\n") * 5
     text += len("Just give ONE letter representing the answer directly.")
     longest = 576 + round(text / 4) + TEMPLATE_TOKENS + 2
     assert paper["seed0/finetune"].batch.longest == longest
+    # MMBench's paragraphs make its questions the longest: 1980 characters and a line end more, and
+    # LLaVA's own last line.
+    text = 1980 - 1 + 1 + 60 + 4 * len("A. " + OPTION) + len("\n") * 5
+    text += len("Answer with the option's letter from the given choices directly.")
+    scored = paper["seed0/target/score"].batch.longest
+    assert scored == pytest.approx(576 + text / 4 + TEMPLATE_TOKENS + 2, abs=1)
     assert paper["seed0/finetune"].trained.pictures == 5000
     assert paper["seed0/finetune"].trained.patches == 5000 * 577
 
@@ -75,7 +83,7 @@ def test_paper_asks_questions_of_the_length_it_should(paper):
 def test_adapters_pile_up_only_where_they_are_held_apart():
     stacked = outlook(load("paper", "seeds=[0]"))
     merged = outlook(load("paper", "seeds=[0]", "model.frozen_adapters=merged"))
-    adapter = stacked["seed0/finetune"].adapter
+    adapter = stacked["seed0/finetune"].trained_parameters
     for number in range(1, 6):
         name = f"seed0/sustainability/ga/request{number}/unlearn"
         # The fine-tuned adapter and those of the requests before.
@@ -92,7 +100,7 @@ def test_a_continued_adapter_is_held_twice_if_the_last_request_is_the_reference(
             "paper", "seeds=[0]", "unlearn.adapter=continued", "unlearn.reference=previous_request"
         )
     )
-    adapter = found["seed0/finetune"].adapter
+    adapter = found["seed0/finetune"].trained_parameters
     names = [f"seed0/sustainability/ga/request{n}/unlearn" for n in (1, 2)]
     assert [found[name].memory.frozen_adapters / 4 / adapter for name in names] == [1, 2]
 
@@ -111,9 +119,9 @@ def test_paper_fits_the_card_its_description_names(paper):
 def test_disk_is_adapters_answers_and_three_checkpoints(paper):
     stage = paper["seed0/finetune"]
     # By hand in test_models_shapes: 500 720 640 parameters and the projector's.
-    assert stage.adapter == 128 * (40 * (4 * 10240 + 3 * 18944) + 6144 + 10240)
-    assert stage.kept_bytes == 4 * stage.adapter
-    assert stage.passing_bytes == 3 * 16 * stage.adapter
+    assert stage.trained_parameters == 128 * (40 * (4 * 10240 + 3 * 18944) + 6144 + 10240)
+    assert stage.kept_bytes == 4 * stage.trained_parameters
+    assert stage.passing_bytes == 3 * 16 * stage.trained_parameters
     assert paper["seed0/target/score"].kept_bytes == pytest.approx(100 * 5332)
 
 
@@ -171,3 +179,35 @@ def test_a_pictures_size_is_read_from_its_head():
     picture = Picture(file.getvalue(), "0", "here")
     assert picture_size(picture) == (30, 20)
     assert picture_size(replace(picture, data=b"")) == (ASSUMED_SIDE, ASSUMED_SIDE)
+
+
+def test_full_updates_are_counted_as_such():
+    """Numbers in bfloat16; adapters below a full update are in the weights, those above beside."""
+    found = outlook(load("paper", "seeds=[0]", "finetune.update=full"))
+    model = describe(load("paper").model)
+    tensors = model.shape.projector.parameters + model.shape.language.parameters + model.shape.head
+    stage = found["seed0/finetune"]
+    assert (stage.trained_parameters, stage.number_bytes) == (tensors, 2)
+    assert (stage.kept_bytes, stage.passing_bytes) == (2 * tensors, 3 * 4 * 2 * tensors)
+    assert stage.memory.reference == 0, "fine-tuning asks no reference"
+    assert found["seed0/target/score"].memory.frozen_adapters == 0
+    second = found["seed0/sustainability/ga/request2/unlearn"]
+    assert second.memory.frozen_adapters == 4 * second.trained_parameters
+    full = outlook(load("paper", "seeds=[0]", "unlearn.update=full"))
+    ga, npo = (full[f"seed0/sustainability/{name}/request2/unlearn"] for name in ("ga", "npo"))
+    assert ga.memory.frozen_adapters == ga.memory.reference == ga.memory.trained_adapter == 0
+    assert npo.memory.reference == 2 * tensors
+    assert full["seed0/sustainability/ga/request2/score"].memory.frozen_adapters == 0
+
+
+def test_choices_of_reading_are_made_before_the_model_is_there(tmp_path):
+    write_starter(tmp_path / "own")
+    people = f"data.people={{source: people, path: {tmp_path / 'own'}, options: 3}}"
+    inputs = stand_in(load("own-people", people, "model.source=owner/name"))
+    sizes = {
+        len(question.options)
+        for person in inputs.people.values()
+        for question in person.questions
+        if question.question != "What color is the shirt?"
+    }
+    assert sizes == {3}

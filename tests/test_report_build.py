@@ -234,19 +234,30 @@ def test_notes_about_the_data_are_told_and_escaped(tmp_path: Path) -> None:
     assert "the scored picture is trained on &lt;b&gt;" in text
 
 
-def test_general_ability_by_category(run: Path) -> None:
-    """The invented run has one category, in vanilla accuracy only, 60 questions."""
+@pytest.mark.parametrize(
+    ("column", "measure", "category", "questions"),
+    [
+        ("category", "accuracy:counting", "counting", "60"),
+        ("l2-category", "l2_accuracy:reasoning", "reasoning", "120"),
+    ],
+)
+def test_general_ability_by_category(
+    run: Path, column: str, measure: str, category: str, questions: str
+) -> None:
+    """The invented run has one category and one wider one, in vanilla accuracy only."""
     text = (run / "report.html").read_text(encoding="utf-8")
+    heading = "General ability by category · {}: accuracy by {}</summary>"
     for scenario in ("Fine-tuned knowledge", "Pre-trained knowledge", "Sustainability"):
-        assert f"General ability by category · {scenario}: accuracy" in text
-    block = text.split("General ability by category · Fine-tuned knowledge")[1].split("</details>")
-    row = block[0].split("counting")[1].split("</tr>")[0]
-    assert "60" in row
+        assert heading.format(scenario, column) in text
+    block = text.split(heading.format("Fine-tuned knowledge", column))[1].split("</details>")[0]
+    assert block.count("<tr>") == 2, "the head, and one row"
+    row = block.split(category)[1].split("</tr>")[0]
+    assert questions in row
     with (run / "results.csv").open(encoding="utf-8", newline="") as file:
         kept = [
             float(line["value"])
             for line in csv.DictReader(file)
-            if line["measure"] == "accuracy:counting"
+            if line["measure"] == measure
             and (line["scenario"], line["method"], line["scope"]) == ("finetuned", "GA", "llm")
         ]
     assert f"{100 * sum(kept) / len(kept):.1f}" in row

@@ -51,6 +51,8 @@ class Question:
     """Empty for general-ability questions."""
     hint: str = ""
     category: str = ""
+    l2_category: str = ""
+    """The wider ability that MMBench counts the category to."""
     picture: Picture | None = None
 
     @property

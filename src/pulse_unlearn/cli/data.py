@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pulse_unlearn.errors import DataError
+
+if TYPE_CHECKING:
+    from pulse_unlearn.data.source import ScoredPicture
 
 _ALLOW = "Tell people who stand there twice, and scored material that is trained on, as notes."
 
@@ -31,19 +35,34 @@ def init(folder: Path) -> None:
 @click.argument("path")
 @click.option("--source", help="What it is, if not recognised: people, mllmu, mmbench, ...")
 @click.option("--revision", help="PATH is a data set on the hub, at this commit.")
+@click.option(
+    "--scored-picture",
+    type=click.Choice(["own", "other_pose"]),
+    default="own",
+    show_default=True,
+    help="As data.people.scored_picture of an experiment.",
+)
 @click.option("--allow-overlap", is_flag=True, help=_ALLOW)
-def check(path: str, source: str | None, revision: str | None, allow_overlap: bool) -> None:
+def check(
+    path: str,
+    source: str | None,
+    revision: str | None,
+    scored_picture: ScoredPicture,
+    allow_overlap: bool,
+) -> None:
     """Read all of PATH and tell every fault at once, by file and row."""
+    from pulse_unlearn.data.checks import gathered
     from pulse_unlearn.data.review import recognise, review
     from pulse_unlearn.data.source import Source
 
     name = source or recognise(Path(path).expanduser())
-    found = review(name, Source(path, revision))
+    found = review(name, Source(path, revision, scored_picture))
     click.echo(f"{path} ({name})")
     for line in found.parts:
         click.echo(f"  {line}")
-    if found.leaks and not allow_overlap:
-        raise DataError(found.leaks)
-    for problem in found.leaks:
+    leaks = gathered(found.leaks)
+    if leaks and not allow_overlap:
+        raise DataError(leaks)
+    for problem in leaks:
         click.echo(f"allowed: {problem}")
     click.echo("no fault found" if not found.leaks else f"{len(found.leaks)} overlaps allowed")

@@ -12,6 +12,7 @@ _COLOURS = {"ok": "green", "note": "yellow", "stop": "red"}
 
 @click.command()
 @click.option("--model", metavar="PATH", help="Also look at this model's config and processor.")
+@click.option("--revision", help="The model is on the hub, at this commit; its cache is looked at.")
 @click.option(
     "--runs",
     type=click.Path(path_type=Path, file_okay=False),
@@ -19,12 +20,12 @@ _COLOURS = {"ok": "green", "note": "yellow", "stop": "red"}
     show_default=True,
     help="Folder that is to hold the run folders.",
 )
-def doctor(model: str | None, runs: Path) -> None:
+def doctor(model: str | None, revision: str | None, runs: Path) -> None:
     """Look for what would stop a run here, and say how to mend it; exit code 1 if there is any."""
     from pulse_unlearn.pipeline.doctor import examine
 
     stops = 0
-    for finding in examine(runs, model=model):
+    for finding in examine(runs, model=model, revision=revision):
         stops += finding.state == "stop"
         mark = click.style(f"{finding.state:4s}", fg=_COLOURS[finding.state])
         click.echo(f"{mark}  {finding.name:12s}  {' '.join(finding.said.split())}")

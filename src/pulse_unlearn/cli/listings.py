@@ -25,6 +25,12 @@ def _datasets() -> list[tuple[str, str]]:
     return [(name, entry.description) for name, entry in DATASETS]
 
 
+def _prompts() -> list[tuple[str, str]]:
+    from pulse_unlearn.data.prompts import PROFILES
+
+    return [(name, profile.description) for name, profile in PROFILES]
+
+
 def _families() -> list[tuple[str, str]]:
     from pulse_unlearn.models.families import FAMILIES
 
@@ -50,6 +56,7 @@ LISTINGS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "methods": _methods,
     "scenarios": _scenarios,
     "datasets": _datasets,
+    "prompts": _prompts,
     "families": _families,
     "metrics": _metrics,
     "experiments": _experiments,
@@ -59,7 +66,7 @@ LISTINGS: dict[str, Callable[[], list[tuple[str, str]]]] = {
 @click.command("list")
 @click.argument("what", type=click.Choice(sorted(LISTINGS)))
 def list_entries(what: str) -> None:
-    """List the methods, scenarios, datasets, families, metrics or experiments there are."""
+    """List what can be named in an experiment, and the experiments there are."""
     rows = LISTINGS[what]()
     width = max(len(name) for name, _ in rows)
     for name, text in rows:

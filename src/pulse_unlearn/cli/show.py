@@ -10,16 +10,19 @@ import click
 
 from pulse_unlearn.cli.show_costs import print_costs, work
 from pulse_unlearn.config import Experiment
-from pulse_unlearn.errors import ModelError
+from pulse_unlearn.data.checks import gathered
+from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.evaluation.compare import detectable_difference
 from pulse_unlearn.models.describe import describe
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
+from pulse_unlearn.pipeline.leaks import find_leaks, known_sides
 from pulse_unlearn.pipeline.outlook import StageOutlook, look_ahead
-from pulse_unlearn.pipeline.standin import stand_in, still_missing
+from pulse_unlearn.pipeline.standin import data_are_there, stand_in, still_missing
 from pulse_unlearn.scenarios import Group, Operation, Stage
 from pulse_unlearn.store import Store
 
-QUESTIONS_PER_PERSON = 10
+GENERAL_DISCORDANCE = 0.1
+"""Share of general questions answered differently before and after; most stay as they were."""
 
 
 def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float | None) -> None:
@@ -31,13 +34,17 @@ def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float |
     if missing and measure:
         raise ModelError(missing)
     inputs = stand_in(experiment) if missing else read_inputs(experiment)
+    assumed = bool(missing) and not data_are_there(experiment)
     try:
         model, unknown = describe(experiment.model), None
     except ModelError as error:
         model, unknown = None, error
     outlook = look_ahead(inputs, model) if model else ()
     plan = inputs.plan
-    click.echo(f"experiment {plan.name}: {len(plan.stages)} stages, run folder {run}\n")
+    seeds = ", ".join(map(str, experiment.seeds))
+    click.echo(
+        f"experiment {plan.name}: {len(plan.stages)} stages, seeds {seeds}, run folder {run}\n"
+    )
     _print_sets(inputs)
     _print_stages(inputs, run, {stage.name: stage for stage in outlook})
     if model:
@@ -51,17 +58,30 @@ def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float |
             model,
             outlook,
             run=run,
-            assumed=any(not p.where.startswith("model") for p in missing),
+            assumed=assumed,
             rate=rate,
             measured=measured,
         )
     if unknown:
         click.echo(f"memory, disk and time are not estimated: {unknown}\n")
     _print_detectable(inputs)
-    if missing:
+    refused = [*missing, *([] if assumed else _leaks(inputs))]
+    if refused:
         click.echo("\nbefore it can run")
-        for problem in missing:
+        for problem in refused:
             click.echo("  " + str(problem).replace("\n", "\n  "))
+
+
+def _leaks(inputs: Inputs) -> list[Problem]:
+    """Return the overlaps a run would refuse; those that are allowed are counted in print."""
+    leaks = find_leaks(inputs, known_sides(inputs.plan))
+    if not inputs.experiment.data.allow_overlap:
+        return gathered(leaks)
+    if leaks:
+        click.echo(
+            f"\nallowed by data.allow_overlap, and listed in the report: {len(leaks)} overlaps"
+        )
+    return []
 
 
 def _print_sets(inputs: Inputs) -> None:
@@ -78,6 +98,14 @@ def _print_sets(inputs: Inputs) -> None:
         if len(operation.requests) > 1:
             for number, request in enumerate(operation.requests, start=1):
                 click.echo(f"    request {number}  {_describe(request, inputs)}")
+    kinds = Counter(len(question.options) for question in inputs.general)
+    turns = inputs.experiment.scoring.general == "circular"
+    asked = sum(count * (options if turns else 1) for options, count in kinds.items())
+    click.echo(
+        f"  general ability: {len(inputs.general)} questions"
+        + (f", asked in every rotation: {asked}" if turns else ", asked in the file's order")
+        + (f"; {len(inputs.general_training)} to train on" if inputs.general_training else "")
+    )
     click.echo("")
 
 
@@ -123,7 +151,11 @@ def _all_parents(operation: Operation, inputs: Inputs) -> set[str]:
 
 
 def _print_detectable(inputs: Inputs) -> None:
-    click.echo("smallest difference in accuracy this design can detect (80 % power, 5 % level)")
+    click.echo(
+        "smallest difference in accuracy, between two methods or before and after, that this "
+        "design can detect\n  in one seed (80 % power, 5 % level; a person's answers correlated "
+        "by 0.3, half of the answers differing)"
+    )
     seen = set()
     for operation in inputs.plan.operations:
         scenario = operation.cell.scenario
@@ -132,8 +164,23 @@ def _print_detectable(inputs: Inputs) -> None:
         seen.add(scenario)
         for name, group in (("D_unlearn", operation.forget), ("D_retain", operation.retain)):
             count = _size(group, inputs)
-            points = 100 * detectable_difference(count, QUESTIONS_PER_PERSON * count)
-            click.echo(f"  {scenario} {name} ({count} people): {points:.1f} points")
+            asked = count * _questions_each(group, inputs)
+            points = 100 * detectable_difference(count, round(asked))
+            click.echo(
+                f"  {scenario} {name} ({count} people, {asked:.0f} questions): {points:.1f} points"
+            )
+    count = len(inputs.general)
+    points = 100 * detectable_difference(count, count, discordance=GENERAL_DISCORDANCE)
+    click.echo(
+        f"  general ability ({count} questions, {GENERAL_DISCORDANCE:.0%} of answers differing): "
+        f"{points:.1f} points"
+    )
+
+
+def _questions_each(group: Group, inputs: Inputs) -> float:
+    """Return the mean number of questions a person of the group is asked."""
+    people = inputs.plan.stage(group.selection).ask.ids if group.selection else group.ids
+    return sum(len(inputs.people[key].questions) for key in people) / max(len(people), 1)
 
 
 def _size(group: Group, inputs: Inputs) -> int:

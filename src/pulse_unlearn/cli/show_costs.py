@@ -11,9 +11,11 @@ import click
 
 from pulse_unlearn.config import Experiment
 from pulse_unlearn.models import costs
-from pulse_unlearn.models.costs import FORMULAS, LETTERS, Memory
+from pulse_unlearn.models.cost_words import FORMULAS, LETTERS
+from pulse_unlearn.models.costs import Memory
 from pulse_unlearn.models.describe import TEMPLATE_TOKENS, Described, packing_obstacle
 from pulse_unlearn.pipeline.outlook import StageOutlook
+from pulse_unlearn.pipeline.standin import HINT, HINTED
 from pulse_unlearn.pipeline.survey import ASSUMED_SIDE
 
 if TYPE_CHECKING:
@@ -88,7 +90,8 @@ def _print_model(
     if assumed:
         click.echo(
             "  assumed, as the data are not there: five questions of each kind a person, of usual "
-            f"length, pictures of {ASSUMED_SIDE} x {ASSUMED_SIDE} pixels"
+            f"length, a hint of {len(HINT)} characters at every {HINTED}th general question, "
+            f"pictures of {ASSUMED_SIDE} x {ASSUMED_SIDE} pixels"
         )
     obstacle = packing_obstacle(model.config, experiment.speed)
     click.echo(
@@ -100,7 +103,8 @@ def _print_model(
 
 
 def _print_memory(stages: Sequence[StageOutlook], experiment: Experiment) -> None:
-    click.echo(f"memory on the device at the peak ({LETTERS})")
+    where = "on the device" if experiment.model.device_map == "none" else "on all devices together"
+    click.echo(f"memory {where} at the peak ({LETTERS})")
     for kinds, title in ((("finetune", "unlearn"), "training"), (("score",), "scoring")):
         fitting = [stage for stage in stages if stage.kind in kinds and stage.memory]
         if not fitting:
@@ -119,10 +123,15 @@ def _print_memory(stages: Sequence[StageOutlook], experiment: Experiment) -> Non
 def _print_parts(memory: Memory, experiment: Experiment, *, scoring: bool) -> None:
     settings = experiment.model
     kept = FORMULAS["checkpointed" if settings.gradient_checkpointing else "activations"]
+    held = "weights" if settings.quantise == "none" else settings.quantise
     rows = [
-        ("weights", memory.weights, FORMULAS["weights"]),
+        ("weights", memory.weights, FORMULAS[held]),
         ("frozen adapters", memory.frozen_adapters, FORMULAS["frozen adapters"]),
         ("trained adapter", memory.trained_adapter, FORMULAS["trained adapter"]),
+        ("gradients", memory.gradients, FORMULAS["gradients"]),
+        ("optimiser", memory.optimiser, FORMULAS["optimiser"]),
+        ("copies", memory.copies, FORMULAS["copies"]),
+        ("reference", memory.reference, FORMULAS["reference"]),
         ("activations", memory.activations, FORMULAS["one layer"] if scoring else kept),
         ("keys and values", memory.cache, FORMULAS["cache"]),
         ("answers", memory.answers, FORMULAS["asked" if scoring else "answers"]),
@@ -144,9 +153,8 @@ def _print_disk(stages: Sequence[StageOutlook], run: Path, model: Described) -> 
     passing = max((stage.passing_bytes for stage in stages), default=0)
     click.echo(f"disk: {size_of(kept + passing)} below {run}")
     click.echo(
-        f"  kept {size_of(kept)}: adapters (parameters x {costs.FROZEN_ADAPTER_BYTES}), answers; "
-        f"in passing {size_of(passing)}: {costs.CHECKPOINTS} checkpoints "
-        f"(parameters x {costs.CHECKPOINT_BYTES})"
+        f"  kept {size_of(kept)}: what was trained (P x t), answers; in passing "
+        f"{size_of(passing)}: {costs.CHECKPOINTS} checkpoints (P x {costs.CHECKPOINT_NUMBERS}t)"
     )
     place = next((p for p in (run, *run.absolute().parents) if p.exists()), Path("/"))
     free = shutil.disk_usage(place).free
@@ -179,7 +187,8 @@ def _print_time(
         for kind in ("finetune", "unlearn", "score")
     }
     parts = ", ".join(f"{kind} {time_of(value)}" for kind, value in seconds.items() if value)
-    click.echo(f"time: at most about {time_of(sum(seconds.values()))} ({parts})")
+    total_time = time_of(sum(seconds.values()))
+    click.echo(f"time: about {total_time} of model time, if no stop rule ends a training ({parts})")
     if measured:
         click.echo(
             f"  measured on {measured.device}: {measured.step_seconds:.2f} s a step "
@@ -191,19 +200,20 @@ def _print_time(
     else:
         whose = "as given" if rate else f"assumed for {dtype}: {_WHOSE[dtype]}"
         click.echo(
-            f"  operations / {training / 1e12:g} TFLOP/s ({whose}); --measure takes three steps "
-            "here, --tflops sets the rate"
+            f"  operations / {training / 1e12:g} TFLOP/s ({whose}; small models and batches reach "
+            "less); --measure takes three steps here, --tflops sets the rate"
         )
     total = sum(stage.operations for stage in stages)
     passes = 3 if experiment.model.gradient_checkpointing else 2
     click.echo(
         f"  operations {total / 1e15:.3g} x 10^15: tokens x 2 x parameters, x {passes} in training "
-        "(frozen weights take no gradient), attention, adapters, pictures"
+        f"(x {passes + 1} in a full update; frozen weights take no gradient), attention, adapters, "
+        "pictures"
     )
     share = sum(_pictures(stage, model) for stage in stages) / max(total, 1.0)
     click.echo(
-        f"  upper bounds: trainings may stop earlier; {share:.0%} is looking at pictures, which "
-        "packing does once per picture\n"
+        f"  {share:.0%} of them is looking at pictures, counted for each question; packing looks "
+        "once at a picture that questions of a batch share\n"
     )
 
 

@@ -8,6 +8,7 @@ from pulse_unlearn.config.load import (
 )
 from pulse_unlearn.config.schema import (
     EMBEDDED,
+    DataSettings,
     Experiment,
     FinetuneSettings,
     LoraSettings,
@@ -22,10 +23,12 @@ from pulse_unlearn.config.schema import (
     SpeedSettings,
     StopSettings,
     UnlearnSettings,
+    Update,
 )
 
 __all__ = [
     "EMBEDDED",
+    "DataSettings",
     "Experiment",
     "FinetuneSettings",
     "LoraSettings",
@@ -40,6 +43,7 @@ __all__ = [
     "SpeedSettings",
     "StopSettings",
     "UnlearnSettings",
+    "Update",
     "dump_experiment",
     "load_experiment",
     "parse_experiment",

@@ -92,7 +92,7 @@ class DataSettings(Settings):
     people_prompt: str = "short"
     general_prompt: str = "short"
     general_questions: Positive | None = None
-    """Score only this many general questions, drawn by seed; None scores all."""
+    """Score only this many general questions, the same ones in every run; None scores all."""
     allow_overlap: bool = False
     """Go on although the same person stands on both sides, or scored material is trained on; the
     report lists what was let pass."""

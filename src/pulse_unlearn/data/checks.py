@@ -35,6 +35,8 @@ def check_question(question: Question, where: str) -> list[Problem]:
         problems += check_text("hint", question.hint, where)
     if question.category:
         problems += check_text("category", question.category, where)
+    if question.l2_category:
+        problems += check_text("l2-category", question.l2_category, where)
     for option in question.options:
         problems += check_text(f"option {option.letter}", option.text, where)
     problems += check_options(question.options, question.answer, where)

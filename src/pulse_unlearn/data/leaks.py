@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from pulse_unlearn.data.images import decode
-from pulse_unlearn.data.naming import is_variant, normalised, words_of
+from pulse_unlearn.data.naming import is_variant, normalised, plain, words_of
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import Individual, Picture, Question
 
@@ -86,7 +86,7 @@ def find_trained_on_scored(
 ) -> list[Problem]:
     """Return scored material that is trained on as well: pictures of people, general questions.
 
-    Also names people whose pictures stand among the general questions.
+    Also names people whom general questions show or name.
 
     A scored picture also is trained on if the person has no other one, as in MLLMU-Bench for most
     people, or if a training picture is a nearly identical copy of it.
@@ -147,19 +147,34 @@ def _copies(scored: Sequence[Picture], trained: Sequence[Picture]) -> bool:
 
 
 def _people_among(individuals: Sequence[Individual], general: Sequence[Question]) -> list[Problem]:
-    """Return people whose pictures are shown by general questions."""
+    """Return people whose pictures general questions show, or whose whole names they say."""
     shown = {question.picture.digest: question.id for question in general if question.picture}
-    return [
-        Problem(
-            "a general question shows a person's picture",
-            f"general question {shown[picture.digest]}",
-            got=f"person {person.id}",
-            fix="take the question out",
-        )
-        for person in individuals
-        for picture in {p.digest: p for p in _pictures_of(person)}.values()
-        if picture.digest in shown
-    ]
+    said = [(question.id, plain(text)) for question in general for text in _texts_of(question)]
+    problems = []
+    for person in individuals:
+        pictured = {shown[p.digest] for p in _pictures_of(person) if p.digest in shown}
+        # A single name may be a word of any question.
+        name = plain(person.name) if len(words_of(person.name)) > 1 else ""
+        named = {place for place, text in said if name and name in text}
+        problems += [
+            Problem(
+                what,
+                f"general question {place}",
+                got=f"person {person.id}",
+                fix="take the question out, or set data.allow_overlap: true, which the report "
+                "will say",
+            )
+            for what, places in (
+                ("a general question shows a person's picture", pictured),
+                ("a general question says a person's name", named),
+            )
+            for place in sorted(places)
+        ]
+    return problems
+
+
+def _texts_of(question: Question) -> tuple[str, ...]:
+    return (question.hint, question.question, *(option.text for option in question.options))
 
 
 def _questions_of(person: Individual) -> Iterable[Hashable]:

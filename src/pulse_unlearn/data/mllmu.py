@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from pulse_unlearn.data.checks import (
-    LETTERS,
     check_question,
     check_short_answer,
     check_text,
@@ -24,9 +23,18 @@ from pulse_unlearn.data.checks import (
 from pulse_unlearn.data.images import check_pictures, picture_from_bytes
 from pulse_unlearn.data.naming import find_name
 from pulse_unlearn.data.parquet import Row, read_rows, shards
-from pulse_unlearn.data.structures import Malformed, pairs_of, structure
+from pulse_unlearn.data.structures import (
+    Malformed,
+    foreign_letters,
+    letter_of,
+    no_question,
+    options_of,
+    pairs_of,
+    structure,
+)
 from pulse_unlearn.errors import DataError, Problem
-from pulse_unlearn.records import Individual, Modality, Option, Picture, Question, ShortAnswer
+from pulse_unlearn.records import Individual, Modality, Picture, Question, ShortAnswer
+from pulse_unlearn.registry import did_you_mean
 
 CELEBRITIES = "Retain_Set"
 FICTIONAL = "Full_Set"
@@ -111,6 +119,11 @@ class _Reader:
             return
         self._rows[identity] = row.where
         pictures = self._pictures(row, where)
+        if len(pictures) > 1:
+            fix = f"name one; further poses go to {OTHER_POSES}, pictures to train on to {TRAINING}"
+            self.problems.append(
+                Problem("more than one scored picture", where, str(len(pictures)), fix=fix)
+            )
         draft = _Draft(self._prefix + identity, "", [])
         try:
             task = structure(row.values["Classification_Task"])
@@ -203,26 +216,35 @@ class _Reader:
         self, identity: str, task: Any, picture: Picture | None, where: str
     ) -> list[Question]:
         questions = []
+        columns = [column for _, column in _TASKS]
+        given = task if isinstance(task, Mapping) else {}
+        for name in given:
+            if name not in columns and given[name]:
+                fix = did_you_mean(str(name), columns)
+                self.problems.append(
+                    Problem("unknown kind of question", where, str(name), ", ".join(columns), fix)
+                )
         for modality, column in _TASKS:
-            entries = task.get(column) if isinstance(task, Mapping) else None
+            entries = given.get(column)
             if not isinstance(entries, list | None):
                 self.problems.append(Problem(f"{column} is not a list", where))
                 continue
             for number, entry in enumerate(entries or (), start=1):
                 place = f"{where} {column} {number}"
-                if not isinstance(entry, Mapping):
-                    self.problems.append(Problem("not a question", place, type(entry).__name__))
+                wrong = no_question(entry)
+                if wrong:
+                    self.problems.append(Problem("not a question", place, wrong))
                     continue
                 question = Question(
                     id=f"{identity}/{modality}/{number}",
                     modality=modality,
                     question=clean(entry.get("Question")),
-                    options=_options(entry.get("Options")),
-                    answer=_letter(entry.get("Correct_Answer")),
+                    options=options_of(entry.get("Options")),
+                    answer=letter_of(entry.get("Correct_Answer")),
                     individual=identity,
                     picture=picture if modality == "multimodal" else None,
                 )
-                self.problems += _foreign_letters(entry.get("Options"), place)
+                self.problems += foreign_letters(entry.get("Options"), place)
                 self.problems += check_question(question, place)
                 questions.append(question)
         return questions
@@ -260,29 +282,3 @@ def _other_pictures(draft: _Draft) -> tuple[Picture, ...]:
     """Return the poses that are neither scored nor trained on; a copy of those is no other pose."""
     used = set(draft.training) | {q.picture.digest for q in draft.questions if q.picture}
     return tuple(picture for digest, picture in draft.other.items() if digest not in used)
-
-
-def _options(value: Any) -> tuple[Option, ...]:
-    """Return the options a question has; null or nothing under a letter means it has none there.
-
-    Parquet unifies structs, so that every question carries every letter any question carries.
-    """
-    given = value if isinstance(value, Mapping) else {}
-    texts = ((letter, clean(given.get(letter))) for letter in LETTERS)
-    return tuple(Option(letter, text) for letter, text in texts if text)
-
-
-def _foreign_letters(value: Any, where: str) -> list[Problem]:
-    """Return a problem if there are options under letters that would be left out."""
-    given = value if isinstance(value, Mapping) else {}
-    foreign = [str(key) for key, text in given.items() if key not in LETTERS and clean(text)]
-    if not foreign:
-        return []
-    return [Problem("unknown option letter", where, ", ".join(foreign), ", ".join(LETTERS))]
-
-
-def _letter(value: Any) -> str:
-    """Return the letter of answers written as `B`, ` b` or `B.`; anything else as it stands."""
-    text = clean(value)
-    bare = text.rstrip(".):").lstrip("(").upper()
-    return bare if len(bare) == 1 else text

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pulse_unlearn.data import mllmu
-from pulse_unlearn.data.checks import gathered
+from pulse_unlearn.data.checks import SHOWN, clean, gathered
 from pulse_unlearn.data.parquet import read_rows, shards
 from pulse_unlearn.data.source import Dataset, ScoredPicture, digest, digest_as_read
 from pulse_unlearn.errors import DataError, Problem
@@ -41,7 +42,28 @@ def load_both_groups(root: Path, *, scored_picture: ScoredPicture = "own") -> Da
     if scored_picture == "other_pose":
         individuals = score_on_other_pose(individuals)
         digests |= digest_as_read(individuals)
-    return Dataset(individuals=tuple(individuals), digests=digests)
+    notes = (*_strangers(root, individuals), *_asked_twice(individuals))
+    return Dataset(individuals=tuple(individuals), digests=digests, notes=notes)
+
+
+def _strangers(root: Path, individuals: Sequence[Individual]) -> Iterator[str]:
+    """Tell rows of further pictures that belong to nobody who is asked anything."""
+    known = {person.id.removeprefix(CELEBRITY_PREFIX) for person in individuals}
+    for config in (*mllmu.training_configs(root), mllmu.OTHER_POSES):
+        rows = read_rows(root, config, needed=("ID",), optional=(), problems=[])
+        unknown = [str(row.values["ID"]) for row in rows if clean(row.values["ID"]) not in known]
+        if unknown:
+            named = ", ".join(sorted(set(unknown))[:SHOWN])
+            yield f"{config}: {len(unknown)} rows are left out, of people in no group: {named}"
+
+
+def _asked_twice(individuals: Sequence[Individual]) -> Iterator[str]:
+    """Tell people who are asked the same in the same modality more than once; each one counts."""
+    for person in individuals:
+        asked = Counter((q.modality, q.question) for q in person.questions)
+        twice = sum(count - 1 for count in asked.values())
+        if twice:
+            yield f"person {person.id} is asked {twice} questions again"
 
 
 def _shared_ids(root: Path) -> frozenset[str]:

@@ -34,8 +34,9 @@ PUBLIC_MD5 = {
 """MD5 of the public files with answers, by name, as VLMEvalKit's table of data sets lists them
 (vlmeval/dataset/image_mcq.py); a file of another name is anybody's own."""
 _NEEDED = ("index", "question", "A", "B", "answer", "image")
-_EMPTY = frozenset({"", "nan"})
-"""Cells without content; `nan` is what a table library writes for an empty cell it has read."""
+_WRITTEN_OUT = "nan"
+"""What some table libraries write for an empty cell they have read."""
+_TAKE_DEV = "take a split with answers (dev); test splits have none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +51,86 @@ def load_mmbench(path: Path) -> list[Question]:
 
     Every picture is decoded once. Raises DataError with every problem as `file:line`.
     """
-    problems = _not_the_public_file(path)
-    rows: dict[int, _Row] = {}
-    for row in _rows(path, problems):
-        if row.index in rows:
-            problems.append(
+    return _Table(path).questions()
+
+
+class _Table:
+    """A file's rows, read once; what is wrong with them is told when the questions are made."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._problems = _not_the_public_file(path)
+        self._rows: dict[int, _Row] = {}
+        try:
+            rows = list(_rows(path, self._problems))
+        except DataError as error:
+            # A torn download is no public file either, and that is the better explanation.
+            raise DataError([*self._problems, *error.problems]) from error
+        for row in rows:
+            if row.index in self._rows:
+                got = f"{row.index}: {self._rows[row.index].where}"
+                self._problems.append(Problem("the index stands twice", row.where, got))
+            self._rows.setdefault(row.index, row)
+        options = {
+            _cell(row, letter)
+            for row in self._rows.values()
+            for letter in LETTERS
+            if letter in row.cells
+        }
+        # A file with options that are truly empty means the text where it says `nan`.
+        self._written_out = _WRITTEN_OUT in options and "" not in options
+
+    def questions(self) -> list[Question]:
+        """Return the base questions; raises DataError."""
+        problems, rows = self._problems, self._rows
+        if rows and not any(_content(row, "answer") for row in rows.values()):
+            problems.append(_unanswered(self._path))
+            raise DataError(gathered(problems))
+        problems += [
+            Problem("a circular copy of a question that is not there", row.where, str(row.index))
+            for row in rows.values()
+            if row.index % COPY not in rows
+        ]
+        questions = []
+        for row in rows.values():
+            if row.index < COPY:
+                options = self._options(row)
+                question = _question(row, options, _picture(row, rows, problems))
+                problems += check_question(question, row.where)
+                questions.append(question)
+        if not questions and not problems:
+            problems.append(Problem("there are no questions", str(self._path)))
+        problems += check_pictures(q.picture for q in questions if q.picture)
+        if problems:
+            raise DataError(gathered(problems))
+        return questions
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what was left out or read in a way that could be another."""
+        copies = sum(index >= COPY for index in self._rows)
+        notes = [f"{copies} circular copies are left out: every question is rotated here"]
+        notes = notes if copies else []
+        if self._written_out:
+            notes.append(f"options that say {_WRITTEN_OUT} are empty: no option is empty otherwise")
+        return tuple(notes)
+
+    def _options(self, row: _Row) -> tuple[Option, ...]:
+        """Return a row's options; one that is missing before others is told."""
+        empty = {"", _WRITTEN_OUT} if self._written_out else {""}
+        texts = {letter: _cell(row, letter) for letter in LETTERS}
+        options = tuple(Option(letter, text) for letter, text in texts.items() if text not in empty)
+        missing = [letter for letter in LETTERS[: len(options)] if texts[letter] in empty]
+        # A public file is what it is; in any other an empty cell there is a text that was lost.
+        if missing and self._path.stem not in PUBLIC_MD5:
+            self._problems.append(
                 Problem(
-                    "the index stands twice", row.where, f"{row.index}: {rows[row.index].where}"
+                    "an option before others is empty",
+                    row.where,
+                    ", ".join(missing),
+                    "empty cells behind the last option only",
                 )
             )
-        rows.setdefault(row.index, row)
-    problems += [
-        Problem("a circular copy of a question that is not there", row.where, str(row.index))
-        for row in rows.values()
-        if row.index % COPY not in rows
-    ]
-    questions = []
-    for row in rows.values():
-        if row.index < COPY:
-            question = _question(row, _picture(row, rows, problems))
-            problems += check_question(question, row.where)
-            questions.append(question)
-    if not questions and not problems:
-        problems.append(Problem("there are no questions", str(path)))
-    problems += check_pictures(question.picture for question in questions if question.picture)
-    if problems:
-        raise DataError(gathered(problems))
-    return questions
+        return options
 
 
 def _not_the_public_file(path: Path) -> list[Problem]:
@@ -101,7 +155,12 @@ def _not_the_public_file(path: Path) -> list[Problem]:
 
 def load_scored(file: Path) -> Dataset:
     """Read a TSV whose questions are scored; raises DataError."""
-    return Dataset(general=tuple(load_mmbench(file)), digests=digest([file], root=file.parent))
+    table = _Table(file)
+    return Dataset(
+        general=tuple(table.questions()),
+        digests=digest([file], root=file.parent),
+        notes=table.notes(),
+    )
 
 
 def load_training(file: Path) -> Dataset:
@@ -109,8 +168,11 @@ def load_training(file: Path) -> Dataset:
     beside = file.with_name(f"{file.stem}_train{file.suffix}")
     if not beside.exists():
         return Dataset()
+    table = _Table(beside)
     return Dataset(
-        general_training=tuple(load_mmbench(beside)), digests=digest([beside], root=file.parent)
+        general_training=tuple(table.questions()),
+        digests=digest([beside], root=file.parent),
+        notes=table.notes(),
     )
 
 
@@ -169,30 +231,37 @@ def _check_header(header: object, path: Path) -> None:
                 str(path),
                 got=", ".join(name[:20] for name in names[:16]) or "an empty file",
                 allowed=f"needs {', '.join(_NEEDED)}; lacks {', '.join(missing)}",
-                fix="take a split with answers (dev); test splits have none"
-                if missing == ["answer"]
-                else "",
+                fix=_TAKE_DEV if missing == ["answer"] else "",
             )
         )
 
 
-def _question(row: _Row, picture: Picture | None) -> Question:
-    options = ((letter, _cell(row, letter)) for letter in LETTERS)
+def _unanswered(path: Path) -> Problem:
+    return Problem("no question has an answer", path.name, "an empty column", fix=_TAKE_DEV)
+
+
+def _question(row: _Row, options: tuple[Option, ...], picture: Picture | None) -> Question:
     return Question(
         id=str(row.index),
         modality="multimodal",
         question=_cell(row, "question"),
-        options=tuple(Option(letter, text) for letter, text in options if text),
+        options=options,
         answer=_cell(row, "answer"),
-        hint=_cell(row, "hint"),
-        category=_cell(row, "category"),
+        hint=_content(row, "hint"),
+        category=_content(row, "category"),
+        l2_category=_content(row, "l2-category"),
         picture=picture,
     )
 
 
 def _cell(row: _Row, column: str) -> str:
-    text = clean(row.cells.get(column))
-    return "" if text in _EMPTY else text
+    return clean(row.cells.get(column))
+
+
+def _content(row: _Row, column: str) -> str:
+    """Return a cell in which `nan` can only mean that it is empty."""
+    text = _cell(row, column)
+    return "" if text == _WRITTEN_OUT else text
 
 
 def _picture(row: _Row, rows: Mapping[int, _Row], problems: list[Problem]) -> Picture | None:

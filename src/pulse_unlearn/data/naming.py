@@ -71,8 +71,13 @@ def _initial(word: str, other: str) -> bool:
 
 def mentions(text: str, name: str) -> bool:
     """Return whether a text says the whole name, whatever its case and accents."""
-    words = _tokens(name)
-    return bool(words) and f" {' '.join(words)} " in f" {' '.join(_tokens(text))} "
+    wanted = plain(name)
+    return wanted != plain("") and wanted in plain(text)
+
+
+def plain(text: str) -> str:
+    """Return a text's words between spaces, without case, accents and punctuation."""
+    return f" {' '.join(_tokens(text))} "
 
 
 def _tokens(text: str) -> list[str]:

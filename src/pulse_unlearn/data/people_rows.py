@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,6 +103,7 @@ def asked_of(draft: Draft, problems: list[Problem]) -> list[Asked]:
         options = _options(entry, where, problems)
         text = clean(entry.get("answer"))
         letter = _letter(text, options)
+        problems += _ambiguous(text, options, where)
         attribute = clean(entry.get("attribute")).casefold()
         if not options and not attribute:
             problems.append(
@@ -184,6 +186,29 @@ def _letter(text: str, options: Sequence[Option]) -> str:
         return text
     same = [option.letter for option in options if option.text == text]
     return same[0] if same else text
+
+
+def _ambiguous(text: str, options: Sequence[Option], where: str) -> list[Problem]:
+    """Return problems if the answer could be two options, or two options say the same."""
+    meant = [one.letter for one in options if text in (one.letter, one.text)]
+    problems = []
+    if len({one.text for one in options if one.letter in meant}) > 1:
+        got = f"{text} is {meant[0]} and {meant[1]}"
+        fix = "name the option by the other of the two, or reorder the options"
+        problems.append(
+            Problem("the answer is one option's letter, another one's text", where, got, fix=fix)
+        )
+    alike: dict[str, list[Option]] = defaultdict(list)
+    for one in options:
+        alike[" ".join(one.text.casefold().split())].append(one)
+    for same in alike.values():
+        # Exactly equal ones are told where every question is looked at.
+        if len({one.text for one in same}) > 1:
+            got = ", ".join(f"{one.letter}: {one.text}" for one in same)
+            problems.append(
+                Problem("options differ in nothing but their spelling", where, got, "one of them")
+            )
+    return problems
 
 
 def _wrong_fields(values: Mapping[str, Any], known: Sequence[str], where: str) -> list[Problem]:

@@ -62,6 +62,15 @@ PROFILES.add(
     ),
 )
 PROFILES.add(
+    "mmbench_llava_cn",
+    PromptProfile(
+        "LLaVA-1.5 on MMBench-CN: the same with its last line in Chinese",
+        after_letter=". ",
+        instruction="请直接回答选项字母。",
+        short_instruction="请直接回答问题。",
+    ),
+)
+PROFILES.add(
     "mmbench_vlmevalkit",
     PromptProfile(
         "VLMEvalKit's general prompt for MMBench and the like; its trailing white space left out",

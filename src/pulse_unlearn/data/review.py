@@ -69,6 +69,7 @@ def review(name: str, source: Source) -> Review:
     lines += [f"{len(training)} general questions to train on"] if training else []
     files = {file for part in read for file in part.digests}
     lines.append(f"{len(files - {'as read'})} files")
+    lines += [f"note: {note}" for part in read for note in part.notes]
     return Review(tuple(lines), tuple(leaks))
 
 
@@ -102,5 +103,11 @@ def _about_general(general: list[Question]) -> Iterator[str]:
         sizes = Counter(len(question.options) for question in general)
         shown = ", ".join(f"{count} of {size} options" for size, count in sorted(sizes.items()))
         yield f"{len(general)} general questions: {shown}"
-    for category, count in sorted(Counter(q.category for q in general if q.category).items()):
-        yield f"  {category}: {count}"
+    for column, categories in (
+        ("l2-category", Counter(q.l2_category for q in general)),
+        ("category", Counter(q.category for q in general)),
+    ):
+        if set(categories) - {""}:
+            counts = sorted(categories.items())
+            shown = ", ".join(f"{name or 'none'} {count}" for name, count in counts)
+            yield f"  by {column}: {shown}"

@@ -43,6 +43,8 @@ class Dataset:
     digests: Mapping[str, str] = field(default_factory=dict)
     """File, relative to the source -> SHA-256 of its bytes, hex; `as read` -> that of the content
     where choices of reading decide about it."""
+    notes: tuple[str, ...] = ()
+    """What was left out, or could have been read in another way; nothing that makes it unusable."""
 
 
 def digest(paths: Sequence[Path], *, root: Path) -> dict[str, str]:

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pulse_unlearn.data.checks import clean
+from pulse_unlearn.data.checks import LETTERS, clean
 from pulse_unlearn.data.naming import mentions
-from pulse_unlearn.records import Modality
+from pulse_unlearn.errors import Problem
+from pulse_unlearn.records import Modality, Option
 
 
 class Malformed(ValueError):
@@ -63,3 +64,41 @@ def pairs_of(metadata: str, *, name: str) -> list[Pair]:
         told = (f"pair {', '.join(map(str, places))} {what}" for what, places in wrong.items())
         raise Malformed("; ".join(told))
     return pairs
+
+
+def options_of(value: Any) -> tuple[Option, ...]:
+    """Return the options a question has; null or nothing under a letter means it has none there.
+
+    Parquet unifies structs, so that every question carries every letter any question carries.
+    """
+    given = value if isinstance(value, Mapping) else {}
+    texts = ((letter, clean(given.get(letter))) for letter in LETTERS)
+    return tuple(Option(letter, text) for letter, text in texts if text)
+
+
+def no_question(entry: Any) -> str:
+    """Return what there is in place of a question; empty if it is one."""
+    if not isinstance(entry, Mapping):
+        return type(entry).__name__
+    wrong = [
+        f"{name} is a {type(entry[name]).__name__}"
+        for name in ("Question", "Correct_Answer")
+        if not isinstance(entry.get(name), str | None)
+    ]
+    return "; ".join(wrong)
+
+
+def foreign_letters(value: Any, where: str) -> list[Problem]:
+    """Return a problem if there are options under letters that would be left out."""
+    given = value if isinstance(value, Mapping) else {}
+    foreign = [str(key) for key, text in given.items() if key not in LETTERS and clean(text)]
+    if not foreign:
+        return []
+    return [Problem("unknown option letter", where, ", ".join(foreign), ", ".join(LETTERS))]
+
+
+def letter_of(value: Any) -> str:
+    """Return the letter of answers written as `B`, ` b` or `B.`; anything else as it stands."""
+    text = clean(value)
+    bare = text.rstrip(".):").lstrip("(").upper()
+    return bare if len(bare) == 1 else text

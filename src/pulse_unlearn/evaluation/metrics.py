@@ -7,7 +7,7 @@ number is ever NaN.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -55,7 +55,9 @@ def people_measures(scores: Iterable[Score], *, sets: Sets) -> list[Measurement]
     return measurements
 
 
-def general_measures(scores: Iterable[Score]) -> list[Measurement]:
+def general_measures(
+    scores: Iterable[Score], *, l2_categories: Mapping[str, str] | None = None
+) -> list[Measurement]:
     """Return the measures of the general questions: set `general`, modality `all`.
 
     On the file's option order (rotation 0), with Wilson intervals, questions being independent:
@@ -64,7 +66,8 @@ def general_measures(scores: Iterable[Score]) -> list[Measurement]:
     if every rotation is right; also `circular_accuracy:<category>`), `rotation_flip_rate` (share
     of questions for which not every readable rotation names the same option) and `letter_bias`
     (standard deviation of the recall over the true letters, Zheng et al. 2024, arXiv 2309.03882,
-    RStd; 0 is unbiased).
+    RStd; 0 is unbiased). `l2_categories` says the wider category of a question by its id, and
+    yields `l2_accuracy:<l2-category>` and `l2_circular_accuracy:<l2-category>`.
     Raises DataError if an example was scored twice.
     """
     scores = tuple(scores)
@@ -80,15 +83,11 @@ def general_measures(scores: Iterable[Score]) -> list[Measurement]:
         _general_row(name, measure, base, note=note)
         for name, measure in [*MEASURES, *histogram_measures(base)]
     ]
-    behind: Sequence[Score]
-    for category in sorted({score.category for score in base if score.category}):
-        inside = [score for score in base if score.category == category]
-        rows.append(_general_row(f"accuracy:{category}", accuracy, inside))
-        turned = [group for group in by_question.values() if group[0].category == category]
-        behind = [score for group in turned for score in group]
-        name = f"circular_accuracy:{category}"
-        rows.append(measurement(name, behind, _circular(turned), of_set=GENERAL, modality=ALL))
     groups = list(by_question.values())
+    rows += _by_category("", groups, lambda score: score.category)
+    wider = l2_categories or {}
+    rows += _by_category("l2_", groups, lambda score: wider.get(score.question_id, ""))
+    behind: Sequence[Score]
     for name, behind, estimate in (
         ("chance", base, _chance(base)),
         ("circular_accuracy", scores, _circular(groups)),
@@ -96,6 +95,24 @@ def general_measures(scores: Iterable[Score]) -> list[Measurement]:
         ("letter_bias", scores, _letter_bias(scores)),
     ):
         rows.append(measurement(name, behind, estimate, of_set=GENERAL, modality=ALL))
+    return rows
+
+
+def _by_category(
+    prefix: str, questions: Sequence[Sequence[Score]], category_of: Callable[[Score], str]
+) -> list[Measurement]:
+    """Return vanilla and circular accuracy of each category that questions are of."""
+    inside: dict[str, list[Sequence[Score]]] = defaultdict(list)
+    for turned in questions:
+        inside[category_of(turned[0])].append(turned)
+    rows = []
+    for category in sorted(set(inside) - {""}):
+        behind = [score for turned in inside[category] for score in turned]
+        base = [score for score in behind if score.rotation == 0]
+        if base:
+            rows.append(_general_row(f"{prefix}accuracy:{category}", accuracy, base))
+            name, estimate = f"{prefix}circular_accuracy:{category}", _circular(inside[category])
+            rows.append(measurement(name, behind, estimate, of_set=GENERAL, modality=ALL))
     return rows
 
 

@@ -4,53 +4,45 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from pulse_unlearn.config import ModelSettings, Scope
+from pulse_unlearn.config import ModelSettings, Scope, Update
 from pulse_unlearn.models.shapes import Shape, Stack
 
-TRAINED_BYTES = 24
-"""Bytes a trained parameter takes, in float32 whatever the model's dtype: weight 4, gradient 4, two
-moments of AdamW 8, the last good copy 4, and 4 for the next copy while both are there."""
-FROZEN_ADAPTER_BYTES = 4
-"""PEFT holds adapters in float32."""
-CHECKPOINT_BYTES = 16
-"""Weight 4, moments 8, last good copy 4."""
+NUMBERS = {"trained adapter": 1, "gradients": 1, "optimiser": 2, "copies": 2}
+"""Numbers held for each trained parameter, of 4 bytes for an adapter: PEFT holds it in float32
+whatever the model's dtype. AdamW has two moments; copies are the last good one and, while both are
+there, the next. A full update holds them in the model's dtype, and the weights themselves already.
+"""
+ADAPTER_BYTES = 4
+"""Of a parameter of an adapter, in memory and on disk."""
+CHECKPOINT_NUMBERS = 4
+"""Weight, two moments, last good copy."""
 CHECKPOINTS = 3
 """Two are kept while the third is written."""
+QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
+"""Of a weight of the language model's linear layers; nf4 has a float32 scale for each 64."""
 RESERVE = 0.1
 """Share on top of everything counted: the allocator's gaps and short-lived results."""
-LETTERS = (
-    "b bytes of a weight, w width, i width inside the MLP, q of all heads, k of key heads, "
-    "h heads, l layers, r rank, B sequences at once, T tokens of the longest, A of its answer, "
-    "V vocabulary, P trained parameters"
-)
-FORMULAS = {
-    "weights": "parameters x b",
-    "frozen adapters": "parameters of every adapter not merged x 4",
-    "trained adapter": f"P x {TRAINED_BYTES} (weight 4, gradient 4, AdamW 8, copies 8)",
-    "activations": "B x T x (l x (8w + 8 + 3ib + attention + adapters) + 4w + 4)",
-    "checkpointed": "B x T x (l x wb + one layer in full + 4w + 4)",
-    "layer": "8w + 8 + 3ib + attention + adapters",
-    "sdpa": "(2q + 2k)b + 4h",
-    "eager": "3qb + hT(4 + b)",
-    "adapters": "4 x (5w + q + i) + 28r; in float32, inputs shared, 4 x (2w + q + i) + 28r",
-    "answers": "B x (A + 1) x V x (b + 12)",
-    "one layer": "B x T x (6w + 3i)b",
-    "cache": "B x (T + A) x l x 2kb",
-    "asked": "B x V x (b + 12)",
-    "pictures": "pictures x patches x (6w + 2i)b, w and i of the tower",
-    "reserve": f"{RESERVE:.0%} of all this, for the allocator's gaps",
-}
-"""How each part of the memory is counted, for printing."""
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """The LoRA that is trained."""
+    """What is trained: a LoRA, or every tensor of the scope."""
 
     scope: Scope
     rank: int
     dropout: float = 0.0
+    update: Update = "lora"
+
+    def parameters(self, shape: Shape) -> int:
+        """Count what is trained."""
+        if self.update == "full":
+            return shape.tensors(self.scope)
+        return shape.adapter(self.scope, self.rank)
+
+    def number_bytes(self, settings: ModelSettings) -> int:
+        """Return the bytes of a trained number, its gradient and its moments."""
+        return weight_bytes(settings) if self.update == "full" else ADAPTER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +67,10 @@ class Memory:
     weights: int
     frozen_adapters: int = 0
     trained_adapter: int = 0
+    gradients: int = 0
+    optimiser: int = 0
+    copies: int = 0
+    reference: int = 0
     activations: int = 0
     answers: int = 0
     pictures: int = 0
@@ -83,15 +79,7 @@ class Memory:
     @property
     def counted(self) -> int:
         """Sum of the parts."""
-        return (
-            self.weights
-            + self.frozen_adapters
-            + self.trained_adapter
-            + self.activations
-            + self.answers
-            + self.pictures
-            + self.cache
-        )
+        return sum(int(getattr(self, part.name)) for part in fields(Memory))
 
     @property
     def total(self) -> int:
@@ -104,6 +92,15 @@ def weight_bytes(settings: ModelSettings) -> int:
     return _BYTES[settings.dtype]
 
 
+def _held(shape: Shape, settings: ModelSettings) -> int:
+    """Return the bytes of the model's own weights; embeddings, head and eyes keep their dtype."""
+    width = weight_bytes(settings)
+    if settings.quantise == "none":
+        return shape.parameters * width
+    fewer = QUANTISED_BYTES[settings.quantise]
+    return round(shape.parameters * width - shape.language.products * (width - fewer))
+
+
 def training_memory(
     shape: Shape,
     settings: ModelSettings,
@@ -111,13 +108,23 @@ def training_memory(
     adapter: Adapter,
     frozen: int,
     batch: Batch,
+    reference: bool = False,
 ) -> Memory:
-    """Return the peak of a training step; `frozen` counts the parameters of unmerged adapters."""
+    """Return the peak of a training step; `frozen` counts the parameters of unmerged adapters.
+
+    `reference`: a full update keeps what its tensors were, to be asked.
+    """
     width = weight_bytes(settings)
+    trained = adapter.parameters(shape)
+    number, full = trained * adapter.number_bytes(settings), adapter.update == "full"
     return Memory(
-        weights=shape.parameters * width,
-        frozen_adapters=frozen * FROZEN_ADAPTER_BYTES,
-        trained_adapter=shape.adapter(adapter.scope, adapter.rank) * TRAINED_BYTES,
+        weights=_held(shape, settings),
+        frozen_adapters=frozen * ADAPTER_BYTES,
+        trained_adapter=0 if full else number * NUMBERS["trained adapter"],
+        gradients=number * NUMBERS["gradients"],
+        optimiser=number * NUMBERS["optimiser"],
+        copies=number * NUMBERS["copies"],
+        reference=trained * width if full and reference else 0,
         activations=_activations(shape, settings, adapter=adapter, batch=batch),
         # Logits, their float32 copy, log-probabilities and the gradient.
         answers=batch.sequences * (batch.answer + 1) * shape.vocabulary * (width + 12),
@@ -134,8 +141,8 @@ def asking_memory(shape: Shape, settings: ModelSettings, *, frozen: int, batch: 
         layer += batch.sequences * text.heads * batch.longest**2 * (4 + width)
     kept = 2 * text.layers * text.kv_heads * text.head_width * width
     return Memory(
-        weights=shape.parameters * width,
-        frozen_adapters=frozen * FROZEN_ADAPTER_BYTES,
+        weights=_held(shape, settings),
+        frozen_adapters=frozen * ADAPTER_BYTES,
         activations=layer,
         answers=batch.sequences * shape.vocabulary * (width + 12),
         pictures=_pictures(shape.tower, settings, batch),
@@ -160,15 +167,24 @@ def layer_bytes(
     else:
         each += (2 * wide + 2 * narrow) * width + 4 * stack.heads
     if adapter is not None:
-        ways_up = 2 if stack.gated else 1
-        inputs = (3 + ways_up) * stack.width + wide + stack.inner
-        # In float32 layers share their input; else each adapter keeps a float32 copy of its own.
-        kept = inputs if width < 4 else 2 * stack.width + wide + stack.inner
-        each += 4 * kept + 4 * (5 + ways_up) * adapter.rank
-        # Of dropout the mask, a byte for each number dropped or not.
-        each += inputs if adapter.dropout else 0
+        each += _inputs_bytes(stack, adapter, width)
     squared = stack.heads * (4 + (width if width < 4 else 0)) if attention == "eager" else 0
     return tokens * each + tokens**2 * squared
+
+
+def _inputs_bytes(stack: Stack, adapter: Adapter, width: int) -> int:
+    """Return what the linear layers keep of one token to get their own gradients."""
+    wide, ways_up = stack.heads * stack.head_width, 2 if stack.gated else 1
+    shared = 2 * stack.width + wide + stack.inner
+    if adapter.update == "full":
+        # The two norms keep what they multiply by their weight.
+        return width * (shared + 2 * stack.width)
+    inputs = (3 + ways_up) * stack.width + wide + stack.inner
+    # In float32 layers share their input; else each adapter keeps a float32 copy of its own.
+    kept = ADAPTER_BYTES * (inputs if width < ADAPTER_BYTES else shared)
+    kept += ADAPTER_BYTES * (5 + ways_up) * adapter.rank
+    # Of dropout the mask, a byte for each number dropped or not.
+    return kept + (inputs if adapter.dropout else 0)
 
 
 def stack_bytes(
@@ -179,6 +195,8 @@ def stack_bytes(
     layer = layer_bytes(stack, tokens, width=width, attention=settings.attention, adapter=adapter)
     # The last norm, and the sines and cosines of the positions.
     ends = tokens * (4 * stack.width + 4 + 2 * stack.head_width * width)
+    if adapter is not None and adapter.update == "full":
+        ends += tokens * stack.width * width
     if settings.gradient_checkpointing:
         return stack.layers * tokens * stack.width * width + layer + ends
     return stack.layers * layer + ends
@@ -248,8 +266,9 @@ def training_operations(
     """Return the operations of forward and backward passes through frozen weights with adapters.
 
     Backward costs as much as forward (no gradient of a frozen weight); with checkpointing the
-    forward pass is done again; an adapter's own products count three times, four likewise. A tower
-    that is not in the scope is passed forward once.
+    forward pass is done again; an adapter's own products count three times, four likewise. A full
+    update's weights take a gradient, which is one pass more. A tower that is not in the scope is
+    passed forward once.
     """
     passes = 3 if checkpointing else 2
     seen = forward_operations(shape, asked)
@@ -259,6 +278,9 @@ def training_operations(
     parts = shape.parts(adapter.scope)
     eye_passes = passes if shape.vision in parts else 1
     own = 2 * (passes + 1) * shape.language.adapter(adapter.rank) * asked.tokens
+    if adapter.update == "full":
+        own = 2 * shape.language.products * asked.tokens
+        eye_passes += shape.vision in parts
     own *= shape.language in parts
     return passes * (seen - eyes) + eye_passes * eyes + own
 

@@ -80,10 +80,11 @@ def packing_obstacle(config: Config, speed: SpeedSettings) -> str:
     """
     if speed.packing == "off":
         return "speed.packing is off"
-    # A family may say so itself.
-    said = str(getattr(entry_of(str(config.get("model_type"))), "unpackable", ""))
-    if said:
-        return said
+    family = entry_of(str(config.get("model_type")))
+    if family is None:
+        return "its family has no entry"
+    if family.unpackable:
+        return family.unpackable
     text = text_config(config)
     if set(text.get("layer_types") or ["full_attention"]) != {"full_attention"}:
         return "its layers do not all see the whole sequence"

@@ -10,6 +10,7 @@ from transformers import AutoConfig
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.describe import entry_of
+from pulse_unlearn.models.hub import fetch_command
 from pulse_unlearn.models.loading import quiet_libraries
 from pulse_unlearn.models.processors import load_processor, processor_problems
 from pulse_unlearn.models.source import model_source
@@ -31,7 +32,7 @@ def look_at_processor(settings: ModelSettings) -> str:
                     "the processor cannot be read",
                     settings.source,
                     got=f"{type(error).__name__}: {error}",
-                    fix=f"name a complete folder, or fetch it first: hf download {settings.source}",
+                    fix=f"name a complete folder, or fetch it {fetch_command(settings)}",
                 )
             ) from error
     if family is None:

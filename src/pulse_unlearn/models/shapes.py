@@ -143,6 +143,11 @@ class Shape:
         """Parameters of a LoRA of that rank on every linear layer of the scope."""
         return sum(part.adapter(rank) for part in self.parts(scope))
 
+    def tensors(self, scope: Scope) -> int:
+        """Parameters a full update of the scope trains; the head belongs to the language model."""
+        parts = self.parts(scope)
+        return sum(part.parameters for part in parts) + self.head * (self.language in parts)
+
     def parts(self, scope: Scope) -> tuple[Part, ...]:
         """Return the parts a scope adapts."""
         by_name = {

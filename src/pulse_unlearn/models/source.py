@@ -49,7 +49,8 @@ def missing_revision(settings: ModelSettings) -> Problem | None:
         "model.revision",
         got="none",
         allowed="the commit hash of the repository",
-        fix="--set model.revision=<commit>, or name an existing local folder",
+        fix="--set model.revision=<commit> (`pulse doctor`: --revision <commit>), or name an "
+        "existing local folder",
     )
 
 

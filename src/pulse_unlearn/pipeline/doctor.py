@@ -41,8 +41,8 @@ class Finding:
     fix: str = ""
 
 
-def examine(runs: Path, *, model: str | None) -> Iterator[Finding]:
-    """Yield the findings, quick ones first; `model` is a folder or a hub id in the cache."""
+def examine(runs: Path, *, model: str | None, revision: str | None = None) -> Iterator[Finding]:
+    """Yield the findings, quick ones first; `model` is a folder, or a hub id with a revision."""
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")
     yield from _libraries()
     yield from _torch()
@@ -51,7 +51,7 @@ def examine(runs: Path, *, model: str | None) -> Iterator[Finding]:
     yield _disk(runs)
     yield _hub()
     if model is not None:
-        yield from _model(model)
+        yield from _model(model, revision)
 
 
 def version_of(name: str) -> str | None:
@@ -214,11 +214,11 @@ def _hub() -> Finding:
         return Finding("hub", "note", said, fix)
 
 
-def _model(name: str) -> Iterator[Finding]:
+def _model(name: str, revision: str | None) -> Iterator[Finding]:
     """Look at a model's config and processor as loading it would, but at no weight."""
     from pulse_unlearn.models.describe import describe
 
-    settings = ModelSettings(source=name)
+    settings = ModelSettings(source=name, revision=revision)
     try:
         described = describe(settings)
     except ModelError as error:

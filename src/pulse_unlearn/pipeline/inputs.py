@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from pulse_unlearn.config import Experiment
+from pulse_unlearn.config import DataSettings, Experiment
 from pulse_unlearn.data import Dataset, Source, datasets
 from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.models.source import model_digest
@@ -57,7 +57,7 @@ def read_inputs(experiment: Experiment) -> Inputs:
         tuple(person.id for person in people.individuals if person.group == "celebrity"),
     )
     plan = build_plan(experiment, roster)
-    questions = _sample(general.general, experiment.data.general_questions)
+    questions = sample(general.general, experiment.data.general_questions)
     digests = {
         **{f"people/{name}": value for name, value in people.digests.items()},
         **{f"general/{name}": value for name, value in general.digests.items()},
@@ -86,18 +86,28 @@ def read_inputs(experiment: Experiment) -> Inputs:
     )
 
 
+def people_source(data: DataSettings) -> Source:
+    """Return where people are read, and the choices made in reading them."""
+    asked = data.people
+    chosen = {"scored_picture", "options", "options_seed"}
+    return Source(asked.path, asked.revision, **asked.model_dump(include=chosen))
+
+
+def general_source(data: DataSettings) -> Source:
+    """Return where general questions are read."""
+    return Source(data.general.path, data.general.revision)
+
+
 def _read_data(experiment: Experiment) -> tuple[Dataset, Dataset, Dataset]:
     """Read people, general questions and those to train on; all problems are told together."""
-    asked, general = experiment.data.people, experiment.data.general
-    chosen = {"scored_picture", "options", "options_seed"}
-    people = Source(asked.path, asked.revision, **asked.model_dump(include=chosen))
-    questions = Source(general.path, general.revision)
+    data = experiment.data
+    questions = general_source(data)
     read: list[Dataset] = []
     problems: list[Problem] = []
     for load, name, source in (
-        (datasets.load_people, asked.source, people),
-        (datasets.load_general, general.source, questions),
-        (datasets.load_general_training, general.source, questions),
+        (datasets.load_people, data.people.source, people_source(data)),
+        (datasets.load_general, data.general.source, questions),
+        (datasets.load_general_training, data.general.source, questions),
     ):
         try:
             read.append(load(name, source))
@@ -179,8 +189,8 @@ def _ingredients(
     return Ingredients(stage.kind, settings, data, parents)
 
 
-def _sample(questions: tuple[Question, ...], count: int | None) -> tuple[Question, ...]:
-    """Return a fixed sample that keeps the categories' proportions: every n-th by id hash."""
+def sample(questions: tuple[Question, ...], count: int | None) -> tuple[Question, ...]:
+    """Return so many questions, chosen by a hash of their ids: the same ones for every seed."""
     if count is None or count >= len(questions):
         return questions
     ranked = sorted(questions, key=lambda question: sha256(question.id.encode()).digest())

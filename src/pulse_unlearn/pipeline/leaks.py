@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from pulse_unlearn.data.checks import gathered
 from pulse_unlearn.data.leaks import Part, find_overlaps, find_trained_on_scored
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.pipeline.inputs import Inputs
@@ -34,14 +35,14 @@ def check_leaks(inputs: Inputs, sides: Iterable[Sides]) -> None:
 
     So it does if what is scored is trained on: pictures of people, general questions.
     """
-    problems = _leaks(inputs, sides)
+    problems = find_leaks(inputs, sides)
     if problems and not inputs.experiment.data.allow_overlap:
-        raise DataError(problems)
+        raise DataError(gathered(problems))
 
 
 def leak_notes(inputs: Inputs, sides: Iterable[Sides]) -> list[str]:
     """Return what the report must say: every leak that data.allow_overlap let pass."""
-    return [f"allowed by data.allow_overlap: {problem}" for problem in _leaks(inputs, sides)]
+    return [f"allowed by data.allow_overlap: {problem}" for problem in find_leaks(inputs, sides)]
 
 
 def _sides(
@@ -59,8 +60,8 @@ def _parts(operation: Operation, resolve: Callable[[Group], tuple[str, ...]]) ->
     return tuple((name, resolve(group)) for name, group in groups)
 
 
-def _leaks(inputs: Inputs, sides: Iterable[Sides]) -> list[Problem]:
-    """Return all leaks; people who are in several operations are told once."""
+def find_leaks(inputs: Inputs, sides: Iterable[Sides]) -> list[Problem]:
+    """Return all that is refused; people who are in several operations are told once."""
     sides = list(sides)
     people = inputs.people
     problems = [

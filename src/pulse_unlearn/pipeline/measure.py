@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
+from pulse_unlearn.config import FinetuneSettings, ModelSettings, UnlearnSettings
 from pulse_unlearn.data import examples as make
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.evaluation.predict import predict
 from pulse_unlearn.models import costs
-from pulse_unlearn.models.adapters import Below, add_trainable, prepare
-from pulse_unlearn.models.costs import Adapter
+from pulse_unlearn.models.adapters import Below, Prepared, add_trainable, prepare, prepare_full
 from pulse_unlearn.models.describe import Described, TextCounter
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.forward import Reader
-from pulse_unlearn.models.loading import load_model
+from pulse_unlearn.models.loading import LoadedModel, load_model
 from pulse_unlearn.models.readers import choose
 from pulse_unlearn.pipeline.inputs import Inputs
+from pulse_unlearn.pipeline.outlook import adapter_of
 from pulse_unlearn.pipeline.survey import Surveyor
 from pulse_unlearn.records import Example
 from pulse_unlearn.scenarios import Stage
@@ -79,14 +79,7 @@ def measure(inputs: Inputs, model: Described) -> Measured:
     loaded = load_model(experiment.model)
     if loaded.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(loaded.device)
-    prepared = prepare(
-        loaded.model,
-        Below(),
-        how=experiment.model.frozen_adapters,
-        fresh=lambda held: add_trainable(
-            held, loaded.family, settings.scope, lora=settings.lora, seed=0
-        ),
-    )
+    prepared = _prepare(loaded, settings, experiment.model)
     reader = choose(
         prepared.model,
         Encoder(loaded.processor, loaded.family),
@@ -103,7 +96,7 @@ def measure(inputs: Inputs, model: Described) -> Measured:
     trained = costs.training_operations(
         model.shape,
         taken,
-        adapter=Adapter(settings.scope, settings.lora.rank),
+        adapter=adapter_of(settings),
         checkpointing=experiment.model.gradient_checkpointing,
     )
     asked, count, asking_seconds = _ask(inputs, surveyor, reader)
@@ -114,6 +107,23 @@ def measure(inputs: Inputs, model: Described) -> Measured:
         count / asking_seconds,
         torch.cuda.max_memory_allocated(loaded.device) if loaded.device.type == "cuda" else None,
         str(loaded.device),
+    )
+
+
+def _prepare(
+    loaded: LoadedModel, settings: FinetuneSettings | UnlearnSettings, model: ModelSettings
+) -> Prepared:
+    """Make trainable what the settings train, over nothing."""
+    if settings.update == "full":
+        below = Below(keep_reference=False)
+        return prepare_full(loaded.model, below, family=loaded.family, scope=settings.scope)
+    return prepare(
+        loaded.model,
+        Below(),
+        how=model.frozen_adapters,
+        fresh=lambda held: add_trainable(
+            held, loaded.family, settings.scope, lora=settings.lora, seed=0
+        ),
     )
 
 

@@ -37,8 +37,9 @@ class StageOutlook:
     memory: Memory | None = None
     batch: Batch | None = None
     operations: float = 0.0
-    adapter: int = 0
-    """Trained parameters."""
+    trained_parameters: int = 0
+    number_bytes: int = costs.ADAPTER_BYTES
+    """Of one of them."""
 
     @property
     def tokens(self) -> float:
@@ -50,12 +51,16 @@ class StageOutlook:
         """What the finished stage leaves on disk."""
         if self.kind == "score":
             return round(self.asked.questions * ANSWER_BYTES)
-        return self.adapter * costs.FROZEN_ADAPTER_BYTES
+        return self._trained_bytes
 
     @property
     def passing_bytes(self) -> int:
         """What its checkpoints take until it is finished."""
-        return self.adapter * costs.CHECKPOINT_BYTES * costs.CHECKPOINTS
+        return self._trained_bytes * costs.CHECKPOINT_NUMBERS * costs.CHECKPOINTS
+
+    @property
+    def _trained_bytes(self) -> int:
+        return self.trained_parameters * self.number_bytes
 
 
 def look_ahead(inputs: Inputs, model: Described) -> tuple[StageOutlook, ...]:
@@ -156,6 +161,7 @@ class _Stage:
             asked=asked,
             pools=(forget, retain, general),
             together=2 if needs.retain else 1,
+            reference=bool(needs.forget_reference or needs.retain_reference),
         )
 
     def _training(
@@ -167,16 +173,18 @@ class _Stage:
         asked: Asked,
         pools: Sequence[Pool],
         together: int,
+        reference: bool = False,
     ) -> StageOutlook:
         """Finish a training stage's outlook; `together` batches are held until backward."""
         held = self.inputs.experiment.model
-        lora = settings.lora
-        adapter = Adapter(settings.scope, lora.rank, lora.dropout)
+        adapter = adapter_of(settings)
         shape = self.model.shape
         batch = _batch(pools, together * settings.optimiser.micro_batch_size)
         merged = min(self.stage.reference_depth, len(self.stage.chain))
+        # A full update is trained in the weights, with all that is below it.
+        frozen = 0 if adapter.update == "full" else self._frozen(merged=merged)
         memory = costs.training_memory(
-            shape, held, adapter=adapter, frozen=self._frozen(merged=merged), batch=batch
+            shape, held, adapter=adapter, frozen=frozen, batch=batch, reference=reference
         )
         operations = costs.forward_operations(shape, asked) + costs.training_operations(
             shape, trained, adapter=adapter, checkpointing=held.gradient_checkpointing
@@ -190,21 +198,34 @@ class _Stage:
             memory=memory,
             batch=batch,
             operations=operations,
-            adapter=shape.adapter(adapter.scope, adapter.rank),
+            trained_parameters=adapter.parameters(shape),
+            number_bytes=adapter.number_bytes(held),
         )
 
     def _frozen(self, *, merged: int) -> int:
-        """Count parameters of adapters beside the weights; the first `merged` may be inside."""
-        how = self.inputs.experiment.model.frozen_adapters
-        beside = list(self.stage.chain[merged:] if how == "merged" else self.stage.chain)
-        if self.stage.start_from and self.stage.reference_depth > len(self.stage.chain):
-            beside.append(self.stage.start_from)
-        return sum(self._adapter_of(name) for name in beside)
+        """Count parameters of adapters beside the weights; the first `merged` may be inside.
 
-    def _adapter_of(self, name: str) -> int:
+        So are all up to the last full update.
+        """
+        chain = [self._made_by(name) for name in self.stage.chain]
+        full = [place + 1 for place, made in enumerate(chain) if made.update == "full"]
+        how = self.inputs.experiment.model.frozen_adapters
+        inside = max([merged if how == "merged" else 0, *full])
+        beside = chain[inside:]
+        if self.stage.start_from and self.stage.reference_depth > len(chain):
+            beside.append(self._made_by(self.stage.start_from))
+        return sum(made.parameters(self.model.shape) for made in beside)
+
+    def _made_by(self, name: str) -> Adapter:
         made = self.inputs.plan.stage(name)
-        settings = made.settings["finetune" if made.kind == "finetune" else "unlearn"]
-        return self.model.shape.adapter(settings["scope"], int(settings["lora"]["rank"]))
+        if made.kind == "finetune":
+            return adapter_of(FinetuneSettings.model_validate(made.settings["finetune"]))
+        return adapter_of(UnlearnSettings.model_validate(made.settings["unlearn"]))
+
+
+def adapter_of(settings: FinetuneSettings | UnlearnSettings) -> Adapter:
+    """Return what these settings train."""
+    return Adapter(settings.scope, settings.lora.rank, settings.lora.dropout, settings.update)
 
 
 def _batch(pools: Sequence[Pool], size: int, *, answer: int | None = None) -> Batch:

@@ -42,6 +42,8 @@ class Evidence:
     outcome_of: Callable[[str], Mapping[str, Any]]
     """Training stage -> its outcome."""
     resolve: Callable[[Group], tuple[str, ...]]
+    l2_categories: Mapping[str, str]
+    """General question -> its wider category, of questions that have one."""
 
 
 def compute_results(evidence: Evidence) -> list[Result]:
@@ -55,9 +57,9 @@ def compute_results(evidence: Evidence) -> list[Result]:
         start = _at_request(operation.cell, 0)
         if start not in seen:
             seen.add(start)
-            results += _measure(start, before, _sets(operation, evidence, request=0))
+            results += _measure(start, before, _sets(operation, evidence, request=0), evidence)
         sets = _sets(operation, evidence, request=operation.cell.request)
-        results += _measure(operation.cell, after, sets)
+        results += _measure(operation.cell, after, sets, evidence)
         relative = relative_measures(before, after, sets=sets)
         results += [Result(operation.cell, measurement) for measurement in relative]
     return results
@@ -146,12 +148,17 @@ def _sets(operation: Operation, evidence: Evidence, *, request: int) -> dict[str
     return sets
 
 
-def _measure(cell: Cell, scores: Sequence[Score], sets: dict[str, frozenset[str]]) -> list[Result]:
+def _measure(
+    cell: Cell,
+    scores: Sequence[Score],
+    sets: dict[str, frozenset[str]],
+    evidence: Evidence,
+) -> list[Result]:
     people = [score for score in scores if score.individual]
     general = [score for score in scores if not score.individual]
     measured: list[Measurement] = people_measures(people, sets=sets)
     if general:
-        measured += general_measures(general)
+        measured += general_measures(general, l2_categories=evidence.l2_categories)
     return [Result(cell, measurement) for measurement in measured]
 
 

@@ -80,7 +80,8 @@ class _Pipeline:
         return tuple(chosen[group.part])
 
     def evidence(self) -> Evidence:
-        return Evidence(self.inputs.plan, self.scores_of, self._outcome_of, self.resolve)
+        wider = {q.id: q.l2_category for q in self.inputs.general if q.l2_category}
+        return Evidence(self.inputs.plan, self.scores_of, self._outcome_of, self.resolve, wider)
 
     def carry_out(self) -> tuple[int, int]:
         """Bring every stage to completion; return how many were computed and reused."""

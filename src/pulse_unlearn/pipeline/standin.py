@@ -10,7 +10,7 @@ from pulse_unlearn.config import Experiment
 from pulse_unlearn.data import datasets
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.models.source import missing_revision
-from pulse_unlearn.pipeline.inputs import Inputs
+from pulse_unlearn.pipeline.inputs import Inputs, general_source, people_source, sample
 from pulse_unlearn.records import MODALITIES, Individual, Modality, Option, Picture, Question
 from pulse_unlearn.scenarios import Roster, build_plan
 
@@ -20,8 +20,13 @@ GENERAL_QUESTIONS = 1164
 """MMBench, English dev set."""
 FOUR_OPTIONS = 0.86
 """Share of them with four options, the rest having two: about 4 330 rotations."""
-QUESTION_CHARACTERS = 60
-OPTION_CHARACTERS = 24
+QUESTION = "Which of these towns did this person live in as a young man?"
+"""Words of usual length and number: tokenizers read a row of signs in other ways."""
+OPTION = "a small town in Portugal"
+HINT = "It was built by the river long before the first bridge was there. " * 30
+"""About 2 000 characters: MMBench has paragraphs, and the longest question decides about memory."""
+HINTED = 20
+"""One general question in so many has that hint."""
 LETTERS = "ABCD"
 
 
@@ -46,19 +51,23 @@ def still_missing(experiment: Experiment) -> list[Problem]:
     return [*problems, revision] if revision else problems
 
 
+def data_are_there(experiment: Experiment) -> bool:
+    """Tell whether `stand_in` reads all its data; one on the hub is not fetched for a plan."""
+    return _readable(experiment.data.people) and _readable(experiment.data.general)
+
+
 def stand_in(experiment: Experiment) -> Inputs:
     """Lay out the plan without what is missing; stages get no identity, as nothing was read."""
     data = experiment.data
     if _readable(data.people):
-        read = datasets.load_people(data.people.source, data.people.path)
+        read = datasets.load_people(data.people.source, people_source(data))
         people = {person.id: person for person in read.individuals}
     else:
         people = {person.id: person for person in _people(experiment)}
     if _readable(data.general):
-        general = datasets.load_general(data.general.source, data.general.path).general
-        training = datasets.load_general_training(
-            data.general.source, data.general.path
-        ).general_training
+        source = general_source(data)
+        general = datasets.load_general(data.general.source, source).general
+        training = datasets.load_general_training(data.general.source, source).general_training
     else:
         general, training = tuple(_general(GENERAL_QUESTIONS)), tuple(_general(100))
     roster = Roster(
@@ -69,7 +78,7 @@ def stand_in(experiment: Experiment) -> Inputs:
         experiment,
         build_plan(experiment, roster),
         people,
-        general[: data.general_questions],
+        sample(general, data.general_questions),
         training,
         digests={},
         keys={},
@@ -82,7 +91,7 @@ def _on_hub(source: object) -> bool:
 
 
 def _readable(source: object) -> bool:
-    """Tell whether a source is local and there; one on the hub is not fetched for a plan."""
+    """Tell whether a source is local and there."""
     path = getattr(source, "path", None)
     return not _on_hub(source) and (path is None or Path(path).exists())
 
@@ -119,19 +128,27 @@ def _person(name: str, group: str) -> Individual:
 def _general(count: int) -> list[Question]:
     four = math.ceil(FOUR_OPTIONS * count)
     return [
-        _question(f"general/{number}", "multimodal", options=4 if number < four else 2)
+        _question(
+            f"general/{number}",
+            "multimodal",
+            options=4 if number < four else 2,
+            hint="" if number % HINTED else HINT,
+        )
         for number in range(count)
     ]
 
 
-def _question(name: str, modality: Modality, *, options: int, person: str = "") -> Question:
+def _question(
+    name: str, modality: Modality, *, options: int, person: str = "", hint: str = ""
+) -> Question:
     return Question(
         id=name,
         modality=modality,
-        question="?" * QUESTION_CHARACTERS,
-        options=tuple(Option(letter, "-" * OPTION_CHARACTERS) for letter in LETTERS[:options]),
+        question=QUESTION,
+        options=tuple(Option(letter, OPTION) for letter in LETTERS[:options]),
         answer="A",
         individual=person,
+        hint=hint,
         picture=_picture(person or name) if modality == "multimodal" else None,
     )
 

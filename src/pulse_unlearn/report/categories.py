@@ -9,29 +9,34 @@ from pulse_unlearn.report.words import method_title, scenario_title, scope_title
 
 
 def category_tables(numbers: Numbers) -> tuple[Table, ...]:
-    """Build one table per scenario: a row per category, a column per model; none without any."""
+    """Build a table per scenario and kind of category: a row per category, a column per model.
+
+    MMBench's wider `l2-category` comes first; a kind that no question has gets no table.
+    """
     tables = []
     for scenario in numbers.scenarios():
         finals = numbers.finals(scenario)
         start = (finals[0] if finals else Place(scenario, "", "", 0)).at(0)
-        places = (start, *finals)
-        measure = _measure(numbers, places)
-        names = numbers.parts(measure)
-        if not names:
-            continue
-        notes, rows = Notes(), []
-        for name in names:
-            key = f"{measure}:{name}"
-            found = [numbers.get(place, "general", "all", key) for place in places]
-            asked = str(max((one.questions for one in found if one), default=0))
-            cells = tuple(shown(one, key, notes, seeds=seed_count(numbers)) for one in found)
-            rows.append(Row((printable(name.replace("_", " "), 60), asked), cells))
-        columns = tuple(_column(place) for place in places)
-        reading = "circular accuracy" if measure == "circular_accuracy" else "accuracy"
-        title = f"{scenario_title(scenario)}: {reading}"
-        heads = ("Category", "Questions")
-        tables.append(Table(title, heads, columns, tuple(rows), tuple(notes.items())))
+        for kind, column in (("l2_", "l2-category"), ("", "category")):
+            table = _table(numbers, (start, *finals), kind, column)
+            tables += [table] if table.rows else []
     return tuple(tables)
+
+
+def _table(numbers: Numbers, places: tuple[Place, ...], kind: str, column: str) -> Table:
+    measure = _measure(numbers, places)
+    notes, rows = Notes(), []
+    for name in numbers.parts(f"{kind}{measure}"):
+        key = f"{kind}{measure}:{name}"
+        found = [numbers.get(place, "general", "all", key) for place in places]
+        asked = str(max((one.questions for one in found if one), default=0))
+        cells = tuple(shown(one, measure, notes, seeds=seed_count(numbers)) for one in found)
+        rows.append(Row((printable(name.replace("_", " "), 60), asked), cells))
+    columns = tuple(_column(place) for place in places)
+    reading = "circular accuracy" if measure == "circular_accuracy" else "accuracy"
+    title = f"{scenario_title(places[0].scenario)}: {reading} by {column}"
+    heads = (column, "Questions")
+    return Table(title, heads, columns, tuple(rows), tuple(notes.items()))
 
 
 def _measure(numbers: Numbers, places: tuple[Place, ...]) -> str:
