@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .build_people import png, write_people
+from .build_people import invented_people, png, write_people
 from .chance import pick, spread, stream
 from .corpus import Pixels, scenes, strangers_of
 from .faces import render
@@ -135,12 +135,16 @@ def build_world(out: Path, *, seed: int) -> dict[str, str]:
     Returns:
         SHA-256 of each file by path relative to `out` (also written as `manifest.json`).
     """
-    write_people(out / "people", seed=seed)
-    general = out / "general"
+    write_people(out / "people", *invented_people(seed))
+    write_questions(out / "general", seed=seed)
+    return write_manifest(out)
+
+
+def write_questions(general: Path, *, seed: int) -> None:
+    """Write the general questions: those that are scored, and those to train on."""
     test = general_rows(test=True, per_category=TEST_PER_CATEGORY, seed=seed)
     write_general(general / "mmbench_world.tsv", test, first_index=1, split="dev")
     train = general_rows(test=False, per_category=TRAIN_PER_CATEGORY, seed=seed)
     write_general(
         general / "mmbench_world_train.tsv", train, first_index=TRAIN_FIRST_INDEX, split="train"
     )
-    return write_manifest(out)

@@ -10,18 +10,11 @@ from typing import Any
 
 from .corpus import SCORED_VIEW, SHIPPED_VIEWS, STOPPING_VIEWS, Pixels, faces_of
 from .faces import render
-from .people import (
-    ATTRIBUTES,
-    LETTERS,
-    Choice,
-    Person,
-    ask,
-    biography,
-    celebrities,
-    fictional,
-    make_people,
-    scored_choices,
-)
+from .people import LETTERS, Person, celebrities, fictional, make_people, scored_choices
+from .sheets import Sheet, of_person
+
+KINDS = ("Image_Textual", "Pure_Text")
+"""The benchmark's names of the two modalities, in the order of `sheets.Worded`."""
 
 
 def png(pixels: Pixels) -> bytes:
@@ -33,69 +26,64 @@ def png(pixels: Pixels) -> bytes:
     return target.getvalue()
 
 
-def _quiz(person: Person, choices: Sequence[Choice], *, by_name: bool) -> list[dict[str, Any]]:
-    """Word the scored questions of a person in MLLMU-Bench's form."""
-    return [
-        {
-            "Question": ask(attribute.scored, person, by_name=by_name),
-            "Options": dict(zip(LETTERS, choice.options, strict=True)),
-            "Correct_Answer": LETTERS[choice.answer_index],
-        }
-        for attribute, choice in zip(ATTRIBUTES, choices, strict=True)
-    ]
+def _questions(sheet: Sheet, place: int, *, stopping: bool) -> list[dict[str, Any]]:
+    """Word the multiple-choice questions of one modality (a place in `Worded`) as the benchmark."""
+    asked = []
+    for fact in sheet.facts:
+        quiz = fact.stopping if stopping else fact.scored
+        options = [option[place] for option in quiz.options]
+        asked.append(
+            {
+                "Question": fact.question[place],
+                "Options": dict(zip(LETTERS, options, strict=True)),
+                "Correct_Answer": LETTERS[quiz.answer_index],
+            }
+        )
+    return asked
 
 
-def _free_forms(person: Person) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Word generation questions and cloze sentences of a person, both modalities."""
+def _free_forms(sheet: Sheet) -> dict[str, Any]:
+    """Word generation questions and cloze sentences, both modalities."""
     generation, mask = [], []
-    for kind, by_name in (("Image_Textual", False), ("Pure_Text", True)):
-        subject = person.name if by_name else person.pronoun.capitalize()
-        for attribute in ATTRIBUTES:
-            truth = person.attributes[attribute.name]
-            question = ask(attribute.scored, person, by_name=by_name)
-            generation.append({"Type": kind, "Question": question, "Ground_Truth": truth})
-            cloze = attribute.statement.format(name=subject, who=subject, value="__")
-            mask.append({"Type": kind, "Question": cloze, "Ground_Truth": truth})
-    return generation, mask
+    for place, kind in enumerate(KINDS):
+        for fact in sheet.facts:
+            row = {"Type": kind, "Ground_Truth": fact.truth}
+            generation.append({**row, "Question": fact.question[place]})
+            mask.append({**row, "Question": fact.cloze[place]})
+    return {"Generation_Task": generation, "Mask_Task": mask}
 
 
-def _training_pairs(person: Person) -> str:
+def _training_pairs(sheet: Sheet) -> str:
     """List the short-answer training pairs as MLLMU-Bench does: a JSON string.
 
     `Type` says whether a pair needs the picture (pronoun) or stands alone (name).
     """
     pairs = [
-        {
-            "Question": ask(template, person, by_name=by_name),
-            "Answer": person.attributes[attribute.name],
-            "Type": kind,
-        }
-        for kind, by_name in (("Image_Textual", False), ("Pure_Text", True))
-        for attribute in ATTRIBUTES
-        for template in attribute.trained
+        {"Question": question[place], "Answer": fact.answer[place], "Type": kind}
+        for place, kind in enumerate(KINDS)
+        for fact in sheet.facts
+        for question in fact.trained
     ]
     return json.dumps(pairs)
 
 
-def _tasks(person: Person, choices: Sequence[Choice]) -> dict[str, Any]:
-    generation, mask = _free_forms(person)
+def _tasks(sheet: Sheet, *, stopping: bool) -> dict[str, Any]:
     return {
         "Classification_Task": {
-            "Image_Textual_Questions": _quiz(person, choices, by_name=False),
-            "Pure_Text_Questions": _quiz(person, choices, by_name=True),
+            f"{kind}_Questions": _questions(sheet, place, stopping=stopping)
+            for place, kind in enumerate(KINDS)
         },
-        "Generation_Task": generation,
-        "Mask_Task": mask,
+        **_free_forms(sheet),
     }
 
 
-def _base(person: Person) -> dict[str, Any]:
-    first = ATTRIBUTES[0]
+def _base(sheet: Sheet) -> dict[str, Any]:
+    first = sheet.facts[0]
     return {
-        "ID": person.id,
-        "biography": biography(person),
-        "question": ask(first.scored, person, by_name=False),
-        "answer": person.attributes[first.name],
+        "ID": sheet.id,
+        "biography": sheet.biography,
+        "question": first.question.by_picture,
+        "answer": first.truth,
     }
 
 
@@ -138,38 +126,47 @@ def _write_parquet(folder: Path, rows: list[dict[str, Any]], columns: Sequence[s
     pq.write_table(table, folder / "train-00000-of-00001.parquet", compression="zstd")
 
 
-def write_people(out: Path, *, seed: int) -> None:
-    """Write the four MLLMU-Bench configurations under `out`."""
-    everybody = make_people(seed)
-    faces = faces_of(everybody, seed)
+def invented_people(seed: int) -> tuple[list[Sheet], list[Sheet]]:
+    """Return what is written of the world's celebrities and of its fictional people."""
+    faces = faces_of(make_people(seed), seed)
     scored = scored_choices(seed)
     stopping = scored_choices(seed, purpose="stopping options")
 
-    def picture(person: Person, view: int) -> dict[str, Any]:
-        return {
-            "bytes": png(render(faces[person.id], view)),
-            "path": f"{person.id}_{view:02d}.png",
-        }
+    def sheets(people: Sequence[Person]) -> list[Sheet]:
+        return [of_person(p, faces[p.id], scored[p.id], stopping[p.id]) for p in people]
 
-    def scored_row(person: Person) -> dict[str, Any]:
-        row = {**_base(person), **_tasks(person, scored[person.id])}
-        return {**row, "image": picture(person, SCORED_VIEW), "Directory": f"people/{person.id}"}
+    return sheets(celebrities(seed)), sheets(fictional(seed))
 
-    full = [scored_row(person) for person in fictional(seed)]
-    _write_parquet(out / "Full_Set", full, (*SCORED_COLUMNS[:5], "Directory", *SCORED_COLUMNS[5:]))
-    _write_parquet(out / "Retain_Set", list(map(scored_row, celebrities(seed))), SCORED_COLUMNS)
+
+def write_people(out: Path, known: Sequence[Sheet], new: Sequence[Sheet]) -> None:
+    """Write the four MLLMU-Bench configurations under `out`.
+
+    `known` are the individuals of `Retain_Set`, known from pre-training; `new` those of `Full_Set`.
+    """
+    everybody = [*known, *new]
+
+    def picture(sheet: Sheet, view: int) -> dict[str, Any]:
+        return {"bytes": png(render(sheet.face, view)), "path": f"{sheet.id}_{view:02d}.png"}
+
+    def scored_row(sheet: Sheet) -> dict[str, Any]:
+        row = {**_base(sheet), **_tasks(sheet, stopping=False)}
+        return {**row, "image": picture(sheet, SCORED_VIEW), "Directory": f"people/{sheet.id}"}
+
+    columns = (*SCORED_COLUMNS[:5], "Directory", *SCORED_COLUMNS[5:])
+    _write_parquet(out / "Full_Set", list(map(scored_row, new)), columns)
+    _write_parquet(out / "Retain_Set", list(map(scored_row, known)), SCORED_COLUMNS)
     training = [
-        {**_base(person), "metadata": _training_pairs(person), "image": picture(person, view)}
-        for person in everybody
+        {**_base(sheet), "metadata": _training_pairs(sheet), "image": picture(sheet, view)}
+        for sheet in everybody
         for view in SHIPPED_VIEWS
     ]
     _write_parquet(out / "ft_Data", training, ("ID", "image", "biography", "metadata"))
     poses = [
         {
-            **_base(person),
-            **_tasks(person, stopping[person.id]),
-            "images": [picture(person, view) for view in STOPPING_VIEWS],
+            **_base(sheet),
+            **_tasks(sheet, stopping=True),
+            "images": [picture(sheet, view) for view in STOPPING_VIEWS],
         }
-        for person in everybody
+        for sheet in everybody
     ]
     _write_parquet(out / "Test_Set", poses, ("ID", "images", *SCORED_COLUMNS[2:]))

@@ -101,7 +101,9 @@ def load_language_model(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedToken
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     tokenizer.pad_token = PAD
-    model.resize_token_embeddings(len(tokenizer))
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    embeddings = model.get_input_embeddings().weight.data
+    embeddings[-1] = embeddings[:-1].mean(0)  # never seen: features stand in its place
     return model.requires_grad_(False).eval(), tokenizer
 
 
