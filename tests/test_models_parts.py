@@ -179,8 +179,8 @@ def test_a_processor_that_disagrees_with_its_model_is_told_before_weights(name, 
     for problem, (field, implied) in zip(caught.value.problems, facts.items(), strict=True):
         right = implied(config)
         right = right[0] if isinstance(right, list | tuple) else right
-        assert problem.allowed == repr(right)
-        assert f"{field.rpartition('.')[2]} = {right!r}" in problem.fix
+        assert problem.allowed == json.dumps(right)
+        assert f'"{field.rpartition(".")[2]}": {json.dumps(right)}' in problem.fix
 
 
 def test_a_processor_without_the_number_of_additional_tokens_does_not_slip_through(tmp_path):

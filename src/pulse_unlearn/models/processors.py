@@ -7,6 +7,7 @@ torchvision and are never shown here, so the video part of a processor is left o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -116,7 +117,8 @@ def processor_problems(
             Problem(
                 "the tokenizer has no pad token",
                 where,
-                fix=f'write "pad_token": "{tokenizer.eos_token}" into tokenizer_config.json',
+                fix=f'write "pad_token": "{_pad_token(tokenizer, config)}" '
+                "into tokenizer_config.json",
             )
         )
     if tokenizer.eos_token_id is None:
@@ -133,7 +135,8 @@ def processor_problems(
             Problem(
                 "the processor has no chat template",
                 where,
-                fix="add chat_template.jinja: the form of a prompt as the model card gives it",
+                fix="add chat_template.jinja, from a later revision of the repository if there is "
+                "one: the form of a prompt as the model card gives it",
             )
         )
     return problems
@@ -154,14 +157,21 @@ def _disagreement(processor: Any, name: str, implied: Any, where: str) -> Proble
         return None
     leaf = name.rpartition(".")[2]
     file = "preprocessor_config.json" if "." in name else "processor_config.json"
-    value = "the vision tower's value" if implied is None else repr(implied)
+    value = "the vision tower's value" if implied is None else json.dumps(implied)
     return Problem(
         f"{fault}, so image tokens and image features cannot match",
         where,
         got=repr(found),
         allowed=value,
-        fix=f"write {leaf} = {value} into {file}",
+        fix=f'write "{leaf}": {value} into {file}',
     )
+
+
+def _pad_token(tokenizer: Any, config: PretrainedConfig) -> str:
+    """Return the token the config pads with, if the tokenizer has it, or else the one that ends."""
+    number = getattr(config, "pad_token_id", None)
+    known = number is not None and 0 <= number < len(tokenizer)
+    return str(tokenizer.convert_ids_to_tokens(number) if known else tokenizer.eos_token)
 
 
 def _kind(config: PretrainedConfig, family: Family | None) -> Any:
