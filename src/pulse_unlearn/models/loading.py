@@ -28,11 +28,12 @@ from transformers.utils import logging as progress_bars
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.adapters import hold_frozen
-from pulse_unlearn.models.families import Family, known_family
+from pulse_unlearn.models.families import Family, known_family, no_entry
 from pulse_unlearn.models.hub import cached_folder, fetch_command, is_offline
-from pulse_unlearn.models.parts import family_for
+from pulse_unlearn.models.parts import FAILURES, family_for
 from pulse_unlearn.models.processors import load_processor, processor_problems, show_whole
 from pulse_unlearn.models.source import model_source
+from pulse_unlearn.models.trial import require_working
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,10 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if placed:
         device = next(model.parameters()).device
-    return LoadedModel(model.eval(), processor, family, device)
+    model.eval()
+    if known_family(family.model_type) is None:
+        require_working(model, processor, family)
+    return LoadedModel(model, processor, family, device)
 
 
 @contextmanager
@@ -116,11 +120,14 @@ def _before_weights(
         config = AutoConfig.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise _cannot_load(settings, error) from error
-    family = known_family(config.model_type) or family_for(config, where)
+    family = family_for(config, where)
     try:
         processor = load_processor(source, config, family, options)
     # A tokenizer without the family's special tokens is an attribute or a key that is not there.
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
+    except (OSError, *FAILURES) as error:
+        if known_family(config.model_type) is None and not isinstance(error, OSError):
+            why = f"its processor cannot be used: {type(error).__name__}: {str(error).strip()}"
+            raise no_entry(config.model_type, why) from error
         raise _cannot_load(settings, error) from error
     problems = processor_problems(processor, family, config, where)
     if problems:

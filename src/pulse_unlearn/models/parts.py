@@ -24,6 +24,19 @@ NAMES: dict[str, tuple[str, ...]] = {
     "language_model": ("language_model", "text_model"),
 }
 """What transformers calls each part, the usual name first."""
+FAILURES = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+    ImportError,
+)
+"""What transformers raises where a model or processor is given what it does not take."""
+
+_ENCODES = "an encoder reads the question, so the answer does not stand behind it"
 
 
 def family_for(config: PretrainedConfig, where: str) -> Family:
@@ -37,11 +50,13 @@ def family_for(config: PretrainedConfig, where: str) -> Family:
         return family
     if config.model_type in UNREADABLE:
         raise no_entry(config.model_type, UNREADABLE[config.model_type])
+    if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
+        raise no_entry(config.model_type, _ENCODES)
     auto: Any = AutoModelForImageTextToText
     try:
         with torch.device("meta"):
             model = auto.from_config(config)
-    except (ValueError, ImportError, TypeError, AttributeError, RuntimeError) as error:
+    except FAILURES as error:
         raise no_entry(config.model_type, f"{where} cannot be built: {error}") from error
     return made_out(model, config.model_type)
 

@@ -34,12 +34,13 @@ def load_processor(
 
     Raises what transformers raises: OSError, ValueError, TypeError, AttributeError, ImportError.
     """
-    auto: Any = AutoProcessor  # its stubs do not know all options
-    if options.get("trust_remote_code"):
-        return auto.from_pretrained(source, **options)
-    kind = _kind(config, family)
+    kind = None if options.get("trust_remote_code") else _kind(config, family)
     if kind is None:
-        return auto.from_pretrained(source, **options)
+        auto: Any = AutoProcessor  # its stubs do not know all options
+        found = auto.from_pretrained(source, **options)
+        if not isinstance(found, ProcessorMixin):
+            raise ValueError(f"{type(found).__name__} is no processor of pictures and text")
+        return found
     values, _ = kind.get_processor_dict(source, **options)
     parts = [_part(name, source, options) for name in kind.get_attributes()]
     processor = without_videos(kind).from_args_and_dict(parts, values)

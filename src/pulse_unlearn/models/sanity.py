@@ -11,6 +11,7 @@ from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.describe import entry_of
 from pulse_unlearn.models.loading import quiet_libraries
+from pulse_unlearn.models.parts import FAILURES
 from pulse_unlearn.models.processors import load_processor, processor_problems
 from pulse_unlearn.models.source import model_source
 
@@ -25,7 +26,7 @@ def look_at_processor(settings: ModelSettings) -> str:
             family = entry_of(config.model_type)
             processor = load_processor(str(source), config, family, options)
         # Besides missing files: a processor whose parts are not installed, or do not fit.
-        except (OSError, ValueError, ImportError, TypeError, AttributeError) as error:
+        except (OSError, *FAILURES) as error:
             raise ModelError(
                 Problem(
                     "the processor cannot be read",
