@@ -190,14 +190,11 @@ def _device(settings: ModelSettings) -> torch.device:
 
 
 def _cannot_load(settings: ModelSettings, error: Exception) -> ModelError:
-    local = Path(settings.source).is_dir()
-    return ModelError(
-        Problem(
-            "the model cannot be loaded",
-            settings.source,
-            got=f"{type(error).__name__}: {error}",
-            fix="complete the folder: it needs config, tokenizer, processor and *.safetensors"
-            if local
-            else fetch_command(settings),
-        )
-    )
+    told = f"{type(error).__name__}: {error}"
+    if any(word in told for word in ("attn_implementation", "FlashAttention")):
+        fix = "--set model.attention=sdpa, or eager, which every model has"
+    elif Path(settings.source).is_dir():
+        fix = "complete the folder: it needs config, tokenizer, processor and *.safetensors"
+    else:
+        fix = fetch_command(settings)
+    return ModelError(Problem("the model cannot be loaded", settings.source, got=told, fix=fix))

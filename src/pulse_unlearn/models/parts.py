@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, PretrainedConfig
 
+from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.families import UNREADABLE, Family, known_family, no_entry
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -36,8 +37,6 @@ FAILURES = (
 )
 """What transformers raises where a model or processor is given what it does not take."""
 
-_ENCODES = "an encoder reads the question, so the answer does not stand behind it"
-
 
 def family_for(config: PretrainedConfig, where: str) -> Family:
     """Return the family's entry, or facts made out from the model; no weight is loaded.
@@ -45,13 +44,21 @@ def family_for(config: PretrainedConfig, where: str) -> Family:
     Raises ModelError for a model that is no image-text-to-text model of transformers, or whose
     parts have other names.
     """
+    if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
+        raise ModelError(
+            Problem(
+                "an encoder reads the question, so the answer does not stand behind it",
+                where,
+                got=repr(config.model_type),
+                allowed="models that read question and answer as one sequence",
+                fix="use a model of another family",
+            )
+        )
     family = known_family(config.model_type)
     if family is not None:
         return family
     if config.model_type in UNREADABLE:
         raise no_entry(config.model_type, UNREADABLE[config.model_type])
-    if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
-        raise no_entry(config.model_type, _ENCODES)
     auto: Any = AutoModelForImageTextToText
     try:
         with torch.device("meta"):

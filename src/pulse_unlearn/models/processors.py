@@ -8,7 +8,7 @@ torchvision and are never shown here, so the video part of a processor is left o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -43,7 +43,10 @@ def load_processor(
         return found
     values, _ = kind.get_processor_dict(source, **options)
     parts = [_part(name, source, options) for name in kind.get_attributes()]
+    _require_own(kind, family, [values, *map(vars, filter(None, parts))], source)
     processor = without_videos(kind).from_args_and_dict(parts, values)
+    # Some classes take no template and drop the one in the files (BLIP-2).
+    processor.chat_template = processor.chat_template or values.get("chat_template")
     return processor if family is None else with_template(processor, family)
 
 
@@ -173,6 +176,30 @@ def _pad_token(tokenizer: Any, config: PretrainedConfig) -> str:
     number = getattr(config, "pad_token_id", None)
     known = number is not None and 0 <= number < len(tokenizer)
     return str(tokenizer.convert_ids_to_tokens(number) if known else tokenizer.eos_token)
+
+
+def _require_own(
+    kind: Any, family: Family | None, files: Sequence[Mapping[str, Any]], where: str
+) -> None:
+    """Raise ModelError where the files were written for another processor than the family's.
+
+    LLaVA's class around Pixtral's tower: its own processor ends every row of a picture with a token
+    that LLaVA's would leave out, and no number of tokens would tell.
+    """
+    if family is not None and family.processor is not None:
+        return
+    named = {str(file.get("processor_class") or file.get("_processor_class")) for file in files}
+    others = sorted(name for name in named - {kind.__name__} if hasattr(transformers, name))
+    if others:
+        raise ModelError(
+            Problem(
+                "the processor is another than its family's, so prompts would not be the model's",
+                where,
+                got=", ".join(others),
+                allowed=kind.__name__,
+                fix="use a model of the family that is published with its processor",
+            )
+        )
 
 
 def _kind(config: PretrainedConfig, family: Family | None) -> Any:

@@ -49,12 +49,14 @@ def _fault(reader: Plain, tolerance: float) -> str:
         ]
         other = _answers(reader, [replace(examples[0], answer="blue")])[0]
     replies = reader.replies(examples, max_new_tokens=1)
-    if _gap(together, alone) > tolerance:
-        return "questions asked together are not answered as each is alone"
-    if torch.equal(turned, alone[0]):
-        return "another picture changes nothing"
+    if any(rows.isnan().any() for rows in alone):
+        return "its log-probabilities are not numbers"
     if _gap([other[:1]], [alone[0][:1]]) > tolerance:
         return "the beginning of an answer sees its end"
+    if torch.equal(turned, alone[0]):
+        return "another picture changes nothing"
+    if _gap(together, alone) > tolerance:
+        return "questions asked together are not answered as each is alone"
     if _gap([reply.log_probs for reply in replies], [one[0] for one in alone]) > tolerance:
         return "generated answers do not begin as given ones are read"
     return ""
@@ -67,7 +69,7 @@ def _answers(reader: Plain, examples: list[Example]) -> list[Tensor]:
 
 
 def _gap(found: list[Tensor], expected: list[Tensor]) -> float:
-    """Return the largest difference in nats; infinite for what is not a number."""
+    """Return the largest difference, nats; infinite where one is not a number."""
     gaps = [(one - two).abs().max() for one, two in zip(found, expected, strict=True)]
     return float(torch.stack(gaps).nan_to_num(nan=torch.inf).max())
 

@@ -7,6 +7,7 @@ from typing import Any
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.families import Family
 
+KINDS = ("image", "video")
 _ANSWER = "ANSWER"
 _FIX = "give the family an entry in models/families.py with answer_prefix and answer_end"
 
@@ -79,10 +80,9 @@ def special_tokens(processor: Any) -> frozenset[str]:
     """Return every text that a tokenizer would not read as plain text, the placeholder included."""
     tokenizer = processor.tokenizer
     added = {entry.content for entry in tokenizer.added_tokens_decoder.values() if entry.special}
-    placeholders = {getattr(processor, f"{kind}_token", None) for kind in ("image", "video")}
-    return frozenset(
-        token for token in {*tokenizer.all_special_tokens, *added, *placeholders} if token
-    )
+    # A text, or a token object with one.
+    placeholders = {str(getattr(processor, f"{kind}_token", None) or "") for kind in KINDS}
+    return frozenset({*tokenizer.all_special_tokens, *added, *placeholders} - {""})
 
 
 def _user(text: str, pictured: bool) -> dict[str, Any]:
