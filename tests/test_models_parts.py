@@ -28,19 +28,7 @@ from pulse_unlearn.models.parts import family_for, made_out
 from pulse_unlearn.models.scopes import linear_paths, targets, tensor_names
 from pulse_unlearn.models.turns import Turns
 from tiny_models import forbidden
-
-
-def vipllava():
-    """A family that the table does not have, with LLaVA's processor."""
-    made = tiny.built("llava")
-    config = hf.VipLlavaConfig(
-        vision_config=made.config.vision_config,
-        text_config=made.config.text_config,
-        image_token_index=made.config.image_token_index,
-        image_seq_length=tiny.PATCHES,
-        vision_feature_layers=[-1, -2],
-    )
-    return tiny.Tiny(config, made.processor)
+from unlisted_families import vipllava
 
 
 @pytest.fixture
