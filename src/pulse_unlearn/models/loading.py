@@ -7,9 +7,9 @@ devices, and loading in 8 or 4 bits, of which only the refusal without bitsandby
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from pulse_unlearn.models.parts import FAILURES, family_for
 from pulse_unlearn.models.processors import load_processor, processor_problems, show_whole
 from pulse_unlearn.models.source import model_source
 from pulse_unlearn.models.trial import require_working
+from pulse_unlearn.models.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     _require_bitsandbytes(settings)
     with quiet_libraries(), model_source(settings) as source:
         source, options = _located(settings, source)
-        config, processor, family = _before_weights(settings, source, options)
+        config, processor, family = before_weights(settings, source, options)
         auto: Any = AutoModelForImageTextToText  # its stubs do not know output_loading_info
         try:
             loaded, report = auto.from_pretrained(
@@ -111,8 +112,8 @@ def _located(settings: ModelSettings, source: str) -> tuple[str, dict[str, Any]]
     return source, {**options, "revision": settings.revision}
 
 
-def _before_weights(
-    settings: ModelSettings, source: str, options: dict[str, Any]
+def before_weights(
+    settings: ModelSettings, source: str, options: Mapping[str, Any]
 ) -> tuple[PretrainedConfig, Any, Family]:
     """Read config and processor, and raise ModelError for whatever would not work with them."""
     where = settings.source
@@ -130,8 +131,12 @@ def _before_weights(
             raise no_entry(config.model_type, why) from error
         raise _cannot_load(settings, error) from error
     problems = processor_problems(processor, family, config, where)
+    if problems and not Path(where).is_dir():
+        copy = f"in a copy ({fetch_command(settings)} --local-dir FOLDER): "
+        problems = [replace(problem, fix=copy + problem.fix) for problem in problems]
     if problems:
         raise ModelError(problems)
+    Turns(processor, family)
     show_whole(processor, settings)
     return config, processor, family
 

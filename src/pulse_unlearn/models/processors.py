@@ -116,6 +116,17 @@ def processor_problems(
         if (problem := _disagreement(processor, name, implied(config), where))
     ]
     tokenizer = processor.tokenizer
+    found, meant = getattr(processor, "image_token_id", None), _placeholders(config)
+    if found is not None and meant and found not in meant:
+        problems.append(
+            Problem(
+                "the tokenizer has another number for a picture's token than the model's config",
+                where,
+                got=str(found),
+                allowed=" or ".join(map(str, sorted(meant))),
+                fix="take config.json and the tokenizer's files from one revision",
+            )
+        )
     if tokenizer.pad_token_id is None:
         problems.append(
             Problem(
@@ -169,6 +180,12 @@ def _disagreement(processor: Any, name: str, implied: Any, where: str) -> Proble
         allowed=value,
         fix=f'write "{leaf}": {value} into {file}',
     )
+
+
+def _placeholders(config: PretrainedConfig) -> set[int]:
+    """Return the tokens a prompt may have for a picture: its own, or the one it begins with."""
+    names = ("image_token_id", "image_token_index", "boi_token_index")
+    return {value for name in names if isinstance(value := getattr(config, name, None), int)}
 
 
 def _pad_token(tokenizer: Any, config: PretrainedConfig) -> str:

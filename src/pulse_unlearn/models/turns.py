@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jinja2 import TemplateError
+
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.families import Family
 
@@ -33,10 +35,7 @@ class Turns:
 
     def prompt(self, text: str, *, pictured: bool) -> str:
         """Return the text up to where the answer, or its prefix, begins."""
-        written: str = self._processor.apply_chat_template(
-            [_user(text, pictured)], add_generation_prompt=True, tokenize=False
-        )
-        return written
+        return self._write([_user(text, pictured)], add_generation_prompt=True)
 
     def end_ids(self) -> list[int]:
         """Return the tokens that end an answer when the model says them, its own end first."""
@@ -44,13 +43,25 @@ class Turns:
         own = tokenizer.convert_tokens_to_ids(self.end)
         return list(dict.fromkeys([own, tokenizer.eos_token_id]))
 
+    def _write(self, turns: list[dict[str, Any]], **options: Any) -> str:
+        try:
+            written: str = self._processor.apply_chat_template(turns, tokenize=False, **options)
+        except TemplateError as error:
+            raise ModelError(
+                Problem(
+                    "the chat template cannot be used",
+                    self._family.model_type,
+                    got=f"{type(error).__name__}: {error}",
+                    fix="mend the processor's chat_template.jinja",
+                )
+            ) from error
+        return written
+
     def _told(self) -> tuple[str, str]:
         """Read prefix and end from the template: what it writes around an answer that is there."""
         prompt = self.prompt("?", pictured=False)
         answer = {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]}
-        whole: str = self._processor.apply_chat_template(
-            [_user("?", False), answer], tokenize=False
-        )
+        whole = self._write([_user("?", False), answer])
         prefix, found, behind = whole.removeprefix(prompt).partition(_ANSWER)
         if not whole.startswith(prompt) or not found:
             raise ModelError(
