@@ -44,7 +44,8 @@ def family_for(config: PretrainedConfig, where: str) -> Family:
     Raises ModelError for a model that is no image-text-to-text model of transformers, or whose
     parts have other names.
     """
-    if config.is_encoder_decoder or config.get_text_config().is_encoder_decoder:
+    both = (config, config.get_text_config())
+    if any(getattr(one, "is_encoder_decoder", False) for one in both):
         raise ModelError(
             Problem(
                 "an encoder reads the question, so the answer does not stand behind it",
