@@ -150,7 +150,9 @@ def processor_problems(
             Problem(
                 "the processor has no chat template",
                 where,
-                fix="add chat_template.jinja, from a later revision of the repository if there is "
+                fix="write the tokenizer's, from tokenizer_config.json, into chat_template.jinja"
+                if getattr(tokenizer, "chat_template", None)
+                else "add chat_template.jinja, from a later revision of the repository if there is "
                 "one: the form of a prompt as the model card gives it",
             )
         )
