@@ -154,7 +154,9 @@ def test_image_tokens_are_image_features(name):
 @every_family
 def test_pictures_are_looked_at(name):
     model, encoder = tiny.model(name), tiny.encoder(name)
-    one, other = (view(model, encoder, [tiny.question(number, size=(40, 30))]) for number in (0, 1))
+    shown = tiny.question(0, size=(40, 30))
+    elsewhere = tiny.replaced(shown, picture=tiny.question(1, size=(40, 30)).picture)
+    one, other = (view(model, encoder, [example]) for example in (shown, elsewhere))
     words = view(model, encoder, [tiny.question(0)])
     assert float((one.log_probs - other.log_probs).abs().max()) > 1e-3
     assert float((one.log_probs - words.log_probs).abs().max()) > 1e-3

@@ -10,13 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig
 
 import pulse_unlearn
 from meta_models import known_config, known_model, parameters
+from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.models import formulas
+from pulse_unlearn.models.adapters import Below, add_trainable, prepare
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.formulas import UnknownShape, shape_of
 from pulse_unlearn.models.known import KNOWN
@@ -190,3 +193,44 @@ def test_reading_sizes_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(("name", "width", "layers"), [(LLAVA_7B, 4096, 32), (LLAVA_13B, 5120, 40)])
+def test_a_step_of_full_size_has_the_shapes_and_gradients_that_are_planned_for(name, width, layers):
+    """Two pictures, 64 words each, LoRA on projector and language model; no number in memory."""
+    lora = LoraSettings(rank=128, alpha=256.0)
+    scope = "projector+llm"
+    base = build_on_meta(known_config(name)).to(torch.bfloat16)
+    with torch.device("meta"):
+        made = prepare(
+            base,
+            Below(),
+            how="merged",
+            fresh=lambda model: add_trainable(
+                model, FAMILIES.get("llava"), scope, lora=lora, seed=0
+            ),
+        )
+        inner = made.model.get_base_model()
+        pixels = torch.zeros(2, 3, 336, 336, dtype=torch.bfloat16)
+        pictures = torch.stack(list(inner.model.get_image_features(pixels).pooler_output))
+        words = inner.get_input_embeddings()(torch.zeros(2, 64, dtype=torch.long))
+        sequence = torch.cat([pictures.to(words.dtype), words], dim=1)
+        tokens = sequence.shape[1]
+        logits = made.model(
+            inputs_embeds=sequence,
+            # Whole masks and positions: what is worked out from them would ask for numbers.
+            attention_mask=torch.zeros(2, 1, tokens, tokens, dtype=torch.bfloat16),
+            position_ids=torch.zeros(2, tokens, dtype=torch.long),
+            logits_to_keep=3,
+            use_cache=False,
+        ).logits
+        logits.sum().backward()
+    assert pictures.shape == (2, 24 * 24, width)
+    assert logits.shape == (2, 3, 32064)
+    trained = {key: tensor for key, tensor in made.model.named_parameters() if tensor.requires_grad}
+    assert len(trained) == 2 * (7 * layers + 2)
+    assert [key for key, tensor in trained.items() if tensor.grad is None] == []
+    assert sum(map(torch.numel, trained.values())) == shape_of(KNOWN[name]).adapter(scope, 128)
+    gradients = [key for key, tensor in made.model.named_parameters() if tensor.grad is not None]
+    assert set(gradients) == set(trained)
+    assert all(tensor.is_meta for tensor in made.model.parameters())

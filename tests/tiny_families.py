@@ -446,6 +446,10 @@ def model(name: str, seed: int = 0) -> Any:
     made = hf.AutoModelForImageTextToText.from_config(built(name).config)
     with torch.no_grad():
         for parameter in made.parameters():
+            if parameter.dim() > 1 and not parameter.any():
+                parameter.normal_(
+                    std=0.02
+                )  # Gemma 3's projector begins at zero: it would see nothing
             parameter.mul_(6.0 if parameter.dim() > 1 else 1.0)
     return made.requires_grad_(False).eval()
 
@@ -498,6 +502,6 @@ def save(name: str, folder: Path) -> Path:
     return folder
 
 
-def replaced(one: Example, **changes: str) -> Example:
-    """The same question with another text."""
+def replaced(one: Example, **changes: Any) -> Example:
+    """The same question with another text or picture."""
     return replace(one, **changes)

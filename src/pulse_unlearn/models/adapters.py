@@ -16,17 +16,16 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pulse_unlearn.config import LoraSettings, Scope
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.adapter_folder import CONFIG_FILE, load_adapter
 from pulse_unlearn.models.families import Family
 from pulse_unlearn.models.full import (
     ADAPTER_FILE,
     copies,
-    does_not_fit,
     is_full,
     load_full,
     save_full,
@@ -56,11 +55,11 @@ def hold_frozen(
         if is_full(folder):
             load_full(model, folder)
         else:
-            adapted: Any = _load(model, folder, "frozen")
+            adapted: Any = load_adapter(model, folder, name="frozen")
             model = adapted.merge_and_unload(safe_merge=True)
     held = model
     for number, folder in enumerate(folders[merged:]):
-        held = _load(held, folder, f"frozen{number}")
+        held = load_adapter(held, folder, name=f"frozen{number}")
     if isinstance(held, PeftModel):
         # Loading activates the first adapter only; without this the later ones count for nothing.
         activate(held, adapter_names(held))
@@ -170,9 +169,9 @@ def prepare(
         trained = fresh(held)
     else:
         if below.reference_depth > len(below.chain):
-            held = _load(held, below.start_from, PREVIOUS)
+            held = load_adapter(held, below.start_from, name=PREVIOUS)
             reference = [*reference, PREVIOUS]
-        trained = _load(held, below.start_from, TRAINED)
+        trained = load_adapter(held, below.start_from, name=TRAINED)
     prepared = Prepared(trained, (*frozen, TRAINED), tuple(reference), kept)
     activate(trained, prepared.current)
     return prepared
@@ -255,46 +254,15 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
         save_embedding_layers=False,
     )
     nested = folder / TRAINED
-    for name in (ADAPTER_FILE, "adapter_config.json"):
+    for name in (ADAPTER_FILE, CONFIG_FILE):
         (nested / name).rename(folder / name)
     for leftover in (*nested.iterdir(), folder / "README.md"):
         leftover.unlink(missing_ok=True)
     nested.rmdir()
-    path = folder / "adapter_config.json"
+    path = folder / CONFIG_FILE
     written = json.loads(path.read_text(encoding="utf-8"))
     written["target_modules"] = sorted(written["target_modules"])
     path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _load(model: AnyModel, folder: Path, name: str) -> PeftModel:
-    try:
-        if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter_name=name)
-            loaded = model
-        else:
-            loaded = PeftModel.from_pretrained(model, str(folder), adapter_name=name)
-    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
-        # Tensors of another size, modules that are not there, no adapter in the folder.
-        raise does_not_fit("adapter", folder, f"{type(error).__name__}: {error}") from error
-    _check_keys(loaded, folder, name)
-    return loaded
-
-
-def _check_keys(model: PeftModel, folder: Path, name: str) -> None:
-    """Raise ModelError unless the file's tensors are exactly the adapter's tensors."""
-    with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
-        stored = set(file.keys())
-    expected = {
-        key.replace(f".{name}.", ".") for key, _ in model.named_parameters() if f".{name}." in key
-    }
-    if stored != expected:
-        missing, extra = sorted(expected - stored), sorted(stored - expected)
-        raise does_not_fit(
-            "adapter",
-            folder,
-            f"{len(missing)} tensors missing ({', '.join(missing[:3])}), "
-            f"{len(extra)} unknown ({', '.join(extra[:3])})",
-        )
 
 
 def _unwrapped(model: AnyModel) -> nn.Module:

@@ -11,6 +11,7 @@ from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 
 NEEDED = ("config.json", "tokenizer_config.json")
+TOKENIZER = ("tokenizer.json", "vocab.json", "tokenizer.model")
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -28,8 +29,11 @@ def cached_folder(settings: ModelSettings) -> Path:
     """
     repository, revision = settings.source, settings.revision
     absent = [name for name in NEEDED if _cached(repository, name, revision) is None]
-    if not any(_cached(repository, name, revision) for name in PROCESSOR):
-        absent.append(" or ".join(PROCESSOR))
+    absent += [
+        " or ".join(names)
+        for names in (TOKENIZER, PROCESSOR)
+        if not any(_cached(repository, name, revision) for name in names)
+    ]
     absent += _absent_weights(repository, revision)
     config = _cached(repository, NEEDED[0], revision)
     if absent or config is None:

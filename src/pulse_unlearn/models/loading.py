@@ -7,9 +7,9 @@ devices, and loading in 8 or 4 bits, of which only the refusal without bitsandby
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,13 @@ from transformers.utils import logging as progress_bars
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.adapters import hold_frozen
-from pulse_unlearn.models.families import Family, known_family
+from pulse_unlearn.models.families import Family, known_family, no_entry
 from pulse_unlearn.models.hub import cached_folder, fetch_command, is_offline
-from pulse_unlearn.models.parts import family_for
+from pulse_unlearn.models.parts import FAILURES, family_for
 from pulse_unlearn.models.processors import load_processor, processor_problems, show_whole
 from pulse_unlearn.models.source import model_source
+from pulse_unlearn.models.trial import require_working
+from pulse_unlearn.models.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     _require_bitsandbytes(settings)
     with quiet_libraries(), model_source(settings) as source:
         source, options = _located(settings, source)
-        config, processor, family = _before_weights(settings, source, options)
+        config, processor, family = before_weights(settings, source, options)
         auto: Any = AutoModelForImageTextToText  # its stubs do not know output_loading_info
         try:
             loaded, report = auto.from_pretrained(
@@ -79,7 +81,10 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if placed:
         device = next(model.parameters()).device
-    return LoadedModel(model.eval(), processor, family, device)
+    model.eval()
+    if known_family(family.model_type) is None:
+        require_working(model, processor, family)
+    return LoadedModel(model, processor, family, device)
 
 
 @contextmanager
@@ -107,8 +112,8 @@ def _located(settings: ModelSettings, source: str) -> tuple[str, dict[str, Any]]
     return source, {**options, "revision": settings.revision}
 
 
-def _before_weights(
-    settings: ModelSettings, source: str, options: dict[str, Any]
+def before_weights(
+    settings: ModelSettings, source: str, options: Mapping[str, Any]
 ) -> tuple[PretrainedConfig, Any, Family]:
     """Read config and processor, and raise ModelError for whatever would not work with them."""
     where = settings.source
@@ -116,15 +121,22 @@ def _before_weights(
         config = AutoConfig.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise _cannot_load(settings, error) from error
-    family = known_family(config.model_type) or family_for(config, where)
+    family = family_for(config, where)
     try:
         processor = load_processor(source, config, family, options)
     # A tokenizer without the family's special tokens is an attribute or a key that is not there.
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
+    except (OSError, *FAILURES) as error:
+        if known_family(config.model_type) is None and not isinstance(error, OSError):
+            why = f"its processor cannot be used: {type(error).__name__}: {str(error).strip()}"
+            raise no_entry(config.model_type, why) from error
         raise _cannot_load(settings, error) from error
     problems = processor_problems(processor, family, config, where)
+    if problems and not Path(where).is_dir():
+        copy = f"in a copy ({fetch_command(settings)} --local-dir FOLDER): "
+        problems = [replace(problem, fix=copy + problem.fix) for problem in problems]
     if problems:
         raise ModelError(problems)
+    Turns(processor, family)
     show_whole(processor, settings)
     return config, processor, family
 
@@ -183,14 +195,11 @@ def _device(settings: ModelSettings) -> torch.device:
 
 
 def _cannot_load(settings: ModelSettings, error: Exception) -> ModelError:
-    local = Path(settings.source).is_dir()
-    return ModelError(
-        Problem(
-            "the model cannot be loaded",
-            settings.source,
-            got=f"{type(error).__name__}: {error}",
-            fix="complete the folder: it needs config, tokenizer, processor and *.safetensors"
-            if local
-            else fetch_command(settings),
-        )
-    )
+    told = f"{type(error).__name__}: {error}"
+    if any(word in told for word in ("attn_implementation", "FlashAttention")):
+        fix = "--set model.attention=sdpa, or eager, which every model has"
+    elif Path(settings.source).is_dir():
+        fix = "complete the folder: it needs config, tokenizer, processor and *.safetensors"
+    else:
+        fix = fetch_command(settings)
+    return ModelError(Problem("the model cannot be loaded", settings.source, got=told, fix=fix))

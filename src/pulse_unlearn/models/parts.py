@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForImageTextToText, PretrainedConfig
 
+from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.families import UNREADABLE, Family, known_family, no_entry
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -24,6 +25,17 @@ NAMES: dict[str, tuple[str, ...]] = {
     "language_model": ("language_model", "text_model"),
 }
 """What transformers calls each part, the usual name first."""
+FAILURES = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+    ImportError,
+)
+"""What transformers raises where a model or processor is given what it does not take."""
 
 
 def family_for(config: PretrainedConfig, where: str) -> Family:
@@ -32,6 +44,17 @@ def family_for(config: PretrainedConfig, where: str) -> Family:
     Raises ModelError for a model that is no image-text-to-text model of transformers, or whose
     parts have other names.
     """
+    both = (config, config.get_text_config())
+    if any(getattr(one, "is_encoder_decoder", False) for one in both):
+        raise ModelError(
+            Problem(
+                "an encoder reads the question, so the answer does not stand behind it",
+                where,
+                got=repr(config.model_type),
+                allowed="models that read question and answer as one sequence",
+                fix="use a model of another family",
+            )
+        )
     family = known_family(config.model_type)
     if family is not None:
         return family
@@ -41,7 +64,7 @@ def family_for(config: PretrainedConfig, where: str) -> Family:
     try:
         with torch.device("meta"):
             model = auto.from_config(config)
-    except (ValueError, ImportError, TypeError, AttributeError, RuntimeError) as error:
+    except FAILURES as error:
         raise no_entry(config.model_type, f"{where} cannot be built: {error}") from error
     return made_out(model, config.model_type)
 

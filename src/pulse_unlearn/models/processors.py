@@ -7,7 +7,8 @@ torchvision and are never shown here, so the video part of a processor is left o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -33,15 +34,19 @@ def load_processor(
 
     Raises what transformers raises: OSError, ValueError, TypeError, AttributeError, ImportError.
     """
-    auto: Any = AutoProcessor  # its stubs do not know all options
-    if options.get("trust_remote_code"):
-        return auto.from_pretrained(source, **options)
-    kind = _kind(config, family)
+    kind = None if options.get("trust_remote_code") else _kind(config, family)
     if kind is None:
-        return auto.from_pretrained(source, **options)
+        auto: Any = AutoProcessor  # its stubs do not know all options
+        found = auto.from_pretrained(source, **options)
+        if not isinstance(found, ProcessorMixin):
+            raise ValueError(f"{type(found).__name__} is no processor of pictures and text")
+        return found
     values, _ = kind.get_processor_dict(source, **options)
     parts = [_part(name, source, options) for name in kind.get_attributes()]
+    _require_own(kind, family, [values, *map(vars, filter(None, parts))], source)
     processor = without_videos(kind).from_args_and_dict(parts, values)
+    # Some classes take no template and drop the one in the files (BLIP-2).
+    processor.chat_template = processor.chat_template or values.get("chat_template")
     return processor if family is None else with_template(processor, family)
 
 
@@ -111,12 +116,24 @@ def processor_problems(
         if (problem := _disagreement(processor, name, implied(config), where))
     ]
     tokenizer = processor.tokenizer
+    found, meant = getattr(processor, "image_token_id", None), _placeholders(config)
+    if found is not None and meant and found not in meant:
+        problems.append(
+            Problem(
+                "the tokenizer has another number for a picture's token than the model's config",
+                where,
+                got=str(found),
+                allowed=" or ".join(map(str, sorted(meant))),
+                fix="take config.json and the tokenizer's files from one revision",
+            )
+        )
     if tokenizer.pad_token_id is None:
         problems.append(
             Problem(
                 "the tokenizer has no pad token",
                 where,
-                fix=f'write "pad_token": "{tokenizer.eos_token}" into tokenizer_config.json',
+                fix=f'write "pad_token": "{_pad_token(tokenizer, config)}" '
+                "into tokenizer_config.json",
             )
         )
     if tokenizer.eos_token_id is None:
@@ -133,7 +150,10 @@ def processor_problems(
             Problem(
                 "the processor has no chat template",
                 where,
-                fix="add chat_template.jinja: the form of a prompt as the model card gives it",
+                fix="write the tokenizer's, from tokenizer_config.json, into chat_template.jinja"
+                if getattr(tokenizer, "chat_template", None)
+                else "add chat_template.jinja, from a later revision of the repository if there is "
+                "one: the form of a prompt as the model card gives it",
             )
         )
     return problems
@@ -154,14 +174,51 @@ def _disagreement(processor: Any, name: str, implied: Any, where: str) -> Proble
         return None
     leaf = name.rpartition(".")[2]
     file = "preprocessor_config.json" if "." in name else "processor_config.json"
-    value = "the vision tower's value" if implied is None else repr(implied)
+    value = "the vision tower's value" if implied is None else json.dumps(implied)
     return Problem(
         f"{fault}, so image tokens and image features cannot match",
         where,
         got=repr(found),
         allowed=value,
-        fix=f"write {leaf} = {value} into {file}",
+        fix=f'write "{leaf}": {value} into {file}',
     )
+
+
+def _placeholders(config: PretrainedConfig) -> set[int]:
+    """Return the tokens a prompt may have for a picture: its own, or the one it begins with."""
+    names = ("image_token_id", "image_token_index", "boi_token_index")
+    return {value for name in names if isinstance(value := getattr(config, name, None), int)}
+
+
+def _pad_token(tokenizer: Any, config: PretrainedConfig) -> str:
+    """Return the token the config pads with, if the tokenizer has it, or else the one that ends."""
+    number = getattr(config, "pad_token_id", None)
+    known = number is not None and 0 <= number < len(tokenizer)
+    return str(tokenizer.convert_ids_to_tokens(number) if known else tokenizer.eos_token)
+
+
+def _require_own(
+    kind: Any, family: Family | None, files: Sequence[Mapping[str, Any]], where: str
+) -> None:
+    """Raise ModelError where the files were written for another processor than the family's.
+
+    LLaVA's class around Pixtral's tower: its own processor ends every row of a picture with a token
+    that LLaVA's would leave out, and no number of tokens would tell.
+    """
+    if family is not None and family.processor is not None:
+        return
+    named = {str(file.get("processor_class") or file.get("_processor_class")) for file in files}
+    others = sorted(name for name in named - {kind.__name__} if hasattr(transformers, name))
+    if others:
+        raise ModelError(
+            Problem(
+                "the processor is another than its family's, so prompts would not be the model's",
+                where,
+                got=", ".join(others),
+                allowed=kind.__name__,
+                fix="use a model of the family that is published with its processor",
+            )
+        )
 
 
 def _kind(config: PretrainedConfig, family: Family | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import file_digest, sha256
@@ -11,6 +12,7 @@ from pathlib import Path
 from pulse_unlearn.config import EMBEDDED, ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 
+_COMMIT = re.compile("[0-9a-f]{40}")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -40,15 +42,18 @@ def embedded_or_named(settings: ModelSettings) -> Iterator[str]:
 
 
 def missing_revision(settings: ModelSettings) -> Problem | None:
-    """Return what is wrong if a hub id has no pinned commit; None otherwise."""
+    """Return what is wrong if a hub id has no pinned commit; None otherwise.
+
+    A branch or tag is none: the same experiment would name other weights after the next push.
+    """
     named = settings.source == EMBEDDED or Path(settings.source).is_dir()
-    if named or settings.revision is not None:
+    if named or _COMMIT.fullmatch(settings.revision or ""):
         return None
     return Problem(
         "a hub model needs a pinned revision",
         "model.revision",
-        got="none",
-        allowed="the commit hash of the repository",
+        got=settings.revision or "none",
+        allowed="the commit hash of the repository, 40 hex digits",
         fix="--set model.revision=<commit> (`pulse doctor`: --revision <commit>), or name an "
         "existing local folder",
     )

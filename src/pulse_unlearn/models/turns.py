@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from jinja2 import TemplateError
+
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.families import Family
 
+KINDS = ("image", "video")
 _ANSWER = "ANSWER"
 _FIX = "give the family an entry in models/families.py with answer_prefix and answer_end"
 
@@ -32,10 +35,7 @@ class Turns:
 
     def prompt(self, text: str, *, pictured: bool) -> str:
         """Return the text up to where the answer, or its prefix, begins."""
-        written: str = self._processor.apply_chat_template(
-            [_user(text, pictured)], add_generation_prompt=True, tokenize=False
-        )
-        return written
+        return self._write([_user(text, pictured)], add_generation_prompt=True)
 
     def end_ids(self) -> list[int]:
         """Return the tokens that end an answer when the model says them, its own end first."""
@@ -43,13 +43,25 @@ class Turns:
         own = tokenizer.convert_tokens_to_ids(self.end)
         return list(dict.fromkeys([own, tokenizer.eos_token_id]))
 
+    def _write(self, turns: list[dict[str, Any]], **options: Any) -> str:
+        try:
+            written: str = self._processor.apply_chat_template(turns, tokenize=False, **options)
+        except TemplateError as error:
+            raise ModelError(
+                Problem(
+                    "the chat template cannot be used",
+                    self._family.model_type,
+                    got=f"{type(error).__name__}: {error}",
+                    fix="mend the processor's chat_template.jinja",
+                )
+            ) from error
+        return written
+
     def _told(self) -> tuple[str, str]:
         """Read prefix and end from the template: what it writes around an answer that is there."""
         prompt = self.prompt("?", pictured=False)
         answer = {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]}
-        whole: str = self._processor.apply_chat_template(
-            [_user("?", False), answer], tokenize=False
-        )
+        whole = self._write([_user("?", False), answer])
         prefix, found, behind = whole.removeprefix(prompt).partition(_ANSWER)
         if not whole.startswith(prompt) or not found:
             raise ModelError(
@@ -79,10 +91,9 @@ def special_tokens(processor: Any) -> frozenset[str]:
     """Return every text that a tokenizer would not read as plain text, the placeholder included."""
     tokenizer = processor.tokenizer
     added = {entry.content for entry in tokenizer.added_tokens_decoder.values() if entry.special}
-    placeholders = {getattr(processor, f"{kind}_token", None) for kind in ("image", "video")}
-    return frozenset(
-        token for token in {*tokenizer.all_special_tokens, *added, *placeholders} if token
-    )
+    # A text, or a token object with one.
+    placeholders = {str(getattr(processor, f"{kind}_token", None) or "") for kind in KINDS}
+    return frozenset({*tokenizer.all_special_tokens, *added, *placeholders} - {""})
 
 
 def _user(text: str, pictured: bool) -> dict[str, Any]:
