@@ -75,9 +75,8 @@ class Spelling:
 
     def __init__(self, pictures: Captioned, embeddings: Tensor, recipe: Recipe) -> None:
         self._pictures, self._recipe = pictures, recipe
-        self._words, places = pictures.captions.unique(return_inverse=True)
-        self._places = places
-        self._table = embeddings[self._words]
+        words, self._places = torch.unique(pictures.captions, return_inverse=True)
+        self._table = embeddings[words]
         self._directions = functional.normalize(self._table, dim=-1)
         self._scale = 1 / self._table.var()
         self._spread = pictures.features[:1000].float().std()
@@ -92,7 +91,7 @@ class Spelling:
         choice = functional.cross_entropy(
             self._recipe.sharpness * cosines.flatten(0, 1), places.flatten()
         )
-        distance = (spelt - self._table[places]).square().mean() * self._scale
+        distance: Tensor = (spelt - self._table[places]).square().mean() * self._scale
         return choice + distance
 
     @torch.no_grad()
@@ -158,7 +157,9 @@ def answer_loss(
     labels = torch.full((len(questions), length), -100)
     mask = torch.zeros(len(questions), length, dtype=torch.long)
     for number, one in enumerate(questions):
-        before, behind = (embed(torch.tensor(part)) for part in (one.before, one.behind + one.answer))
+        before, behind = (
+            embed(torch.tensor(part)) for part in (one.before, one.behind + one.answer)
+        )
         whole = torch.cat([before, seen[number], behind])
         inputs[number, : len(whole)] = whole
         labels[number, len(whole) - len(one.answer) : len(whole)] = torch.tensor(one.answer)

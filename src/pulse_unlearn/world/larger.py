@@ -1,0 +1,239 @@
+"""A larger world of the same kind: what is to be forgotten is what SmolLM2 really knows.
+
+People and countries take the place of the drawn celebrities; each is shown as one of the world's
+faces, and the projector learns which face bears which name. Tower, general questions and fictional
+people are the embedded world's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import CLIPVisionModel, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+from pulse_unlearn.models.loading import quiet_libraries
+
+from . import captions
+from .align import Captioned, Heard, OnStep, Recipe, Spelling, caption_tokens, listen, spell
+from .build import write_manifest, write_questions
+from .build_people import invented_people, write_people
+from .chance import stream
+from .corpus import PRETRAINING_VIEWS, Pixels, faces_of, scenes, training_strangers
+from .faces import Face, render
+from .language_model import (
+    assemble,
+    convert,
+    installed_weights,
+    load_language_model,
+    make_processor,
+)
+from .people import celebrities
+from .questions import Query, face_queries, scene_queries
+from .scenes import KINDS
+from .sheets import Sheet
+from .subject_sheets import in_sentences, of_subject
+from .subjects import choices, subjects
+from .vision import normalise
+
+SCENES_PER_KIND = 900
+STRANGERS = 1200
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """What the projector is trained on."""
+
+    images: Pixels
+    """RGB, shape (N, 48, 48, 3): views of subjects first."""
+    captions: tuple[str, ...]
+    named: int
+    """How many of the pictures show a subject."""
+    queries: tuple[tuple[int, Query], ...]
+    """Index of a picture, and a general question about it."""
+
+
+def build_larger_world(out: Path, *, work: Path, seed: int, on_step: OnStep) -> None:
+    """Write data, model and an experiment under `out`; `work` keeps what is finished.
+
+    Raises ModelError naming what to install if the language model is not there.
+    """
+    weights = installed_weights()
+    work.mkdir(parents=True, exist_ok=True)
+    language = work / "language"
+    if not language.exists():
+        beside = work / "language.partial"
+        convert(weights, beside)
+        os.replace(beside, language)
+    model, tokenizer = _model(language)
+    train_projector(model, tokenizer, work=work, seed=seed, on_step=on_step)
+    faces = subject_faces(seed)
+    write_people(out / "people", subject_sheets(faces, seed), _fictional_sheets(seed))
+    write_questions(out / "general", seed=seed)
+    nn.Module.half(model).save_pretrained(out / "model")
+    make_processor(tokenizer).save_pretrained(out / "model")
+    write_manifest(out)
+    write_experiment(out)
+
+
+def subject_faces(seed: int) -> dict[str, Face]:
+    """Return the face that stands for each subject, by the subject's id."""
+    people = celebrities(seed)
+    drawn = faces_of(people, seed)
+    return {s.id: drawn[p.id] for s, p in zip(subjects(), people, strict=True)}
+
+
+def subject_sheets(faces: dict[str, Face], seed: int) -> list[Sheet]:
+    """Return what the data files say of the subjects."""
+    scored = choices(seed, purpose="scored options")
+    stopping = choices(seed, purpose="stopping options")
+    return [of_subject(s, faces[s.id], scored[s.id], stopping[s.id]) for s in subjects()]
+
+
+def _fictional_sheets(seed: int) -> list[Sheet]:
+    return [in_sentences(sheet) for sheet in invented_people(seed)[1]]
+
+
+def write_experiment(out: Path) -> None:
+    """Write an experiment that unlearns what the model brought along."""
+    text = files("pulse_unlearn").joinpath("assets/subjects/experiment.yaml").read_text("utf-8")
+    folder = yaml.safe_dump(str(out.absolute()), width=10_000, allow_unicode=True)
+    (out / "experiment.yaml").write_text(
+        text.format(folder=folder.removesuffix("...\n").strip()), encoding="utf-8"
+    )
+
+
+def _model(language: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
+    llama, tokenizer = load_language_model(language)
+    shipped = files("pulse_unlearn").joinpath("assets/world/model")
+    with as_file(shipped) as folder, quiet_libraries():
+        embedded = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    torch.manual_seed(0)
+    return assemble(embedded.model.vision_tower, llama, tokenizer), tokenizer
+
+
+def train_projector(
+    model: LlavaForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    work: Path,
+    seed: int,
+    on_step: OnStep,
+    recipe: Recipe | None = None,
+) -> None:
+    """Train the projector; each of its two parts is kept in `work` once it is finished."""
+    recipe = recipe or Recipe()
+    model.requires_grad_(False)
+    projector: nn.Module = model.model.multi_modal_projector
+    last = work / "listened.safetensors"
+    if last.exists():
+        projector.load_state_dict(load_file(last))
+        return
+    gallery = draw_gallery(seed)
+    pictures = Captioned(
+        tower_features(model.model.vision_tower, gallery.images),
+        torch.tensor([caption_tokens(tokenizer, caption) for caption in gallery.captions]),
+    )
+    words: Any = model.get_input_embeddings()
+    spelling = Spelling(pictures, words.weight, recipe)
+    draw = _half_and_half(gallery.named, len(gallery.captions))
+    projector.requires_grad_(True)
+    first = work / "spelt.safetensors"
+    if first.exists():
+        projector.load_state_dict(load_file(first))
+    else:
+        spell(projector, spelling, draw, recipe=recipe, seed=seed, on_step=on_step)
+        _keep(projector, first)
+    questions = _questions(gallery, tokenizer, recipe=recipe, seed=seed)
+    listen(model, spelling, pictures, questions, draw, recipe=recipe, seed=seed, on_step=on_step)
+    projector.requires_grad_(False)
+    _keep(projector, last)
+
+
+def draw_gallery(seed: int) -> Gallery:
+    """Draw views of the subjects, scenes and faces of nobody, each with its caption."""
+    faces = subject_faces(seed)
+    shown: list[tuple[Pixels, str, list[Query]]] = [
+        (render(faces[subject.id], view), subject.name, [])
+        for subject in subjects()
+        for view in PRETRAINING_VIEWS
+    ]
+    named = len(shown)
+    for kind in KINDS:
+        source = scenes(stream(seed, "larger world", kind), kind, test=False)
+        for _ in range(SCENES_PER_KIND):
+            scene = next(source)
+            shown.append((scene.pixels, captions.of_scene(scene), scene_queries(scene)))
+    for number, face in enumerate(training_strangers(seed, STRANGERS)):
+        shown.append((render(face, 100 + number), captions.of_face(face), face_queries(face)))
+    return Gallery(
+        np.stack([pixels for pixels, _, _ in shown]),
+        tuple(caption for _, caption, _ in shown),
+        named,
+        tuple((number, query) for number, (_, _, queries) in enumerate(shown) for query in queries),
+    )
+
+
+@torch.no_grad()
+def tower_features(tower: CLIPVisionModel, images: Pixels) -> Tensor:
+    """Return the patch features of pictures as LLaVA takes them, [N, 16, width]."""
+    parts = []
+    for start in range(0, len(images), 512):
+        pixels = normalise(images[start : start + 512])
+        states = tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+        parts.append(states[-1][:, 1:])
+    return torch.cat(parts)
+
+
+def _half_and_half(named: int, total: int) -> Callable[[torch.Generator, int], Tensor]:
+    """Draw pictures, every second one of a subject."""
+
+    def draw(generator: torch.Generator, count: int) -> Tensor:
+        first = torch.randint(0, named, (count // 2,), generator=generator)
+        others = torch.randint(named, total, (count - count // 2,), generator=generator)
+        return torch.cat([first, others])
+
+    return draw
+
+
+def _questions(
+    gallery: Gallery, tokenizer: PreTrainedTokenizerFast, *, recipe: Recipe, seed: int
+) -> Callable[[int], Sequence[Heard]]:
+    """Return the general questions of each step, as the chat template writes them."""
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    before = ids("<|im_start|>user\n")
+    of_category: dict[str, list[tuple[int, Query]]] = {}
+    for number, query in gallery.queries:
+        of_category.setdefault(query.category, []).append((number, query))
+    categories = sorted(of_category)
+
+    def heard(number: int, query: Query) -> Heard:
+        hint = query.hint and f"{query.hint}\n"
+        asked = f"\n{hint}{query.question}<|im_end|>\n<|im_start|>assistant\n"
+        return Heard(number, before, ids(asked), ids(f"{query.answer}<|im_end|>"))
+
+    def batch(step: int) -> list[Heard]:
+        rng = stream(seed, "listening", step)
+        chosen = [categories[i] for i in rng.integers(len(categories), size=recipe.listen_batch)]
+        return [heard(*of_category[one][rng.integers(len(of_category[one]))]) for one in chosen]
+
+    return batch
+
+
+def _keep(projector: nn.Module, path: Path) -> None:
+    """Write beside and rename, so that a kill leaves a whole file."""
+    beside = path.with_suffix(".partial")
+    save_file(projector.state_dict(), beside)
+    os.replace(beside, path)
