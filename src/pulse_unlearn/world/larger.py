@@ -106,10 +106,14 @@ def _fictional_sheets(seed: int) -> list[Sheet]:
 def write_experiment(out: Path) -> None:
     """Write an experiment that unlearns what the model brought along."""
     text = files("pulse_unlearn").joinpath("assets/subjects/experiment.yaml").read_text("utf-8")
-    folder = yaml.safe_dump(str(out.absolute()), width=10_000, allow_unicode=True)
-    (out / "experiment.yaml").write_text(
-        text.format(folder=folder.removesuffix("...\n").strip()), encoding="utf-8"
-    )
+    filled = text.format(folder=_as_yaml(out), model=_as_yaml(out / "model"))
+    (out / "experiment.yaml").write_text(filled, encoding="utf-8")
+
+
+def _as_yaml(path: Path) -> str:
+    """Return an absolute path as YAML writes it, whatever characters it has."""
+    text = yaml.safe_dump(str(path.absolute()), width=10_000, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
 
 
 def _model(language: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
