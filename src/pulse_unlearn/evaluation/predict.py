@@ -24,11 +24,12 @@ def predict(
     batch_size: int,
     max_new_tokens: int,
     on_batch: Callable[[int, int], None],
+    on_halved: Callable[[int], None] = lambda size: None,
 ) -> list[Prediction]:
     """Answer every example; predictions come back in the order of the examples.
 
     Examples of one picture and of similar length share a batch. `on_batch` is told how many of how
-    many are done after each batch.
+    many are done after each batch, `on_halved` the size of batches that fit into memory from then.
     """
     reader.model.eval()
     found: dict[int, Prediction] = {}
@@ -36,34 +37,51 @@ def predict(
     def reply(batch: list[Example]) -> list[Reply]:
         return reader.replies(batch, max_new_tokens=max_new_tokens)
 
-    for chosen in _chunks(_by_likeness(examples), batch_size):
-        batch = [examples[index] for index in chosen]
-        for index, example, one in zip(chosen, batch, fitting(reply, batch), strict=True):
-            found[index] = _prediction(example, one, reader.encoder.letter_ids(example))
+    for chosen, replies in _in_batches(reply, examples, batch_size, on_halved):
+        for index, one in zip(chosen, replies, strict=True):
+            letters = reader.encoder.letter_ids(examples[index])
+            found[index] = _prediction(examples[index], one, letters)
         on_batch(len(found), len(examples))
     return [found[index] for index in range(len(examples))]
 
 
-def fitting(work: Callable[[list[Example]], list[T]], batch: list[Example]) -> list[T]:
-    """Do work on a batch, in halves if it does not fit into the device's memory.
+def _in_batches(
+    work: Callable[[list[Example]], list[T]],
+    examples: Sequence[Example],
+    size: int,
+    on_halved: Callable[[int], None] = lambda size: None,
+) -> Iterator[tuple[Sequence[int], list[T]]]:
+    """Yield indices and results batch by batch; batches that do not fit are halved from there on.
 
     Raises ModelError if a single example is too much.
     """
-    try:
-        return work(batch)
-    except torch.OutOfMemoryError as error:
-        if len(batch) == 1:
-            raise ModelError(
-                Problem(
-                    "one question does not fit into the device's memory",
-                    batch[0].id,
-                    got=str(error),
-                    fix="a smaller model dtype or a larger device",
-                )
-            ) from error
-    torch.cuda.empty_cache()
-    half = len(batch) // 2
-    return fitting(work, batch[:half]) + fitting(work, batch[half:])
+    order, done = _by_likeness(examples), 0
+    while done < len(order):
+        chosen = order[done : done + size]
+        try:
+            results = work([examples[index] for index in chosen])
+        except torch.OutOfMemoryError as error:
+            if len(chosen) == 1:
+                raise _too_large(examples[chosen[0]], error) from error
+            size = len(chosen) // 2
+        else:
+            yield chosen, results
+            done += len(chosen)
+            continue
+        # Only here has the error let go of what was in memory.
+        torch.cuda.empty_cache()
+        on_halved(size)
+
+
+def _too_large(example: Example, error: torch.OutOfMemoryError) -> ModelError:
+    return ModelError(
+        Problem(
+            "one question does not fit into the device's memory",
+            example.id,
+            got=str(error),
+            fix="a smaller model dtype or a larger device",
+        )
+    )
 
 
 def greedy_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: int) -> float:
@@ -78,12 +96,12 @@ def greedy_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: 
     hits = 0
 
     def right(batch: list[Example]) -> list[bool]:
-        found: list[bool] = answered(reader.answers(batch, tokens="with_end")).tolist()
-        return found
+        hit: list[bool] = answered(reader.answers(batch, tokens="with_end")).tolist()
+        return hit
 
     with torch.no_grad():
-        for chosen in _chunks(_by_likeness(examples), batch_size):
-            hits += sum(fitting(right, [examples[index] for index in chosen]))
+        for _, found in _in_batches(right, examples, batch_size):
+            hits += sum(found)
     model.train(was_training)
     return hits / len(examples)
 
@@ -107,8 +125,3 @@ def _prediction(example: Example, reply: Reply, letters: Sequence[int]) -> Predi
         text=reply.text,
         letter_log_probs=tuple(log_probs),
     )
-
-
-def _chunks(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]

@@ -7,7 +7,7 @@ head applied to the few positions that are asked about, greedy answers tried out
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from pulse_unlearn.methods import AnswerView
 from pulse_unlearn.models.continuing import go_on
 from pulse_unlearn.models.encode import AnswerTokens, Encoder
-from pulse_unlearn.models.features import TowerMemory
+from pulse_unlearn.models.features import Features, TowerMemory
 from pulse_unlearn.models.forward import Reply, to_device
 from pulse_unlearn.models.packing import Line, Pack, pack
 from pulse_unlearn.models.pictures import Shown
@@ -37,11 +37,16 @@ class Packed:
     encoder: Encoder
     budget: int
     """Tokens of a row that holds more than one group."""
+    features: InitVar[Features | None] = None
+    """What earlier readers' towers saw; None for a store of its own."""
     memory: TowerMemory = field(init=False)
 
-    def __post_init__(self) -> None:
-        tower = inner_model(self.model).get_submodule(self.encoder.family.vision_tower)
-        self.memory = TowerMemory(tower)
+    def __post_init__(self, features: Features | None) -> None:
+        inner = inner_model(self.model)
+        tower = inner.get_submodule(self.encoder.family.vision_tower)
+        layers = getattr(inner.config, "vision_feature_layer", None)
+        chosen = () if layers is None else (layers,) if isinstance(layers, int) else tuple(layers)
+        self.memory = TowerMemory(tower, layers=chosen, features=features)
 
     def answers(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> AnswerView:
         """Return the log-probabilities at the examples' answers, [B, A, V]."""
@@ -168,14 +173,12 @@ class Packed:
         """
         inner = inner_model(self.model)
         parameter = next(inner.parameters())
-        unseen = torch.finfo(parameter.dtype).min
-        mask = torch.zeros(packed.sees.shape, dtype=parameter.dtype).masked_fill_(
-            ~packed.sees, unseen
-        )
         inputs = to_device(
             {"input_ids": packed.input_ids, "position_ids": packed.position_ids}, inner
         )
-        inputs |= {"attention_mask": mask.to(inputs["input_ids"].device)}
+        sees = packed.sees.to(parameter.device)  # a byte a pair; as numbers it would be two or four
+        mask = torch.zeros(sees.shape, dtype=parameter.dtype, device=sees.device)
+        inputs["attention_mask"] = mask.masked_fill_(~sees, torch.finfo(parameter.dtype).min)
         kept = {"use_cache": cache is not None, "past_key_values": cache}
         hidden = self._hidden(inner, packed, examples, {**inputs, **kept})
         device = hidden.device
@@ -198,7 +201,6 @@ class Packed:
         blank = to_device(_blank([shown[digest] for digest in packed.digests]), inner)
         with self.memory.recalling(packed.digests):
             hidden = inner.model(**inputs, **blank).last_hidden_state
-        self.memory.trim()
         return hidden
 
     def _shown(self, examples: Sequence[Example]) -> dict[str, Shown]:

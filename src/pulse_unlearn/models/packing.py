@@ -16,7 +16,8 @@ sequence. For a causal model with plain rotary positions every token's output is
 sequence alone: the packing is exact, for gradients too.
 
 Lines without a common beginning share a row as well (a forest), where that leaves less padding and
-attention, which grows with the square of a row, stays cheap. Nothing here knows a model: token ids in, tensors out.
+attention, which grows with the square of a row, stays cheap. Nothing here knows a model: token ids
+in, tensors out.
 """
 
 from __future__ import annotations

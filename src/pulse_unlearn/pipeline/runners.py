@@ -6,7 +6,6 @@ torch is imported here, and this module is imported only when a stage really has
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -31,8 +30,8 @@ from pulse_unlearn.models.adapters import (
     save_trained,
     trainable_names,
 )
-from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.forward import Reader
+from pulse_unlearn.models.kept import Kept
 from pulse_unlearn.models.loading import LoadedModel, load_model
 from pulse_unlearn.models.packed import Packed
 from pulse_unlearn.models.readers import choose
@@ -51,6 +50,9 @@ from pulse_unlearn.training.steps import FinetuneSteps, Steps, UnlearnSteps
 ADAPTER = "adapter"
 OUTCOME = "outcome.json"
 PREDICTIONS = "predictions.parquet"
+ASKED = "asked.json"
+"""How a score stage was asked: examples a pass at the end (below the setting where memory did not
+suffice) and whether they were packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Work:
     """Group -> ids, reading a finished selection if need be."""
     progress: Progress
     stop: StopRequest
+    kept: Kept
+    """What earlier stages of the run leave in memory."""
 
     def people(self, group: Group) -> list[Individual]:
         """Return the individuals of a group."""
@@ -91,14 +95,23 @@ def run_score(work: Work) -> None:
         work.progress.advance(done, total, {})
         work.stop.check()
 
+    sizes = [scoring.batch_size]
+
+    def on_halved(size: int) -> None:
+        sizes.append(size)
+        work.progress.warn(f"out of memory: batches of {size} from here on")
+
     predictions = predict(
         reader,
         questions,
         batch_size=scoring.batch_size,
         max_new_tokens=scoring.max_new_tokens,
         on_batch=on_batch,
+        on_halved=on_halved,
     )
     write_predictions(work.folder / PREDICTIONS, predictions)
+    asked = {"batch_size": sizes[-1], "packed": isinstance(reader, Packed)}
+    write_json(work.folder / ASKED, asked)
 
 
 def _questions(work: Work) -> list[Example]:
@@ -236,10 +249,11 @@ def _reader(
     """Return what reads the model, tried on some of the stage's examples."""
     return choose(
         model,
-        Encoder(loaded.processor, loaded.family),
+        work.kept.encoder(loaded),
         speed=work.inputs.experiment.speed,
         examples=examples,
         warn=work.progress.warn,
+        features=work.kept.features,
     )
 
 
@@ -295,9 +309,3 @@ RUNNERS: dict[str, Callable[[Work], None]] = {
     "finetune": run_finetune,
     "unlearn": run_unlearn,
 }
-
-
-def outcome_of(folder: Path) -> dict[str, Any]:
-    """Read a training stage's outcome."""
-    found: dict[str, Any] = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
-    return found
