@@ -14,13 +14,14 @@ import tiny_models as tiny
 from pulse_unlearn.config import SpeedSettings
 from pulse_unlearn.evaluation.predict import greedy_accuracy, predict
 from pulse_unlearn.methods import METHODS, build_method
-from pulse_unlearn.models.adapters import trainable_names
+from pulse_unlearn.models.adapters import reference_view, trainable_names
 from pulse_unlearn.models.forward import Plain
 from pulse_unlearn.models.packed import Packed
 from pulse_unlearn.models.packing import Image, Line, lay_out, pack
 from pulse_unlearn.models.readers import choose, obstacle
+from pulse_unlearn.training import references as references_module
 from pulse_unlearn.training.objectives import Unlearning, weighted_sum
-from pulse_unlearn.training.references import References
+from pulse_unlearn.training.references import References, fingerprint, recurring
 from pulse_unlearn.training.steps import StepData
 
 FACE = tiny.face(0)
@@ -189,16 +190,38 @@ def test_the_tower_runs_once_a_picture(made):
     assert reader.memory.computed == len(pictures)
 
 
-def test_the_reference_is_asked_once_a_batch(made):
+def test_the_reference_is_asked_once_an_example_whatever_the_batch(made):
     reader = readers(made)[1]
-    references = References(made, reader)
-    for part in (BATCH[:4], BATCH[:6], BATCH[:4], BATCH[:6]):
-        seen = references.view(part, extent="answer", tokens="with_end")
-        assert seen.log_probs.shape[-1] == 1
-    assert references.asked == 4 + 6
-    whole = references.view(BATCH[:6], extent="distribution", tokens="with_end")
-    picked = whole.log_probs.gather(-1, whole.labels.unsqueeze(-1))
-    assert_close(picked[whole.mask], seen.log_probs[seen.mask])
+    references, plain = References(made, reader), readers(made)[0]
+    tokens = "with_end"
+    for part in (BATCH[:4], BATCH[2:6], [BATCH[5], *BATCH[:2]], BATCH[:6]):
+        current = reader.answers(part, tokens=tokens)
+        seen = references.view(part, current, extent="answer", tokens=tokens)
+        with reference_view(made):
+            expected = plain.answers(part, tokens=tokens)
+        picked = expected.log_probs.gather(-1, expected.labels.unsqueeze(-1))
+        assert seen.log_probs.shape == picked.shape
+        assert_close(seen.log_probs[seen.mask], picked[expected.mask], atol=1e-5, rtol=1e-5)
+    assert references.asked == 5  # the sixth is the first under another name
+    whole = references.view(part, current, extent="distribution", tokens=tokens)
+    assert references.asked == 10
+    assert_close(
+        whole.log_probs[whole.mask], expected.log_probs[expected.mask], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_what_does_not_come_again_is_not_kept_and_memory_is_bounded(made, monkeypatch):
+    steps = [StepData(tuple(BATCH[:3]), (BATCH[6],)), StepData(tuple(BATCH[2:4]), (BATCH[6],))]
+    again = recurring(steps)
+    assert again == {fingerprint(BATCH[2]), fingerprint(BATCH[6])}
+    reader = readers(made)[1]
+    for limit, kept in ((references_module.KEPT_BYTES, 1), (0, 0)):
+        monkeypatch.setattr(references_module, "KEPT_BYTES", limit)
+        references = References(made, reader, again)
+        for data in steps:
+            current = reader.answers(data.forget, tokens="text")
+            references.view(data.forget, current, extent="answer", tokens="text")
+        assert (len(references.kept), references.asked) == (kept, 5 - kept)
 
 
 # --- the choice

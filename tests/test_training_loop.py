@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -295,6 +296,8 @@ def test_checkpoints_by_the_clock_are_kept_for_resuming(encoder, run):
 
 class Scripted:
     """An objective of the loop with the losses a test wants, one per call."""
+
+    kept: ClassVar = {}
 
     def __init__(self, model, script):
         self.weight = next(p for p in model.parameters() if p.requires_grad)

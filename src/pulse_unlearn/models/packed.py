@@ -25,6 +25,10 @@ from pulse_unlearn.models.packing import Line, Pack, pack
 from pulse_unlearn.models.pictures import Shown
 from pulse_unlearn.records import Example
 
+PASS_TOKENS = 16384
+"""Tokens that are read at once where keys and values are kept: 13 GB of them at 13B in half
+precision. Training keeps more of each token; there micro-batches are halved where need be."""
+
 
 @dataclass(slots=True)
 class Packed:
@@ -76,6 +80,9 @@ class Packed:
         """
         lines, tried = self._branches(examples)
         packed = self._pack(lines)
+        if packed.input_ids.numel() > PASS_TOKENS and len(packed.input_ids) > 1:
+            firsts = accumulate(map(len, tried[:-1]), initial=0)
+            return self._by_halves(examples, [packed.rows[at] for at in firsts], max_new_tokens)
         rows = torch.tensor(
             [row for row, line in zip(packed.rows, lines, strict=True) for _ in range(_asked(line))]
         )
@@ -104,6 +111,18 @@ class Packed:
         others = iter(self._go_on(cache, starts, list(unspoken.values()), max_new_tokens))
         texts = [next(others) if letter is None else letter for letter in letters]
         return [Reply(*one) for one in zip(first, texts, strict=True)]
+
+    def _by_halves(
+        self, examples: Sequence[Example], rows: Sequence[int], max_new_tokens: int
+    ) -> list[Reply]:
+        """Ask the examples of one half of the rows, then those of the other."""
+        middle = (max(rows) + 1) // 2
+        found: dict[int, Reply] = {}
+        for first in (True, False):
+            half = [index for index, row in enumerate(rows) if (row < middle) is first]
+            asked = [examples[index] for index in half]
+            found |= zip(half, self.replies(asked, max_new_tokens=max_new_tokens), strict=True)
+        return [found[index] for index in range(len(examples))]
 
     def _branches(
         self, examples: Sequence[Example]

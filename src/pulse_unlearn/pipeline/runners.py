@@ -44,7 +44,7 @@ from pulse_unlearn.store import write_json
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.loop import Outcome, Watch, train
 from pulse_unlearn.training.objectives import Learning, Objective, Unlearning
-from pulse_unlearn.training.references import References
+from pulse_unlearn.training.references import References, recurring
 from pulse_unlearn.training.steps import FinetuneSteps, Steps, UnlearnSteps
 
 ADAPTER = "adapter"
@@ -186,7 +186,7 @@ def run_unlearn(work: Work) -> None:
         loss_bound=settings.stop.loss_bound,
         accuracy_at_most=None if before is None or target is None else before * (1 - target),
     )
-    references = References(prepared, reader)
+    references = References(prepared, reader, recurring(steps) if asked else ())
     objective = Unlearning(reader, method, settings.answer_tokens, references)
     _train(
         work,

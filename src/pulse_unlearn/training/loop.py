@@ -188,6 +188,7 @@ def _start(
     if found is not None:
         saved = load_state(found.path, model, optimiser)
         run.good, state = saved.good, saved.state
+        objective.kept.update(saved.kept)
         run.done, run.rows = state["step"], state["rows"]
         run.micro_batch_size = state["micro_batch_size"]
         run.checks = [(step, value) for step, value in state["checks"]]
@@ -285,7 +286,12 @@ def _save(run: _Run) -> None:
         run.watch.folder / "checkpoints",
         run.done,
         write=lambda folder: save_state(
-            folder, run.model, run.optimiser, good=run.good, state=state
+            folder,
+            run.model,
+            run.optimiser,
+            good=run.good,
+            kept=run.objective.kept,
+            state=state,
         ),
     )
 
