@@ -266,7 +266,10 @@ def _accumulate(run: _Run, data: StepData) -> dict[str, float]:
     totals: dict[str, torch.Tensor] = {}
     for micro in micro_batches:
         terms = run.objective.terms(micro)
-        run.accelerator.backward(weighted_sum(terms, data))
+        loss = weighted_sum(terms, data)
+        # Questions without a picture have no gradient where the projector or the tower is trained.
+        if loss.requires_grad:
+            run.accelerator.backward(loss)
         for term in terms:
             share = term.values.detach().sum() / data.count(term.over)
             totals[term.name] = totals[term.name] + share if term.name in totals else share
