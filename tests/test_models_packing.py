@@ -9,12 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
+from transformers.modeling_outputs import BaseModelOutput
 
 import tiny_models as tiny
 from pulse_unlearn.config import SpeedSettings
 from pulse_unlearn.evaluation.predict import greedy_accuracy, predict
 from pulse_unlearn.methods import METHODS, build_method
+from pulse_unlearn.models import features as features_module
+from pulse_unlearn.models import packed as packed_module
 from pulse_unlearn.models.adapters import reference_view, trainable_names
+from pulse_unlearn.models.features import Features
 from pulse_unlearn.models.forward import Plain
 from pulse_unlearn.models.packed import Packed
 from pulse_unlearn.models.packing import Image, Line, lay_out, pack
@@ -99,6 +103,33 @@ def test_rows_keep_to_the_budget_but_one_picture_stays_whole():
     assert packed.input_ids.shape[0] == 3  # six lines of three in rows of at most fifteen
 
 
+@settings(max_examples=100, deadline=None)
+@given(LINES, st.integers(1, 40))
+def test_no_row_is_wider_than_the_budget_or_one_group(lines, budget):
+    groups = {}
+    for line in lines:
+        groups.setdefault(line.digest or line.prompt, []).append(line)
+    sizes = [len(lay_out(group).tokens) for group in groups.values()]
+    assert pack(lines, budget=budget, pad=99).input_ids.shape[1] <= max(budget, *sizes)
+
+
+def test_rows_are_of_like_length():
+    """Ten pictures of 600 to 690 tokens and ten short texts."""
+    lines = [Line((Image(f"{k}", (7,) * (600 + 10 * k)), 1), (2,)) for k in range(10)]
+    lines += [Line(tuple(range(k, k + 50)), (2,)) for k in range(10)]
+    for budget in (1000, 4096, 100_000):
+        packed = pack(lines, budget=budget, pad=0)
+        tokens = sum(len(expanded(line)) for line in lines)
+        assert packed.input_ids.numel() < 1.05 * tokens
+
+
+def test_what_is_tried_behind_one_prompt_shares_a_row():
+    lines = [Line((k, k + 1, k + 2), (letter,)) for k in (10, 20, 30) for letter in range(4)]
+    packed = pack(lines, budget=8, pad=0)
+    assert packed.rows[0::4] == packed.rows[1::4] == packed.rows[2::4] == packed.rows[3::4]
+    assert packed.input_ids.shape == (3, 7)
+
+
 def test_an_empty_prompt_is_refused():
     with pytest.raises(ValueError, match="prompt"):
         pack([Line((), (1,))], budget=4, pad=0)
@@ -178,6 +209,25 @@ def test_predictions_and_accuracy_are_the_same(made):
     assert len({greedy_accuracy(reader, BATCH, batch_size=4) for reader in readers(made)}) == 1
 
 
+def test_what_is_too_much_for_one_pass_is_asked_in_several(made, monkeypatch):
+    reader = readers(made)[1]
+    whole = reader.replies(BATCH, max_new_tokens=4)
+    sizes, real = [], Packed._log_probs
+
+    def counting(self, packed, *args, **kwargs):
+        sizes.append(packed.input_ids.numel())
+        return real(self, packed, *args, **kwargs)
+
+    monkeypatch.setattr(packed_module, "PASS_TOKENS", 150)
+    monkeypatch.setattr(Packed, "_log_probs", counting)
+    parts = reader.replies(BATCH, max_new_tokens=4)
+    assert len(sizes) > 2
+    assert max(sizes) <= 150
+    assert [one.text for one in parts] == [one.text for one in whole]
+    for one, other in zip(parts, whole, strict=True):
+        assert_close(one.log_probs, other.log_probs, atol=1e-5, rtol=1e-5)
+
+
 # --- what is paid for once
 
 
@@ -222,6 +272,54 @@ def test_what_does_not_come_again_is_not_kept_and_memory_is_bounded(made, monkey
             current = reader.answers(data.forget, tokens="text")
             references.view(data.forget, current, extent="answer", tokens="text")
         assert (len(references.kept), references.asked) == (kept, 5 - kept)
+
+
+def test_readers_of_one_run_share_features_while_the_tower_is_the_same(made):
+    features, batch = Features(), alike(3)
+    first, other = (
+        Packed(model, tiny.encoder(), budget=64, features=features)
+        for model in (made.model, tiny.prepared("llm").model)  # another adapter, the same tower
+    )
+    expected = first.answers(batch, tokens="with_end").log_probs
+    other.answers(batch, tokens="with_end")
+    assert (first.memory.computed, other.memory.computed) == (1, 0)
+    again = Packed(made.model, tiny.encoder(), budget=64, features=features)
+    assert torch.equal(again.answers(batch, tokens="with_end").log_probs, expected)
+    changed = tiny.base(seed=9)
+    reader = Packed(changed, tiny.encoder(), budget=64, features=features)
+    own = Packed(changed, tiny.encoder(), budget=64)
+    view = reader.answers(batch, tokens="with_end")
+    assert reader.memory.computed == 1
+    assert torch.equal(view.log_probs, own.answers(batch, tokens="with_end").log_probs)
+
+
+def test_features_are_forgotten_when_they_are_too_many_and_seen_again(made, monkeypatch):
+    reader = readers(made)[1]
+    expected = reader.answers(BATCH, tokens="with_end").log_probs
+    pictures = reader.memory.computed
+    monkeypatch.setattr(features_module, "KEPT_BYTES", 2500)  # two pictures' 17 states of 16
+    small = readers(made)[1]
+    for _ in range(2):
+        assert torch.equal(small.answers(BATCH, tokens="with_end").log_probs, expected)
+    assert pictures < small.memory.computed <= 2 * pictures
+
+
+@pytest.mark.parametrize(
+    ("layers", "kept"),
+    [
+        ((), ["last", 0, 1, 2]),  # a family that reads none of them
+        ((-2,), [1]),
+        ((-1,), ["last", 2]),
+        ((0, 1), [0, 1]),
+    ],
+)
+def test_only_the_hidden_states_a_family_reads_are_kept(layers, kept):
+    states = tuple(torch.full((1, 2), float(n)) for n in range(3))
+    whole = BaseModelOutput(last_hidden_state=states[2], hidden_states=states)
+    found = features_module._selected(whole, layers)
+    names = ["last"] if found.last_hidden_state is not None else []
+    names += [n for n, state in enumerate(found.hidden_states) if state is not None]
+    assert names == kept
 
 
 # --- the choice

@@ -151,3 +151,29 @@ def test_answers_are_those_of_plain_sequences(name):
     assert [one.text for one in packed] == [one.text for one in plain]
     for one, other in zip(packed, plain, strict=True):
         assert one.letter_log_probs == pytest.approx(other.letter_log_probs, abs=TOLERANCE)
+
+
+@every_packed
+def test_checkpointing_activations_changes_no_gradient(name):
+    """Packed and recomputed on the way back, against neither."""
+    family = FAMILIES.get(name)
+    base = tiny.model(name)
+    made = prepare_full(base, Below(), family=family, scope="projector+llm")
+    made.model.train()
+    layer = made.model.get_submodule(family.language_model).layers[0]
+    passes = []
+    layer.mlp.register_forward_pre_hook(lambda *_: passes.append(1))
+    data = StepData(tuple(QUESTIONS[:4]), tuple(QUESTIONS[8:11]))
+    found = []
+    for reader in (
+        Plain(made.model, encoder(name)),
+        Packed(made.model, encoder(name), budget=100),
+    ):
+        found.append((*told(made, reader, "ga_klr", data), len(passes)))
+        passes.clear()
+        made.model.gradient_checkpointing_enable({"use_reentrant": False})
+    (plain, expected, once), (packed, gradients, again) = found
+    # Log-probs, forget, retain and the reference; on the way back forget and retain again.
+    assert (once, again) == (4, 6)
+    assert_same(packed, plain)
+    assert_same(gradients, expected)
