@@ -13,7 +13,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 import tiny_models as tiny
 from pulse_unlearn.config import SpeedSettings
-from pulse_unlearn.evaluation.predict import greedy_accuracy, predict
+from pulse_unlearn.evaluation.predict import greedy_accuracy, likelihood_accuracy, predict
+from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.methods import METHODS, build_method
 from pulse_unlearn.models import features as features_module
 from pulse_unlearn.models import packed as packed_module
@@ -226,6 +227,87 @@ def test_what_is_too_much_for_one_pass_is_asked_in_several(made, monkeypatch):
     assert [one.text for one in parts] == [one.text for one in whole]
     for one, other in zip(parts, whole, strict=True):
         assert_close(one.log_probs, other.log_probs, atol=1e-5, rtol=1e-5)
+
+
+# --- options answered in words
+
+TEXTS = ("black", "black hair", "black hair . judge nurse", "judge")
+"""Each but the last begins the next one."""
+WORDS = [
+    *(
+        replace(tiny.in_words(k, TEXTS, true=k % 4, words=k, shown=True), picture=FACE)
+        for k in (0, 1, 2)
+    ),
+    tiny.in_words(3, TEXTS[::-1], words=9),
+    tiny.in_words(3, (*TEXTS[1:], TEXTS[0]), words=9),
+    tiny.in_words(4, ("Lara Hayes .", "pilot"), true=1, shown=True),
+]
+
+
+def apart(model, example, text):
+    """The log-probability of a text and its end, from one plain forward of one sequence."""
+    (found,) = tiny.log_probs(model, [replace(example, answer=text)])
+    encoder = tiny.encoder()
+    tokens = encoder.tokenizer.convert_tokens_to_ids([*text.split(), tiny.END])
+    return float(found[range(len(tokens)), tokens].double().sum())
+
+
+def test_options_in_words_are_those_of_plain_sequences_whichever_reader(made):
+    batch = [*WORDS, *BATCH[:4]]
+    asked = {"batch_size": 5, "max_new_tokens": 4, "on_batch": lambda done, total: None}
+    plain, packed = (predict(reader, batch, **asked) for reader in readers(made))
+    assert [one.text for one in packed] == [one.text for one in plain]
+    for one, other, example in zip(packed, plain, batch, strict=True):
+        assert one.letter_log_probs == pytest.approx(other.letter_log_probs, abs=1e-4)
+        if example.said:
+            expected = [apart(made.model, example, text) for text in example.said]
+            assert other.letter_log_probs == pytest.approx(expected, abs=1e-4)
+            assert one.answer == example.letter
+            assert len(set(one.letter_log_probs)) == len(TEXTS[: len(example.said)])
+
+
+def test_what_is_likeliest_is_the_same_in_training_and_in_scoring(made):
+    batch = [*WORDS, *BATCH[:4]]
+    found = {likelihood_accuracy(reader, batch, batch_size=3) for reader in readers(made)}
+    asked = {"batch_size": 5, "max_new_tokens": 1, "on_batch": lambda done, total: None}
+    read = score_all(predict(readers(made)[0], batch, **asked), parser="likelihood")
+    assert found == {sum(one.verdict == "correct" for one in read) / len(batch)}
+    assert 0 < found.pop() < 1
+
+
+def saying(text, examples):
+    """A model trained for a moment to say one thing, whatever is asked."""
+    trained = tiny.prepared("llm")
+    objective = tiny.learning(trained, tiny.encoder())
+    data = StepData((), tuple(replace(one, answer=text) for one in examples))
+    of_adapter = [tensor for tensor in trained.model.parameters() if tensor.requires_grad]
+    optimiser = torch.optim.AdamW(of_adapter, lr=3e-2)
+    for _ in range(30):
+        optimiser.zero_grad()
+        objective.terms(data)[0].values.mean().backward()
+        optimiser.step()
+    return trained.model.eval()
+
+
+@pytest.mark.parametrize("spoken", [*TEXTS[:2], "nurse black"])
+def test_a_text_said_in_full_is_read_off_its_branch(monkeypatch, spoken):
+    """A model that says one thing: an option, one that begins another, and none of them."""
+    batch = [tiny.in_words(k, TEXTS, words=k) for k in (0, 3)]
+    model = saying(spoken, batch)
+    asked = {"batch_size": 2, "max_new_tokens": 4, "on_batch": lambda done, total: None}
+    continued = []
+    real = Packed._go_on
+
+    def counting(self, cache, starts, first, max_new_tokens):
+        continued.extend(starts)
+        return real(self, cache, starts, first, max_new_tokens)
+
+    monkeypatch.setattr(Packed, "_go_on", counting)
+    encoder = tiny.encoder()
+    plain, packed = Plain(model, encoder), Packed(model, encoder, budget=64)
+    for reader in (plain, packed):
+        assert {one.text for one in predict(reader, batch, **asked)} == {spoken}
+    assert len(continued) == (0 if spoken in TEXTS else 2)
 
 
 # --- what is paid for once

@@ -37,6 +37,18 @@ def _metrics() -> list[tuple[str, str]]:
     return [(name, entry.__doc__ or "") for name, entry in MEASURES]
 
 
+def _prompts() -> list[tuple[str, str]]:
+    from pulse_unlearn.data.prompts import PROFILES
+
+    return [(name, entry.description) for name, entry in PROFILES]
+
+
+def _parsers() -> list[tuple[str, str]]:
+    from pulse_unlearn.evaluation.scoring import readings
+
+    return list(readings().items())
+
+
 def _experiments() -> list[tuple[str, str]]:
     import yaml
 
@@ -52,6 +64,8 @@ LISTINGS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "datasets": _datasets,
     "families": _families,
     "metrics": _metrics,
+    "prompts": _prompts,
+    "parsers": _parsers,
     "experiments": _experiments,
 }
 
@@ -59,7 +73,7 @@ LISTINGS: dict[str, Callable[[], list[tuple[str, str]]]] = {
 @click.command("list")
 @click.argument("what", type=click.Choice(sorted(LISTINGS)))
 def list_entries(what: str) -> None:
-    """List the methods, scenarios, datasets, families, metrics or experiments there are."""
+    """List the methods, scenarios, datasets, families, prompts and so on there are."""
     rows = LISTINGS[what]()
     width = max(len(name) for name, _ in rows)
     for name, text in rows:

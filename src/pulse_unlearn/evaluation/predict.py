@@ -1,4 +1,4 @@
-"""Asking the model: greedy answers and letter log-probabilities from the same pass.
+"""Asking the model: greedy answers and the options' log-probabilities from the same pass.
 
 One of the two rooms that spend model time; what it returns can be scored without a model.
 """
@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.forward import Reader, Reply, answered
+from pulse_unlearn.models.forward import Reader, Reply, answered, read_options, tellings
 from pulse_unlearn.records import Example, Prediction
 
 T = TypeVar("T")
@@ -39,8 +39,7 @@ def predict(
 
     for chosen, replies in _in_batches(reply, examples, batch_size, on_halved):
         for index, one in zip(chosen, replies, strict=True):
-            letters = reader.encoder.letter_ids(examples[index])
-            found[index] = _prediction(examples[index], one, letters)
+            found[index] = _prediction(examples[index], one)
         on_batch(len(found), len(examples))
     return [found[index] for index in range(len(examples))]
 
@@ -90,20 +89,52 @@ def greedy_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: 
     Teacher forcing decides this exactly: greedy decoding reproduces the answer if and only if each
     of its tokens is the most likely one given those before. Used by stop rules.
     """
-    model = reader.model
-    was_training = model.training
-    model.eval()
-    hits = 0
 
     def right(batch: list[Example]) -> list[bool]:
         hit: list[bool] = answered(reader.answers(batch, tokens="with_end")).tolist()
         return hit
 
-    with torch.no_grad():
-        for _, found in _in_batches(right, examples, batch_size):
-            hits += sum(found)
-    model.train(was_training)
+    return sum(_without_training(reader, right, examples, batch_size)) / len(examples)
+
+
+def likelihood_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: int) -> float:
+    """Return the share of examples whose true option is the likeliest, without generating.
+
+    As `scoring` reads by likelihood: the first of equals counts. Used by stop rules.
+    """
+    told = [(number, one) for number, of in enumerate(examples) for one in tellings(of)]
+    found = _without_training(
+        reader, lambda batch: read_options(reader, batch), [one for _, one in told], batch_size
+    )
+    log_probs: list[list[float]] = [[] for _ in examples]
+    for (number, _), values in zip(told, found, strict=True):
+        log_probs[number] += values
+    hits = sum(map(_likeliest, examples, log_probs))
     return hits / len(examples)
+
+
+def _likeliest(example: Example, log_probs: Sequence[float]) -> bool:
+    """Tell whether the true option is the likeliest; never where one is undefined."""
+    place = [option.letter for option in example.options].index(example.letter)
+    truth = log_probs[place]
+    return all(truth > value for value in log_probs[:place]) and all(
+        truth >= value for value in log_probs[place:]
+    )
+
+
+def _without_training(
+    reader: Reader, work: Callable[[list[Example]], list[T]], examples: Sequence[Example], size: int
+) -> list[T]:
+    """Return each example's result, in their order, from the model as it stands in training."""
+    model = reader.model
+    was_training = model.training
+    model.eval()
+    found: dict[int, T] = {}
+    with torch.no_grad():
+        for chosen, results in _in_batches(work, examples, size):
+            found |= zip(chosen, results, strict=True)
+    model.train(was_training)
+    return [found[index] for index in range(len(examples))]
 
 
 def _by_likeness(examples: Sequence[Example]) -> list[int]:
@@ -111,8 +142,7 @@ def _by_likeness(examples: Sequence[Example]) -> list[int]:
     return sorted(range(len(examples)), key=lambda index: examples[index].likeness)
 
 
-def _prediction(example: Example, reply: Reply, letters: Sequence[int]) -> Prediction:
-    log_probs: list[float] = reply.log_probs[list(letters)].tolist()
+def _prediction(example: Example, reply: Reply) -> Prediction:
     return Prediction(
         example_id=example.id,
         question_id=example.question_id,
@@ -121,7 +151,7 @@ def _prediction(example: Example, reply: Reply, letters: Sequence[int]) -> Predi
         category=example.category,
         rotation=example.rotation,
         options=example.options,
-        answer=example.answer,
+        answer=example.letter,
         text=reply.text,
-        letter_log_probs=tuple(log_probs),
+        letter_log_probs=reply.log_probs,
     )

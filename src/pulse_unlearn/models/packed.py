@@ -20,7 +20,7 @@ from pulse_unlearn.methods import AnswerView
 from pulse_unlearn.models.continuing import go_on
 from pulse_unlearn.models.encode import AnswerTokens, Encoder
 from pulse_unlearn.models.features import Features, TowerMemory
-from pulse_unlearn.models.forward import Reply, to_device
+from pulse_unlearn.models.forward import Reply, option_log_probs, to_device
 from pulse_unlearn.models.packing import Line, Pack, pack
 from pulse_unlearn.models.pictures import Shown
 from pulse_unlearn.records import Example
@@ -75,8 +75,9 @@ class Packed:
     def replies(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
         """Answer greedily, most answers in the one pass that reads the prompts.
 
-        Each option's letter is a branch behind its question, so the pass tells the first token, and
-        whether the turn ends behind the letter that it begins. Other answers go on from there.
+        Each option's letter or text is a branch behind its question, so the pass tells how likely
+        it is, what the first token is, and whether the turn ends behind the option that it begins.
+        Other answers go on from there.
         """
         lines, tried = self._branches(examples)
         packed = self._pack(lines)
@@ -110,7 +111,8 @@ class Packed:
         starts = [(row, packed.sees[row, 0, place]) for row, place in ends]
         others = iter(self._go_on(cache, starts, list(unspoken.values()), max_new_tokens))
         texts = [next(others) if letter is None else letter for letter in letters]
-        return [Reply(*one) for one in zip(first, texts, strict=True)]
+        chances = option_log_probs(examples, tried, found)
+        return [Reply(*one) for one in zip(chances, texts, strict=True)]
 
     def _by_halves(
         self, examples: Sequence[Example], rows: Sequence[int], max_new_tokens: int
@@ -127,9 +129,9 @@ class Packed:
     def _branches(
         self, examples: Sequence[Example]
     ) -> tuple[list[Line], list[list[tuple[int, ...]]]]:
-        """Return a line for each option's letter, and the letters of each example."""
+        """Return a line for each option's answer, and the answers of each example."""
         prompts = self.encoder.lines(examples, tokens=None)
-        tried = [self.encoder.letters(example) or [()] for example in examples]
+        tried = [self.encoder.spoken(example) or [()] for example in examples]
         lines = [
             Line(line.prompt, letter)
             for line, letters in zip(prompts, tried, strict=True)
@@ -140,16 +142,17 @@ class Packed:
     def _letter(
         self, branches: list[Tensor], letters: list[tuple[int, ...]], max_new_tokens: int
     ) -> str | None:
-        """Follow the greedy choice, [1 + letter's tokens, V] of each branch; None if it leaves."""
+        """Follow the greedy choice, [1 + answer's tokens, V] of each branch; None if it leaves."""
         ends = self.encoder.end_ids
         if int(branches[0][0].argmax()) in ends:
             return ""
         for branch, letter in zip(branches, letters, strict=True):
             greedy = branch.argmax(-1).tolist()
-            spoken = tuple(greedy[: len(letter)])
-            ended = len(letter) == max_new_tokens or greedy[-1] in ends
-            if letter and spoken == letter and ended:
-                return self.encoder.decode(torch.tensor([letter]))[0]
+            said = letter[:-1] if letter and letter[-1] in ends else letter
+            spoken = tuple(greedy[: len(said)])
+            ended = len(said) == max_new_tokens or greedy[len(said)] in ends
+            if said and spoken == said and ended:
+                return self.encoder.decode(torch.tensor([said]))[0]
         return None
 
     def _go_on(

@@ -33,7 +33,7 @@ from pulse_unlearn.pipeline.results import (
     write_results,
 )
 from pulse_unlearn.pipeline.samples import collect_samples
-from pulse_unlearn.pipeline.select import PARSER, Selection, select_known
+from pulse_unlearn.pipeline.select import Selection, select_known
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Prediction, Score
 from pulse_unlearn.scenarios import Group, Plan, Stage
@@ -134,9 +134,9 @@ class _Pipeline:
         RUNNERS[stage.kind](Work(self.inputs, stage, folder, *of_run))
 
     def _select(self, stage: Stage, folder: Path) -> None:
-        settings = stage.settings["pretrained"]
+        settings, decides = stage.settings["pretrained"], self.inputs.experiment.scoring.decides
         selection = select_known(
-            score_all(self.predictions_of(stage.parents[0]), parser=PARSER),
+            score_all(self.predictions_of(stage.parents[0]), parser=decides),
             frozenset(stage.ask.ids),
             forget=settings["forget"],
             retain=settings["retain"],

@@ -16,7 +16,7 @@ from peft import PeftModel
 
 from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
 from pulse_unlearn.data import examples as make
-from pulse_unlearn.evaluation.predict import greedy_accuracy, predict
+from pulse_unlearn.evaluation.predict import greedy_accuracy, likelihood_accuracy, predict
 from pulse_unlearn.evaluation.table import write_predictions
 from pulse_unlearn.methods import build_method
 from pulse_unlearn.models.adapters import (
@@ -180,7 +180,7 @@ def run_unlearn(work: Work) -> None:
     before, target = None, settings.stop.target_forgetting
     if target is not None:
         size = settings.optimiser.micro_batch_size
-        before = greedy_accuracy(reader, held_out, batch_size=size)
+        before = _accuracy(work, reader, held_out, size)
     stop = StopRule(
         settings.stop.check_every,
         loss_bound=settings.stop.loss_bound,
@@ -212,7 +212,7 @@ def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
 
     def accuracy() -> float:
         size = optimiser.micro_batch_size
-        return greedy_accuracy(job.reader, job.held_out, batch_size=size)
+        return _accuracy(work, job.reader, job.held_out, size)
 
     names = trainable_names(job.prepared.model)
     outcome = train(
@@ -237,6 +237,13 @@ def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
     )
     notes = {**notes, "packed": isinstance(job.reader, Packed), "trainable": names}
     write_json(work.folder / OUTCOME, {**_outcome(outcome), **notes})
+
+
+def _accuracy(work: Work, reader: Reader, held_out: Sequence[Example], size: int) -> float:
+    """Measure what stop rules look at, in batches of this size."""
+    measures = {"strict": greedy_accuracy, "likelihood": likelihood_accuracy}
+    measure = measures[work.inputs.experiment.scoring.decides]
+    return measure(reader, held_out, batch_size=size)
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
