@@ -99,13 +99,11 @@ class DataSettings(Settings):
 
 
 class ScoringSettings(Settings):
-    """How answers are produced and read."""
+    """How answers are produced and read; `likelihood` takes the likeliest, whatever is said."""
 
     parser: Literal["strict", "first_character", "vlmevalkit", "likelihood"] = "strict"
-    """`likelihood` takes the option whose answer the model finds likeliest, whatever it says."""
     decided_by: Literal["strict", "likelihood"] | None = None
-    """How answers are read for the choice of people and the stop rules; None is `likelihood` where
-    the parser is that, and `strict` with every other one. Reading results anew leaves it."""
+    """Reads for choosing people and for stop rules; None: `likelihood` as the parser, else strict."""
     general: Literal["circular", "vanilla"] = "circular"
     """`circular` asks every rotation and yields both numbers; `vanilla` asks the file's order."""
     max_new_tokens: Positive = 8
@@ -114,9 +112,7 @@ class ScoringSettings(Settings):
     @property
     def decides(self) -> Literal["strict", "likelihood"]:
         """The reading that people are chosen and trainings ended by."""
-        if self.decided_by is not None:
-            return self.decided_by
-        return "likelihood" if self.parser == "likelihood" else "strict"
+        return self.decided_by or ("likelihood" if self.parser == "likelihood" else "strict")
 
 
 class SpeedSettings(Settings):
