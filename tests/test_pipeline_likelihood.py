@@ -76,6 +76,7 @@ def test_every_answer_counts_and_the_likeliest_is_the_answer(in_words):
     assert "The likeliest option counts as the answer, whatever was generated." in report
     assert "could not be read" not in report
     assert "reads the generated text" not in report
+    assert "right or wrong is the likeliest option" in report
 
 
 def test_an_option_is_as_likely_wherever_it_stands(in_words):
@@ -124,6 +125,9 @@ def test_reading_anew_keeps_who_was_chosen_there_and_back(bench, in_words, tmp_p
         assert (there != before, back) == (True, before)
         assert sorted(one.name for one in (made / "stages").iterdir()) == manifests
         assert store.verify(made) == []
+    report = (tmp_path / "tiny" / "report.html").read_text(encoding="utf-8")
+    assert "reads the generated text strictly" in report
+    assert "the likeliest option" not in report.split('id="samples"')[1].split("<article")[0]
     recorded = yaml.safe_load((run / "experiment.yaml").read_text(encoding="utf-8"))["scoring"]
     assert (recorded["parser"], recorded["decided_by"]) == ("likelihood", "likelihood")
 

@@ -111,7 +111,8 @@ def read_options(reader: Reader, told: Sequence[Example]) -> list[list[float]]:
     """
     view = reader.answers(told, tokens="with_end")
     whole = (-sum_nll(view)).tolist()
-    first = view.log_probs[torch.arange(len(told)), view.mask.int().argmax(-1)]
+    rows = torch.arange(len(told), device=view.mask.device)
+    first = view.log_probs[rows, view.mask.int().argmax(-1)]
     return [
         [total] if one.said else row[reader.encoder.letter_ids(one)].tolist()
         for one, total, row in zip(told, whole, first, strict=True)
