@@ -103,7 +103,7 @@ class ScoringSettings(Settings):
 
     parser: Literal["strict", "first_character", "vlmevalkit", "likelihood"] = "strict"
     decided_by: Literal["strict", "likelihood"] | None = None
-    """Chooses people and ends trainings; None is `likelihood` if the parser is that, else strict."""
+    """Chooses people, ends trainings; None is `likelihood` if the parser is that, else strict."""
     general: Literal["circular", "vanilla"] = "circular"
     """`circular` asks every rotation and yields both numbers; `vanilla` asks the file's order."""
     max_new_tokens: Positive = 8
