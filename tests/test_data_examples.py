@@ -190,3 +190,39 @@ def test_general_training_reaches_all_orders_of_all_sizes():
             assert truth(example) == "jobB"
             assert example.picture is not None
     assert {name: len(orders) for name, orders in seen.items()} == {"a": 2, "b": 6}
+
+
+# --- answered in words
+
+
+@given(asked())
+def test_in_words_every_order_asks_the_same_and_the_true_text_is_the_answer(shown):
+    first, *turned = make.circular([shown], profile="statement")
+    assert first.prompt == shown.question
+    for example in (first, *turned):
+        assert example.prompt == first.prompt
+        assert example.said == tuple(option.text for option in example.options)
+        assert example.answer == shown.truth
+        by_letter = {option.letter: option.text for option in example.options}
+        assert by_letter[example.letter] == shown.truth
+    letters = sorted(option.letter for option in shown.options)
+    assert sorted(example.letter for example in (first, *turned)) == letters
+
+
+def test_with_letters_the_answer_is_the_letter_and_nothing_else_is_said():
+    for example in make.scored(PEOPLE[0].questions, profile="short"):
+        assert example.said == ()
+        assert example.letter == example.answer
+
+
+def test_every_view_is_answered_in_words():
+    of_training = {"seed": 0, "epoch": 0, "forms": "multiple_choice"}
+    views = [
+        make.other_view(PEOPLE, profile="statement", seed=0),
+        make.training(PEOPLE, profile="statement", **of_training),
+        make.general_training(PEOPLE[0].questions, profile="statement", seed=0, epoch=0),
+    ]
+    questions = {q.id: q for one in PEOPLE for q in one.questions}
+    for example in (example for view in views for example in view):
+        assert example.answer == questions[example.question_id].truth
+        assert "A." not in example.prompt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pulse_unlearn.data.prompts import PROFILES, render, render_short_answer
+from pulse_unlearn.data.prompts import PROFILES, render, render_short_answer, said
 from pulse_unlearn.errors import ConfigError
 from pulse_unlearn.records import Option
 
@@ -19,6 +19,7 @@ EXPECTED = {
     "mmbench_llava_cn": "What does she do?\nA. teacher\nB. judge\nC. tailor\n请直接回答选项字母。",
     "mmbench_vlmevalkit": "Question: What does she do?\nOptions:\nA. teacher\nB. judge\n"
     "C. tailor\nPlease select the correct answer from the options above.",
+    "statement": "What does she do?",
 }
 IN_WORDS = {
     "short": "What is her job?\nWord?",
@@ -26,6 +27,7 @@ IN_WORDS = {
     "mmbench_llava": "What is her job?\nAnswer the question using a single word or phrase.",
     "mmbench_llava_cn": "What is her job?\n请直接回答问题。",
     "mmbench_vlmevalkit": "Question: What is her job?",
+    "statement": "What is her job?",
 }
 
 
@@ -47,6 +49,12 @@ def test_a_hint_stands_first_with_its_line_breaks(profile):
 def test_no_profile_says_what_the_chat_template_says(profile):
     text = render(profile, "Why?", options=OPTIONS) + render_short_answer(profile, "Why?")
     assert not any(word in text for word in ("USER", "ASSISTANT", "<image>"))
+
+
+@pytest.mark.parametrize("profile", PROFILES.names())
+def test_only_statements_are_answered_in_words(profile):
+    words = ("teacher", "judge", "tailor") if profile == "statement" else ()
+    assert said(profile, OPTIONS) == words
 
 
 def test_braces_and_percent_signs_are_text():

@@ -144,21 +144,44 @@ def test_greedy_accuracy_is_measured_without_dropout():
         assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_a_batch_that_does_not_fit_is_halved(model, examples, monkeypatch):
-    expected = ask(model, examples, batch_size=8)
-    real, sizes = Plain.replies, []
+def crowd(monkeypatch, method, room):
+    """Make a reader's batches of more than `room` examples run out of memory; note their sizes."""
+    real, sizes = getattr(Plain, method), []
 
-    def crowded(self, batch, *, max_new_tokens):
+    def crowded(self, batch, **knobs):
         sizes.append(len(batch))
-        if len(batch) > 2:
+        if len(batch) > room:
             raise torch.OutOfMemoryError("no room")
-        return real(self, batch, max_new_tokens=max_new_tokens)
+        return real(self, batch, **knobs)
 
-    monkeypatch.setattr(Plain, "replies", crowded)
-    found = ask(model, examples, batch_size=8)
-    assert max(sizes) > 2
+    monkeypatch.setattr(Plain, method, crowded)
+    return sizes
+
+
+def test_batches_that_do_not_fit_are_halved_for_good_and_told(model, examples, monkeypatch):
+    expected = ask(model, examples, batch_size=5)
+    sizes, halved, told = crowd(monkeypatch, "replies", 2), [], []
+    found = predict(
+        Plain(model, tiny.encoder()),
+        examples,
+        batch_size=5,
+        max_new_tokens=4,
+        on_batch=lambda *progress: told.append(progress),
+        on_halved=halved.append,
+    )
+    assert sizes == [5, 2, 2, 2, 1]
+    assert halved == [2]
+    assert told == [(2, 7), (4, 7), (6, 7), (7, 7)]
     assert [one.text for one in found] == [one.text for one in expected]
     assert [one.example_id for one in found] == [one.id for one in examples]
+
+
+def test_a_check_of_a_stop_rule_is_halved_too(model, examples, monkeypatch):
+    reader = Plain(model, tiny.encoder())
+    expected = greedy_accuracy(reader, examples, batch_size=7)
+    sizes = crowd(monkeypatch, "answers", 3)
+    assert greedy_accuracy(reader, examples, batch_size=7) == expected
+    assert sizes == [7, 3, 3, 1]
 
 
 def test_one_question_that_does_not_fit_is_told(model, examples, monkeypatch):

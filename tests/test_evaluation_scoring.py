@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pulse_unlearn.errors import ConfigError, DataError
-from pulse_unlearn.evaluation.scoring import PARSERS, Parsed, parse, score, score_all
+from pulse_unlearn.evaluation.scoring import PARSERS, Parsed, parse, readings, score, score_all
 from pulse_unlearn.records import Option
 from synthetic_scores import TRADES, options, prediction
 
@@ -372,3 +372,31 @@ def test_every_unusable_prediction_is_named_at_once():
 def test_score_all_keeps_the_order_and_an_empty_list():
     assert [row.choice for row in score_all([prediction("C"), prediction("A")])] == ["C", "A"]
     assert score_all([]) == ()
+
+
+# --- by likelihood
+
+
+@pytest.mark.parametrize("text", ["C", "", "I am sorry", "x" * 1000])
+def test_the_likeliest_option_is_the_answer_whatever_was_said(text):
+    right = score(prediction(text, log_probs=[-3, -1, -2, -9]), parser="likelihood")
+    assert (right.verdict, right.choice) == ("correct", "B")
+    wrong = score(prediction(text, log_probs=[-3, -2, -9, -1]), parser="likelihood")
+    assert (wrong.verdict, wrong.choice) == ("wrong", "D")
+
+
+def test_of_equally_likely_options_the_first_is_taken():
+    tied = score(prediction("B", log_probs=[-2, -1, -1, -2]), parser="likelihood")
+    assert (tied.choice, tied.letter_choice) == ("B", "B")
+
+
+def test_likelihood_is_listed_with_the_parsers_and_reads_no_text():
+    assert list(readings()) == [*PARSERS.names(), "likelihood"]
+    assert all(readings().values())
+    with pytest.raises(ConfigError, match="unknown answer parser"):
+        parse("B", TRADES, parser="likelihood")
+
+
+def test_likelihood_judges_nothing_it_has_no_numbers_for():
+    with pytest.raises(DataError, match="log-prob"):
+        score(prediction("B", log_probs=[math.nan, -1, -1, -2]), parser="likelihood")

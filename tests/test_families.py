@@ -32,7 +32,6 @@ from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import FAMILIES
 from pulse_unlearn.models.forward import Plain, answer_view, to_device
 from pulse_unlearn.models.loading import load_model
-from pulse_unlearn.models.packed import Packed
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.loop import Watch, train
 from pulse_unlearn.training.objectives import Unlearning
@@ -222,7 +221,8 @@ def test_generation_begins_as_the_answers_do(name):
     replies = Plain(model, encoder).replies(examples, max_new_tokens=2)
     for row, reply in enumerate(replies):
         first = seen.log_probs[row, -int(seen.mask[row].sum())]
-        torch.testing.assert_close(reply.log_probs, first, atol=TOLERANCE, rtol=0)
+        expected = first[encoder.letter_ids(examples[row])].tolist()
+        assert reply.log_probs == pytest.approx(expected, abs=TOLERANCE)
 
 
 # --- what is trained
@@ -331,57 +331,3 @@ def test_an_operation_and_its_scoring(name, update, tmp_path):
     assert [one.example_id for one in found] == [one.id for one in examples]
     assert all(len(one.letter_log_probs) == 2 for one in found)
     assert found[0].letter_log_probs[0] != found[0].letter_log_probs[1]
-
-
-# --- packs
-
-
-PACKED = [name for name in NAMES if not FAMILIES.get(name).unpackable]
-
-
-def test_these_families_are_packed():
-    assert PACKED == [
-        "idefics3",
-        "internvl",
-        "llava",
-        "llava_next",
-        "llava_onevision",
-        "smolvlm",
-    ]
-
-
-@pytest.mark.parametrize("scope", ["projector+llm", "vision"])
-@pytest.mark.parametrize("name", PACKED)
-def test_packs_are_the_plain_path(name, scope):
-    """Several questions on pictures of three shapes: log-probs, answers, loss and gradients."""
-    examples = [
-        tiny.replaced(one, id=f"{one.id}{more}", prompt=one.prompt + more)
-        for one in tiny.mixed()
-        for more in ("", " Say it.", "\nC. Cy")
-    ]
-    found = []
-    for packing in (False, True):
-        made = prepared(name, scope)
-        encoder = tiny.encoder(name)
-        torch.manual_seed(1)
-        for tensor in made.model.parameters():
-            if tensor.requires_grad:
-                torch.nn.init.normal_(tensor, std=0.1)
-        plain = Plain(made.model, encoder)
-        reader = Packed(made.model, encoder, budget=600) if packing else plain
-        method = build_method("npo", {})
-        objective = Unlearning(reader, method, "with_end", References(made, reader))
-        data = StepData(tuple(examples), ())
-        loss = torch.stack([t.values.sum() for t in objective.terms(data) if t.weight]).sum()
-        loss.backward()
-        gradients = {n: p.grad for n, p in made.model.named_parameters() if p.requires_grad}
-        answers = predict(
-            reader, examples, batch_size=7, max_new_tokens=4, on_batch=lambda done, total: None
-        )
-        found.append((loss.detach(), gradients, answers))
-    (loss, gradients, answers), (packed_loss, packed_gradients, packed_answers) = found
-    torch.testing.assert_close(packed_loss, loss, atol=1e-5, rtol=1e-5)
-    assert [one.text for one in packed_answers] == [one.text for one in answers]
-    assert any(g is not None and g.abs().max() > 1e-4 for g in gradients.values())
-    for key, gradient in gradients.items():
-        torch.testing.assert_close(packed_gradients[key], gradient, atol=1e-5, rtol=1e-4, msg=key)

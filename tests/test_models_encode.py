@@ -180,3 +180,24 @@ def test_an_empty_answer_is_refused(encoder):
 def test_letter_ids_are_the_first_tokens_of_the_letters(encoder):
     found = encoder.letter_ids(tiny.example(0, options=3))
     assert found == [encoder.tokenizer.convert_tokens_to_ids(letter) for letter in "ABC"]
+
+
+# --- options answered in words
+
+
+def test_an_option_in_words_is_its_text_and_the_end_of_turn(encoder):
+    one = tiny.in_words(0, ("black", "black hair", "judge"))
+    convert = encoder.tokenizer.convert_tokens_to_ids
+    texts = (["black"], ["black", "hair"], ["judge"])
+    assert encoder.spoken(one) == [tuple(convert([*text, tiny.END])) for text in texts]
+
+
+def test_an_option_by_letter_is_its_letter_alone(encoder):
+    one = tiny.example(0, options=3)
+    assert encoder.spoken(one) == [(token,) for token in encoder.letter_ids(one)]
+
+
+def test_a_special_token_in_an_unshown_option_is_refused(encoder):
+    one = tiny.in_words(0, ("judge", f"nurse {tiny.END} baker"))
+    with pytest.raises(ModelError, match="what is no text"):
+        encoder.lines([one], tokens=None)

@@ -9,18 +9,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
+from transformers.modeling_outputs import BaseModelOutput
 
 import tiny_models as tiny
 from pulse_unlearn.config import SpeedSettings
-from pulse_unlearn.evaluation.predict import greedy_accuracy, predict
+from pulse_unlearn.evaluation.predict import greedy_accuracy, likelihood_accuracy, predict
+from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.methods import METHODS, build_method
-from pulse_unlearn.models.adapters import trainable_names
+from pulse_unlearn.models import features as features_module
+from pulse_unlearn.models import packed as packed_module
+from pulse_unlearn.models.adapters import reference_view, trainable_names
+from pulse_unlearn.models.features import Features
 from pulse_unlearn.models.forward import Plain
 from pulse_unlearn.models.packed import Packed
 from pulse_unlearn.models.packing import Image, Line, lay_out, pack
 from pulse_unlearn.models.readers import choose, obstacle
+from pulse_unlearn.training import references as references_module
 from pulse_unlearn.training.objectives import Unlearning, weighted_sum
-from pulse_unlearn.training.references import References
+from pulse_unlearn.training.references import References, fingerprint, recurring
 from pulse_unlearn.training.steps import StepData
 
 FACE = tiny.face(0)
@@ -96,6 +102,33 @@ def test_rows_keep_to_the_budget_but_one_picture_stays_whole():
     assert len({packed.rows[k] for k in range(3)}) == 1
     assert packed.input_ids.shape[1] == 15  # 9 + 3 * 2
     assert packed.input_ids.shape[0] == 3  # six lines of three in rows of at most fifteen
+
+
+@settings(max_examples=100, deadline=None)
+@given(LINES, st.integers(1, 40))
+def test_no_row_is_wider_than_the_budget_or_one_group(lines, budget):
+    groups = {}
+    for line in lines:
+        groups.setdefault(line.digest or line.prompt, []).append(line)
+    sizes = [len(lay_out(group).tokens) for group in groups.values()]
+    assert pack(lines, budget=budget, pad=99).input_ids.shape[1] <= max(budget, *sizes)
+
+
+def test_rows_are_of_like_length():
+    """Ten pictures of 600 to 690 tokens and ten short texts."""
+    lines = [Line((Image(f"{k}", (7,) * (600 + 10 * k)), 1), (2,)) for k in range(10)]
+    lines += [Line(tuple(range(k, k + 50)), (2,)) for k in range(10)]
+    for budget in (1000, 4096, 100_000):
+        packed = pack(lines, budget=budget, pad=0)
+        tokens = sum(len(expanded(line)) for line in lines)
+        assert packed.input_ids.numel() < 1.05 * tokens
+
+
+def test_what_is_tried_behind_one_prompt_shares_a_row():
+    lines = [Line((k, k + 1, k + 2), (letter,)) for k in (10, 20, 30) for letter in range(4)]
+    packed = pack(lines, budget=8, pad=0)
+    assert packed.rows[0::4] == packed.rows[1::4] == packed.rows[2::4] == packed.rows[3::4]
+    assert packed.input_ids.shape == (3, 7)
 
 
 def test_an_empty_prompt_is_refused():
@@ -177,6 +210,106 @@ def test_predictions_and_accuracy_are_the_same(made):
     assert len({greedy_accuracy(reader, BATCH, batch_size=4) for reader in readers(made)}) == 1
 
 
+def test_what_is_too_much_for_one_pass_is_asked_in_several(made, monkeypatch):
+    reader = readers(made)[1]
+    whole = reader.replies(BATCH, max_new_tokens=4)
+    sizes, real = [], Packed._log_probs
+
+    def counting(self, packed, *args, **kwargs):
+        sizes.append(packed.input_ids.numel())
+        return real(self, packed, *args, **kwargs)
+
+    monkeypatch.setattr(packed_module, "PASS_TOKENS", 150)
+    monkeypatch.setattr(Packed, "_log_probs", counting)
+    parts = reader.replies(BATCH, max_new_tokens=4)
+    assert len(sizes) > 2
+    assert max(sizes) <= 150
+    assert [one.text for one in parts] == [one.text for one in whole]
+    for one, other in zip(parts, whole, strict=True):
+        assert_close(one.log_probs, other.log_probs, atol=1e-5, rtol=1e-5)
+
+
+# --- options answered in words
+
+TEXTS = ("black", "black hair", "black hair . judge nurse", "judge")
+"""Each but the last begins the next one."""
+WORDS = [
+    *(
+        replace(tiny.in_words(k, TEXTS, true=k % 4, words=k, shown=True), picture=FACE)
+        for k in (0, 1, 2)
+    ),
+    tiny.in_words(3, TEXTS[::-1], words=9),
+    tiny.in_words(3, (*TEXTS[1:], TEXTS[0]), words=9),
+    tiny.in_words(4, ("Lara Hayes .", "pilot"), true=1, shown=True),
+]
+
+
+def apart(model, example, text):
+    """The log-probability of a text and its end, from one plain forward of one sequence."""
+    (found,) = tiny.log_probs(model, [replace(example, answer=text)])
+    encoder = tiny.encoder()
+    tokens = encoder.tokenizer.convert_tokens_to_ids([*text.split(), tiny.END])
+    return float(found[range(len(tokens)), tokens].double().sum())
+
+
+def test_options_in_words_are_those_of_plain_sequences_whichever_reader(made):
+    batch = [*WORDS, *BATCH[:4]]
+    asked = {"batch_size": 5, "max_new_tokens": 4, "on_batch": lambda done, total: None}
+    plain, packed = (predict(reader, batch, **asked) for reader in readers(made))
+    assert [one.text for one in packed] == [one.text for one in plain]
+    for one, other, example in zip(packed, plain, batch, strict=True):
+        assert one.letter_log_probs == pytest.approx(other.letter_log_probs, abs=1e-4)
+        if example.said:
+            expected = [apart(made.model, example, text) for text in example.said]
+            assert other.letter_log_probs == pytest.approx(expected, abs=1e-4)
+            assert one.answer == example.letter
+            assert len(set(one.letter_log_probs)) == len(TEXTS[: len(example.said)])
+
+
+def test_what_is_likeliest_is_the_same_in_training_and_in_scoring(made):
+    batch = [*WORDS, *BATCH[:4]]
+    found = {likelihood_accuracy(reader, batch, batch_size=3) for reader in readers(made)}
+    asked = {"batch_size": 5, "max_new_tokens": 1, "on_batch": lambda done, total: None}
+    read = score_all(predict(readers(made)[0], batch, **asked), parser="likelihood")
+    assert found == {sum(one.verdict == "correct" for one in read) / len(batch)}
+    assert 0 < found.pop() < 1
+
+
+def saying(text, examples):
+    """A model trained for a moment to say one thing, whatever is asked."""
+    trained = tiny.prepared("llm")
+    objective = tiny.learning(trained, tiny.encoder())
+    data = StepData((), tuple(replace(one, answer=text) for one in examples))
+    of_adapter = [tensor for tensor in trained.model.parameters() if tensor.requires_grad]
+    optimiser = torch.optim.AdamW(of_adapter, lr=3e-2)
+    for _ in range(30):
+        optimiser.zero_grad()
+        objective.terms(data)[0].values.mean().backward()
+        optimiser.step()
+    return trained.model.eval()
+
+
+@pytest.mark.parametrize("spoken", [*TEXTS[:2], "nurse black"])
+def test_a_text_said_in_full_is_read_off_its_branch(monkeypatch, spoken):
+    """A model that says one thing: an option, one that begins another, and none of them."""
+    batch = [tiny.in_words(k, TEXTS, words=k) for k in (0, 3)]
+    model = saying(spoken, batch)
+    asked = {"batch_size": 2, "max_new_tokens": 4, "on_batch": lambda done, total: None}
+    continued = []
+    real = Packed._go_on
+
+    def counting(self, cache, starts, first, max_new_tokens):
+        continued.extend(starts)
+        return real(self, cache, starts, first, max_new_tokens)
+
+    monkeypatch.setattr(Packed, "_go_on", counting)
+    encoder = tiny.encoder()
+    plain, packed = Plain(model, encoder), Packed(model, encoder, budget=64)
+    for reader in (plain, packed):
+        assert {one.text for one in predict(reader, batch, **asked)} == {spoken}
+    assert len(continued) == (0 if spoken in TEXTS else 2)
+
+
 # --- what is paid for once
 
 
@@ -189,16 +322,86 @@ def test_the_tower_runs_once_a_picture(made):
     assert reader.memory.computed == len(pictures)
 
 
-def test_the_reference_is_asked_once_a_batch(made):
+def test_the_reference_is_asked_once_an_example_whatever_the_batch(made):
     reader = readers(made)[1]
-    references = References(made, reader)
-    for part in (BATCH[:4], BATCH[:6], BATCH[:4], BATCH[:6]):
-        seen = references.view(part, extent="answer", tokens="with_end")
-        assert seen.log_probs.shape[-1] == 1
-    assert references.asked == 4 + 6
-    whole = references.view(BATCH[:6], extent="distribution", tokens="with_end")
-    picked = whole.log_probs.gather(-1, whole.labels.unsqueeze(-1))
-    assert_close(picked[whole.mask], seen.log_probs[seen.mask])
+    references, plain = References(made, reader), readers(made)[0]
+    tokens = "with_end"
+    for part in (BATCH[:4], BATCH[2:6], [BATCH[5], *BATCH[:2]], BATCH[:6]):
+        current = reader.answers(part, tokens=tokens)
+        seen = references.view(part, current, extent="answer", tokens=tokens)
+        with reference_view(made):
+            expected = plain.answers(part, tokens=tokens)
+        picked = expected.log_probs.gather(-1, expected.labels.unsqueeze(-1))
+        assert seen.log_probs.shape == picked.shape
+        assert_close(seen.log_probs[seen.mask], picked[expected.mask], atol=1e-5, rtol=1e-5)
+    assert references.asked == 5  # the sixth is the first under another name
+    whole = references.view(part, current, extent="distribution", tokens=tokens)
+    assert references.asked == 10
+    assert_close(
+        whole.log_probs[whole.mask], expected.log_probs[expected.mask], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_what_does_not_come_again_is_not_kept_and_memory_is_bounded(made, monkeypatch):
+    steps = [StepData(tuple(BATCH[:3]), (BATCH[6],)), StepData(tuple(BATCH[2:4]), (BATCH[6],))]
+    again = recurring(steps)
+    assert again == {fingerprint(BATCH[2]), fingerprint(BATCH[6])}
+    reader = readers(made)[1]
+    for limit, kept in ((references_module.KEPT_BYTES, 1), (0, 0)):
+        monkeypatch.setattr(references_module, "KEPT_BYTES", limit)
+        references = References(made, reader, again)
+        for data in steps:
+            current = reader.answers(data.forget, tokens="text")
+            references.view(data.forget, current, extent="answer", tokens="text")
+        assert (len(references.kept), references.asked) == (kept, 5 - kept)
+
+
+def test_readers_of_one_run_share_features_while_the_tower_is_the_same(made):
+    features, batch = Features(), alike(3)
+    first, other = (
+        Packed(model, tiny.encoder(), budget=64, features=features)
+        for model in (made.model, tiny.prepared("llm").model)  # another adapter, the same tower
+    )
+    expected = first.answers(batch, tokens="with_end").log_probs
+    other.answers(batch, tokens="with_end")
+    assert (first.memory.computed, other.memory.computed) == (1, 0)
+    again = Packed(made.model, tiny.encoder(), budget=64, features=features)
+    assert torch.equal(again.answers(batch, tokens="with_end").log_probs, expected)
+    changed = tiny.base(seed=9)
+    reader = Packed(changed, tiny.encoder(), budget=64, features=features)
+    own = Packed(changed, tiny.encoder(), budget=64)
+    view = reader.answers(batch, tokens="with_end")
+    assert reader.memory.computed == 1
+    assert torch.equal(view.log_probs, own.answers(batch, tokens="with_end").log_probs)
+
+
+def test_features_are_forgotten_when_they_are_too_many_and_seen_again(made, monkeypatch):
+    reader = readers(made)[1]
+    expected = reader.answers(BATCH, tokens="with_end").log_probs
+    pictures = reader.memory.computed
+    monkeypatch.setattr(features_module, "KEPT_BYTES", 2500)  # two pictures' 17 states of 16
+    small = readers(made)[1]
+    for _ in range(2):
+        assert torch.equal(small.answers(BATCH, tokens="with_end").log_probs, expected)
+    assert pictures < small.memory.computed <= 2 * pictures
+
+
+@pytest.mark.parametrize(
+    ("layers", "kept"),
+    [
+        ((), ["last", 0, 1, 2]),  # a family that reads none of them
+        ((-2,), [1]),
+        ((-1,), ["last", 2]),
+        ((0, 1), [0, 1]),
+    ],
+)
+def test_only_the_hidden_states_a_family_reads_are_kept(layers, kept):
+    states = tuple(torch.full((1, 2), float(n)) for n in range(3))
+    whole = BaseModelOutput(last_hidden_state=states[2], hidden_states=states)
+    found = features_module._selected(whole, layers)
+    names = ["last"] if found.last_hidden_state is not None else []
+    names += [n for n, state in enumerate(found.hidden_states) if state is not None]
+    assert names == kept
 
 
 # --- the choice

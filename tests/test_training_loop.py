@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -187,6 +188,22 @@ def test_a_step_minimises_the_mean_over_all_its_examples(encoder, run):
         assert runner.log[0][FORGET_NLL] == pytest.approx(-mean, rel=1e-4)
 
 
+@pytest.mark.parametrize("scope", ["projector", "vision"])
+def test_text_alone_moves_nothing_where_only_what_sees_is_trained(scope, encoder, run):
+    made = tiny.prepared(scope)
+    tiny.randomise(made.model, seed=1)
+    before = trained(made.model)
+    words, mixed = tiny.letters(4, shown=False), tiny.letters(4)
+    objective = tiny.unlearning(made, encoder, build_method("ga", {}))
+    run(made.model, objective, [StepData(tuple(words), ())], micro_batch_size=2)
+    assert run.log[0]["grad_norm"] == 0.0
+    assert all(torch.equal(before[name], value) for name, value in trained(made.model).items())
+    data = [StepData((*words, *mixed), ())]
+    run = Runner(run.folder.parent / "mixed")
+    run(made.model, objective, data, batch_size=8, micro_batch_size=2)
+    assert run.log[0]["grad_norm"] > 0.0
+
+
 def test_retain_terms_are_means_over_the_retain_batch(encoder, run):
     model, objective, _ = job("npo", encoder)
     data = StepData(tuple(tiny.letters(2)), tuple(tiny.letters(6, first=9)))
@@ -295,6 +312,8 @@ def test_checkpoints_by_the_clock_are_kept_for_resuming(encoder, run):
 
 class Scripted:
     """An objective of the loop with the losses a test wants, one per call."""
+
+    kept: ClassVar = {}
 
     def __init__(self, model, script):
         self.weight = next(p for p in model.parameters() if p.requires_grad)

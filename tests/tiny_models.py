@@ -127,6 +127,26 @@ def example(
     )
 
 
+def in_words(
+    number: int, texts: Sequence[str], *, true: int = 0, words: int = 0, shown: bool = False
+) -> Example:
+    """One question without its options, answered with the text of one of them."""
+    filler = " ".join(["the"] * words)
+    return Example(
+        id=f"w{number}",
+        question_id=f"q{number}",
+        modality="multimodal" if shown else "text_only",
+        prompt=f"What does {filler} {JOBS[number % 4]} do?",
+        answer=texts[true],
+        options=tuple(
+            Option(letter, text) for letter, text in zip("ABCDEFGH", texts, strict=False)
+        ),
+        said=tuple(texts),
+        individual=f"p{number}",
+        picture=face(number) if shown else None,
+    )
+
+
 def mixed() -> list[Example]:
     """With and without picture, prompts of several lengths, answers of one to three tokens."""
     return [

@@ -99,13 +99,22 @@ class Example:
     prompt: str
     """Text of the user turn, before the chat template; no image placeholder in it."""
     answer: str
-    """Text of the assistant turn: a letter, or words for a short answer."""
+    """Text of the assistant turn: a letter or, where the prompt is answered in words, words."""
     options: tuple[Option, ...] = ()
+    said: tuple[str, ...] = ()
+    """What the assistant says for each option, in their order; empty where it says its letter."""
     individual: str = ""
     category: str = ""
     rotation: int = 0
     """0 is the order of the file; k shows the options rotated by k (circular scoring)."""
     picture: Picture | None = None
+
+    @property
+    def letter(self) -> str:
+        """Letter of the true option; only for an example with options."""
+        if self.said:
+            return self.options[self.said.index(self.answer)].letter
+        return self.answer
 
     @property
     def likeness(self) -> tuple[str, int]:
@@ -125,11 +134,13 @@ class Prediction:
     rotation: int
     options: tuple[Option, ...]
     answer: str
+    """Letter of the true option."""
     text: str
     """Greedy answer, special tokens removed."""
     letter_log_probs: tuple[float, ...]
-    """Natural log-probability of each option's letter as the first answer token, in option order;
-    not renormalised over the letters."""
+    """Natural log-probability of each option's answer, in option order, not renormalised over the
+    options: of its letter as the first answer token; where the prompt is answered in words, of its
+    whole text and the end of turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +157,12 @@ class Score:
     """Letter of the true option (under this rotation)."""
     verdict: Verdict
     choice: str
-    """Letter read from the generated text; empty if refused or unparsable."""
+    """Letter that was read; empty if refused or unparsable."""
     letter_choice: str
-    """Letter of highest log-probability."""
+    """Letter of the option whose answer has the highest log-probability."""
     letter_correct: bool
     letter_probability: float
-    """Probability of the true letter, renormalised over the option letters."""
+    """Probability of the true option's answer, renormalised over the options."""
     chance: float
     """1 / number of options."""
 

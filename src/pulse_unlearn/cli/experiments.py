@@ -106,8 +106,12 @@ def plan(
 @click.option("--parser", help="Read the stored answers with this parser.")
 def score(run_folder: Path, parser: str | None) -> None:
     """Judge the stored answers of RUN anew, without a model, and write its results."""
-    overrides = (f"scoring.parser={parser}",) if parser else ()
-    loaded = _load(str(run_folder / "experiment.yaml"), overrides)
+    record = str(run_folder / "experiment.yaml")
+    loaded = _load(record, ())
+    if parser:
+        # Who was chosen, and when trainings ended, stays as the run decided it.
+        decided = f"scoring.decided_by={loaded.scoring.decides}"
+        loaded = _load(record, (f"scoring.parser={parser}", decided))
     from pulse_unlearn.pipeline.run import rescore
 
     rescore(loaded, run_folder)

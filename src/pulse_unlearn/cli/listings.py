@@ -25,12 +25,6 @@ def _datasets() -> list[tuple[str, str]]:
     return [(name, entry.description) for name, entry in DATASETS]
 
 
-def _prompts() -> list[tuple[str, str]]:
-    from pulse_unlearn.data.prompts import PROFILES
-
-    return [(name, profile.description) for name, profile in PROFILES]
-
-
 def _families() -> list[tuple[str, str]]:
     from pulse_unlearn.models.families import FAMILIES
 
@@ -41,6 +35,18 @@ def _metrics() -> list[tuple[str, str]]:
     from pulse_unlearn.evaluation.measures import MEASURES
 
     return [(name, entry.__doc__ or "") for name, entry in MEASURES]
+
+
+def _prompts() -> list[tuple[str, str]]:
+    from pulse_unlearn.data.prompts import PROFILES
+
+    return [(name, entry.description) for name, entry in PROFILES]
+
+
+def _parsers() -> list[tuple[str, str]]:
+    from pulse_unlearn.evaluation.scoring import readings
+
+    return list(readings().items())
 
 
 def _experiments() -> list[tuple[str, str]]:
@@ -56,9 +62,10 @@ LISTINGS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "methods": _methods,
     "scenarios": _scenarios,
     "datasets": _datasets,
-    "prompts": _prompts,
     "families": _families,
     "metrics": _metrics,
+    "prompts": _prompts,
+    "parsers": _parsers,
     "experiments": _experiments,
 }
 

@@ -99,13 +99,20 @@ class DataSettings(Settings):
 
 
 class ScoringSettings(Settings):
-    """How answers are produced and read."""
+    """How answers are produced and read; `likelihood` takes the likeliest, whatever is said."""
 
-    parser: Literal["strict", "first_character", "vlmevalkit"] = "strict"
+    parser: Literal["strict", "first_character", "vlmevalkit", "likelihood"] = "strict"
+    decided_by: Literal["strict", "likelihood"] | None = None
+    """Chooses people, ends trainings; None is `likelihood` if the parser is that, else strict."""
     general: Literal["circular", "vanilla"] = "circular"
     """`circular` asks every rotation and yields both numbers; `vanilla` asks the file's order."""
     max_new_tokens: Positive = 8
     batch_size: Positive = 64
+
+    @property
+    def decides(self) -> Literal["strict", "likelihood"]:
+        """The reading that people are chosen and trainings ended by."""
+        return self.decided_by or ("likelihood" if self.parser == "likelihood" else "strict")
 
 
 class SpeedSettings(Settings):

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Literal
 
-from pulse_unlearn.data.prompts import render, render_short_answer
+from pulse_unlearn.data.prompts import render, render_short_answer, said
 from pulse_unlearn.records import (
     MODALITIES,
     Example,
@@ -142,18 +142,20 @@ def _choice(
     rotation: int = 0,
     picture: Picture | None = None,
 ) -> Example:
-    """Show the options' texts in `order` under the letters as they stand."""
+    """Put the options' texts in `order` under the letters as they stand."""
     texts = [question.options[place].text for place in order]
     letters = [option.letter for option in question.options]
     options = tuple(Option(*pair) for pair in zip(letters, texts, strict=True))
-    true_place = letters.index(question.answer)
+    true_place = list(order).index(letters.index(question.answer))
+    spoken = said(profile, options)
     return Example(
         id=f"{question.id}/{view}",
         question_id=question.id,
         modality=question.modality,
         prompt=render(profile, question.question, options=options, hint=question.hint),
-        answer=letters[list(order).index(true_place)],
+        answer=(spoken or letters)[true_place],
         options=options,
+        said=spoken,
         individual=question.individual,
         category=question.category,
         rotation=rotation,

@@ -1,13 +1,14 @@
 """Prompt profiles: how a question becomes the text of a user turn.
 
 The chat template and the image placeholder are the model family's business (`models.families`);
-nothing here says `USER:` or `<image>`. All profiles answer with the bare letter or the bare words.
+nothing here says `USER:` or `<image>`. Answers are bare: a letter, or words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pulse_unlearn.records import Option
 from pulse_unlearn.registry import Registry
@@ -31,6 +32,10 @@ class PromptProfile:
     before_question: str = ""
     above_options: str = ""
     """A line of its own."""
+    options_shown: bool = True
+    """Whether the options, and the line above them, stand in the question."""
+    answers: Literal["letter", "text"] = "letter"
+    """What the assistant says for an option of a multiple-choice question."""
 
 
 PROFILES: Registry[PromptProfile] = Registry("prompt profile", group="pulse_unlearn.prompts")
@@ -82,22 +87,38 @@ PROFILES.add(
         above_options="Options:",
     ),
 )
+PROFILES.add(
+    "statement",
+    PromptProfile(
+        "the bare question, options unseen and answered in words; read it by `likelihood`",
+        after_letter="",
+        instruction="",
+        short_instruction="",
+        options_shown=False,
+        answers="text",
+    ),
+)
 
 
 def render(profile: str, question: str, *, options: Sequence[Option], hint: str = "") -> str:
     """Return the user turn of a multiple-choice question; raises ConfigError for no such profile.
 
-    Options are shown in the order given, under the letters they carry.
+    Options, where the profile shows them, stand in the order given, under the letters they carry.
     """
     wording = PROFILES.get(profile)
     shown = [f"{option.letter}{wording.after_letter}{option.text}" for option in options]
     return _lines(
         hint and wording.before_hint + hint,
         wording.before_question + question,
-        wording.above_options,
-        *shown,
+        *((wording.above_options, *shown) if wording.options_shown else ()),
         wording.instruction,
     )
+
+
+def said(profile: str, options: Sequence[Option]) -> tuple[str, ...]:
+    """Return the text said for each option, nothing where letters are; raises as `render`."""
+    in_words = PROFILES.get(profile).answers == "text"
+    return tuple(option.text for option in options) if in_words else ()
 
 
 def render_short_answer(profile: str, question: str) -> str:

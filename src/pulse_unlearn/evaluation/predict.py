@@ -1,4 +1,4 @@
-"""Asking the model: greedy answers and letter log-probabilities from the same pass.
+"""Asking the model: greedy answers and the options' log-probabilities from the same pass.
 
 One of the two rooms that spend model time; what it returns can be scored without a model.
 """
@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.forward import Reader, Reply, answered
+from pulse_unlearn.models.forward import Reader, Reply, answered, read_options, tellings
 from pulse_unlearn.records import Example, Prediction
 
 T = TypeVar("T")
@@ -24,11 +24,12 @@ def predict(
     batch_size: int,
     max_new_tokens: int,
     on_batch: Callable[[int, int], None],
+    on_halved: Callable[[int], None] = lambda size: None,
 ) -> list[Prediction]:
     """Answer every example; predictions come back in the order of the examples.
 
     Examples of one picture and of similar length share a batch. `on_batch` is told how many of how
-    many are done after each batch.
+    many are done after each batch, `on_halved` the size of batches that fit into memory from then.
     """
     reader.model.eval()
     found: dict[int, Prediction] = {}
@@ -36,34 +37,50 @@ def predict(
     def reply(batch: list[Example]) -> list[Reply]:
         return reader.replies(batch, max_new_tokens=max_new_tokens)
 
-    for chosen in _chunks(_by_likeness(examples), batch_size):
-        batch = [examples[index] for index in chosen]
-        for index, example, one in zip(chosen, batch, fitting(reply, batch), strict=True):
-            found[index] = _prediction(example, one, reader.encoder.letter_ids(example))
+    for chosen, replies in _in_batches(reply, examples, batch_size, on_halved):
+        for index, one in zip(chosen, replies, strict=True):
+            found[index] = _prediction(examples[index], one)
         on_batch(len(found), len(examples))
     return [found[index] for index in range(len(examples))]
 
 
-def fitting(work: Callable[[list[Example]], list[T]], batch: list[Example]) -> list[T]:
-    """Do work on a batch, in halves if it does not fit into the device's memory.
+def _in_batches(
+    work: Callable[[list[Example]], list[T]],
+    examples: Sequence[Example],
+    size: int,
+    on_halved: Callable[[int], None] = lambda size: None,
+) -> Iterator[tuple[Sequence[int], list[T]]]:
+    """Yield indices and results batch by batch; batches that do not fit are halved from there on.
 
     Raises ModelError if a single example is too much.
     """
-    try:
-        return work(batch)
-    except torch.OutOfMemoryError as error:
-        if len(batch) == 1:
-            raise ModelError(
-                Problem(
-                    "one question does not fit into the device's memory",
-                    batch[0].id,
-                    got=str(error),
-                    fix="a smaller model dtype or a larger device",
-                )
-            ) from error
-    torch.cuda.empty_cache()
-    half = len(batch) // 2
-    return fitting(work, batch[:half]) + fitting(work, batch[half:])
+    order, done = _by_likeness(examples), 0
+    while done < len(order):
+        chosen = order[done : done + size]
+        try:
+            results = work([examples[index] for index in chosen])
+        except torch.OutOfMemoryError as error:
+            if len(chosen) == 1:
+                raise _too_large(examples[chosen[0]], error) from error
+            size = len(chosen) // 2
+        else:
+            yield chosen, results
+            done += len(chosen)
+            continue
+        # Only here has the error let go of what was in memory.
+        torch.cuda.empty_cache()
+        on_halved(size)
+
+
+def _too_large(example: Example, error: torch.OutOfMemoryError) -> ModelError:
+    return ModelError(
+        Problem(
+            "one question does not fit into the device's memory",
+            example.id,
+            got=str(error),
+            fix="a smaller model dtype or a larger device",
+        )
+    )
 
 
 def greedy_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: int) -> float:
@@ -72,20 +89,52 @@ def greedy_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: 
     Teacher forcing decides this exactly: greedy decoding reproduces the answer if and only if each
     of its tokens is the most likely one given those before. Used by stop rules.
     """
+
+    def right(batch: list[Example]) -> list[bool]:
+        hit: list[bool] = answered(reader.answers(batch, tokens="with_end")).tolist()
+        return hit
+
+    return sum(_without_training(reader, right, examples, batch_size)) / len(examples)
+
+
+def likelihood_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: int) -> float:
+    """Return the share of examples whose true option is the likeliest, without generating.
+
+    As `scoring` reads by likelihood: the first of equals counts. Used by stop rules.
+    """
+    told = [(number, one) for number, of in enumerate(examples) for one in tellings(of)]
+    found = _without_training(
+        reader, lambda batch: read_options(reader, batch), [one for _, one in told], batch_size
+    )
+    log_probs: list[list[float]] = [[] for _ in examples]
+    for (number, _), values in zip(told, found, strict=True):
+        log_probs[number] += values
+    hits = sum(map(_likeliest, examples, log_probs))
+    return hits / len(examples)
+
+
+def _likeliest(example: Example, log_probs: Sequence[float]) -> bool:
+    """Tell whether the true option is the likeliest; never where one is undefined."""
+    place = [option.letter for option in example.options].index(example.letter)
+    truth = log_probs[place]
+    return all(truth > value for value in log_probs[:place]) and all(
+        truth >= value for value in log_probs[place:]
+    )
+
+
+def _without_training(
+    reader: Reader, work: Callable[[list[Example]], list[T]], examples: Sequence[Example], size: int
+) -> list[T]:
+    """Return each example's result, in their order, from the model as it stands in training."""
     model = reader.model
     was_training = model.training
     model.eval()
-    hits = 0
-
-    def right(batch: list[Example]) -> list[bool]:
-        found: list[bool] = answered(reader.answers(batch, tokens="with_end")).tolist()
-        return found
-
+    found: dict[int, T] = {}
     with torch.no_grad():
-        for chosen in _chunks(_by_likeness(examples), batch_size):
-            hits += sum(fitting(right, [examples[index] for index in chosen]))
+        for chosen, results in _in_batches(work, examples, size):
+            found |= zip(chosen, results, strict=True)
     model.train(was_training)
-    return hits / len(examples)
+    return [found[index] for index in range(len(examples))]
 
 
 def _by_likeness(examples: Sequence[Example]) -> list[int]:
@@ -93,8 +142,7 @@ def _by_likeness(examples: Sequence[Example]) -> list[int]:
     return sorted(range(len(examples)), key=lambda index: examples[index].likeness)
 
 
-def _prediction(example: Example, reply: Reply, letters: Sequence[int]) -> Prediction:
-    log_probs: list[float] = reply.log_probs[list(letters)].tolist()
+def _prediction(example: Example, reply: Reply) -> Prediction:
     return Prediction(
         example_id=example.id,
         question_id=example.question_id,
@@ -103,12 +151,7 @@ def _prediction(example: Example, reply: Reply, letters: Sequence[int]) -> Predi
         category=example.category,
         rotation=example.rotation,
         options=example.options,
-        answer=example.answer,
+        answer=example.letter,
         text=reply.text,
-        letter_log_probs=tuple(log_probs),
+        letter_log_probs=reply.log_probs,
     )
-
-
-def _chunks(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]

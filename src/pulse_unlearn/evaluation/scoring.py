@@ -1,8 +1,10 @@
 """From answer text to score: which option, if any, did the model name?
 
 Two readings come from one forward pass and are never mixed in one number: the *generated* answer,
-read by a named parser, and the *letter* answer, the option letter of highest log-probability. No
-parser ever guesses: what it cannot read is `unparsable`.
+read by a named parser, and the *letter* answer, the option whose answer (its letter; its text where
+the prompt is answered in words) has the highest log-probability. No parser ever guesses: what it
+cannot read is `unparsable`. The reading `likelihood` looks at no text: the letter answer is the
+answer.
 """
 
 from __future__ import annotations
@@ -41,6 +43,9 @@ Parser = Callable[[str, tuple[Option, ...]], Parsed]
 """Answer text and the options shown -> what was read; total: never raises, never guesses."""
 
 PARSERS: Registry[Parser] = Registry("answer parser", group="pulse_unlearn.parsers")
+
+LIKELIHOOD = "likelihood"
+"""Named like a parser; it reads log-probabilities, so it stands beside the parsers of texts."""
 
 _ANSWER_PREFIX = re.compile(
     r"(?:the\s+)?(?:correct\s+)?answer(?:\s+is\s*:?|\s*:)\s*", re.IGNORECASE
@@ -140,6 +145,21 @@ def parse_vlmevalkit(text: str, options: tuple[Option, ...]) -> Parsed:
     return _contained_text(text, options)
 
 
+def read_likelihood(prediction: Prediction) -> Parsed:
+    """Take the option of highest log-probability, whatever was generated: all can be read.
+
+    The first of equals wins: deterministic, and ties show in `letter_probability`.
+    """
+    log_probs = prediction.letter_log_probs
+    return Parsed("answered", prediction.options[log_probs.index(max(log_probs))].letter)
+
+
+def readings() -> dict[str, str]:
+    """Return every name that answers can be read by, with what it does."""
+    texts = {name: parser.__doc__ or "" for name, parser in PARSERS}
+    return {**texts, LIKELIHOOD: read_likelihood.__doc__ or ""}
+
+
 def parse(text: str, options: Sequence[Option], *, parser: str = DEFAULT_PARSER) -> Parsed:
     """Read `text` with the named parser; raises ConfigError only if there is no such parser."""
     return PARSERS.get(parser)(text, tuple(options))
@@ -154,7 +174,7 @@ def score_all(
     predictions: Iterable[Prediction], *, parser: str = DEFAULT_PARSER
 ) -> tuple[Score, ...]:
     """Judge predictions in order; raises DataError naming every one that cannot be judged."""
-    read = PARSERS.get(parser)
+    read = _reader(parser)
     predictions = tuple(predictions)
     problems = [problem for prediction in predictions for problem in _check(prediction)]
     if problems:
@@ -162,8 +182,15 @@ def score_all(
     return tuple(_judge(prediction, read) for prediction in predictions)
 
 
-def _judge(prediction: Prediction, read: Parser) -> Score:
-    parsed = read(prediction.text, prediction.options)
+def _reader(parser: str) -> Callable[[Prediction], Parsed]:
+    if parser == LIKELIHOOD:
+        return read_likelihood
+    read = PARSERS.get(parser)
+    return lambda prediction: read(prediction.text, prediction.options)
+
+
+def _judge(prediction: Prediction, read: Callable[[Prediction], Parsed]) -> Score:
+    parsed = read(prediction)
     verdict: Verdict = "unparsable"
     if parsed.reading == "refused":
         verdict = "refused"
@@ -172,8 +199,7 @@ def _judge(prediction: Prediction, read: Parser) -> Score:
     letters = [option.letter for option in prediction.options]
     log_probs = prediction.letter_log_probs
     best = max(log_probs)
-    # The first of equal letters wins: deterministic, and ties show in letter_probability.
-    letter_choice = letters[log_probs.index(best)]
+    letter_choice = read_likelihood(prediction).letter
     total = math.fsum(math.exp(value - best) for value in log_probs)
     truth = log_probs[letters.index(prediction.answer)]
     return Score(

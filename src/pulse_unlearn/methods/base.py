@@ -52,6 +52,7 @@ class Needs:
     retain: bool = False
     forget_reference: Extent | None = None
     retain_reference: Extent | None = None
+    """Takes `retain`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,17 @@ class Encoder:
         """Return the first answer token of each option's letter."""
         return [letter[0] for letter in self.letters(example)]
 
+    def spoken(self, example: Example) -> list[tuple[int, ...]]:
+        """Return the answer tokens of each option: its letter, or its text and the end of turn.
+
+        A text may begin as another one does, or be its whole beginning: the end tells them apart.
+        """
+        if not example.said:
+            return self.letters(example)
+        prompt = self.prompt(example)
+        full = [prompt + self.turns.prefix + text + self.turns.end for text in example.said]
+        return [tuple(tail) for tail in self._tails([prompt] * len(full), full)]
+
     def decode(self, tokens: Tensor) -> list[str]:
         """Return generated token ids [B, N] as texts without special tokens."""
         texts: list[str] = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)

@@ -6,14 +6,17 @@ which writes shared beginnings once. Whoever asks a model asks a reader.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pulse_unlearn.methods import AnswerView
+from pulse_unlearn.methods.losses import sum_nll
 from pulse_unlearn.models.encode import AnswerTokens, EncodedBatch, Encoder
 from pulse_unlearn.records import Example
 
@@ -22,8 +25,9 @@ from pulse_unlearn.records import Example
 class Reply:
     """What a model says to one prompt."""
 
-    log_probs: Tensor
-    """Natural log-probabilities of the first answer token, [V]."""
+    log_probs: tuple[float, ...]
+    """Natural log-probability of each option's answer: its letter as the first token, or its text
+    and the end of turn."""
     text: str
     """Greedy answer."""
 
@@ -43,7 +47,7 @@ class Reader(Protocol):
         """Return the log-probabilities at the examples' answers, [B, A, V]."""
 
     def replies(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
-        """Return greedy answers, without gradients."""
+        """Return greedy answers and the options' log-probabilities, without gradients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,11 @@ class Plain:
         return answer_view(self.model, self.encoder.answers(examples, tokens=tokens))
 
     def replies(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
-        """Generate greedily; the first token's log-probabilities come from the same pass."""
+        """Generate greedily; letters' log-probabilities come from the same pass.
+
+        An option's text is read in a pass of its own, behind the prompt; as many at once as there
+        are examples.
+        """
         inputs = self.encoder.prompts(examples)
         inputs.pop(
             "position_ids", None
@@ -77,7 +85,57 @@ class Plain:
             )
         texts = self.encoder.decode(output.sequences[:, inputs["input_ids"].shape[1] :])
         first = torch.log_softmax(output.logits[0].float(), dim=-1)
-        return [Reply(row, text) for row, text in zip(first, texts, strict=True)]
+        told = [one for example in examples if example.said for one in tellings(example)]
+        with torch.no_grad():
+            parts = [
+                read_options(self, told[start : start + len(examples)])
+                for start in range(0, len(told), len(examples))
+            ]
+        in_words = iter([value for part in parts for values in part for value in values])
+        log_probs = [
+            [next(in_words) for _ in example.said] or row[self.encoder.letter_ids(example)].tolist()
+            for example, row in zip(examples, first, strict=True)
+        ]
+        return [Reply(tuple(one), text) for one, text in zip(log_probs, texts, strict=True)]
+
+
+def tellings(example: Example) -> list[Example]:
+    """Return what is read for the options' log-probabilities: all texts, or any one letter."""
+    return [replace(example, answer=text) for text in example.said] or [example]
+
+
+def read_options(reader: Reader, told: Sequence[Example]) -> list[list[float]]:
+    """Return what each of these `tellings` tells, without generating: an option's, or all letters'.
+
+    Natural log-probabilities, as in `Reply`.
+    """
+    view = reader.answers(told, tokens="with_end")
+    whole = (-sum_nll(view)).tolist()
+    rows = torch.arange(len(told), device=view.mask.device)
+    first = view.log_probs[rows, view.mask.int().argmax(-1)]
+    return [
+        [total] if one.said else row[reader.encoder.letter_ids(one)].tolist()
+        for one, total, row in zip(told, whole, first, strict=True)
+    ]
+
+
+def option_log_probs(
+    examples: Sequence[Example], spoken: Sequence[Sequence[tuple[int, ...]]], found: Tensor
+) -> list[tuple[float, ...]]:
+    """Pick each option's log-probability, as in `Reply`, from those at all tokens of all options.
+
+    `spoken` are each example's options in tokens, a single empty one where it has none; `found` is
+    [N, V]: for each of them, what follows the prompt and each of its own tokens.
+    """
+    labels = [label for answers in spoken for answer in answers for label in (*answer, 0)]
+    index = torch.tensor(labels, device=found.device).unsqueeze(1)
+    told = iter(found.gather(-1, index).squeeze(1).tolist())
+    chances = []
+    for example, answers in zip(examples, spoken, strict=True):
+        values = [list(islice(told, len(answer) + 1))[:-1] for answer in answers]
+        judged = values if example.said else [of_letter[:1] for of_letter in values]
+        chances.append(tuple(map(math.fsum, judged)) if example.options else ())
+    return chances
 
 
 def to_device(inputs: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ head applied to the few positions that are asked about, greedy answers tried out
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -19,11 +19,15 @@ from transformers import DynamicCache
 from pulse_unlearn.methods import AnswerView
 from pulse_unlearn.models.continuing import go_on
 from pulse_unlearn.models.encode import AnswerTokens, Encoder
-from pulse_unlearn.models.features import TowerMemory
-from pulse_unlearn.models.forward import Reply, to_device
+from pulse_unlearn.models.features import Features, TowerMemory
+from pulse_unlearn.models.forward import Reply, option_log_probs, to_device
 from pulse_unlearn.models.packing import Line, Pack, pack
 from pulse_unlearn.models.pictures import Shown
 from pulse_unlearn.records import Example
+
+PASS_TOKENS = 16384
+"""Tokens that are read at once where keys and values are kept: 13 GB of them at 13B in half
+precision. Training keeps more of each token; there micro-batches are halved where need be."""
 
 
 @dataclass(slots=True)
@@ -37,11 +41,16 @@ class Packed:
     encoder: Encoder
     budget: int
     """Tokens of a row that holds more than one group."""
+    features: InitVar[Features | None] = None
+    """What earlier readers' towers saw; None for a store of its own."""
     memory: TowerMemory = field(init=False)
 
-    def __post_init__(self) -> None:
-        tower = inner_model(self.model).get_submodule(self.encoder.family.vision_tower)
-        self.memory = TowerMemory(tower)
+    def __post_init__(self, features: Features | None) -> None:
+        inner = inner_model(self.model)
+        tower = inner.get_submodule(self.encoder.family.vision_tower)
+        layers = getattr(inner.config, "vision_feature_layer", None)
+        chosen = () if layers is None else (layers,) if isinstance(layers, int) else tuple(layers)
+        self.memory = TowerMemory(tower, layers=chosen, features=features)
 
     def answers(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> AnswerView:
         """Return the log-probabilities at the examples' answers, [B, A, V]."""
@@ -66,11 +75,15 @@ class Packed:
     def replies(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
         """Answer greedily, most answers in the one pass that reads the prompts.
 
-        Each option's letter is a branch behind its question, so the pass tells the first token, and
-        whether the turn ends behind the letter that it begins. Other answers go on from there.
+        Each option's letter or text is a branch behind its question, so the pass tells how likely
+        it is, what the first token is, and whether the turn ends behind the option that it begins.
+        Other answers go on from there.
         """
         lines, tried = self._branches(examples)
         packed = self._pack(lines)
+        if packed.input_ids.numel() > PASS_TOKENS and len(packed.input_ids) > 1:
+            firsts = accumulate(map(len, tried[:-1]), initial=0)
+            return self._by_halves(examples, [packed.rows[at] for at in firsts], max_new_tokens)
         rows = torch.tensor(
             [row for row, line in zip(packed.rows, lines, strict=True) for _ in range(_asked(line))]
         )
@@ -98,14 +111,27 @@ class Packed:
         starts = [(row, packed.sees[row, 0, place]) for row, place in ends]
         others = iter(self._go_on(cache, starts, list(unspoken.values()), max_new_tokens))
         texts = [next(others) if letter is None else letter for letter in letters]
-        return [Reply(*one) for one in zip(first, texts, strict=True)]
+        chances = option_log_probs(examples, tried, found)
+        return [Reply(*one) for one in zip(chances, texts, strict=True)]
+
+    def _by_halves(
+        self, examples: Sequence[Example], rows: Sequence[int], max_new_tokens: int
+    ) -> list[Reply]:
+        """Ask the examples of one half of the rows, then those of the other."""
+        middle = (max(rows) + 1) // 2
+        found: dict[int, Reply] = {}
+        for first in (True, False):
+            half = [index for index, row in enumerate(rows) if (row < middle) is first]
+            asked = [examples[index] for index in half]
+            found |= zip(half, self.replies(asked, max_new_tokens=max_new_tokens), strict=True)
+        return [found[index] for index in range(len(examples))]
 
     def _branches(
         self, examples: Sequence[Example]
     ) -> tuple[list[Line], list[list[tuple[int, ...]]]]:
-        """Return a line for each option's letter, and the letters of each example."""
+        """Return a line for each option's answer, and the answers of each example."""
         prompts = self.encoder.lines(examples, tokens=None)
-        tried = [self.encoder.letters(example) or [()] for example in examples]
+        tried = [self.encoder.spoken(example) or [()] for example in examples]
         lines = [
             Line(line.prompt, letter)
             for line, letters in zip(prompts, tried, strict=True)
@@ -116,16 +142,17 @@ class Packed:
     def _letter(
         self, branches: list[Tensor], letters: list[tuple[int, ...]], max_new_tokens: int
     ) -> str | None:
-        """Follow the greedy choice, [1 + letter's tokens, V] of each branch; None if it leaves."""
+        """Follow the greedy choice, [1 + answer's tokens, V] of each branch; None if it leaves."""
         ends = self.encoder.end_ids
         if int(branches[0][0].argmax()) in ends:
             return ""
         for branch, letter in zip(branches, letters, strict=True):
             greedy = branch.argmax(-1).tolist()
-            spoken = tuple(greedy[: len(letter)])
-            ended = len(letter) == max_new_tokens or greedy[-1] in ends
-            if letter and spoken == letter and ended:
-                return self.encoder.decode(torch.tensor([letter]))[0]
+            said = letter[:-1] if letter and letter[-1] in ends else letter
+            spoken = tuple(greedy[: len(said)])
+            ended = len(said) == max_new_tokens or greedy[len(said)] in ends
+            if said and spoken == said and ended:
+                return self.encoder.decode(torch.tensor([said]))[0]
         return None
 
     def _go_on(
@@ -168,14 +195,12 @@ class Packed:
         """
         inner = inner_model(self.model)
         parameter = next(inner.parameters())
-        unseen = torch.finfo(parameter.dtype).min
-        mask = torch.zeros(packed.sees.shape, dtype=parameter.dtype).masked_fill_(
-            ~packed.sees, unseen
-        )
         inputs = to_device(
             {"input_ids": packed.input_ids, "position_ids": packed.position_ids}, inner
         )
-        inputs |= {"attention_mask": mask.to(inputs["input_ids"].device)}
+        sees = packed.sees.to(parameter.device)  # a byte a pair; as numbers it would be two or four
+        mask = torch.zeros(sees.shape, dtype=parameter.dtype, device=sees.device)
+        inputs["attention_mask"] = mask.masked_fill_(~sees, torch.finfo(parameter.dtype).min)
         kept = {"use_cache": cache is not None, "past_key_values": cache}
         hidden = self._hidden(inner, packed, examples, {**inputs, **kept})
         device = hidden.device
@@ -198,7 +223,6 @@ class Packed:
         blank = to_device(_blank([shown[digest] for digest in packed.digests]), inner)
         with self.memory.recalling(packed.digests):
             hidden = inner.model(**inputs, **blank).last_hidden_state
-        self.memory.trim()
         return hidden
 
     def _shown(self, examples: Sequence[Example]) -> dict[str, Shown]:

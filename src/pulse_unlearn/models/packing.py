@@ -15,12 +15,15 @@ A token sees its own branch up to itself and the branches above, at the position
 sequence. For a causal model with plain rotary positions every token's output is that of the
 sequence alone: the packing is exact, for gradients too.
 
-Lines without a common beginning share a row as well (a forest), as long as attention, which grows
-with the square of a row, stays cheap. Nothing here knows a model: token ids in, tensors out.
+Lines without a common beginning share a row as well (a forest), where that leaves less padding and
+attention, which grows with the square of a row, stays cheap. Nothing here knows a model: token ids
+in, tensors out.
 """
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -101,7 +104,7 @@ class Pack:
 
 
 def pack(lines: Sequence[Line], *, budget: int, pad: int) -> Pack:
-    """Lay out lines in rows of about `budget` tokens; a larger group of one picture stays whole.
+    """Lay out lines in rows of at most `budget` tokens; a larger group of one picture stays whole.
 
     Raises ValueError for no lines or for a line without a prompt.
     """
@@ -143,24 +146,28 @@ def lay_out(lines: Sequence[Line]) -> Row:
         members, at, above, depth = open_branches.pop()
         first, start = symbols[members[0]], len(row.tokens)
         end = at + _agreement(symbols, members, at)
-        for symbol in first[at:end]:
-            depth = _write(row, symbol, depth)
-            for member in members:
-                row.paths[member].append(len(row.tokens) - 1)
+        places = _write(row, first[at:end], depth)
+        for member in members:
+            row.paths[member].extend(places)
         row.branches.append(Branch(start, len(row.tokens), above))
+        depth += len(row.tokens) - start
         parts = _parted(symbols, [m for m in members if len(symbols[m]) > end], end)
         open_branches += [(part, end, len(row.tokens), depth) for part in reversed(list(parts))]
     return row
 
 
-def _write(row: Row, symbol: Symbol, depth: int) -> int:
-    """Append a symbol's tokens at position `depth`; return the next position."""
-    tokens = symbol.tokens if isinstance(symbol, Image) else (symbol,)
-    if isinstance(symbol, Image):
-        row.digests.append(symbol.digest)
-    row.tokens.extend(tokens)
-    row.positions.extend(range(depth, depth + len(tokens)))
-    return depth + len(tokens)
+def _write(row: Row, symbols: Sequence[Symbol], depth: int) -> list[int]:
+    """Append symbols' tokens from position `depth` on; return where each symbol ends in the row."""
+    start, places = len(row.tokens), []
+    for symbol in symbols:
+        if isinstance(symbol, Image):
+            row.digests.append(symbol.digest)
+            row.tokens.extend(symbol.tokens)
+        else:
+            row.tokens.append(symbol)
+        places.append(len(row.tokens) - 1)
+    row.positions.extend(range(depth, depth + len(row.tokens) - start))
+    return places
 
 
 def _agreement(symbols: Sequence[Sequence[Symbol]], members: Sequence[int], at: int) -> int:
@@ -196,24 +203,45 @@ def _mark(sees: np.ndarray, branches: Sequence[Branch]) -> None:
 
 
 def _fill(lines: Sequence[Line], budget: int) -> list[list[int]]:
-    """Put lines into rows: those of one picture together, then first fit, the longest first."""
+    """Put lines into rows of like length: those of one picture, or of one prompt, together.
+
+    Of all numbers of rows that keep to the budget the cheapest is taken. Rows are padded to the
+    longest, and attention over a row of `budget` tokens costs a sixth of what the tokens cost in
+    the rest of a language model of that width: 4 T d operations a token and layer against 24 d^2.
+    """
     groups: dict[object, list[int]] = {}
     for index, line in enumerate(lines):
-        groups.setdefault(line.digest or index, []).append(index)
+        groups.setdefault(line.digest or line.prompt, []).append(index)
     sized = [
         (len(lay_out([lines[index] for index in members]).tokens), members)
         for members in groups.values()
     ]
     sized.sort(key=lambda pair: -pair[0])
     capacity = max(budget, sized[0][0])
-    free: list[int] = []
-    bins: list[list[int]] = []
+    fewest = math.ceil(sum(size for size, _ in sized) / capacity)
+    tried = (_dealt(sized, rows) for rows in range(fewest, len(sized) + 1))
+    fitting = [deal for deal in tried if deal.width <= capacity]
+    cheapest = min(
+        fitting, key=lambda deal: len(deal.rows) * deal.width * (6 * budget + deal.width)
+    )
+    return cheapest.rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Deal:
+    """Groups dealt out to rows."""
+
+    rows: list[list[int]]
+    width: int
+    """Tokens of the longest row, beginnings that its groups share counted more than once."""
+
+
+def _dealt(sized: Sequence[tuple[int, list[int]]], count: int) -> _Deal:
+    """Deal groups, the longest first, each to the row that is shortest by then."""
+    rows: list[list[int]] = [[] for _ in range(count)]
+    shortest = [(0, number) for number in range(count)]
     for size, members in sized:
-        fitting = next((k for k, left in enumerate(free) if left >= size), None)
-        if fitting is None:
-            free.append(capacity - size)
-            bins.append(list(members))
-        else:
-            free[fitting] -= size
-            bins[fitting] += members
-    return bins
+        length, number = shortest[0]
+        rows[number] += members
+        heapq.heapreplace(shortest, (length + size, number))
+    return _Deal(rows, max(length for length, _ in shortest))

@@ -9,6 +9,7 @@ import torch
 
 from pulse_unlearn.config import SpeedSettings
 from pulse_unlearn.models.encode import Encoder
+from pulse_unlearn.models.features import Features
 from pulse_unlearn.models.forward import Plain, Reader
 from pulse_unlearn.models.packed import Packed, inner_model
 from pulse_unlearn.records import Example
@@ -26,10 +27,12 @@ def choose(
     speed: SpeedSettings,
     examples: Sequence[Example],
     warn: Callable[[str], None],
+    features: Features | None = None,
 ) -> Reader:
     """Return the packed reader if settings and model allow it and a trial agrees, else the plain.
 
-    The trial reads a few of the examples both ways; a disagreement is told through `warn`.
+    The trial reads a few of the examples both ways; a disagreement is told through `warn`. Pictures
+    whose `features` are there need no tower.
     """
     plain = Plain(model, encoder)
     if speed.packing == "off":
@@ -39,7 +42,8 @@ def choose(
         warn(f"questions are not packed: {reason}")
         return plain
     text = inner_model(model).config.get_text_config()
-    packed = Packed(model, encoder, budget=speed.pack_tokens or text.hidden_size)
+    budget = speed.pack_tokens or text.hidden_size
+    packed = Packed(model, encoder, budget=budget, features=features)
     difference = _difference(plain, packed, _trial(examples))
     if not difference <= TOLERANCE[inner_model(model).dtype]:
         warn(f"questions are not packed: log-probabilities differ by {difference:.2g} nats")

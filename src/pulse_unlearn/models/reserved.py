@@ -26,7 +26,10 @@ class Reserved:
         problems = [
             problem
             for example in examples
-            for part, text in (("question", example.prompt), ("answer", example.answer))
+            for part, text in (
+                ("question", example.prompt),
+                *(("answer", answer) for answer in example.said or (example.answer,)),
+            )
             if (problem := self._problem(example, part, text))
         ]
         if problems:

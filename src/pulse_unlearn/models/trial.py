@@ -21,7 +21,7 @@ from pulse_unlearn.models.families import Family, no_entry
 from pulse_unlearn.models.forward import Plain
 from pulse_unlearn.models.parts import FAILURES
 from pulse_unlearn.models.readers import TOLERANCE
-from pulse_unlearn.records import Example, Picture
+from pulse_unlearn.records import Example, Option, Picture
 
 
 def require_working(model: Any, processor: Any, family: Family) -> None:
@@ -57,7 +57,12 @@ def _fault(reader: Plain, tolerance: float) -> str:
         return "another picture changes nothing"
     if _gap(together, alone) > tolerance:
         return "questions asked together are not answered as each is alone"
-    if _gap([reply.log_probs for reply in replies], [one[0] for one in alone]) > tolerance:
+    letters = [torch.tensor(reply.log_probs) for reply in replies]
+    first = [
+        rows[0, reader.encoder.letter_ids(one)].cpu()
+        for rows, one in zip(alone, examples, strict=True)
+    ]
+    if _gap(letters, first) > tolerance:
         return "generated answers do not begin as given ones are read"
     return ""
 
@@ -74,6 +79,9 @@ def _gap(found: list[Tensor], expected: list[Tensor]) -> float:
     return float(torch.stack(gaps).nan_to_num(nan=torch.inf).max())
 
 
+OPTIONS = tuple(Option(letter, letter.lower()) for letter in "ABCD")
+
+
 def _questions() -> list[Example]:
     """Two with pictures of different shapes around one without, of different lengths."""
     pictures = (_picture((90, 60)), None, _picture((60, 120)))
@@ -84,6 +92,7 @@ def _questions() -> list[Example]:
             modality="multimodal" if picture else "text_only",
             prompt="Who is this?" + " Say one letter." * number,
             answer="red",
+            options=OPTIONS,
             picture=picture,
         )
         for number, picture in enumerate(pictures)

@@ -11,7 +11,6 @@ from pulse_unlearn.config import DataSettings, Experiment
 from pulse_unlearn.data import Dataset, Source, datasets
 from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.models.source import model_digest
-from pulse_unlearn.pipeline.select import PARSER
 from pulse_unlearn.records import Individual, Question
 from pulse_unlearn.scenarios import Plan, Roster, Stage, build_plan
 from pulse_unlearn.store import StageKey, fingerprint
@@ -168,8 +167,9 @@ def _ingredients(
     }
     if stage.kind == "score":
         # The parser reads answers that are stored; changing it needs no model.
+        readings = ("parser", "decided_by")
         settings["scoring"] = {
-            name: value for name, value in settings["scoring"].items() if name != "parser"
+            name: value for name, value in settings["scoring"].items() if name not in readings
         }
         settings["general_questions"] = experiment.data.general_questions
     if stage.kind != "select":
@@ -181,12 +181,23 @@ def _ingredients(
         }
         settings["model"] = experiment.model.model_dump(mode="json", exclude=elsewhere)
     else:
-        settings["parser"] = PARSER
+        settings["parser"] = experiment.scoring.decides
+    if _stops_by_answers(stage) and experiment.scoring.decides != "strict":
+        settings["decided_by"] = experiment.scoring.decides
     used = {"score": ("people/", "general/", "model"), "select": ()}.get(
         stage.kind, ("people/", "general_training/", "model")
     )
     data = {name: value for name, value in digests.items() if name.startswith(used)}
     return Ingredients(stage.kind, settings, data, parents)
+
+
+def _stops_by_answers(stage: Stage) -> bool:
+    """Tell whether how answers are read may end this stage's training."""
+    finetune, unlearn = stage.settings.get("finetune"), stage.settings.get("unlearn")
+    return bool(
+        (finetune and finetune["target_accuracy"] is not None)
+        or (unlearn and unlearn["stop"]["target_forgetting"] is not None)
+    )
 
 
 def sample(questions: tuple[Question, ...], count: int | None) -> tuple[Question, ...]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pulse_unlearn import __version__
 from pulse_unlearn.config import Experiment, dump_experiment
@@ -33,11 +33,14 @@ from pulse_unlearn.pipeline.results import (
     write_results,
 )
 from pulse_unlearn.pipeline.samples import collect_samples
-from pulse_unlearn.pipeline.select import PARSER, Selection, select_known
+from pulse_unlearn.pipeline.select import Selection, select_known
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Prediction, Score
 from pulse_unlearn.scenarios import Group, Plan, Stage
 from pulse_unlearn.store import RunLock, Store, write_index, write_json, write_text
+
+if TYPE_CHECKING:
+    from pulse_unlearn.models.kept import Kept
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "pyarrow")
 
@@ -60,6 +63,7 @@ class _Pipeline:
     ) -> None:
         self.inputs, self.run, self.repair = inputs, run, repair
         self.progress, self.stop = progress, stop
+        self.kept: Kept | None = None
         self.store = Store(run)
         self.predictions_of = cache(self._predictions_of)
         self.scores_of = cache(self._scores_of)
@@ -122,17 +126,18 @@ class _Pipeline:
             self._select(stage, folder)
             return
         # Only here, so that a run with nothing to compute loads neither torch nor a model.
+        from pulse_unlearn.models.kept import Kept
         from pulse_unlearn.pipeline.runners import RUNNERS, Work
 
         self.stop.check()  # the first import takes seconds
-        RUNNERS[stage.kind](
-            Work(self.inputs, stage, folder, self.folder_of, self.resolve, self.progress, self.stop)
-        )
+        self.kept = self.kept or Kept()
+        of_run = (self.folder_of, self.resolve, self.progress, self.stop, self.kept)
+        RUNNERS[stage.kind](Work(self.inputs, stage, folder, *of_run))
 
     def _select(self, stage: Stage, folder: Path) -> None:
-        settings = stage.settings["pretrained"]
+        settings, decides = stage.settings["pretrained"], self.inputs.experiment.scoring.decides
         selection = select_known(
-            score_all(self.predictions_of(stage.parents[0]), parser=PARSER),
+            score_all(self.predictions_of(stage.parents[0]), parser=decides),
             frozenset(stage.ask.ids),
             forget=settings["forget"],
             retain=settings["retain"],

@@ -6,7 +6,6 @@ torch is imported here, and this module is imported only when a stage really has
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from peft import PeftModel
 
 from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
 from pulse_unlearn.data import examples as make
-from pulse_unlearn.evaluation.predict import greedy_accuracy, predict
+from pulse_unlearn.evaluation.predict import greedy_accuracy, likelihood_accuracy, predict
 from pulse_unlearn.evaluation.table import write_predictions
 from pulse_unlearn.methods import build_method
 from pulse_unlearn.models.adapters import (
@@ -31,8 +30,8 @@ from pulse_unlearn.models.adapters import (
     save_trained,
     trainable_names,
 )
-from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.forward import Reader
+from pulse_unlearn.models.kept import Kept
 from pulse_unlearn.models.loading import LoadedModel, load_model
 from pulse_unlearn.models.packed import Packed
 from pulse_unlearn.models.readers import choose
@@ -45,12 +44,15 @@ from pulse_unlearn.store import write_json
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.loop import Outcome, Watch, train
 from pulse_unlearn.training.objectives import Learning, Objective, Unlearning
-from pulse_unlearn.training.references import References
+from pulse_unlearn.training.references import References, recurring
 from pulse_unlearn.training.steps import FinetuneSteps, Steps, UnlearnSteps
 
 ADAPTER = "adapter"
 OUTCOME = "outcome.json"
 PREDICTIONS = "predictions.parquet"
+ASKED = "asked.json"
+"""How a score stage was asked: examples a pass at the end (below the setting where memory did not
+suffice) and whether they were packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ class Work:
     """Group -> ids, reading a finished selection if need be."""
     progress: Progress
     stop: StopRequest
+    kept: Kept
+    """What earlier stages of the run leave in memory."""
 
     def people(self, group: Group) -> list[Individual]:
         """Return the individuals of a group."""
@@ -91,14 +95,23 @@ def run_score(work: Work) -> None:
         work.progress.advance(done, total, {})
         work.stop.check()
 
+    sizes = [scoring.batch_size]
+
+    def on_halved(size: int) -> None:
+        sizes.append(size)
+        work.progress.warn(f"out of memory: batches of {size} from here on")
+
     predictions = predict(
         reader,
         questions,
         batch_size=scoring.batch_size,
         max_new_tokens=scoring.max_new_tokens,
         on_batch=on_batch,
+        on_halved=on_halved,
     )
     write_predictions(work.folder / PREDICTIONS, predictions)
+    asked = {"batch_size": sizes[-1], "packed": isinstance(reader, Packed)}
+    write_json(work.folder / ASKED, asked)
 
 
 def _questions(work: Work) -> list[Example]:
@@ -167,13 +180,13 @@ def run_unlearn(work: Work) -> None:
     before, target = None, settings.stop.target_forgetting
     if target is not None:
         size = settings.optimiser.micro_batch_size
-        before = greedy_accuracy(reader, held_out, batch_size=size)
+        before = _accuracy(work, reader, held_out, size)
     stop = StopRule(
         settings.stop.check_every,
         loss_bound=settings.stop.loss_bound,
         accuracy_at_most=None if before is None or target is None else before * (1 - target),
     )
-    references = References(prepared, reader)
+    references = References(prepared, reader, recurring(steps) if asked else ())
     objective = Unlearning(reader, method, settings.answer_tokens, references)
     _train(
         work,
@@ -199,7 +212,7 @@ def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
 
     def accuracy() -> float:
         size = optimiser.micro_batch_size
-        return greedy_accuracy(job.reader, job.held_out, batch_size=size)
+        return _accuracy(work, job.reader, job.held_out, size)
 
     names = trainable_names(job.prepared.model)
     outcome = train(
@@ -226,6 +239,13 @@ def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
     write_json(work.folder / OUTCOME, {**_outcome(outcome), **notes})
 
 
+def _accuracy(work: Work, reader: Reader, held_out: Sequence[Example], size: int) -> float:
+    """Measure what stop rules look at, in batches of this size."""
+    measures = {"strict": greedy_accuracy, "likelihood": likelihood_accuracy}
+    measure = measures[work.inputs.experiment.scoring.decides]
+    return measure(reader, held_out, batch_size=size)
+
+
 def _outcome(outcome: Outcome) -> dict[str, Any]:
     return {**asdict(outcome), "checks": [list(check) for check in outcome.checks]}
 
@@ -236,10 +256,11 @@ def _reader(
     """Return what reads the model, tried on some of the stage's examples."""
     return choose(
         model,
-        Encoder(loaded.processor, loaded.family),
+        work.kept.encoder(loaded),
         speed=work.inputs.experiment.speed,
         examples=examples,
         warn=work.progress.warn,
+        features=work.kept.features,
     )
 
 
@@ -295,9 +316,3 @@ RUNNERS: dict[str, Callable[[Work], None]] = {
     "finetune": run_finetune,
     "unlearn": run_unlearn,
 }
-
-
-def outcome_of(folder: Path) -> dict[str, Any]:
-    """Read a training stage's outcome."""
-    found: dict[str, Any] = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
-    return found

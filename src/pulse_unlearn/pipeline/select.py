@@ -11,10 +11,6 @@ from statistics import fmean
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.records import Score
 
-PARSER = "strict"
-"""How answers are read for the choice, however they are read for the results: so reading the
-results anew never changes who was chosen, which would ask for new unlearning."""
-
 
 @dataclass(frozen=True, slots=True)
 class Known:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from pulse_unlearn.evaluation.scoring import LIKELIHOOD
 from pulse_unlearn.report.estimates import Estimate, Numbers, Place
 from pulse_unlearn.report.load import Flag
 from pulse_unlearn.report.paper import Relative, relative
@@ -15,6 +16,8 @@ from pulse_unlearn.report.words import (
     percent,
     scenario_title,
 )
+
+_BY_LIKELIHOOD = "The likeliest option counts as the answer, whatever was generated."
 
 UNREADABLE_MOSTLY = 0.5
 """Share of unreadable answers from which a low accuracy says more about output than memory."""
@@ -59,14 +62,14 @@ def scoreboard(numbers: Numbers, flags: Sequence[Flag]) -> list[ScoreRow]:
     return [_row(numbers, flags, place) for place in numbers.finals()]
 
 
-def claims(numbers: Numbers, rows: Sequence[ScoreRow]) -> list[Claim]:
+def claims(numbers: Numbers, rows: Sequence[ScoreRow], *, parser: str) -> list[Claim]:
     """Say in sentences what each scenario showed, over the main scope of its methods."""
     said = []
     for scenario in numbers.scenarios():
         mains = set(numbers.mains(scenario))
         chosen = [row for row in rows if row.place in mains]
         if chosen:
-            said.append(_claim(numbers, scenario, chosen))
+            said.append(_claim(numbers, scenario, chosen, parser=parser))
     return said
 
 
@@ -127,7 +130,7 @@ def _row(numbers: Numbers, flags: Sequence[Flag], place: Place) -> ScoreRow:
     )
 
 
-def _claim(numbers: Numbers, scenario: str, rows: Sequence[ScoreRow]) -> Claim:
+def _claim(numbers: Numbers, scenario: str, rows: Sequence[ScoreRow], *, parser: str) -> Claim:
     requests = max(row.place.request for row in rows)
     after = f"After {requests} requests, " if requests > 1 else ""
     forgotten = _span([row.forgotten for row in rows])
@@ -140,7 +143,8 @@ def _claim(numbers: Numbers, scenario: str, rows: Sequence[ScoreRow]) -> Claim:
     if broken:
         which = "every method" if len(broken) == len(rows) else _names(broken)
         headline += f" With {which} the output broke, so part of this is not forgetting."
-    sentences = [_theirs(rows), _by_modality(rows), _unreadable(rows), _verdicts(rows)]
+    read = _BY_LIKELIHOOD if parser == LIKELIHOOD else _unreadable(rows)
+    sentences = [_theirs(rows), _by_modality(rows), read, _verdicts(rows)]
     if requests > 1:
         sentences[1:1] = _lasting(numbers, rows)
     return Claim(scenario_title(scenario), headline, tuple(text for text in sentences if text))

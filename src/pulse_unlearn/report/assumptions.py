@@ -78,7 +78,7 @@ _OPEN: tuple[_Open, ...] = (
         "Prompt, decoding, answer parser",
         "Accuracies of exactly 0 at 25 % chance mean that answers were generated freely and "
         "unreadable ones counted as wrong.",
-        (r"prompt", r"parser$", r"max_new_tokens$", r"answer_tokens$"),
+        (r"prompt", r"parser$", r"decided_by$", r"max_new_tokens$", r"answer_tokens$"),
     ),
     _Open(
         "MMBench: plain or circular",

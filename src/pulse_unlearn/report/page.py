@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pulse_unlearn.evaluation.scoring import DEFAULT_PARSER
 from pulse_unlearn.report import paper
 from pulse_unlearn.report.answer import Claim, ScoreRow, Status, claims, scoreboard
 from pulse_unlearn.report.assumptions import Assumption, assumptions, flatten
@@ -71,6 +72,8 @@ class Page:
     progress: Progress
     notes: tuple[str, ...]
     problems: tuple[str, ...]
+    parser: str
+    """What read the answers."""
     claims: tuple[Claim, ...]
     board: tuple[BoardRow, ...]
     statuses: tuple[Status, ...]
@@ -104,7 +107,7 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
     drawn = (figure4(numbers), figure5(numbers), draw_curves(shown))
     groups = sample_groups(record.samples)
     statuses = {row.status.word: row.status for row in rows}
-    done = progress(record, numbers)
+    done, parser = progress(record, numbers), _parser(record)
     return Page(
         name=printable(record.name, 80),
         facts=tuple(_facts(record, numbers, done)),
@@ -114,7 +117,8 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
         problems=tuple(
             printable(" ".join(str(problem).split()), 300) for problem in record.problems
         ),
-        claims=tuple(claims(numbers, rows)),
+        parser=parser,
+        claims=tuple(claims(numbers, rows, parser=parser)),
         board=tuple(_board(rows)),
         statuses=tuple(statuses.values()),
         findings=tuple(findings(numbers)),
@@ -155,6 +159,12 @@ def _facts(record: RunRecord, numbers: Numbers, done: Progress) -> list[tuple[st
     facts.append(("Seeds", "single seed" if len(seeds) == 1 else str(len(seeds))))
     facts.append(("Cells finished", f"{done.finished} of {done.planned}"))
     return facts
+
+
+def _parser(record: RunRecord) -> str:
+    scoring = record.experiment.get("scoring")
+    found = scoring.get("parser") if isinstance(scoring, dict) else None
+    return printable(found or DEFAULT_PARSER, 40)
 
 
 def _people(sets: Mapping[str, Any]) -> str:

@@ -188,6 +188,7 @@ def _start(
     if found is not None:
         saved = load_state(found.path, model, optimiser)
         run.good, state = saved.good, saved.state
+        objective.kept.update(saved.kept)
         run.done, run.rows = state["step"], state["rows"]
         run.micro_batch_size = state["micro_batch_size"]
         run.checks = [(step, value) for step, value in state["checks"]]
@@ -265,7 +266,10 @@ def _accumulate(run: _Run, data: StepData) -> dict[str, float]:
     totals: dict[str, torch.Tensor] = {}
     for micro in micro_batches:
         terms = run.objective.terms(micro)
-        run.accelerator.backward(weighted_sum(terms, data))
+        loss = weighted_sum(terms, data)
+        # Questions without a picture have no gradient where the projector or the tower is trained.
+        if loss.requires_grad:
+            run.accelerator.backward(loss)
         for term in terms:
             share = term.values.detach().sum() / data.count(term.over)
             totals[term.name] = totals[term.name] + share if term.name in totals else share
@@ -285,7 +289,12 @@ def _save(run: _Run) -> None:
         run.watch.folder / "checkpoints",
         run.done,
         write=lambda folder: save_state(
-            folder, run.model, run.optimiser, good=run.good, state=state
+            folder,
+            run.model,
+            run.optimiser,
+            good=run.good,
+            kept=run.objective.kept,
+            state=state,
         ),
     )
 

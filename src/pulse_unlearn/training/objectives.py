@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -20,6 +20,10 @@ from pulse_unlearn.training.steps import StepData
 class Objective(Protocol):
     """What the loop minimises."""
 
+    @property
+    def kept(self) -> dict[str, Tensor]:
+        """What later steps use again, by name; a checkpoint holds it."""
+
     def terms(self, data: StepData) -> tuple[Term, ...]:
         """Return the loss terms of one micro-batch, a value per example each."""
 
@@ -29,6 +33,7 @@ class Learning:
     """Supervised fine-tuning on the answer tokens of the retain part."""
 
     reader: Reader
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
     def terms(self, data: StepData) -> tuple[Term, ...]:
         """Return the mean negative log-likelihood per answer token."""
@@ -45,14 +50,21 @@ class Unlearning:
     answer_tokens: AnswerTokens
     references: References
 
+    @property
+    def kept(self) -> dict[str, Tensor]:
+        """What the reference said of examples that come again."""
+        return self.references.kept
+
     def terms(self, data: StepData) -> tuple[Term, ...]:
         """Return the method's terms, and the forget answers' NLL at weight 0 for the record."""
         needs = self.method.needs
+        forget = self._current(data.forget)
+        retain = self._current(data.retain) if needs.retain else None
         views = Views(
-            forget=self._current(data.forget),
-            retain=self._current(data.retain) if needs.retain else None,
-            forget_reference=self._frozen(data.forget, needs.forget_reference),
-            retain_reference=self._frozen(data.retain, needs.retain_reference),
+            forget=forget,
+            retain=retain,
+            forget_reference=self._frozen(data.forget, forget, needs.forget_reference),
+            retain_reference=self._frozen(data.retain, retain, needs.retain_reference),
         )
         watched = losses.mean_nll(views.forget).detach()
         return (*self.method.terms(views), Term(FORGET_NLL, watched, 0.0))
@@ -60,10 +72,12 @@ class Unlearning:
     def _current(self, examples: Sequence[Example]) -> AnswerView:
         return self.reader.answers(examples, tokens=self.answer_tokens)
 
-    def _frozen(self, examples: Sequence[Example], extent: Extent | None) -> AnswerView | None:
-        if extent is None:
+    def _frozen(
+        self, examples: Sequence[Example], current: AnswerView | None, extent: Extent | None
+    ) -> AnswerView | None:
+        if extent is None or current is None:
             return None
-        return self.references.view(examples, extent=extent, tokens=self.answer_tokens)
+        return self.references.view(examples, current, extent=extent, tokens=self.answer_tokens)
 
 
 FORGET_NLL = "forget_nll"

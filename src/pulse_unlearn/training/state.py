@@ -1,4 +1,4 @@
-"""The state of a training in safetensors and JSON: adapter, AdamW moments, counters, log."""
+"""The state of a training in safetensors and JSON: adapter, AdamW moments, references, counters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pulse_unlearn import store
 
 Weights = Mapping[str, Tensor]
-"""Name of a trained tensor -> its values."""
+"""Name of a tensor -> its values."""
 
 _TENSORS = "state.safetensors"
 _STATE = "state.json"
@@ -28,10 +28,12 @@ def save_state(
     optimiser: torch.optim.Optimizer,
     *,
     good: Weights,
+    kept: Weights,
     state: dict[str, Any],
 ) -> None:
     """Write all that a later process needs to continue bit for bit."""
     tensors = {f"good.{name}": value.cpu() for name, value in good.items()}
+    tensors |= {f"kept.{name}": value.cpu().contiguous() for name, value in kept.items()}
     for name, parameter in _trained(model).items():
         tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
         for key, value in optimiser.state.get(parameter, {}).items():
@@ -45,6 +47,8 @@ class Saved:
     """What a checkpoint holds beyond the weights and moments that were put back."""
 
     good: Weights
+    kept: Weights
+    """What the objective uses again."""
     state: dict[str, Any]
 
 
@@ -63,7 +67,13 @@ def load_state(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer)
             optimiser.state[parameter] = moments
     state: dict[str, Any] = json.loads((folder / _STATE).read_text(encoding="utf-8"))
     good = {name: tensors[f"good.{name}"].to(where.device) for name, where in parameters.items()}
-    return Saved(good, state)
+    device = next(iter(parameters.values())).device
+    kept = {
+        name.removeprefix("kept."): value.to(device)
+        for name, value in tensors.items()
+        if name.startswith("kept.")
+    }
+    return Saved(good, kept, state)
 
 
 def copy_weights(model: nn.Module) -> Weights:

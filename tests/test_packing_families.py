@@ -1,0 +1,179 @@
+"""Packs against plain sequences for every family that packs: methods, scopes, updates, batches."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+import tiny_families as tiny
+from pulse_unlearn.config import LoraSettings
+from pulse_unlearn.evaluation.predict import predict
+from pulse_unlearn.methods import METHODS, build_method
+from pulse_unlearn.models.adapters import Below, add_trainable, prepare, prepare_full
+from pulse_unlearn.models.families import FAMILIES, SCOPE_PARTS
+from pulse_unlearn.models.forward import Plain
+from pulse_unlearn.models.packed import Packed
+from pulse_unlearn.training.objectives import Unlearning, weighted_sum
+from pulse_unlearn.training.references import References
+from pulse_unlearn.training.steps import StepData
+
+PACKED = [name for name, family in FAMILIES if not family.unpackable]
+TOLERANCE = 1e-5
+SETTINGS = {"npo": {"beta": 0.5, "retain_weight": 0.5}, "ga_klr": {"weight": 0.7}}
+QUESTIONS = [
+    tiny.replaced(one, id=f"{one.id}{more}", prompt=one.prompt + more)
+    for one in tiny.mixed()
+    for more in ("", " Say it.", "\nC. Cy")
+]
+"""Three questions on each of three pictures of different shapes, six without; odd lengths."""
+
+BATCHES = st.lists(st.sampled_from(QUESTIONS), min_size=1, max_size=5)
+"""Packs of one as well, mixed ones, and the same question twice."""
+
+
+def test_these_families_are_packed():
+    assert PACKED == [
+        "idefics3",
+        "internvl",
+        "llava",
+        "llava_next",
+        "llava_onevision",
+        "smolvlm",
+    ]
+
+
+@cache
+def prepared(name, scope, update):
+    """A model whose trained tensors have moved, so that the reference is another."""
+    family, base = FAMILIES.get(name), tiny.model(name)
+    if update == "full":
+        made = prepare_full(base, Below(), family=family, scope=scope)
+    else:
+        lora = LoraSettings(rank=2, alpha=4.0)
+        made = prepare(
+            base,
+            Below(),
+            how="merged",
+            fresh=lambda model: add_trainable(model, family, scope, lora=lora, seed=0),
+        )
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor in trained(made.model).values():
+            tensor.add_(0.1 * torch.randn(tensor.shape, generator=generator))
+    return made
+
+
+encoder = cache(tiny.encoder)
+
+
+def trained(model):
+    return {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+
+
+def told(made, reader, method, data):
+    """The answers' log-probs, each term's values, the loss and all gradients."""
+    made.model.zero_grad(set_to_none=True)
+    view = reader.answers(data.forget, tokens="with_end")
+    chosen = build_method(method, SETTINGS.get(method, {}))
+    terms = Unlearning(reader, chosen, "with_end", References(made, reader)).terms(data)
+    loss = weighted_sum(terms, data)
+    if loss.requires_grad:  # not of text alone where the projector or the tower is trained
+        loss.backward()
+    found = {"log-probs": view.log_probs[view.mask], "loss": loss}
+    found |= {term.name: term.values for term in terms}
+    gradients = {name: tensor.grad for name, tensor in trained(made.model).items()}
+    return {name: value.detach() for name, value in found.items()}, gradients
+
+
+def assert_same(packed, plain):
+    assert packed.keys() == plain.keys()
+    for name, value in plain.items():
+        if value is None:  # the projector's, of a batch without a picture
+            assert packed[name] is None, name
+            continue
+        scale = max(1.0, float(value.abs().max()))
+        gap = float((packed[name] - value).abs().max())
+        assert gap <= TOLERANCE * scale, f"{name} differs by {gap:.2g} at {scale:.2g}"
+
+
+def agree(name, method, scope, update, forget, retain, budget):
+    made = prepared(name, scope, update)
+    data = StepData(tuple(forget), tuple(retain))
+    plain, expected = told(made, Plain(made.model, encoder(name)), method, data)
+    reader = Packed(made.model, encoder(name), budget=budget)
+    packed, gradients = told(made, reader, method, data)
+    assert_same(packed, plain)
+    assert_same(gradients, expected)
+
+
+every_packed = pytest.mark.parametrize("name", PACKED)
+every_scope = pytest.mark.parametrize("scope", SCOPE_PARTS)
+some = hypothesis_settings(max_examples=2, deadline=None)
+budgets = st.integers(1, 700)
+
+
+@every_packed
+@every_scope
+@pytest.mark.parametrize("method", METHODS.names())
+@some
+@given(forget=BATCHES, retain=BATCHES, budget=budgets)
+def test_low_rank_updates_have_the_gradients_of_plain_sequences(
+    name, scope, method, forget, retain, budget
+):
+    agree(name, method, scope, "lora", forget, retain, budget)
+
+
+@every_packed
+@every_scope
+@some
+@given(method=st.sampled_from(METHODS.names()), forget=BATCHES, retain=BATCHES, budget=budgets)
+def test_full_updates_have_the_gradients_of_plain_sequences(
+    name, scope, method, forget, retain, budget
+):
+    agree(name, method, scope, "full", forget, retain, budget)
+
+
+@every_packed
+def test_answers_are_those_of_plain_sequences(name):
+    made = prepared(name, "projector+llm", "lora")
+    plain, packed = (
+        predict(reader, QUESTIONS, batch_size=7, max_new_tokens=4, on_batch=lambda *_: None)
+        for reader in (
+            Plain(made.model, encoder(name)),
+            Packed(made.model, encoder(name), budget=600),
+        )
+    )
+    assert [one.text for one in packed] == [one.text for one in plain]
+    for one, other in zip(packed, plain, strict=True):
+        assert one.letter_log_probs == pytest.approx(other.letter_log_probs, abs=TOLERANCE)
+
+
+@every_packed
+def test_checkpointing_activations_changes_no_gradient(name):
+    """Packed and recomputed on the way back, against neither."""
+    family = FAMILIES.get(name)
+    base = tiny.model(name)
+    made = prepare_full(base, Below(), family=family, scope="projector+llm")
+    made.model.train()
+    layer = made.model.get_submodule(family.language_model).layers[0]
+    passes = []
+    layer.mlp.register_forward_pre_hook(lambda *_: passes.append(1))
+    data = StepData(tuple(QUESTIONS[:4]), tuple(QUESTIONS[8:11]))
+    found = []
+    for reader in (
+        Plain(made.model, encoder(name)),
+        Packed(made.model, encoder(name), budget=100),
+    ):
+        found.append((*told(made, reader, "ga_klr", data), len(passes)))
+        passes.clear()
+        made.model.gradient_checkpointing_enable({"use_reentrant": False})
+    (plain, expected, once), (packed, gradients, again) = found
+    # Log-probs, forget, retain and the reference; on the way back forget and retain again.
+    assert (once, again) == (4, 6)
+    assert_same(packed, plain)
+    assert_same(gradients, expected)

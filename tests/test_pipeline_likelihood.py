@@ -1,0 +1,164 @@
+"""Answered in words and read by likelihood, from command to report; readings changed later."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections import defaultdict
+from dataclasses import asdict
+
+import pytest
+import yaml
+
+from pulse_unlearn import store
+from pulse_unlearn.config import load_experiment, shipped_experiments
+from pulse_unlearn.evaluation.scoring import score_all
+from pulse_unlearn.evaluation.table import read_predictions
+from pulse_unlearn.methods import schemas
+from pulse_unlearn.pipeline.inputs import read_inputs
+from pulse_unlearn.pipeline.select import select_known
+
+
+@pytest.fixture(scope="module")
+def in_words(bench, tmp_path_factory):
+    """The smoke experiment on fewer people and steps, in words and by likelihood."""
+    root = tmp_path_factory.mktemp("words")
+    settings = yaml.safe_load(shipped_experiments()["smoke"])
+    settings["data"] = {
+        "people_prompt": "statement",
+        "general_prompt": "statement",
+        "general_questions": 4,
+    }
+    settings["scoring"] |= {"parser": "likelihood"}
+    settings["finetune"] |= {"individuals": 4, "epochs": 1, "target_accuracy": 1.0}
+    settings["unlearn"]["stop"] |= {"max_steps": 1, "check_every": 1, "check_examples": 10}
+    settings["methods"] = {"ga": {}}
+    settings["scenarios"] = {
+        "finetuned": {"forget": 2, "retain": 2},
+        "pretrained": {"candidates": 4, "forget": 1, "retain": 1},
+    }
+    path = root / "smoke.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    ended = bench.server.pulse("run", str(path), "--runs", str(root))
+    assert ended.code == 0, ended.output
+    return root / "smoke"
+
+
+def folder(run, inputs, name):
+    return store.Store(run).find(inputs.keys[name])
+
+
+def inputs_of(experiment, *overrides):
+    return read_inputs(load_experiment(str(experiment), overrides=overrides, schemas=schemas()))
+
+
+def numbers(results, measure):
+    rows = csv.DictReader(io.StringIO(results.decode()))
+    return {
+        tuple(row[key] for key in ("scenario", "method", "request", "set", "modality")): row[
+            "value"
+        ]
+        for row in rows
+        if row["measure"] == measure
+    }
+
+
+def test_every_answer_counts_and_the_likeliest_is_the_answer(in_words):
+    results = (in_words / "results.csv").read_bytes()
+    assert {float(value) for value in numbers(results, "unparsable").values()} == {0.0}
+    accuracies = numbers(results, "accuracy")
+    assert accuracies == numbers(results, "letter_accuracy")
+    assert len({float(value) for value in accuracies.values()}) > 1
+    assert store.verify(in_words) == []
+    report = (in_words / "report.html").read_text(encoding="utf-8")
+    assert "The likeliest option counts as the answer, whatever was generated." in report
+    assert "could not be read" not in report
+    assert "reads the generated text" not in report
+    assert "right or wrong is the likeliest option" in report
+
+
+def test_an_option_is_as_likely_wherever_it_stands(in_words):
+    asked = folder(in_words, inputs_of(in_words / "experiment.yaml"), "base/score")
+    turned = defaultdict(list)
+    for one in read_predictions(asked / "predictions.parquet"):
+        pairs = zip(one.options, one.letter_log_probs, strict=True)
+        turned[one.question_id].append({option.text: value for option, value in pairs})
+    several = [rotations for rotations in turned.values() if len(rotations) > 1]
+    assert len(several) == 4
+    for first, *others in several:
+        assert len(set(first.values())) == len(first)
+        assert all(other == pytest.approx(first, abs=1e-4) for other in others)
+
+
+def test_people_are_chosen_and_trainings_ended_by_likelihood(in_words):
+    inputs = inputs_of(in_words / "experiment.yaml")
+    (chosen,) = [one for one in inputs.plan.stages if one.kind == "select"]
+    asked = read_predictions(folder(in_words, inputs, chosen.parents[0]) / "predictions.parquet")
+    people, found = frozenset(chosen.ask.ids), {}
+    for parser in ("likelihood", "strict"):
+        scores = score_all(asked, parser=parser)
+        found[parser] = select_known(scores, people, forget=1, retain=1, seed=chosen.seed)
+    expected = asdict(found["likelihood"])
+    path = folder(in_words, inputs, chosen.name) / "selection.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert {name: written[name] for name in expected} == json.loads(json.dumps(expected))
+    # All of that person's questions of the other view are asked, by a model still unchanged.
+    operation = folder(in_words, inputs, "seed0/pretrained/ga/unlearn")
+    outcome = json.loads((operation / "outcome.json").read_text(encoding="utf-8"))
+    (forgotten,) = written["forget"]
+    by = {parser: {o.id: o.accuracy for o in one.candidates} for parser, one in found.items()}
+    assert outcome["accuracy_before"] == by["likelihood"][forgotten] != by["strict"][forgotten]
+
+
+def test_reading_anew_keeps_who_was_chosen_there_and_back(bench, in_words, tmp_path):
+    """A run decided by likelihood read strictly, and one decided strictly read by likelihood."""
+    run = shutil.copytree(in_words, tmp_path / "smoke")
+    for made, parsers in (
+        (run, ("strict", "likelihood")),
+        (bench.copied(tmp_path), ("likelihood", "strict")),
+    ):
+        before = (made / "results.csv").read_bytes()
+        manifests = sorted(one.name for one in (made / "stages").iterdir())
+        there, back = (read_anew(bench, made, parser) for parser in parsers)
+        assert (there != before, back) == (True, before)
+        assert sorted(one.name for one in (made / "stages").iterdir()) == manifests
+        assert store.verify(made) == []
+    report = (tmp_path / "tiny" / "report.html").read_text(encoding="utf-8")
+    assert "reads the generated text strictly" in report
+    assert "the likeliest option" not in report.split('id="samples"')[1].split("<article")[0]
+    recorded = yaml.safe_load((run / "experiment.yaml").read_text(encoding="utf-8"))["scoring"]
+    assert (recorded["parser"], recorded["decided_by"]) == ("likelihood", "likelihood")
+
+
+def read_anew(bench, run, parser):
+    scored = bench.server.pulse("score", str(run), "--parser", parser)
+    assert scored.code == 0, scored.output
+    results = (run / "results.csv").read_bytes()
+    if parser == "likelihood":
+        assert {float(value) for value in numbers(results, "unparsable").values()} == {0.0}
+    return results
+
+
+def test_only_what_answers_decide_has_another_fingerprint(bench):
+    strict = inputs_of(bench.experiment)
+    for overrides in (
+        ["scoring.parser=vlmevalkit"],
+        ["scoring.parser=likelihood", "scoring.decided_by=strict"],
+    ):
+        assert inputs_of(bench.experiment, *overrides).keys == strict.keys
+    likely = inputs_of(bench.experiment, "scoring.parser=likelihood")
+    changed = {name for name, key in likely.keys.items() if key != strict.keys[name]}
+    # GA has a target of forgetting; the people of the pre-trained scenario are chosen.
+    assert changed == {
+        *(f"seed0/finetuned/ga/{part}" for part in ("unlearn", "score")),
+        "seed0/select",
+        *(f"seed0/pretrained/npo/{part}" for part in ("unlearn", "score")),
+    }
+    taught = "finetune.target_accuracy=0.9"
+    one, other = (
+        inputs_of(bench.experiment, taught, f"scoring.parser={parser}").keys["seed0/finetune"]
+        for parser in ("strict", "likelihood")
+    )
+    assert one != other
