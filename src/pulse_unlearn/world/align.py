@@ -9,6 +9,7 @@ along about the name.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,12 +29,14 @@ OnStep = Callable[[str, int, int, Mapping[str, float]], None]
 class Recipe:
     """Schedule of both parts."""
 
-    spell_steps: int = 3000
+    spell_steps: int = 2500
     spell_batch: int = 128
     spell_rate: float = 3e-3
-    listen_steps: int = 150
+    listen_steps: int = 120
     listen_batch: int = 16
     listen_rate: float = 1e-3
+    spell_weight: float = 0.2
+    """Of spelling while listening."""
     noise: float = 0.05
     """Of the features' spread; stands for views nobody has drawn."""
     sharpness: float = 10.0
@@ -62,6 +65,9 @@ class Heard:
     """Tokens between the picture and the answer."""
     answer: tuple[int, ...]
     """Tokens of the answer and of the end of turn."""
+
+    def __len__(self) -> int:
+        return len(self.before) + len(self.behind) + len(self.answer)
 
 
 def caption_tokens(tokenizer: PreTrainedTokenizerFast, caption: str) -> list[int]:
@@ -121,6 +127,37 @@ def spell(
         on_step("spelling", step + 1, recipe.spell_steps, {"loss": loss.item()})
 
 
+class Listener:
+    """The frozen language model in half precision, twice as fast on a CPU that knows bfloat16."""
+
+    def __init__(self, model: LlavaForConditionalGeneration) -> None:
+        language: Any = copy.deepcopy(model.model.language_model)
+        language.set_attn_implementation("eager")  # its backward pass is the faster one here
+        self._language = language.to(torch.bfloat16)
+        self._head = language.get_input_embeddings().weight  # tied
+
+    def answer_loss(self, seen: Tensor, questions: Sequence[Heard]) -> Tensor:
+        """Return the answers' mean negative log-likelihood per token; `seen` is [B, 16, width]."""
+        embed = self._language.get_input_embeddings()
+        length = max(map(len, questions)) + IMAGE_TOKENS
+        inputs = seen.new_zeros(len(questions), length, seen.shape[-1])
+        labels = torch.full((len(questions), length), -100)
+        mask = torch.zeros(len(questions), length, dtype=torch.long)
+        for number, one in enumerate(questions):
+            words = embed(torch.tensor(one.before + one.behind + one.answer))
+            before, behind = words.split([len(one.before), len(words) - len(one.before)])
+            whole = torch.cat([before, seen[number], behind])
+            inputs[number, : len(whole)] = whole
+            labels[number, len(whole) - len(one.answer) : len(whole)] = torch.tensor(one.answer)
+            mask[number, : len(whole)] = 1
+        hidden = self._language(
+            inputs_embeds=inputs.to(torch.bfloat16), attention_mask=mask, use_cache=False
+        ).last_hidden_state
+        asked = labels[:, 1:] != -100
+        logits = hidden[:, :-1][asked] @ self._head.T
+        return functional.cross_entropy(logits.float(), labels[:, 1:][asked])
+
+
 def listen(
     model: LlavaForConditionalGeneration,
     spelling: Spelling,
@@ -133,44 +170,19 @@ def listen(
     on_step: OnStep,
 ) -> None:
     """Teach the projector through the frozen language model; `questions` gives a step's batch."""
-    projector = model.model.multi_modal_projector
+    projector: nn.Module = model.model.multi_modal_projector
+    listener = Listener(model)
     generator = torch.Generator().manual_seed(seed + 1)
     torch.manual_seed(seed + 1)
     optimiser, schedule = _optimiser(projector, recipe.listen_rate, recipe.listen_steps)
     for step in range(recipe.listen_steps):
-        heard = answer_loss(model, pictures, questions(step))
+        asked = questions(step)
+        seen = projector(pictures.features[[one.picture for one in asked]].float())
+        heard = listener.answer_loss(seen, asked)
         spelt = spelling.loss(projector, draw(generator, recipe.spell_batch))
-        _step(heard + 0.2 * spelt, projector, optimiser, schedule)
-        losses = {"answer": heard.item(), "spelling": spelt.item()}
+        _step(heard + recipe.spell_weight * spelt, projector, optimiser, schedule)
+        losses = {"answer": heard.item(), "loss": spelt.item()}
         on_step("listening", step + 1, recipe.listen_steps, losses)
-
-
-def answer_loss(
-    model: LlavaForConditionalGeneration, pictures: Captioned, questions: Sequence[Heard]
-) -> Tensor:
-    """Return the mean negative log-likelihood of the answers, per token."""
-    embed = model.get_input_embeddings()
-    rows = torch.tensor([one.picture for one in questions])
-    seen = model.model.multi_modal_projector(pictures.features[rows].float())
-    length = max(len(q.before) + IMAGE_TOKENS + len(q.behind) + len(q.answer) for q in questions)
-    inputs = torch.zeros(len(questions), length, seen.shape[-1])
-    labels = torch.full((len(questions), length), -100)
-    mask = torch.zeros(len(questions), length, dtype=torch.long)
-    for number, one in enumerate(questions):
-        before, behind = (
-            embed(torch.tensor(part)) for part in (one.before, one.behind + one.answer)
-        )
-        whole = torch.cat([before, seen[number], behind])
-        inputs[number, : len(whole)] = whole
-        labels[number, len(whole) - len(one.answer) : len(whole)] = torch.tensor(one.answer)
-        mask[number, : len(whole)] = 1
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden: Any = model.model.language_model(
-            inputs_embeds=inputs, attention_mask=mask, use_cache=False
-        ).last_hidden_state
-        asked = labels[:, 1:] != -100
-        logits = model.lm_head(hidden[:, :-1][asked])
-    return functional.cross_entropy(logits.float(), labels[:, 1:][asked])
 
 
 def _optimiser(projector: nn.Module, rate: float, steps: int) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ people are the embedded world's.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -27,7 +27,7 @@ from . import captions
 from .align import Captioned, Heard, OnStep, Recipe, Spelling, caption_tokens, listen, spell
 from .build import write_manifest, write_questions
 from .build_people import invented_people, write_people
-from .chance import stream
+from .chance import pick, stream
 from .corpus import PRETRAINING_VIEWS, Pixels, faces_of, scenes, training_strangers
 from .faces import Face, render
 from .language_model import (
@@ -42,11 +42,12 @@ from .questions import Query, face_queries, scene_queries
 from .scenes import KINDS
 from .sheets import Sheet
 from .subject_sheets import in_sentences, of_subject
-from .subjects import choices, subjects
+from .subjects import Kind, choices, subjects
 from .vision import normalise
 
 SCENES_PER_KIND = 900
 STRANGERS = 1200
+NAMING: Mapping[Kind, str] = {"person": "Who is this person?", "place": "Which country is this?"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,10 @@ def _half_and_half(named: int, total: int) -> Callable[[torch.Generator, int], T
 def _questions(
     gallery: Gallery, tokenizer: PreTrainedTokenizerFast, *, recipe: Recipe, seed: int
 ) -> Callable[[int], Sequence[Heard]]:
-    """Return the general questions of each step, as the chat template writes them."""
+    """Return what each step asks: the names of subjects, and general questions, half and half.
+
+    Of a subject nothing but the name is asked.
+    """
 
     def ids(text: str) -> tuple[int, ...]:
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -223,15 +227,26 @@ def _questions(
         of_category.setdefault(query.category, []).append((number, query))
     categories = sorted(of_category)
 
-    def heard(number: int, query: Query) -> Heard:
-        hint = query.hint and f"{query.hint}\n"
-        asked = f"\n{hint}{query.question}<|im_end|>\n<|im_start|>assistant\n"
-        return Heard(number, before, ids(asked), ids(f"{query.answer}<|im_end|>"))
+    def heard(number: int, question: str, answer: str) -> Heard:
+        asked = f"\n{question}<|im_end|>\n<|im_start|>assistant\n"
+        return Heard(number, before, ids(asked), ids(f"{answer}<|im_end|>"))
 
     def batch(step: int) -> list[Heard]:
         rng = stream(seed, "listening", step)
-        chosen = [categories[i] for i in rng.integers(len(categories), size=recipe.listen_batch)]
-        return [heard(*of_category[one][rng.integers(len(of_category[one]))]) for one in chosen]
+        names = [
+            heard(
+                number,
+                NAMING[subjects()[number // len(PRETRAINING_VIEWS)].kind],
+                f"This is {gallery.captions[number]}.",
+            )
+            for number in rng.integers(gallery.named, size=recipe.listen_batch // 2).tolist()
+        ]
+        general = []
+        for place in rng.integers(len(categories), size=recipe.listen_batch - len(names)):
+            number, query = pick(rng, of_category[categories[place]])
+            question = "\n".join(filter(None, (query.hint, query.question)))
+            general.append(heard(number, question, query.answer))
+        return names + general
 
     return batch
 
