@@ -356,6 +356,7 @@ def _shifted(reader, examples):
     [
         {"layer_types": ["sliding_attention", "full_attention"]},
         {"sliding_window": 16},
+        {"_attn_implementation": "flash_attention_2"},
         {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}},
     ],
 )

@@ -90,7 +90,8 @@ def _print_model(
             "  assumed, as the data are not there: five questions of each kind a person, of usual "
             f"length, pictures of {ASSUMED_SIDE} x {ASSUMED_SIDE} pixels"
         )
-    obstacle = packing_obstacle(model.config, experiment.speed)
+    attention = experiment.model.attention
+    obstacle = packing_obstacle(model.config, experiment.speed, attention=attention)
     click.echo(
         f"  questions are not packed: {obstacle}"
         if obstacle
