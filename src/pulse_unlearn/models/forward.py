@@ -23,7 +23,7 @@ class Reply:
     """What a model says to one prompt."""
 
     log_probs: Tensor
-    """Natural log-probabilities of the first answer token, [V]."""
+    """Natural log-probabilities of the first answer token, [V], on the CPU."""
     text: str
     """Greedy answer."""
 
@@ -76,7 +76,7 @@ class Plain:
                 output_logits=True,
             )
         texts = self.encoder.decode(output.sequences[:, inputs["input_ids"].shape[1] :])
-        first = torch.log_softmax(output.logits[0].float(), dim=-1)
+        first = torch.log_softmax(output.logits[0].float(), dim=-1).cpu()
         return [Reply(row, text) for row, text in zip(first, texts, strict=True)]
 
 
