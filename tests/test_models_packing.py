@@ -123,6 +123,13 @@ def test_rows_are_of_like_length():
         assert packed.input_ids.numel() < 1.05 * tokens
 
 
+def test_a_common_beginning_is_worth_a_row_that_is_longer():
+    instruction = tuple(range(60))
+    lines = [Line((*instruction, 100 + k, 200), (3,)) for k in range(6)]
+    assert pack(lines, budget=100, pad=0).input_ids.shape == (1, 60 + 6 * 3)
+    assert pack(lines, budget=70, pad=0).input_ids.shape == (2, 60 + 3 * 3)
+
+
 def test_what_is_tried_behind_one_prompt_shares_a_row():
     lines = [Line((k, k + 1, k + 2), (letter,)) for k in (10, 20, 30) for letter in range(4)]
     packed = pack(lines, budget=8, pad=0)
