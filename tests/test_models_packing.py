@@ -300,6 +300,15 @@ def test_readers_of_one_run_share_features_while_the_tower_is_the_same(made):
     assert torch.equal(view.log_probs, own.answers(batch, tokens="with_end").log_probs)
 
 
+def test_a_tower_whose_weights_are_elsewhere_shares_nothing():
+    with torch.device("meta"):
+        tower = torch.nn.Linear(2, 2).requires_grad_(False)
+    features = Features()
+    features["", "a picture"] = BaseModelOutput(last_hidden_state=torch.zeros(1))
+    memory = features_module.TowerMemory(tower, features=features)
+    assert memory.missing(["a picture"]) == ["a picture"]
+
+
 def test_features_are_forgotten_when_they_are_too_many_and_seen_again(made, monkeypatch):
     reader = readers(made)[1]
     expected = reader.answers(BATCH, tokens="with_end").log_probs
