@@ -63,7 +63,7 @@ class TowerMemory:
         self._tower = tower
         self._forward: Callable[..., Any] = tower.forward
         self._layers = layers
-        # Weights that a device map has put elsewhere cannot be told from others: a store of its own.
+        # Weights that a device map has put elsewhere cannot be told from others.
         if features is not None and any(weight.is_meta for weight in tower.parameters()):
             features = None
         self._features = Features() if features is None else features
