@@ -278,18 +278,38 @@ def outcome(run: Path) -> dict[str, bytes]:
     kept = {path.name: path.read_bytes() for path in run.glob("results.*")}
     kept["samples.json"] = (run / "samples.json").read_bytes()
     for stage in sorted((run / "stages").iterdir()):
-        for name in ("adapter/*", "predictions.parquet", "selection.json", "outcome.json"):
+        for name in (
+            "adapter/*",
+            "predictions.parquet",
+            "selection.json",
+            "outcome.json",
+            "asked.json",
+        ):
             kept |= {str(p.relative_to(run)): p.read_bytes() for p in stage.glob(name)}
     return kept
 
 
 def poison(how: str) -> None:
-    """Spoil GA's loss: `nan` always, `nan:2` the first two times; `slow` makes it take a minute."""
+    """Spoil GA's loss: `nan` always, `nan:2` the first two times; `slow` makes it take a minute.
+
+    `room:20` runs out of memory when more than 20 questions are asked at once.
+    """
     import torch
 
     from pulse_unlearn.methods import losses
+    from pulse_unlearn.models.packed import Packed
 
     kind, _, count = how.partition(":")
+    ask = Packed.replies
+
+    def crowded(self: Any, examples: Any, **knobs: Any) -> Any:
+        if len(examples) > int(count):
+            raise torch.OutOfMemoryError("no room")
+        return ask(self, examples, **knobs)
+
+    if kind == "room":
+        Packed.replies = crowded  # type: ignore[method-assign]
+        return
     real = losses.gradient_ascent
     calls = 0
 

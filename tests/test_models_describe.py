@@ -147,6 +147,7 @@ def test_packing_is_foretold_as_the_reader_will_see_it(name):
 
 def test_packing_that_is_off_is_said_to_be_off():
     assert "off" in packing_obstacle(KNOWN[QWEN], SpeedSettings(packing="off"))
+    assert "flash" in packing_obstacle(CONFIGS["llava"], AUTO, attention="flash_attention_2")
 
 
 def test_a_family_that_cannot_be_packed_says_so_itself(monkeypatch):

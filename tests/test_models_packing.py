@@ -124,6 +124,13 @@ def test_rows_are_of_like_length():
         assert packed.input_ids.numel() < 1.05 * tokens
 
 
+def test_a_common_beginning_is_worth_a_row_that_is_longer():
+    instruction = tuple(range(60))
+    lines = [Line((*instruction, 100 + k, 200), (3,)) for k in range(6)]
+    assert pack(lines, budget=100, pad=0).input_ids.shape == (1, 60 + 6 * 3)
+    assert pack(lines, budget=70, pad=0).input_ids.shape == (2, 60 + 3 * 3)
+
+
 def test_what_is_tried_behind_one_prompt_shares_a_row():
     lines = [Line((k, k + 1, k + 2), (letter,)) for k in (10, 20, 30) for letter in range(4)]
     packed = pack(lines, budget=8, pad=0)
@@ -375,6 +382,15 @@ def test_readers_of_one_run_share_features_while_the_tower_is_the_same(made):
     assert torch.equal(view.log_probs, own.answers(batch, tokens="with_end").log_probs)
 
 
+def test_a_tower_whose_weights_are_elsewhere_shares_nothing():
+    with torch.device("meta"):
+        tower = torch.nn.Linear(2, 2).requires_grad_(False)
+    features = Features()
+    features["", "a picture"] = BaseModelOutput(last_hidden_state=torch.zeros(1))
+    memory = features_module.TowerMemory(tower, features=features)
+    assert memory.missing(["a picture"]) == ["a picture"]
+
+
 def test_features_are_forgotten_when_they_are_too_many_and_seen_again(made, monkeypatch):
     reader = readers(made)[1]
     expected = reader.answers(BATCH, tokens="with_end").log_probs
@@ -438,6 +454,7 @@ def _shifted(reader, examples):
     [
         {"layer_types": ["sliding_attention", "full_attention"]},
         {"sliding_window": 16},
+        {"_attn_implementation": "flash_attention_2"},
         {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}},
     ],
 )

@@ -45,6 +45,18 @@ def outcome_of(run, stage):
     return strict_json(folder / "outcome.json")
 
 
+def test_batches_that_do_not_fit_are_recorded_with_the_answers(bench, tmp_path):
+    run = bench.copied(tmp_path)
+    (folder,) = run.glob("stages/*ga.score-*")
+    assert strict_json(folder / "asked.json") == {"batch_size": 64, "packed": True}
+    shutil.rmtree(folder)
+    ended = bench.run(tmp_path, poison="room:20")
+    assert ended.code == 0, ended.output
+    assert "batches of 11 from here on" in ended.output
+    assert strict_json(folder / "asked.json") == {"batch_size": 11, "packed": True}
+    assert store.verify(run) == []
+
+
 def test_two_losses_that_are_no_numbers_are_skipped_and_counted(bench, tmp_path):
     run = bench.copied(tmp_path)
     shutil.rmtree(next(run.glob("stages/*ga.unlearn-*")))

@@ -25,8 +25,9 @@ from pulse_unlearn.methods import METHODS, Term, build_method
 from pulse_unlearn.models.forward import Plain
 from pulse_unlearn.records import Example, Picture
 from pulse_unlearn.training.guards import Guard, StopRule
-from pulse_unlearn.training.loop import Watch, learning_rate_at, train
+from pulse_unlearn.training.loop import Watch, train
 from pulse_unlearn.training.objectives import FORGET_NLL, weighted_sum
+from pulse_unlearn.training.schedule import learning_rate_at
 from pulse_unlearn.training.steps import FinetuneSteps, StepData, Stream, UnlearnSteps
 
 VOCABULARY = 411

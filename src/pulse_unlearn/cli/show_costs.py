@@ -93,7 +93,8 @@ def _print_model(
             f"length, a hint of {len(HINT)} characters at every {HINTED}th general question, "
             f"pictures of {ASSUMED_SIDE} x {ASSUMED_SIDE} pixels"
         )
-    obstacle = packing_obstacle(model.config, experiment.speed)
+    attention = experiment.model.attention
+    obstacle = packing_obstacle(model.config, experiment.speed, attention=attention)
     click.echo(
         f"  questions are not packed: {obstacle}"
         if obstacle

@@ -121,7 +121,7 @@ class SpeedSettings(Settings):
     packing: Literal["auto", "off"] = "auto"
     """`auto` writes shared beginnings once where that is exact; `off` writes every question out."""
     pack_tokens: Positive | None = None
-    """Tokens of a row that several pictures share; None takes the language model's width."""
+    """Most tokens of a row that several pictures share; None takes the language model's width."""
 
     @field_validator("packing", mode="before")
     @classmethod

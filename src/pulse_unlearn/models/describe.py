@@ -73,7 +73,7 @@ def describe(settings: ModelSettings) -> Described:
         )
 
 
-def packing_obstacle(config: Config, speed: SpeedSettings) -> str:
+def packing_obstacle(config: Config, speed: SpeedSettings, *, attention: str = "sdpa") -> str:
     """Say why questions will not be packed, as far as a config.json tells; empty if they will.
 
     The same conditions as `readers.obstacle`, which sees the model itself and has the last word.
@@ -85,6 +85,8 @@ def packing_obstacle(config: Config, speed: SpeedSettings) -> str:
         return "its family has no entry"
     if family.unpackable:
         return family.unpackable
+    if attention == "flash_attention_2":
+        return "flash_attention_2 takes no mask of pairs (model.attention: sdpa does)"
     text = text_config(config)
     if set(text.get("layer_types") or ["full_attention"]) != {"full_attention"}:
         return "its layers do not all see the whole sequence"

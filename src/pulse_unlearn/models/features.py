@@ -27,7 +27,7 @@ KEPT_BYTES = 2 << 30
 
 
 class Features:
-    """What towers said of pictures; the oldest go when they take more than 2 GiB.
+    """What towers said of pictures, in the host's memory; the oldest go beyond 2 GiB.
 
     Keys name the tower by the digest of its weights: one store serves every stage of a run.
     """
@@ -63,6 +63,9 @@ class TowerMemory:
         self._tower = tower
         self._forward: Callable[..., Any] = tower.forward
         self._layers = layers
+        # Weights that a device map has put elsewhere cannot be told from others.
+        if features is not None and any(weight.is_meta for weight in tower.parameters()):
+            features = None
         self._features = Features() if features is None else features
         self._name = _digest(tower) if features is not None and self.usable else ""
         self.computed = 0
@@ -87,7 +90,7 @@ class TowerMemory:
         def run(*args: Any, **kwargs: Any) -> Any:
             output = self._forward(*args, **kwargs)
             self.computed += 1
-            self._features[self._name, digest] = _detached(_selected(output, self._layers))
+            self._features[self._name, digest] = _on_host(_selected(output, self._layers))
             return output
 
         with self._as_forward(run):
@@ -98,8 +101,9 @@ class TowerMemory:
         """Answer for the tower inside, with what it said of these pictures."""
         found = [self._features[self._name, digest] for digest in digests]
 
-        def answer(*_: Any, **__: Any) -> Any:
-            return _joined(found)
+        def answer(*args: Any, **kwargs: Any) -> Any:
+            pixels = next(_tensors((*args, *kwargs.values())))
+            return _joined(found, pixels.device)
 
         with self._as_forward(answer):
             yield
@@ -150,18 +154,22 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _detached(value: Any) -> Any:
-    if isinstance(value, ModelOutput):
-        return type(value)(**{key: _detached(part) for key, part in value.items()})
-    if isinstance(value, tuple):
-        return tuple(_detached(part) for part in value)
-    return value.detach() if isinstance(value, Tensor) else value
+def _on_host(output: ModelOutput) -> ModelOutput:
+    """Return an output in the host's memory; what is in it twice stays one tensor."""
+    moved: dict[object, Tensor] = {}
+
+    def move(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return moved.setdefault(_place(value), value.detach().cpu())
+        return tuple(move(part) for part in value) if isinstance(value, tuple) else value
+
+    return type(output)(**{key: move(part) for key, part in output.items()})
 
 
-def _joined(outputs: Sequence[ModelOutput]) -> ModelOutput:
+def _joined(outputs: Sequence[ModelOutput], device: torch.device) -> ModelOutput:
     def join(values: Sequence[Any]) -> Any:
         if isinstance(values[0], Tensor):
-            return torch.cat(list(values))
+            return torch.cat(list(values)).to(device)
         if isinstance(values[0], tuple):
             return tuple(join(parts) for parts in zip(*values, strict=True))
         return values[0]
@@ -170,7 +178,12 @@ def _joined(outputs: Sequence[ModelOutput]) -> ModelOutput:
     return type(first)(**{key: join([one[key] for one in outputs]) for key in first})
 
 
+def _place(tensor: Tensor) -> object:
+    """Return what tells one tensor in memory from another."""
+    return tensor.data_ptr(), tensor.shape
+
+
 def _size(output: ModelOutput) -> int:
     """Return the bytes of an output; the last hidden state may be in it twice, as one tensor."""
-    places = {tensor.data_ptr(): tensor.nbytes for tensor in _tensors(tuple(output.values()))}
+    places = {_place(tensor): tensor.nbytes for tensor in _tensors(tuple(output.values()))}
     return sum(places.values())

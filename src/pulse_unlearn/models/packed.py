@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -81,8 +81,9 @@ class Packed:
         """
         lines, tried = self._branches(examples)
         packed = self._pack(lines)
+        # Every branch of an example begins with its prompt; the first one will do.
+        firsts = list(accumulate(map(len, tried[:-1]), initial=0))
         if packed.input_ids.numel() > PASS_TOKENS and len(packed.input_ids) > 1:
-            firsts = accumulate(map(len, tried[:-1]), initial=0)
             return self._by_halves(examples, [packed.rows[at] for at in firsts], max_new_tokens)
         rows = torch.tensor(
             [row for row, line in zip(packed.rows, lines, strict=True) for _ in range(_asked(line))]
@@ -95,21 +96,17 @@ class Packed:
         cache = DynamicCache()
         with torch.no_grad():
             found = self._log_probs(packed, examples, rows, torch.tensor(asked), cache=cache)
-        parts = iter(torch.split(found, [_asked(line) for line in lines]))
-        branches = [[next(parts) for _ in letters] for letters in tried]
-        first = [one[0][0] for one in branches]
-        letters = [self._letter(*one, max_new_tokens) for one in zip(branches, tried, strict=True)]
-        # Every branch of an example begins with its prompt; the first one will do.
-        begins = accumulate(map(len, tried), initial=0)
-        unspoken = {
-            begin: said
-            for begin, letter, said in zip(begins, letters, first, strict=False)
-            if letter is None
-        }
-        ends = [(packed.rows[at], packed.paths[at][len(lines[at].prompt) - 1]) for at in unspoken]
+        # Two looks at the device a batch, and none a question.
+        greedy = found.argmax(-1).tolist()
+        begins = list(accumulate(map(_asked, lines), initial=0))
+        parts = iter(greedy[begin:end] for begin, end in pairwise(begins))
+        letters = [self._letter([next(parts) for _ in one], one, max_new_tokens) for one in tried]
+        left = [at for at, letter in zip(firsts, letters, strict=True) if letter is None]
+        ends = [(packed.rows[at], packed.paths[at][len(lines[at].prompt) - 1]) for at in left]
         # The last token of a prompt sees the whole prompt and nothing else.
         starts = [(row, packed.sees[row, 0, place]) for row, place in ends]
-        others = iter(self._go_on(cache, starts, list(unspoken.values()), max_new_tokens))
+        said = [greedy[begins[at]] for at in left]
+        others = iter(self._go_on(cache, starts, said, max_new_tokens))
         texts = [next(others) if letter is None else letter for letter in letters]
         chances = option_log_probs(examples, tried, found)
         return [Reply(*one) for one in zip(chances, texts, strict=True)]
@@ -140,14 +137,13 @@ class Packed:
         return lines, tried
 
     def _letter(
-        self, branches: list[Tensor], letters: list[tuple[int, ...]], max_new_tokens: int
+        self, branches: list[list[int]], letters: list[tuple[int, ...]], max_new_tokens: int
     ) -> str | None:
-        """Follow the greedy choice, [1 + answer's tokens, V] of each branch; None if it leaves."""
+        """Follow the greedy choice, behind the prompt and behind each answer; None if it leaves."""
         ends = self.encoder.end_ids
-        if int(branches[0][0].argmax()) in ends:
+        if branches[0][0] in ends:
             return ""
-        for branch, letter in zip(branches, letters, strict=True):
-            greedy = branch.argmax(-1).tolist()
+        for greedy, letter in zip(branches, letters, strict=True):
             said = letter[:-1] if letter and letter[-1] in ends else letter
             spoken = tuple(greedy[: len(said)])
             ended = len(said) == max_new_tokens or greedy[len(said)] in ends
@@ -159,7 +155,7 @@ class Packed:
         self,
         cache: DynamicCache,
         starts: Sequence[tuple[int, Tensor]],
-        first: list[Tensor],
+        first: list[int],
         max_new_tokens: int,
     ) -> list[str]:
         """Return the answers that begin with these tokens, in words."""
@@ -171,7 +167,7 @@ class Packed:
                 inner,
                 cache,
                 starts,
-                torch.stack(first).argmax(-1),
+                torch.tensor(first, device=next(inner.parameters()).device),
                 max_new_tokens=max_new_tokens,
                 ends=self.encoder.end_ids,
             )

@@ -218,8 +218,12 @@ def _fill(lines: Sequence[Line], budget: int) -> list[list[int]]:
     ]
     sized.sort(key=lambda pair: -pair[0])
     capacity = max(budget, sized[0][0])
-    fewest = math.ceil(sum(size for size, _ in sized) / capacity)
-    tried = (_dealt(sized, rows) for rows in range(fewest, len(sized) + 1))
+    # What all groups begin with is written once a row: text tokens, as pictures differ.
+    firsts = [lines[members[0]].symbols for _, members in sized]
+    common = _agreement(firsts, range(len(firsts)), 0) if len(firsts) > 1 else 0
+    own = sum(size - common for size, _ in sized)
+    fewest = math.ceil(own / max(capacity - common, 1)) or 1
+    tried = (_dealt(sized, rows, common) for rows in range(fewest, len(sized) + 1))
     fitting = [deal for deal in tried if deal.width <= capacity]
     cheapest = min(
         fitting, key=lambda deal: len(deal.rows) * deal.width * (6 * budget + deal.width)
@@ -233,15 +237,15 @@ class _Deal:
 
     rows: list[list[int]]
     width: int
-    """Tokens of the longest row, beginnings that its groups share counted more than once."""
+    """Tokens of the longest row; what only some groups begin with is counted in each."""
 
 
-def _dealt(sized: Sequence[tuple[int, list[int]]], count: int) -> _Deal:
+def _dealt(sized: Sequence[tuple[int, list[int]]], count: int, common: int) -> _Deal:
     """Deal groups, the longest first, each to the row that is shortest by then."""
     rows: list[list[int]] = [[] for _ in range(count)]
-    shortest = [(0, number) for number in range(count)]
+    shortest = [(common, number) for number in range(count)]
     for size, members in sized:
         length, number = shortest[0]
         rows[number] += members
-        heapq.heapreplace(shortest, (length + size, number))
+        heapq.heapreplace(shortest, (length + size - common, number))
     return _Deal(rows, max(length for length, _ in shortest))

@@ -54,6 +54,8 @@ def choose(
 def obstacle(config: Any) -> str:
     """Return why a language model of this config cannot be packed exactly; empty if it can."""
     text = config.get_text_config()
+    if getattr(text, "_attn_implementation", None) == "flash_attention_2":
+        return "flash_attention_2 takes no mask of pairs (model.attention: sdpa does)"
     if set(getattr(text, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
         return "its layers do not all see the whole sequence"
     if getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True):

@@ -127,7 +127,8 @@ class _Pipeline:
             return
         # Only here, so that a run with nothing to compute loads neither torch nor a model.
         from pulse_unlearn.models.kept import Kept
-        from pulse_unlearn.pipeline.runners import RUNNERS, Work
+        from pulse_unlearn.pipeline.runners import RUNNERS
+        from pulse_unlearn.pipeline.work import Work
 
         self.stop.check()  # the first import takes seconds
         self.kept = self.kept or Kept()

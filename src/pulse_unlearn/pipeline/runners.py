@@ -6,16 +6,13 @@ torch is imported here, and this module is imported only when a stage really has
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 
 from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
-from pulse_unlearn.data import examples as make
 from pulse_unlearn.evaluation.predict import greedy_accuracy, likelihood_accuracy, predict
 from pulse_unlearn.evaluation.table import write_predictions
 from pulse_unlearn.methods import build_method
@@ -31,15 +28,18 @@ from pulse_unlearn.models.adapters import (
     trainable_names,
 )
 from pulse_unlearn.models.forward import Reader
-from pulse_unlearn.models.kept import Kept
 from pulse_unlearn.models.loading import LoadedModel, load_model
 from pulse_unlearn.models.packed import Packed
 from pulse_unlearn.models.readers import choose
-from pulse_unlearn.pipeline.inputs import Inputs
-from pulse_unlearn.pipeline.progress import Progress
-from pulse_unlearn.pipeline.signals import StopRequest
-from pulse_unlearn.records import Example, Individual
-from pulse_unlearn.scenarios import Group, Stage
+from pulse_unlearn.pipeline.work import (
+    ADAPTER,
+    Work,
+    general_epochs,
+    held_out,
+    people_epochs,
+    questions,
+)
+from pulse_unlearn.records import Example
 from pulse_unlearn.store import write_json
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.loop import Outcome, Watch, train
@@ -47,38 +47,11 @@ from pulse_unlearn.training.objectives import Learning, Objective, Unlearning
 from pulse_unlearn.training.references import References, recurring
 from pulse_unlearn.training.steps import FinetuneSteps, Steps, UnlearnSteps
 
-ADAPTER = "adapter"
 OUTCOME = "outcome.json"
 PREDICTIONS = "predictions.parquet"
 ASKED = "asked.json"
 """How a score stage was asked: examples a pass at the end (below the setting where memory did not
 suffice) and whether they were packed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What a runner is given."""
-
-    inputs: Inputs
-    stage: Stage
-    folder: Path
-    """The stage's partial folder."""
-    folder_of: Callable[[str], Path]
-    """Name of a finished stage -> its folder."""
-    resolve: Callable[[Group], tuple[str, ...]]
-    """Group -> ids, reading a finished selection if need be."""
-    progress: Progress
-    stop: StopRequest
-    kept: Kept
-    """What earlier stages of the run leave in memory."""
-
-    def people(self, group: Group) -> list[Individual]:
-        """Return the individuals of a group."""
-        return [self.inputs.people[identity] for identity in self.resolve(group)]
-
-    def adapter_of(self, stage: str) -> Path:
-        """Return the adapter folder a finished training stage has left."""
-        return self.folder_of(stage) / ADAPTER
 
 
 def run_score(work: Work) -> None:
@@ -88,8 +61,8 @@ def run_score(work: Work) -> None:
     folders = [work.adapter_of(name) for name in stage.chain]
     model = hold_frozen(loaded.model, folders, how=experiment.model.frozen_adapters)
     scoring = experiment.scoring
-    questions = _questions(work)
-    reader = _reader(work, loaded, model, questions)
+    asked = questions(work)
+    reader = _reader(work, loaded, model, asked)
 
     def on_batch(done: int, total: int) -> None:
         work.progress.advance(done, total, {})
@@ -103,29 +76,15 @@ def run_score(work: Work) -> None:
 
     predictions = predict(
         reader,
-        questions,
+        asked,
         batch_size=scoring.batch_size,
         max_new_tokens=scoring.max_new_tokens,
         on_batch=on_batch,
         on_halved=on_halved,
     )
     write_predictions(work.folder / PREDICTIONS, predictions)
-    asked = {"batch_size": sizes[-1], "packed": isinstance(reader, Packed)}
-    write_json(work.folder / ASKED, asked)
-
-
-def _questions(work: Work) -> list[Example]:
-    stage, experiment = work.stage, work.inputs.experiment
-    people = work.people(stage.ask)
-    profile = experiment.data.people_prompt
-    if stage.view == "other_view":
-        return make.other_view(people, profile=profile, seed=0)
-    questions = [question for person in people for question in person.questions]
-    asked = make.scored(questions, profile=profile)
-    if stage.general:
-        ask = make.circular if experiment.scoring.general == "circular" else make.scored
-        asked += ask(work.inputs.general, profile=experiment.data.general_prompt)
-    return asked
+    how = {"batch_size": sizes[-1], "packed": isinstance(reader, Packed)}
+    write_json(work.folder / ASKED, how)
 
 
 def run_finetune(work: Work) -> None:
@@ -136,8 +95,8 @@ def run_finetune(work: Work) -> None:
     prepared = _prepare(work, loaded, settings, keep_reference=False)
     people = work.people(work.stage.retain)
     steps = FinetuneSteps(
-        _people_epochs(work, people, settings.forms),
-        _general_epochs(work),
+        people_epochs(work, people, settings.forms),
+        general_epochs(work),
         batch_size=settings.optimiser.batch_size,
         replay=settings.replay,
         epochs=settings.epochs,
@@ -145,11 +104,11 @@ def run_finetune(work: Work) -> None:
         shuffle=settings.optimiser.shuffle,
     )
     stop = StopRule(settings.check_every, accuracy_at_least=settings.target_accuracy)
-    held_out = _held_out(work, people, settings.check_examples)
-    reader = _reader(work, loaded, prepared.model, held_out)
+    unseen = held_out(work, people, settings.check_examples)
+    reader = _reader(work, loaded, prepared.model, unseen)
     _train(
         work,
-        _Job(prepared, reader, Learning(reader), steps, settings, stop, held_out),
+        _Job(prepared, reader, Learning(reader), steps, settings, stop, unseen),
         notes={"individuals": [person.id for person in people]},
     )
 
@@ -166,21 +125,21 @@ def run_unlearn(work: Work) -> None:
     forget = work.people(stage.forget)
     retain = work.people(stage.retain) if method.needs.retain else []
     steps = UnlearnSteps(
-        _people_epochs(work, forget, settings.forms),
-        _people_epochs(work, retain, settings.forms) if retain else None,
-        _general_epochs(work),
+        people_epochs(work, forget, settings.forms),
+        people_epochs(work, retain, settings.forms) if retain else None,
+        general_epochs(work),
         batch_size=settings.optimiser.batch_size,
         general_share=settings.general_share,
         steps=settings.stop.max_steps,
         seed=stage.seed,
         shuffle=settings.optimiser.shuffle,
     )
-    held_out = _held_out(work, forget, settings.stop.check_examples)
-    reader = _reader(work, loaded, prepared.model, held_out)
+    unseen = held_out(work, forget, settings.stop.check_examples)
+    reader = _reader(work, loaded, prepared.model, unseen)
     before, target = None, settings.stop.target_forgetting
     if target is not None:
         size = settings.optimiser.micro_batch_size
-        before = _accuracy(work, reader, held_out, size)
+        before = _accuracy(work, reader, unseen, size)
     stop = StopRule(
         settings.stop.check_every,
         loss_bound=settings.stop.loss_bound,
@@ -190,7 +149,7 @@ def run_unlearn(work: Work) -> None:
     objective = Unlearning(reader, method, settings.answer_tokens, references)
     _train(
         work,
-        _Job(prepared, reader, objective, steps, settings, stop, held_out),
+        _Job(prepared, reader, objective, steps, settings, stop, unseen),
         notes={"accuracy_before": before, "individuals": [person.id for person in forget]},
     )
 
@@ -288,27 +247,6 @@ def _prepare(
 
     how = work.inputs.experiment.model.frozen_adapters
     return prepare(loaded.model, below, how=how, fresh=fresh)
-
-
-def _people_epochs(
-    work: Work, people: Sequence[Individual], forms: make.Forms
-) -> Callable[[int], list[Example]]:
-    profile, seed = work.inputs.experiment.data.people_prompt, work.stage.seed
-    return lambda epoch: make.training(people, profile=profile, seed=seed, epoch=epoch, forms=forms)
-
-
-def _general_epochs(work: Work) -> Callable[[int], list[Example]]:
-    profile, seed = work.inputs.experiment.data.general_prompt, work.stage.seed
-    questions = work.inputs.general_training
-    return lambda epoch: make.general_training(questions, profile=profile, seed=seed, epoch=epoch)
-
-
-def _held_out(work: Work, people: Sequence[Individual], count: int) -> list[Example]:
-    """Return questions for the stop rule: views and option orders that are never reported."""
-    profile = work.inputs.experiment.data.people_prompt
-    questions = make.other_view(people, profile=profile, seed=0)
-    chosen = random.Random(f"{work.stage.seed}:held-out")
-    return chosen.sample(questions, min(count, len(questions)))
 
 
 RUNNERS: dict[str, Callable[[Work], None]] = {

@@ -23,6 +23,7 @@ from pulse_unlearn.config import OptimiserSettings
 from pulse_unlearn.errors import Interrupted, ModelError, Problem, StoreError
 from pulse_unlearn.training.guards import Guard, StoppedBy, StopRule
 from pulse_unlearn.training.objectives import FORGET_NLL, Objective, weighted_sum
+from pulse_unlearn.training.schedule import learning_rate_at
 from pulse_unlearn.training.state import Weights, copy_weights, load_state, put_back, save_state
 from pulse_unlearn.training.steps import StepData, Steps
 
@@ -135,20 +136,6 @@ def train(
     )
 
 
-def learning_rate_at(step: int, total: int, settings: OptimiserSettings) -> float:
-    """Return the learning rate of a step (counted from 0) under warm-up and schedule."""
-    warmup = math.ceil(round(settings.warmup * total, 6))  # 0.07 * 100 is above 7 in binary
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(total - warmup, 1)
-    factor = {
-        "constant": 1.0,
-        "linear": 1.0 - progress,
-        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
-    }[settings.schedule]
-    return settings.learning_rate * factor
-
-
 def _start(
     model: nn.Module,
     objective: Objective,
@@ -203,12 +190,17 @@ def _step(run: _Run) -> tuple[Log, bool]:
     rate = learning_rate_at(run.done, len(run.steps), run.settings)
     for group in run.optimiser.param_groups:
         group["lr"] = rate
-    means = _fitting(run, run.steps[run.done])
+    totals = _fitting(run, run.steps[run.done])
     norm = run.accelerator.clip_grad_norm_(
         [tensor for group in run.optimiser.param_groups for tensor in group["params"]],
         run.settings.clip_norm if run.settings.clip_norm is not None else math.inf,
     )
-    finite = bool(torch.isfinite(norm)) and all(math.isfinite(value) for value in means.values())
+    # Read off together and only here: each look at a number makes an accelerator wait.
+    where = next(iter(totals.values())).device  # the norm of no gradients is on the CPU
+    numbers = [number.float().to(where) for number in (*totals.values(), norm)]
+    *values, size = torch.stack(numbers).tolist()
+    means = dict(zip(totals, values, strict=True))
+    finite = all(math.isfinite(value) for value in (*values, size))
     if finite:
         run.good = copy_weights(run.model)
         run.optimiser.step()
@@ -218,7 +210,7 @@ def _step(run: _Run) -> tuple[Log, bool]:
         run.guard.note_loss(means[FORGET_NLL])
     row: Log = {"step": run.done + 1, "learning_rate": rate, "skipped": not finite}
     row |= {name: value if math.isfinite(value) else None for name, value in means.items()}
-    row["grad_norm"] = float(norm) if finite else None
+    row["grad_norm"] = size if finite else None
     row["seconds"] = round(time.perf_counter() - started, 4)
     return row, diverged
 
@@ -235,7 +227,7 @@ def _is_finite(run: _Run) -> bool:
         )
 
 
-def _fitting(run: _Run, data: StepData) -> dict[str, float]:
+def _fitting(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
     """Accumulate a step's gradients in micro-batches that fit; half as large after each failure.
 
     The step's batch stays whole. Raises ModelError if a single example is too much.
@@ -260,7 +252,7 @@ def _fitting(run: _Run, data: StepData) -> dict[str, float]:
         torch.cuda.empty_cache()
 
 
-def _accumulate(run: _Run, data: StepData) -> dict[str, float]:
+def _accumulate(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
     """Add up the gradients of a step's micro-batches; return each term's mean over the step."""
     micro_batches = data.micro_batches(run.micro_batch_size)
     totals: dict[str, torch.Tensor] = {}
@@ -273,8 +265,7 @@ def _accumulate(run: _Run, data: StepData) -> dict[str, float]:
         for term in terms:
             share = term.values.detach().sum() / data.count(term.over)
             totals[term.name] = totals[term.name] + share if term.name in totals else share
-    # Read off at the end: a look at a number in between would make an accelerator wait.
-    return {name: float(total) for name, total in totals.items()}
+    return totals
 
 
 def _save(run: _Run) -> None:

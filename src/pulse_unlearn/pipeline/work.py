@@ -1,0 +1,82 @@
+"""What a runner is given, and the examples that a stage asks or trains on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pulse_unlearn.data import examples as make
+from pulse_unlearn.models.kept import Kept
+from pulse_unlearn.pipeline.inputs import Inputs
+from pulse_unlearn.pipeline.progress import Progress
+from pulse_unlearn.pipeline.signals import StopRequest
+from pulse_unlearn.records import Example, Individual
+from pulse_unlearn.scenarios import Group, Stage
+
+ADAPTER = "adapter"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a runner is given."""
+
+    inputs: Inputs
+    stage: Stage
+    folder: Path
+    """The stage's partial folder."""
+    folder_of: Callable[[str], Path]
+    """Name of a finished stage -> its folder."""
+    resolve: Callable[[Group], tuple[str, ...]]
+    """Group -> ids, reading a finished selection if need be."""
+    progress: Progress
+    stop: StopRequest
+    kept: Kept
+    """What earlier stages of the run leave in memory."""
+
+    def people(self, group: Group) -> list[Individual]:
+        """Return the individuals of a group."""
+        return [self.inputs.people[identity] for identity in self.resolve(group)]
+
+    def adapter_of(self, stage: str) -> Path:
+        """Return the adapter folder a finished training stage has left."""
+        return self.folder_of(stage) / ADAPTER
+
+
+def questions(work: Work) -> list[Example]:
+    """Return what a score stage asks."""
+    stage, experiment = work.stage, work.inputs.experiment
+    people = work.people(stage.ask)
+    profile = experiment.data.people_prompt
+    if stage.view == "other_view":
+        return make.other_view(people, profile=profile, seed=0)
+    of_people = [question for person in people for question in person.questions]
+    asked = make.scored(of_people, profile=profile)
+    if stage.general:
+        ask = make.circular if experiment.scoring.general == "circular" else make.scored
+        asked += ask(work.inputs.general, profile=experiment.data.general_prompt)
+    return asked
+
+
+def people_epochs(
+    work: Work, people: Sequence[Individual], forms: make.Forms
+) -> Callable[[int], list[Example]]:
+    """Return what one epoch trains on of these people, by its number."""
+    profile, seed = work.inputs.experiment.data.people_prompt, work.stage.seed
+    return lambda epoch: make.training(people, profile=profile, seed=seed, epoch=epoch, forms=forms)
+
+
+def general_epochs(work: Work) -> Callable[[int], list[Example]]:
+    """Return what one epoch replays of general questions, by its number."""
+    profile, seed = work.inputs.experiment.data.general_prompt, work.stage.seed
+    general = work.inputs.general_training
+    return lambda epoch: make.general_training(general, profile=profile, seed=seed, epoch=epoch)
+
+
+def held_out(work: Work, people: Sequence[Individual], count: int) -> list[Example]:
+    """Return questions for the stop rule: views and option orders that are never reported."""
+    profile = work.inputs.experiment.data.people_prompt
+    asked = make.other_view(people, profile=profile, seed=0)
+    chosen = random.Random(f"{work.stage.seed}:held-out")
+    return chosen.sample(asked, min(count, len(asked)))
