@@ -23,7 +23,7 @@ from pulse_unlearn.records import Example, Option
 from pulse_unlearn.world.tokenizer import IMAGE, make_processor
 
 SIDE, PATCH, WIDTH, LAYERS = 336, 14, 256, 4
-PEOPLE, QUESTIONS = 3, 5
+PEOPLE, QUESTIONS = 12, 5
 JOBS = ("baker", "judge", "pilot", "nurse")
 
 
@@ -40,6 +40,8 @@ class Case:
     """Five text-only questions each."""
     turned: list[list[Example]]
     """Every rotation of one general question each."""
+    talks_on: bool = False
+    """Whether nobody has taught the model to end its turn."""
 
     @property
     def mixed(self) -> list[list[Example]]:
@@ -52,7 +54,7 @@ def embedded() -> Case:
     experiment = load_experiment("demo", schemas=schemas())
     inputs = read_inputs(experiment)
     loaded = load_model(experiment.model)
-    people = [person for person in inputs.people.values() if person.group == "fictional"][:8]
+    people = [person for person in inputs.people.values() if person.group == "fictional"][:12]
     asked = [
         make.scored(person.questions, profile=experiment.data.people_prompt) for person in people
     ]
@@ -64,7 +66,7 @@ def embedded() -> Case:
         [[one for one in examples if not one.picture] for examples in asked],
         [
             make.circular([question], profile=experiment.data.general_prompt)
-            for question in inputs.general[:8]
+            for question in inputs.general[:12]
         ],
     )
 
@@ -122,6 +124,7 @@ def llava_like(vocabulary: int = 32064) -> Case:
         [_questions(person, shown=True) for person in range(PEOPLE)],
         [_questions(person, shown=False) for person in range(PEOPLE)],
         [_rotations(person) for person in range(PEOPLE)],
+        talks_on=True,
     )
 
 

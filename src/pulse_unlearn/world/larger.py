@@ -63,7 +63,9 @@ class Gallery:
     """Index of a picture, and a general question about it."""
 
 
-def build_larger_world(out: Path, *, work: Path, seed: int, on_step: OnStep) -> None:
+def build_larger_world(
+    out: Path, *, work: Path, seed: int, on_step: OnStep, recipe: Recipe | None = None
+) -> None:
     """Write data, model and an experiment under `out`; `work` keeps what is finished.
 
     Raises ModelError naming what to install if the language model is not there.
@@ -76,7 +78,9 @@ def build_larger_world(out: Path, *, work: Path, seed: int, on_step: OnStep) -> 
         convert(weights, beside)
         os.replace(beside, language)
     model, tokenizer = _model(language)
-    train_projector(model, tokenizer, work=work, seed=seed, on_step=on_step)
+    train_projector(
+        model, tokenizer, work=work, seed=seed, on_step=on_step, recipe=recipe or Recipe()
+    )
     faces = subject_faces(seed)
     write_people(out / "people", subject_sheets(faces, seed), _fictional_sheets(seed))
     write_questions(out / "general", seed=seed)
@@ -133,10 +137,9 @@ def train_projector(
     work: Path,
     seed: int,
     on_step: OnStep,
-    recipe: Recipe | None = None,
+    recipe: Recipe,
 ) -> None:
     """Train the projector; each of its two parts is kept in `work` once it is finished."""
-    recipe = recipe or Recipe()
     model.requires_grad_(False)
     projector: nn.Module = model.model.multi_modal_projector
     last = work / "listened.safetensors"
