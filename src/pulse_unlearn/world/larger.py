@@ -84,7 +84,8 @@ def build_larger_world(
     faces = subject_faces(seed)
     write_people(out / "people", subject_sheets(faces, seed), _fictional_sheets(seed))
     write_questions(out / "general", seed=seed)
-    nn.Module.half(model).save_pretrained(out / "model")
+    with quiet_libraries():
+        nn.Module.half(model).save_pretrained(out / "model")
     make_processor(tokenizer).save_pretrained(out / "model")
     write_manifest(out)
     write_experiment(out)
