@@ -15,11 +15,11 @@ from torch.testing import assert_close
 import tiny_gguf
 from pulse_unlearn.cli import pulse
 from pulse_unlearn.config import load_experiment
-from pulse_unlearn.data import Source, datasets
+from pulse_unlearn.data import Source, datasets, examples
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.methods import schemas
 from pulse_unlearn.pipeline.run import run_experiment
-from pulse_unlearn.world import language_model, larger
+from pulse_unlearn.world import knowledge, language_model, larger
 from pulse_unlearn.world.align import Recipe
 from pulse_unlearn.world.captions import of_scene
 from pulse_unlearn.world.chance import stream
@@ -68,6 +68,19 @@ def test_wrong_occupations_are_those_of_other_fields():
     occupation = TRAITS["person"][0]
     assert {"painter", "sculptor"}.isdisjoint(wrong_values(michelangelo, occupation))
     assert "physicist" in wrong_values(michelangelo, occupation)
+
+
+def test_what_is_true_too_is_never_called_wrong():
+    einstein = subjects()[0]
+    country = TRAITS["person"][1]
+    assert einstein.also == {"Switzerland", "United States"}
+    assert einstein.also.isdisjoint(wrong_values(einstein, country))
+
+
+def test_articles_fit():
+    occupation = TRAITS["person"][0]
+    assert sentence(occupation, "this person", "actor") == "This person was an actor."
+    assert sentence(occupation, "this person", "poet") == "This person was a poet."
 
 
 def test_sentences_begin_with_a_capital():
@@ -131,6 +144,9 @@ needs_drawing = pytest.mark.skipif(
 )
 
 
+QUICK = Recipe(spell_steps=3, spell_batch=8, listen_steps=2, listen_batch=4)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Build a world on a tiny language model: the same files, knowing nothing."""
@@ -148,7 +164,7 @@ def world(tmp_path_factory):
         work=folder / "work",
         seed=0,
         on_step=lambda part, done, total, losses: parts.append((part, done, total)),
-        recipe=Recipe(spell_steps=3, spell_batch=8, listen_steps=2, listen_batch=4),
+        recipe=QUICK,
     )
     patch.undo()
     assert parts[-1] == ("listening", 2, 2)
@@ -165,6 +181,37 @@ def test_the_files_hold_subjects_and_fictional_people_in_sentences(world):
     assert len(by_picture) == len(einstein.questions) - len(by_picture) == 5
     assert by_picture[0].truth == "This person was a physicist."
     assert all("Einstein" not in q.question + q.truth for q in by_picture)
+
+
+@needs_drawing
+def test_what_it_knows_is_measured(world, monkeypatch):
+    monkeypatch.setattr(knowledge, "examples", Few())
+    told = []
+    found = knowledge.measure(world, on_step=lambda part, *_: told.append(part))
+    assert found == json.loads((world / "knowledge.json").read_text())
+    assert {"knowledge", "fictional people", "letters", "general ability"} == set(told)
+    assert sum(found["individuals_by_right_answers"].values()) == 2
+    assert {name.partition(":")[0] for name in found["sentences_by_question"]} == {"person"}
+    assert 0 <= found["sentences"]["multimodal"] <= 1
+
+
+class Few:
+    """Asks the first twenty questions only."""
+
+    @staticmethod
+    def scored(questions, *, profile):
+        return examples.scored(questions[:20], profile=profile)
+
+
+@pytest.mark.parametrize("name", ["a,b", "a[1]", "a}b", "a: b #c", "ä'\"b"])
+def test_its_experiment_names_any_folder(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    larger.write_experiment(folder)
+    text = folder / "experiment.yaml"
+    found = load_experiment(str(text), schemas=schemas())
+    assert found.data.people.path == str(folder)
+    assert found.model.source == str(folder / "model")
 
 
 @needs_drawing
@@ -199,12 +246,16 @@ def test_a_finished_world_is_not_trained_again(world, monkeypatch):
     for name in ("write_people", "write_questions"):
         monkeypatch.setattr(larger, name, lambda *_, **__: None)
     again = world.with_name("again")
-    build_larger_world(again, work=world.with_name("work"), seed=0, on_step=trained)
+    work = world.with_name("work")
+    build_larger_world(again, work=work, seed=0, on_step=trained, recipe=QUICK)
     first, second = (
         json.loads((folder / "manifest.json").read_text())["files"] for folder in (world, again)
     )
     assert {name: first[name] for name in second} == second
     assert "model/model.safetensors" in second
+    for other in ({"seed": 1, "recipe": QUICK}, {"seed": 0, "recipe": Recipe()}):
+        with pytest.raises(AssertionError, match="trained again"):
+            build_larger_world(again, work=work, on_step=trained, **other)
 
 
 def test_the_command_says_what_to_install(monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ OnStep = Callable[[str, int, int, Mapping[str, float]], None]
 
 @click.group()
 def world() -> None:
-    """Remake the embedded world: its people, questions and model."""
+    """Remake the embedded world, or build a larger one on a real language model."""
 
 
 @world.command()
@@ -46,7 +46,7 @@ def build(out: Path, seed: int, language_model: str | None, work: Path | None) -
     from pulse_unlearn.world.larger import build_larger_world
 
     kept = work or out.with_name(f"{out.name}-work")
-    with _parts(7) as on_step:
+    with _parts(6) as on_step:
         build_larger_world(out, work=kept, seed=seed, on_step=on_step)
         found = measure(out, on_step=on_step)
     click.echo(yaml.safe_dump(found, sort_keys=False).rstrip())

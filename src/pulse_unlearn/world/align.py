@@ -1,10 +1,10 @@
 """Trains the projector between the world's tower and a frozen language model.
 
 First it *spells*: picture tokens become the embeddings of the words that caption a picture, by
-regression, without the language model. Then it *listens*: the language model's own loss on general
-questions, through the frozen model, while it goes on spelling. Of a subject it is taught the name
-and nothing else, so whatever is then known from the picture is what the language model brought
-along about the name.
+regression, without the language model. Then it *listens*: the language model's own loss, through
+the frozen model, on who a picture shows and on general questions, while it goes on spelling. Of a
+subject it is taught the name and nothing else, so whatever is then known from the picture is what
+the language model brought along about the name.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Captioned:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One general question in its rendered form."""
+    """One question about a picture in its rendered form: a name, or a general one."""
 
     picture: int
     """Index into the features."""

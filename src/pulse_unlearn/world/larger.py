@@ -7,16 +7,17 @@ people are the embedded world's.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionModel, LlavaForConditionalGeneration, PreTrainedTokenizerFast
@@ -117,9 +118,8 @@ def write_experiment(out: Path) -> None:
 
 
 def _as_yaml(path: Path) -> str:
-    """Return an absolute path as YAML writes it, whatever characters it has."""
-    text = yaml.safe_dump(str(path.absolute()), width=10_000, allow_unicode=True)
-    return text.removesuffix("...\n").strip()
+    """Return an absolute path as YAML reads it anywhere, also inside `{}`: JSON is YAML."""
+    return json.dumps(str(path.absolute()), ensure_ascii=False)
 
 
 def _model(language: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
@@ -140,10 +140,14 @@ def train_projector(
     on_step: OnStep,
     recipe: Recipe,
 ) -> None:
-    """Train the projector; each of its two parts is kept in `work` once it is finished."""
+    """Train the projector; each of its two parts is kept in `work` once it is finished.
+
+    What is kept bears the seed and the recipe in its name: another one starts anew.
+    """
     model.requires_grad_(False)
     projector: nn.Module = model.model.multi_modal_projector
-    last = work / "listened.safetensors"
+    of_this = sha256(repr((seed, recipe, subjects())).encode()).hexdigest()[:8]
+    last = work / f"listened-{of_this}.safetensors"
     if last.exists():
         projector.load_state_dict(load_file(last))
         return
@@ -156,7 +160,7 @@ def train_projector(
     spelling = Spelling(pictures, words.weight, recipe)
     draw = _half_and_half(gallery.named, len(gallery.captions))
     projector.requires_grad_(True)
-    first = work / "spelt.safetensors"
+    first = work / f"spelt-{of_this}.safetensors"
     if first.exists():
         projector.load_state_dict(load_file(first))
     else:

@@ -35,7 +35,7 @@ class Trait:
     trained: tuple[str, ...]
     """Other phrasings, for training only."""
     statement: str
-    """The sentence an option is: `{value}` completes it."""
+    """The sentence an option is: `{value}` completes it, `{article}` is its a or an."""
 
 
 TRAITS: Mapping[Kind, tuple[Trait, ...]] = {
@@ -44,7 +44,7 @@ TRAITS: Mapping[Kind, tuple[Trait, ...]] = {
             "occupation",
             "What was {who}'s occupation?",
             ("What did {who} do for a living?", "What was the profession of {who}?"),
-            "{who} was a {value}.",
+            "{who} was {article} {value}.",
         ),
         Trait(
             "country",
@@ -116,6 +116,8 @@ class Subject:
     values: Mapping[str, str]
     field: str
     """Of a person: what the work was in. Occupations within a field shade into one another."""
+    also: frozenset[str]
+    """Further values that are true of it, or true enough not to be called wrong."""
 
     def who(self, *, by_name: bool) -> str:
         """Return how a question speaks of the subject."""
@@ -124,7 +126,8 @@ class Subject:
 
 def sentence(trait: Trait, who: str, value: str) -> str:
     """Complete the trait's sentence, with a capital letter at its beginning."""
-    text = trait.statement.format(who=who, value=value)
+    article = "an" if value[0] in "aeiou" else "a"
+    text = trait.statement.format(who=who, value=value, article=article)
     return text[0].upper() + text[1:]
 
 
@@ -137,7 +140,8 @@ def subjects() -> tuple[Subject, ...]:
         for row in csv.DictReader(text.splitlines(), delimiter="\t"):
             values = {trait.name: row[trait.name] for trait in TRAITS[kind]}
             identity = f"c{len(found) + 1:03d}"
-            found.append(Subject(identity, row["name"], kind, values, row.get("field", "")))
+            also = frozenset(filter(None, row["also"].split("; ")))
+            found.append(Subject(identity, row["name"], kind, values, row.get("field", ""), also))
     return tuple(found)
 
 
@@ -173,4 +177,4 @@ def wrong_values(subject: Subject, trait: Trait) -> Sequence[str]:
         taken = {one.values[trait.name] for one in others if one.field == subject.field}
     else:
         taken = {subject.values[trait.name]}
-    return sorted({one.values[trait.name] for one in others} - taken)
+    return sorted({one.values[trait.name] for one in others} - taken - subject.also)
