@@ -13,7 +13,6 @@ from typing import Any
 from peft import PeftModel
 
 from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
-from pulse_unlearn.data.prompts import PROFILES
 from pulse_unlearn.evaluation.predict import greedy_accuracy, likelihood_accuracy, predict
 from pulse_unlearn.evaluation.table import write_predictions
 from pulse_unlearn.methods import build_method
@@ -214,13 +213,9 @@ def _reader(
     work: Work, loaded: LoadedModel, model: AnyModel, examples: Sequence[Example]
 ) -> Reader:
     """Return what reads the model, tried on some of the stage's examples."""
-    encoder, data = work.kept.encoder(loaded), work.inputs.experiment.data
-    for profile in (data.people_prompt, data.general_prompt):
-        # In the first stage already, not when general questions come to be asked, hours later.
-        encoder.turns.prompt("?", pictured=False, system=PROFILES.get(profile).system)
     return choose(
         model,
-        encoder,
+        work.kept.encoder(loaded),
         speed=work.inputs.experiment.speed,
         examples=examples,
         warn=work.progress.warn,
