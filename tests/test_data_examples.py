@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from data_cases import person, picture, question
 from pulse_unlearn.data import examples as make
+from pulse_unlearn.data.prompts import PROFILES
 from pulse_unlearn.records import Individual
 
 PEOPLE = [person("p1", seed=10), person("p2", seed=20), person("p3", seed=30)]
@@ -190,6 +191,22 @@ def test_general_training_reaches_all_orders_of_all_sizes():
             assert truth(example) == "jobB"
             assert example.picture is not None
     assert {name: len(orders) for name, orders in seen.items()} == {"a": 2, "b": 6}
+
+
+@pytest.mark.parametrize("profile", ["mmbench_llava_vicuna", "mmbench_llava"])
+def test_every_kind_of_example_carries_the_profiles_system_sentence(profile):
+    questions = PEOPLE[0].questions
+    trained = make.training(PEOPLE, profile=profile, seed=0, epoch=0, forms="both")
+    assert {bool(one.options) for one in trained} == {True, False}, "short answers are among them"
+    kinds = [
+        make.scored(questions, profile=profile),
+        make.circular(questions, profile=profile),
+        make.other_view(PEOPLE, profile=profile, seed=0),
+        make.general_training(questions, profile=profile, seed=0, epoch=0),
+        trained,
+    ]
+    for examples in kinds:
+        assert {one.system for one in examples} == {PROFILES.get(profile).system}
 
 
 # --- answered in words

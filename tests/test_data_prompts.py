@@ -16,6 +16,8 @@ EXPECTED = {
     "Just give ONE letter representing the answer directly.",
     "mmbench_llava": "What does she do?\nA. teacher\nB. judge\nC. tailor\n"
     "Answer with the option's letter from the given choices directly.",
+    "mmbench_llava_vicuna": "What does she do?\nA. teacher\nB. judge\nC. tailor\n"
+    "Answer with the option's letter from the given choices directly.",
     "mmbench_llava_cn": "What does she do?\nA. teacher\nB. judge\nC. tailor\n请直接回答选项字母。",
     "mmbench_vlmevalkit": "Question: What does she do?\nOptions:\nA. teacher\nB. judge\n"
     "C. tailor\nPlease select the correct answer from the options above.",
@@ -25,6 +27,7 @@ IN_WORDS = {
     "short": "What is her job?\nWord?",
     "mllmu": "What is her job?",
     "mmbench_llava": "What is her job?\nAnswer the question using a single word or phrase.",
+    "mmbench_llava_vicuna": "What is her job?\nAnswer the question using a single word or phrase.",
     "mmbench_llava_cn": "What is her job?\n请直接回答问题。",
     "mmbench_vlmevalkit": "Question: What is her job?",
     "statement": "What is her job?",
@@ -35,6 +38,16 @@ IN_WORDS = {
 def test_texts_are_pinned(profile):
     assert render(profile, "What does she do?", options=OPTIONS) == EXPECTED[profile]
     assert render_short_answer(profile, "What is her job?") == IN_WORDS[profile]
+
+
+@pytest.mark.parametrize("profile", PROFILES.names())
+def test_only_vicuna_has_a_system_sentence(profile):
+    sentence = (
+        "A chat between a curious human and an artificial intelligence assistant. The assistant "
+        "gives helpful, detailed, and polite answers to the human's questions."
+    )
+    expected = sentence if profile == "mmbench_llava_vicuna" else ""
+    assert PROFILES.get(profile).system == expected
 
 
 @pytest.mark.parametrize("profile", PROFILES.names())

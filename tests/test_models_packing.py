@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 import torch
@@ -361,6 +362,17 @@ def test_what_does_not_come_again_is_not_kept_and_memory_is_bounded(made, monkey
             current = reader.answers(data.forget, tokens="text")
             references.view(data.forget, current, extent="answer", tokens="text")
         assert (len(references.kept), references.asked) == (kept, 5 - kept)
+
+
+def test_a_system_sentence_makes_another_example_to_the_reference():
+    one = BATCH[0]
+    said = replace(one, system="Be brief.")
+    assert len({fingerprint(one), fingerprint(said), fingerprint(replace(one, system="."))}) == 3
+    # As checkpoints of before have it.
+    plain = "\0".join((one.prompt, one.answer, one.picture.digest))
+    assert fingerprint(one) == sha256(plain.encode()).hexdigest()
+    steps = [StepData((one,), ()), StepData((said,), ())]
+    assert recurring(steps) == frozenset()
 
 
 def test_readers_of_one_run_share_features_while_the_tower_is_the_same(made):

@@ -234,6 +234,49 @@ def test_a_template_that_hides_the_answer_is_refused_naming_the_entry():
         processor.chat_template = kept
 
 
+USER = "{% for part in messages[-1]['content'] %}{{ part['text'] }}{% endfor %}"
+SYSTEM = "Be brief, as a friend's answers are."
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        (f"USER: {USER} ASSISTANT:", "'USER: Who\\? ASSISTANT:'"),
+        ("{{ raise_exception('System role not supported') }}", "System role not supported"),
+        ("{{ messages[0]['content'] + '\n' }}" + USER, "TypeError"),
+        ("{{ messages[0]['content'] | trim }} " + USER, r"\[\{"),
+        ("{{ messages[0]['content'] | tojson }} " + USER, r"\[\{"),
+    ],
+    ids=["dropped", "refused", "added to a string", "as a list", "as JSON"],
+)
+def test_a_template_without_a_place_for_the_system_sentence_is_refused(template, told):
+    processor = tiny.built("llava").processor
+    kept = processor.chat_template
+    turns = Turns(processor, FAMILIES.get("llava"))
+    assert turns.prompt("Who?", pictured=False, system=SYSTEM).count(SYSTEM) == 1
+    processor.chat_template = template
+    try:
+        with pytest.raises(ModelError, match=told) as caught:
+            turns.prompt("Who?", pictured=False, system=SYSTEM)
+    finally:
+        processor.chat_template = kept
+    (problem,) = caught.value.problems
+    assert "the prompt profile's system sentence" in problem.what
+    assert SYSTEM in problem.allowed
+    assert "data.general_prompt" in problem.fix
+
+
+def test_paligemma_takes_no_system_sentence():
+    with pytest.raises(ModelError, match="there are no system turns"):
+        tiny.encoder("paligemma").prompt(tiny.replaced(tiny.question(0), system=SYSTEM))
+
+
+def test_a_placeholder_in_a_system_sentence_is_refused():
+    one = tiny.replaced(tiny.question(0), system="Look at <image>.")
+    with pytest.raises(ModelError, match="the system sentence contains what is no text"):
+        tiny.encoder("llava").prompts([one])
+
+
 def test_letters_that_begin_alike_are_refused():
     """Behind a blank of its own, every letter would be told by the same token."""
     apart = replace(FAMILIES.get("llava"), answer_prefix="  ", answer_end="</s>")

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 import published_llava as published
 import tiny_families as families
 from pulse_unlearn.config import ModelSettings, SpeedSettings
+from pulse_unlearn.data.prompts import PROFILES
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.formulas import shape_of
@@ -108,6 +109,28 @@ def test_text_is_read_as_the_files_say_and_the_picture_stands_where_it_should(fo
         assert backend.decode(answer).strip() == one.answer
         assert answer[-1] == 2
     assert encoder.letter_ids(examples[0]) == [backend.token_to_id(f"▁{c}") for c in "AB"]
+
+
+def test_the_system_sentence_stands_where_vicuna_v1_has_it(folder):
+    """LLaVA's own text: the sentence, one blank, the first role; then as without it."""
+    loaded = load(folder)
+    encoder = Encoder(loaded.processor, loaded.family)
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for one in families.mixed()[:2]:
+        shown = "<image>\n" if one.picture else ""
+        asked = families.replaced(one, system=PROFILES.get("mmbench_llava_vicuna").system)
+        text = (
+            "A chat between a curious human and an artificial intelligence assistant. The "
+            "assistant gives helpful, detailed, and polite answers to the human's questions. "
+            f"USER: {shown}{one.prompt} ASSISTANT:"
+        )
+        assert encoder.prompt(asked) == text
+        assert text.endswith(encoder.prompt(one))
+        found = encoder.prompts([asked])["input_ids"][0].tolist()
+        assert [token for token in found if token != published.IMAGE] == [
+            token for token in backend.encode(text).ids if token != published.IMAGE
+        ]
+        assert encoder.letters(asked) == encoder.letters(one)
 
 
 def test_the_features_are_those_of_the_layer_before_the_last_without_the_class_token(folder):

@@ -153,6 +153,28 @@ def test_answers_are_those_of_plain_sequences(name):
         assert one.letter_log_probs == pytest.approx(other.letter_log_probs, abs=TOLERANCE)
 
 
+def test_a_system_sentence_is_one_more_part_of_the_common_beginning():
+    """Beside questions without one, as people's are beside general ones."""
+    made = prepared("llava", "projector+llm", "lora")
+    said = [tiny.replaced(one, id=f"s{one.id}", system="Ann is polite.") for one in QUESTIONS]
+    mixed = [one for pair in zip(said, QUESTIONS, strict=True) for one in pair]
+    readers = (
+        Plain(made.model, encoder("llava")),
+        Packed(made.model, encoder("llava"), budget=600),
+    )
+    plain, packed = (
+        predict(reader, mixed, batch_size=7, max_new_tokens=4, on_batch=lambda *_: None)
+        for reader in readers
+    )
+    assert [one.text for one in packed] == [one.text for one in plain]
+    for one, other in zip(packed, plain, strict=True):
+        assert one.letter_log_probs == pytest.approx(other.letter_log_probs, abs=TOLERANCE)
+    for one, other in zip(plain[::2], plain[1::2], strict=True):
+        assert one.letter_log_probs != pytest.approx(other.letter_log_probs, abs=1e-3)
+    agree("llava", "npo", "projector+llm", "lora", mixed[:8], said[3:7], 300)
+    agree("llava", "ga_klr", "projector+llm", "lora", said[:5], mixed[4:10], 80)
+
+
 @every_packed
 def test_checkpointing_activations_changes_no_gradient(name):
     """Packed and recomputed on the way back, against neither."""

@@ -223,3 +223,16 @@ def test_a_model_folder_that_is_not_there_is_refused(bench, tmp_path):
     assert ended.code == 1
     assert "not a model folder" in ended.output
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_prompt_the_model_cannot_be_asked_in_is_refused_before_anything_is_trained(
+    bench, tmp_path
+):
+    """Its template drops a system turn; the model as it came is scored first, in any plan."""
+    ended = bench.run(tmp_path, "--set", "data.general_prompt=mmbench_llava_vicuna")
+    assert ended.code == 1, ended.output
+    assert "does not write the prompt profile's system sentence" in ended.output
+    assert "polite answers to the human's questions" in ended.output
+    assert "data.general_prompt" in ended.output
+    assert "Traceback" not in ended.output
+    assert computed(ended) == []

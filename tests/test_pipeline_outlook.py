@@ -71,9 +71,13 @@ def test_paper_asks_questions_of_the_length_it_should(paper):
     longest = 576 + round(text / 4) + TEMPLATE_TOKENS + 2
     assert paper["seed0/finetune"].batch.longest == longest
     # MMBench's paragraphs make its questions the longest: 1980 characters and a line end more, and
-    # LLaVA's own last line.
+    # LLaVA's own last line and system sentence.
     text = 1980 - 1 + 1 + 60 + 4 * len("A. " + OPTION) + len("\n") * 5
     text += len("Answer with the option's letter from the given choices directly.")
+    text += len("A chat between a curious human and an artificial intelligence assistant. ")
+    text += len(
+        "The assistant gives helpful, detailed, and polite answers to the human's questions."
+    )
     scored = paper["seed0/target/score"].batch.longest
     assert scored == pytest.approx(576 + text / 4 + TEMPLATE_TOKENS + 2, abs=1)
     assert paper["seed0/finetune"].trained.pictures == 5000

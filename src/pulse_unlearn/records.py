@@ -108,6 +108,8 @@ class Example:
     rotation: int = 0
     """0 is the order of the file; k shows the options rotated by k (circular scoring)."""
     picture: Picture | None = None
+    system: str = ""
+    """Text of the system turn before the user's; empty for none."""
 
     @property
     def letter(self) -> str:
@@ -119,7 +121,7 @@ class Example:
     @property
     def likeness(self) -> tuple[str, int]:
         """Sort key that brings together what shares a picture, then what is of like length."""
-        return (self.picture.digest if self.picture else "", len(self.prompt))
+        return (self.picture.digest if self.picture else "", len(self.system) + len(self.prompt))
 
 
 @dataclass(frozen=True, slots=True)

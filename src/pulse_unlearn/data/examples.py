@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Literal
 
-from pulse_unlearn.data.prompts import render, render_short_answer, said
+from pulse_unlearn.data.prompts import PROFILES, render, render_short_answer, said
 from pulse_unlearn.records import (
     MODALITIES,
     Example,
@@ -160,6 +160,7 @@ def _choice(
         category=question.category,
         rotation=rotation,
         picture=(picture or question.picture) if question.modality == "multimodal" else None,
+        system=PROFILES.get(profile).system,
     )
 
 
@@ -172,6 +173,7 @@ def _in_words(answer: ShortAnswer, picture: Picture | None, profile: str, view: 
         answer=answer.answer,
         individual=answer.individual,
         picture=picture if answer.modality == "multimodal" else None,
+        system=PROFILES.get(profile).system,
     )
 
 

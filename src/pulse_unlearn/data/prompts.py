@@ -1,13 +1,14 @@
 """Prompt profiles: how a question becomes the text of a user turn.
 
 The chat template and the image placeholder are the model family's business (`models.families`);
-nothing here says `USER:` or `<image>`. Answers are bare: a letter, or words.
+nothing here says `USER:` or `<image>`, or what stands between a system turn and the question.
+Answers are bare: a letter, or words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pulse_unlearn.records import Option
@@ -36,6 +37,16 @@ class PromptProfile:
     """Whether the options, and the line above them, stand in the question."""
     answers: Literal["letter", "text"] = "letter"
     """What the assistant says for an option of a multiple-choice question."""
+    system: str = ""
+    """Text of a system turn before the question; empty for none."""
+
+
+_LLAVA = PromptProfile(
+    "LLaVA-1.5 on MMBench and on short-answer questions (arXiv 2310.03744)",
+    after_letter=". ",
+    instruction="Answer with the option's letter from the given choices directly.",
+    short_instruction="Answer the question using a single word or phrase.",
+)
 
 
 PROFILES: Registry[PromptProfile] = Registry("prompt profile", group="pulse_unlearn.prompts")
@@ -57,13 +68,14 @@ PROFILES.add(
         short_instruction="",
     ),
 )
+PROFILES.add("mmbench_llava", _LLAVA)
 PROFILES.add(
-    "mmbench_llava",
-    PromptProfile(
-        "LLaVA-1.5 on MMBench and on short-answer questions (arXiv 2310.03744)",
-        after_letter=". ",
-        instruction="Answer with the option's letter from the given choices directly.",
-        short_instruction="Answer the question using a single word or phrase.",
+    "mmbench_llava_vicuna",
+    replace(
+        _LLAVA,
+        description="`mmbench_llava` with the system sentence of LLaVA-1.5's `vicuna_v1`",
+        system="A chat between a curious human and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the human's questions.",
     ),
 )
 PROFILES.add(

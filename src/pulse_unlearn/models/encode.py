@@ -56,7 +56,8 @@ class Encoder:
 
     def prompt(self, example: Example) -> str:
         """Return the text up to where the answer begins, with the image placeholder if any."""
-        return self.turns.prompt(example.prompt, pictured=example.picture is not None)
+        pictured = example.picture is not None
+        return self.turns.prompt(example.prompt, pictured=pictured, system=example.system)
 
     def prompts(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Encode prompts only, for scoring; [B, T] tensors and pixel values."""

@@ -172,11 +172,14 @@ _llava(
     attention="image_block",
     unpackable=_SEEN,
 )
-# PaliGemma: no chat template is published; prompts are `image, <bos>, text, newline`.
+# PaliGemma: no chat template is published; prompts are `image, <bos>, text, newline`, and there is
+# no place for a system turn.
 _llava(
     "paligemma",
     template=(
-        "{% for message in messages %}{% for part in message['content'] %}"
+        "{% for message in messages %}{% if message['role'] == 'system' %}"
+        "{{ raise_exception('there are no system turns') }}{% endif %}"
+        "{% for part in message['content'] %}"
         "{% if part['type'] == 'image' %}<image>{% endif %}{% endfor %}"
         "{% if message['role'] == 'user' %}<bos>{% endif %}"
         "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}"

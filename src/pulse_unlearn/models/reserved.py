@@ -27,6 +27,7 @@ class Reserved:
             problem
             for example in examples
             for part, text in (
+                ("system sentence", example.system),
                 ("question", example.prompt),
                 *(("answer", answer) for answer in example.said or (example.answer,)),
             )

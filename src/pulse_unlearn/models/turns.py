@@ -11,6 +11,8 @@ from pulse_unlearn.models.families import Family
 
 KINDS = ("image", "video")
 _ANSWER = "ANSWER"
+_FAILURES = (TemplateError, TypeError)
+"""What a template raises; a TypeError where it adds a turn's parts to a string."""
 _FIX = "give the family an entry in models/families.py with answer_prefix and answer_end"
 
 
@@ -33,9 +35,23 @@ class Turns:
         self.end = end
         """The special token behind an answer."""
 
-    def prompt(self, text: str, *, pictured: bool) -> str:
-        """Return the text up to where the answer, or its prefix, begins."""
-        return self._write([_user(text, pictured)], add_generation_prompt=True)
+    def prompt(self, text: str, *, pictured: bool, system: str = "") -> str:
+        """Return the text up to where the answer, or its prefix, begins.
+
+        Raises ModelError where there is a system turn and the chat template does not write it.
+        """
+        user = _turn("user", text, pictured=pictured)
+        if not system:
+            return self._write([user], add_generation_prompt=True)
+        try:
+            written = self._apply([_turn("system", system), user], add_generation_prompt=True)
+        except _FAILURES as error:
+            raise self._without_system(system, f"{type(error).__name__}: {error}") from error
+        # A template that takes the turn for a string writes it as the list it is, in quotes.
+        quoted = any(system + mark in written for mark in "\"'")
+        if quoted or system not in written:
+            raise self._without_system(system, repr(written))
+        return written
 
     def end_ids(self) -> list[int]:
         """Return the tokens that end an answer when the model says them, its own end first."""
@@ -45,8 +61,8 @@ class Turns:
 
     def _write(self, turns: list[dict[str, Any]], **options: Any) -> str:
         try:
-            written: str = self._processor.apply_chat_template(turns, tokenize=False, **options)
-        except TemplateError as error:
+            return self._apply(turns, **options)
+        except _FAILURES as error:
             raise ModelError(
                 Problem(
                     "the chat template cannot be used",
@@ -55,13 +71,28 @@ class Turns:
                     fix="mend the processor's chat_template.jinja",
                 )
             ) from error
+
+    def _apply(self, turns: list[dict[str, Any]], **options: Any) -> str:
+        written: str = self._processor.apply_chat_template(turns, tokenize=False, **options)
         return written
+
+    def _without_system(self, system: str, got: str) -> ModelError:
+        return ModelError(
+            Problem(
+                "the chat template does not write the prompt profile's system sentence",
+                self._family.model_type,
+                got=got,
+                allowed=repr(system),
+                fix="set data.people_prompt and data.general_prompt to profiles without one, "
+                "such as mmbench_llava in place of mmbench_llava_vicuna",
+            )
+        )
 
     def _told(self) -> tuple[str, str]:
         """Read prefix and end from the template: what it writes around an answer that is there."""
         prompt = self.prompt("?", pictured=False)
-        answer = {"role": "assistant", "content": [{"type": "text", "text": _ANSWER}]}
-        whole = self._write([_user("?", False), answer])
+        answer = _turn("assistant", _ANSWER)
+        whole = self._write([_turn("user", "?"), answer])
         prefix, found, behind = whole.removeprefix(prompt).partition(_ANSWER)
         if not whole.startswith(prompt) or not found:
             raise ModelError(
@@ -96,6 +127,6 @@ def special_tokens(processor: Any) -> frozenset[str]:
     return frozenset({*tokenizer.all_special_tokens, *added, *placeholders} - {""})
 
 
-def _user(text: str, pictured: bool) -> dict[str, Any]:
+def _turn(role: str, text: str, *, pictured: bool = False) -> dict[str, Any]:
     content: list[dict[str, str]] = [{"type": "image"}] if pictured else []
-    return {"role": "user", "content": [*content, {"type": "text", "text": text}]}
+    return {"role": role, "content": [*content, {"type": "text", "text": text}]}

@@ -128,7 +128,7 @@ class Surveyor:
 
     def _seen(self, example: Example) -> Asked:
         answer = self._count(example.answer) + 1
-        tokens = self._count(example.prompt) + TEMPLATE_TOKENS + answer
+        tokens = self._count(example.system + example.prompt) + TEMPLATE_TOKENS + answer
         pictures, patches = 0, 0
         if example.picture is not None:
             size = picture_size(example.picture)

@@ -103,7 +103,9 @@ def recurring(steps: Steps) -> frozenset[str]:
 def fingerprint(example: Example) -> str:
     """Return a SHA-256 of all that a model's view of the answer depends on."""
     digest = example.picture.digest if example.picture else ""
-    parts = "\0".join((example.prompt, example.answer, digest))
+    # Nothing more where there is no system turn: checkpoints hold what is kept under these names.
+    system = (example.system,) if example.system else ()
+    parts = "\0".join((*system, example.prompt, example.answer, digest))
     return sha256(parts.encode()).hexdigest()
 
 
