@@ -350,6 +350,16 @@ def test_the_reference_is_asked_once_an_example_whatever_the_batch(made):
     )
 
 
+def test_what_is_kept_comes_to_where_the_head_is(made):
+    """A resumed model over several devices: kept on one, seen on another (here the meta device)."""
+    reader, tokens = readers(made)[1], "with_end"
+    references, current = References(made, reader), reader.answers(BATCH[:3], tokens=tokens)
+    references.view(BATCH[:3], current, extent="answer", tokens=tokens)
+    elsewhere = replace(current, log_probs=current.log_probs.to("meta"))
+    seen = references.view(BATCH[:3], elsewhere, extent="answer", tokens=tokens)
+    assert (seen.log_probs.device.type, references.asked) == ("meta", 3)
+
+
 def test_what_does_not_come_again_is_not_kept_and_memory_is_bounded(made, monkeypatch):
     steps = [StepData(tuple(BATCH[:3]), (BATCH[6],)), StepData(tuple(BATCH[2:4]), (BATCH[6],))]
     again = recurring(steps)

@@ -68,8 +68,9 @@ class References:
         found |= {key: self.kept[key] for key in keys if key in self.kept}
         for key, name in zip(keys, names, strict=True):
             self._keep(key, name, found[key])
-        length = current.labels.shape[1]
-        log_probs = torch.stack([_aligned(found[key], length) for key in keys])
+        length, device = current.labels.shape[1], current.log_probs.device
+        # What a checkpoint gave back may lie on another of a model's devices than the head.
+        log_probs = torch.stack([_aligned(found[key].to(device), length) for key in keys])
         own = extent == "answer"
         labels = torch.zeros_like(current.labels) if own else current.labels
         return AnswerView(log_probs, labels, current.mask)
