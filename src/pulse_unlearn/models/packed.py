@@ -40,7 +40,7 @@ class Packed:
     model: Any
     encoder: Encoder
     budget: int
-    """Tokens of a row that holds more than one group."""
+    """Tokens of a row, unless a group is larger."""
     features: InitVar[Features | None] = None
     """What earlier readers' towers saw; None for a store of its own."""
     memory: TowerMemory = field(init=False)
