@@ -28,8 +28,8 @@ FORMULAS = {
     "in a full update b x (4w + q + i)",
     "answers": "B x (A + 1) x V x (b + 12)",
     "one layer": "B x T x (6w + 3i)b",
-    "cache": "B x (T + A) x l x 2kb",
-    "asked": "B x V x (b + 12)",
+    "cache": "B x (T + tokens generated) x l x 2kb",
+    "asked": "B x O x V x (b + 12), O places where a question's options are read",
     "pictures": "pictures x patches x (6w + 2i)b, w and i of the tower",
     "reserve": f"{RESERVE:.0%} of all this, for the allocator's gaps",
 }

@@ -57,7 +57,7 @@ class Batch:
     patches: int
     """Patches of one of them, as the tower reads them."""
     answer: int
-    """Tokens of the longest answer; for asking, tokens that are generated."""
+    """Tokens of the longest answer; for asking, places where a question's options are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,9 @@ def training_memory(
     )
 
 
-def asking_memory(shape: Shape, settings: ModelSettings, *, frozen: int, batch: Batch) -> Memory:
+def asking_memory(
+    shape: Shape, settings: ModelSettings, *, frozen: int, batch: Batch, generated: int
+) -> Memory:
     """Return the peak of generating answers: a layer's results, keys and values of all layers."""
     width, text = weight_bytes(settings), shape.text
     tokens = batch.sequences * batch.longest
@@ -144,9 +146,9 @@ def asking_memory(shape: Shape, settings: ModelSettings, *, frozen: int, batch: 
         weights=_held(shape, settings),
         frozen_adapters=frozen * ADAPTER_BYTES,
         activations=layer,
-        answers=batch.sequences * shape.vocabulary * (width + 12),
+        answers=batch.sequences * batch.answer * shape.vocabulary * (width + 12),
         pictures=_pictures(shape.tower, settings, batch),
-        cache=batch.sequences * (batch.longest + batch.answer) * kept,
+        cache=batch.sequences * (batch.longest + generated) * kept,
     )
 
 

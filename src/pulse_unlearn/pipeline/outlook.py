@@ -13,7 +13,7 @@ from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
 from pulse_unlearn.methods import build_method
 from pulse_unlearn.models import costs
 from pulse_unlearn.models.costs import NOTHING, Adapter, Asked, Batch, Memory
-from pulse_unlearn.models.describe import Described, TextCounter
+from pulse_unlearn.models.describe import Described
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.survey import EMPTY, Pool, Surveyor
 from pulse_unlearn.scenarios import Stage
@@ -65,7 +65,7 @@ class StageOutlook:
 
 def look_ahead(inputs: Inputs, model: Described) -> tuple[StageOutlook, ...]:
     """Return the outlook of every stage, in the plan's order."""
-    surveyor = Surveyor(inputs, model.shape.pictures, TextCounter(model.tokenizer))
+    surveyor = Surveyor(inputs, model)
     return tuple(_Stage(inputs, model, surveyor, stage).outlook() for stage in inputs.plan.stages)
 
 
@@ -89,15 +89,16 @@ class _Stage:
 
     def _score(self) -> StageOutlook:
         stage, scoring = self.stage, self.inputs.experiment.scoring
-        of_people = self.surveyor.held_out if stage.view == "other_view" else self.surveyor.scored
-        pools = [of_people(stage.ask)] + ([self.surveyor.general()] if stage.general else [])
+        pools = [self.surveyor.scored(stage.ask, stage.view)]
+        pools += [self.surveyor.general()] if stage.general else []
         asked = sum((pool.each.times(pool.count) for pool in pools), NOTHING)
-        batch = _batch(pools, scoring.batch_size, answer=scoring.max_new_tokens)
+        batch = _batch(pools, scoring.batch_size)
         memory = costs.asking_memory(
             self.model.shape,
             self.inputs.experiment.model,
             frozen=self._frozen(merged=len(stage.chain)),
             batch=batch,
+            generated=scoring.max_new_tokens,
         )
         operations = costs.forward_operations(self.model.shape, asked)
         return StageOutlook(
@@ -126,7 +127,7 @@ class _Stage:
         )
         trained = people.each.times(steps * (settings.optimiser.batch_size - replayed))
         trained += general.each.times(steps * replayed)
-        held_out = self.surveyor.held_out(self.stage.retain)
+        held_out = self.surveyor.checked(self.stage.retain)
         checks = steps // settings.check_every if settings.target_accuracy else 0
         asked = held_out.each.times(checks * min(settings.check_examples, held_out.count))
         return self._training(
@@ -150,7 +151,7 @@ class _Stage:
         if needs.retain_reference:
             asked += kept
         if settings.stop.target_forgetting is not None:
-            held_out = self.surveyor.held_out(stage.forget)
+            held_out = self.surveyor.checked(stage.forget)
             checks = 1 + steps // settings.stop.check_every
             count = checks * min(settings.stop.check_examples, held_out.count)
             asked += held_out.each.times(count)
@@ -228,11 +229,11 @@ def adapter_of(settings: FinetuneSettings | UnlearnSettings) -> Adapter:
     return Adapter(settings.scope, settings.lora.rank, settings.lora.dropout, settings.update)
 
 
-def _batch(pools: Sequence[Pool], size: int, *, answer: int | None = None) -> Batch:
+def _batch(pools: Sequence[Pool], size: int) -> Batch:
     return Batch(
         sequences=size,
         longest=max(pool.longest for pool in pools),
         pictures=size * max(pool.pictures for pool in pools),
         patches=max(pool.patches for pool in pools),
-        answer=max(pool.answer for pool in pools) if answer is None else answer,
+        answer=max(pool.answer for pool in pools),
     )
