@@ -131,6 +131,22 @@ def test_a_stop_rule_by_likelihood_reads_all_options():
     assert len(set(pictures.values())) == 1
 
 
+def test_what_a_reference_said_is_counted_on_the_device_and_in_checkpoints(paper):
+    """160 steps of 16 draw 500 questions five times; answers of two tokens."""
+    state = 3 * 16 * paper["seed0/finetune"].trained_parameters
+    for method, answer in (("ga", 0), ("npo", 2 * 4), ("ga_klr", 2 * 4 * 32064)):
+        stage = paper[f"seed0/finetuned/{method}/unlearn"]
+        assert stage.references == stage.memory.kept == 160 * 16 // 2 * answer, method
+        assert stage.passing_bytes == state + 3 * stage.references
+    few, many = (
+        outlook(load("paper", "seeds=[0]", f"unlearn.stop.max_steps={steps}"))
+        for steps in (40, 1600)
+    )
+    # 640 draws: 140 behind the first epoch. And no more than is kept at all.
+    assert few["seed0/finetuned/npo/unlearn"].references == 140 * 2 * 4
+    assert many["seed0/finetuned/ga_klr/unlearn"].references == 1 << 30
+
+
 def test_adapters_pile_up_only_where_they_are_held_apart():
     stacked = outlook(load("paper", "seeds=[0]"))
     merged = outlook(load("paper", "seeds=[0]", "model.frozen_adapters=merged"))

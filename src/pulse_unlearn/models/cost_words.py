@@ -19,6 +19,8 @@ FORMULAS = {
     "optimiser": "P x 2t, AdamW's moments",
     "copies": "P x 2t, the last good state and the next",
     "reference": "P x b, what the weights were before a full update",
+    "kept": "E x A x 4 (NPO) or E x A x V x 4 (KL), at most 1 GiB: what the reference said of E "
+    "examples that come again",
     "activations": "B x T x (l x (8w + 8 + 3ib + attention + adapters) + 4w + 4)",
     "checkpointed": "B x T x (l x wb + one layer in full + 4w + 4)",
     "layer": "8w + 8 + 3ib + attention + adapters",

@@ -20,6 +20,9 @@ CHECKPOINTS = 3
 """Two are kept while the third is written."""
 QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
 """Of a weight of the language model's linear layers; nf4 has a float32 scale for each 64."""
+KEPT_BYTES = 1 << 30
+"""Most that is kept of what a reference said: 4,000 answers of two tokens over LLaVA-1.5's
+vocabulary, four times what 32 steps of 32 see."""
 RESERVE = 0.1
 """Share on top of everything counted: the allocator's gaps and short-lived results."""
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -71,6 +74,7 @@ class Memory:
     optimiser: int = 0
     copies: int = 0
     reference: int = 0
+    kept: int = 0
     activations: int = 0
     answers: int = 0
     pictures: int = 0
@@ -109,10 +113,12 @@ def training_memory(
     frozen: int,
     batch: Batch,
     reference: bool = False,
+    kept: int = 0,
 ) -> Memory:
     """Return the peak of a training step; `frozen` counts the parameters of unmerged adapters.
 
-    `reference`: a full update keeps what its tensors were, to be asked.
+    `reference`: a full update keeps what its tensors were, to be asked; `kept` are the bytes of
+    what the reference said.
     """
     width = weight_bytes(settings)
     trained = adapter.parameters(shape)
@@ -125,6 +131,7 @@ def training_memory(
         optimiser=number * NUMBERS["optimiser"],
         copies=number * NUMBERS["copies"],
         reference=trained * width if full and reference else 0,
+        kept=kept,
         activations=_activations(shape, settings, adapter=adapter, batch=batch),
         # Logits, their float32 copy, log-probabilities and the gradient.
         answers=batch.sequences * (batch.answer + 1) * shape.vocabulary * (width + 12),

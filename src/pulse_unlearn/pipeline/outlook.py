@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
-from pulse_unlearn.methods import build_method
+from pulse_unlearn.methods import Extent, build_method
 from pulse_unlearn.models import costs
 from pulse_unlearn.models.costs import NOTHING, Adapter, Asked, Batch, Memory
 from pulse_unlearn.models.describe import Described
@@ -40,6 +40,8 @@ class StageOutlook:
     trained_parameters: int = 0
     number_bytes: int = costs.ADAPTER_BYTES
     """Of one of them."""
+    references: int = 0
+    """Bytes kept of what the reference said."""
 
     @property
     def tokens(self) -> float:
@@ -56,7 +58,8 @@ class StageOutlook:
     @property
     def passing_bytes(self) -> int:
         """What its checkpoints take until it is finished."""
-        return self._trained_bytes * costs.CHECKPOINT_NUMBERS * costs.CHECKPOINTS
+        state = self._trained_bytes * costs.CHECKPOINT_NUMBERS + self.references
+        return state * costs.CHECKPOINTS
 
     @property
     def _trained_bytes(self) -> int:
@@ -145,11 +148,14 @@ class _Stage:
         general = self.surveyor.replayed() if shared else EMPTY
         forgotten = forget.each.times(steps * size)
         kept = retain.each.times(steps * (size - shared)) + general.each.times(steps * shared)
-        asked = NOTHING
+        asked, references = NOTHING, 0
         if needs.forget_reference:
             asked += forgotten
+            references += self._remembered(needs.forget_reference, [(forget, steps * size)])
         if needs.retain_reference:
             asked += kept
+            drawn = [(retain, steps * (size - shared)), (general, steps * shared)]
+            references += self._remembered(needs.retain_reference, drawn)
         if settings.stop.target_forgetting is not None:
             held_out = self.surveyor.checked(stage.forget)
             checks = 1 + steps // settings.stop.check_every
@@ -163,7 +169,13 @@ class _Stage:
             pools=(forget, retain, general),
             together=2 if needs.retain else 1,
             reference=bool(needs.forget_reference or needs.retain_reference),
+            references=min(references, costs.KEPT_BYTES),
         )
+
+    def _remembered(self, extent: Extent, drawn: Sequence[tuple[Pool, int]]) -> int:
+        """Return the bytes of what a reference says of examples that come again."""
+        each = 4 * (self.model.shape.vocabulary if extent == "distribution" else 1)
+        return sum(pool.again(draws) * pool.answer * each for pool, draws in drawn)
 
     def _training(
         self,
@@ -175,6 +187,7 @@ class _Stage:
         pools: Sequence[Pool],
         together: int,
         reference: bool = False,
+        references: int = 0,
     ) -> StageOutlook:
         """Finish a training stage's outlook; `together` batches are held until backward."""
         held = self.inputs.experiment.model
@@ -185,7 +198,13 @@ class _Stage:
         # A full update is trained in the weights, with all that is below it.
         frozen = 0 if adapter.update == "full" else self._frozen(merged=merged)
         memory = costs.training_memory(
-            shape, held, adapter=adapter, frozen=frozen, batch=batch, reference=reference
+            shape,
+            held,
+            adapter=adapter,
+            frozen=frozen,
+            batch=batch,
+            reference=reference,
+            kept=references,
         )
         operations = costs.forward_operations(shape, asked) + costs.training_operations(
             shape, trained, adapter=adapter, checkpointing=held.gradient_checkpointing
@@ -201,6 +220,7 @@ class _Stage:
             operations=operations,
             trained_parameters=adapter.parameters(shape),
             number_bytes=adapter.number_bytes(held),
+            references=references,
         )
 
     def _frozen(self, *, merged: int) -> int:

@@ -48,6 +48,10 @@ class Pool:
     patches: int
     """Of the tile with the most."""
 
+    def again(self, draws: int) -> int:
+        """Return how many examples so many draws may show more than once: epochs draw all anew."""
+        return max(0, min(draws - self.count, draws // 2))
+
 
 EMPTY = Pool(0, NOTHING, 0, 0, 0, 0)
 

@@ -23,13 +23,11 @@ from torch.nn.functional import pad
 
 from pulse_unlearn.methods import AnswerView, Extent
 from pulse_unlearn.models.adapters import Prepared, reference_view
+from pulse_unlearn.models.costs import KEPT_BYTES
 from pulse_unlearn.models.encode import AnswerTokens
 from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.records import Example
 from pulse_unlearn.training.steps import Steps
-
-KEPT_BYTES = 1 << 30
-"""4,000 answers of two tokens over LLaVA-1.5's vocabulary, four times what 32 steps of 32 see."""
 
 
 @dataclass(slots=True)
