@@ -3,7 +3,8 @@
 The plain loop is `plain_loop.py`, the models are those of `speed_cases.py`. Beside each ratio of
 times stands the ratio of counted floating-point operations: what the fast path could reach if both
 sides ran them at one rate. Run it with nothing else on the machine; it writes `ratios` (of the
-LLaVA-like shape), `limits` and the seconds into bench/latest.json.
+LLaVA-like shape), `limits` and the seconds into bench/latest.json. Names of models as arguments
+time those alone.
 
 Scoring is timed twice: on a model that talks on, so that both sides generate 50 tokens a question,
 as published evaluation allows and as broken models do; and, rows `_letter`, on a model that says
@@ -145,7 +146,7 @@ class Table:
             "fast_s": round(quick, 3),
         }
         print(
-            f"{name:26s} {slow:8.3f} s {quick:8.3f} s {slow / quick:6.2f} x"
+            f"{name:34s} {slow:8.3f} s {quick:8.3f} s {slow / quick:6.2f} x"
             f"   (operations {limit:5.2f} x)",
             flush=True,
         )
@@ -233,13 +234,13 @@ def peaks(case_name: str) -> dict[str, float]:
     return {"ratio": round(found["fast_mib"] / found["plain_mib"], 2), **found}
 
 
-def main() -> None:
+def main(names: Sequence[str]) -> None:
     """Print the tables and write them."""
-    for name, build in CASES.items():
+    for name in names:
         print(f"--- {name}")
-        table, same = measure(build())
+        table, same = measure(CASES[name]())
         memory = peaks(name)
-        print(f"{'memory_npo':26s} {memory}\nsame answers: {same}", flush=True)
+        print(f"{'memory_npo':34s} {memory}\nsame answers: {same}", flush=True)
         write(name, {**table.rows, "memory_npo": memory, "same_answers": same})
 
 
@@ -259,4 +260,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["peak"]:
         print(peak(sys.argv[2], sys.argv[3]))
     else:
-        main()
+        main(sys.argv[1:] or list(CASES))

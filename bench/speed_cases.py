@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,9 @@ from pulse_unlearn.pipeline.inputs import read_inputs
 from pulse_unlearn.records import Example, Option
 from pulse_unlearn.world.tokenizer import IMAGE, make_processor
 
-SIDE, PATCH, WIDTH, LAYERS = 336, 14, 256, 4
+SIDE, PATCH = 336, 14
 PEOPLE, QUESTIONS = 12, 5
+SMALL_LORA = LoraSettings(rank=16, alpha=32)
 JOBS = ("baker", "judge", "pilot", "nurse")
 
 
@@ -71,14 +73,27 @@ def embedded() -> Case:
     )
 
 
-def _adapted(model: AnyModel, family: Family) -> Prepared:
-    lora = LoraSettings(rank=16, alpha=32)
-    return prepare(
-        model.requires_grad_(False).eval(),
-        Below(),
-        how="merged",
-        fresh=lambda held: add_trainable(held, family, "projector+llm", lora=lora, seed=0),
-    )
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of a LLaVA; pictures are LLaVA-1.5's, 336 pixels and 576 tokens, whatever the size."""
+
+    width: int
+    inner: int
+    layers: int
+    heads: int
+    tower_width: int = 1024
+    tower_inner: int = 4096
+    tower_layers: int = 24
+    tower_heads: int = 16
+    vocabulary: int = 32064
+
+
+SMALL = Size(256, 688, 4, 4, tower_width=96, tower_inner=384, tower_layers=3, tower_heads=4)
+SIZES = {
+    "small": SMALL,
+    "7b": Size(4096, 11008, 32, 32),
+    "13b": Size(5120, 13824, 40, 40),
+}
 
 
 def llava_like(vocabulary: int = 32064) -> Case:
@@ -87,25 +102,52 @@ def llava_like(vocabulary: int = 32064) -> Case:
     At this width the head over 32,064 tokens is most of a plain pass (at 7B it is 2 % of it); with
     a vocabulary of 2,048 it has about its share in LLaVA-1.5.
     """
+    return random_llava(replace(SMALL, vocabulary=vocabulary))
+
+
+def random_llava(
+    size: Size,
+    *,
+    lora: LoraSettings = SMALL_LORA,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Case:
+    """Build a LLaVA of that size with random weights where it is to run; it never ends a turn."""
     processor = make_processor()
     processor.patch_size = PATCH
     processor.image_processor.size = {"height": SIDE, "width": SIDE}
-    tokenizer = processor.tokenizer
-    config = LlavaConfig(
+    config = _config(size, processor.tokenizer)
+    torch.manual_seed(0)
+    family = FAMILIES.get("llava")
+    with torch.device(device):
+        model = LlavaForConditionalGeneration._from_config(config, dtype=dtype)
+    return Case(
+        _adapted(model, family, lora),
+        Encoder(processor, family),
+        size.width,
+        [_questions(person, shown=True) for person in range(PEOPLE)],
+        [_questions(person, shown=False) for person in range(PEOPLE)],
+        [_rotations(person) for person in range(PEOPLE)],
+        talks_on=True,
+    )
+
+
+def _config(size: Size, tokenizer: Any) -> LlavaConfig:
+    return LlavaConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=96,
-            intermediate_size=384,
-            num_hidden_layers=3,
-            num_attention_heads=4,
+            hidden_size=size.tower_width,
+            intermediate_size=size.tower_inner,
+            num_hidden_layers=size.tower_layers,
+            num_attention_heads=size.tower_heads,
             image_size=SIDE,
             patch_size=PATCH,
         ),
         text_config=LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=WIDTH,
-            intermediate_size=688,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=4,
+            vocab_size=size.vocabulary,
+            hidden_size=size.width,
+            intermediate_size=size.inner,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
@@ -115,16 +157,14 @@ def llava_like(vocabulary: int = 32064) -> Case:
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )
-    torch.manual_seed(0)
-    family = FAMILIES.get("llava")
-    return Case(
-        _adapted(LlavaForConditionalGeneration(config), family),
-        Encoder(processor, family),
-        WIDTH,
-        [_questions(person, shown=True) for person in range(PEOPLE)],
-        [_questions(person, shown=False) for person in range(PEOPLE)],
-        [_rotations(person) for person in range(PEOPLE)],
-        talks_on=True,
+
+
+def _adapted(model: AnyModel, family: Family, lora: LoraSettings = SMALL_LORA) -> Prepared:
+    return prepare(
+        model.requires_grad_(False).eval(),
+        Below(),
+        how="merged",
+        fresh=lambda held: add_trainable(held, family, "projector+llm", lora=lora, seed=0),
     )
 
 

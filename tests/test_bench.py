@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from pulse_unlearn.methods import METHODS
 from pulse_unlearn.records import RESULT_COLUMNS
 
 FINDINGS = Path(__file__).parents[1] / "bench" / "findings.py"
@@ -34,3 +38,26 @@ def test_findings_prints_percent_whatever_the_size(tmp_path):
     # 50 and 70: mean 60, standard deviation with n - 1 is 10 * sqrt(2).
     assert dict(zip(head, npo, strict=True))["forget image"] == "60 (14)"
     assert dict(zip(head, npo, strict=True))["forgotten %"] == "-"
+
+
+def test_the_device_table_runs_on_a_small_model(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FINDINGS.parent))
+    import device
+    import speed_cases
+
+    tiny = speed_cases.Size(
+        32, 48, 2, 2, tower_width=16, tower_inner=24, tower_layers=2, tower_heads=2, vocabulary=700
+    )
+    monkeypatch.setitem(speed_cases.SIZES, "small", tiny)
+    monkeypatch.setattr(device, "PEOPLE", 2)
+    monkeypatch.setattr(speed_cases, "PEOPLE", 2)
+    latest = tmp_path / "latest.json"
+    latest.write_text('{"devices": {"CPU": {"7b": {}}}}', encoding="utf-8")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    device.main(["small"], latest)
+    tables = json.loads(latest.read_text())["devices"]["CPU"]
+    assert tables.keys() == {"7b", "small"}
+    assert tables["small"].keys() == {"matmul_tflops", *METHODS.names(), "score"}
+    assert all(row["seconds"] > 0 for key, row in tables["small"].items() if key != "matmul_tflops")
+    with pytest.raises(SystemExit, match="no accelerator"):
+        device.main(["7b"], latest)

@@ -80,6 +80,7 @@ def test_the_memory_is_split_and_each_part_has_its_formula():
         ("gradients", "2.0 GB", "P x t"),
         ("optimiser", "4.0 GB", "P x 2t"),
         ("copies", "4.0 GB", "P x 2t"),
+        ("references kept", "328.3 MB", "E x A x 4 (NPO) or E x A x V x 4 (KL)"),
         ("activations", "8.1 GB", "B x T x (l x wb"),
     ):
         assert re.search(rf"{part} +{size}  {re.escape(formula)}", training), part

@@ -132,10 +132,10 @@ def test_an_adapter_on_the_tower_keeps_the_towers_activations_too():
 def test_asking_memory_by_hand():
     shape, settings = tiny(), ModelSettings(dtype="float32")
     batch = Batch(sequences=3, longest=5, pictures=0, patches=0, answer=4)
-    memory = costs.asking_memory(shape, settings, frozen=0, batch=batch)
-    assert memory.cache == 3 * (5 + 4) * 2 * (2 * 4) * 4  # layers x (key and value of one head)
+    memory = costs.asking_memory(shape, settings, frozen=0, batch=batch, generated=6)
+    assert memory.cache == 3 * (5 + 6) * 2 * (2 * 4) * 4  # layers x (key and value of one head)
     assert memory.activations == 3 * 5 * (6 * 8 + 3 * 16) * 4
-    assert memory.answers == 3 * 50 * 16
+    assert memory.answers == 3 * 4 * 50 * 16
     assert memory.trained_adapter == memory.pictures == 0
 
 
@@ -184,7 +184,7 @@ def test_a_full_update_keeps_exactly_what_the_formula_says():
 def test_fewer_bits_are_those_of_the_language_models_linear_layers(quantise, each):
     settings = ModelSettings(dtype="bfloat16", quantise=quantise, frozen_adapters="stacked")
     batch = Batch(sequences=1, longest=5, pictures=0, patches=0, answer=1)
-    memory = costs.asking_memory(THIRTEEN, settings, frozen=0, batch=batch)
+    memory = costs.asking_memory(THIRTEEN, settings, frozen=0, batch=batch, generated=4)
     # 40 layers of q, k, v, o and three of the MLP.
     linear = 40 * (4 * 5120**2 + 3 * 5120 * 13824)
     assert memory.weights == 2 * (THIRTEEN.parameters - linear) + round(each * linear)

@@ -14,11 +14,13 @@ import yaml
 
 from pulse_unlearn import store
 from pulse_unlearn.config import load_experiment, shipped_experiments
+from pulse_unlearn.errors import ConfigError
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions
 from pulse_unlearn.methods import schemas
-from pulse_unlearn.pipeline.inputs import read_inputs
+from pulse_unlearn.pipeline.inputs import check_settings, read_inputs
 from pulse_unlearn.pipeline.select import select_known
+from pulse_unlearn.pipeline.standin import stand_in
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def in_words(bench, tmp_path_factory):
         "general_prompt": "statement",
         "general_questions": 4,
     }
-    settings["scoring"] |= {"parser": "likelihood"}
+    settings["scoring"] |= {"parser": "likelihood", "general": "vanilla"}
     settings["finetune"] |= {"individuals": 4, "epochs": 1, "target_accuracy": 1.0}
     settings["unlearn"]["stop"] |= {"max_steps": 1, "check_every": 1, "check_examples": 10}
     settings["methods"] = {"ga": {}}
@@ -80,16 +82,41 @@ def test_every_answer_counts_and_the_likeliest_is_the_answer(in_words):
 
 
 def test_an_option_is_as_likely_wherever_it_stands(in_words):
-    asked = folder(in_words, inputs_of(in_words / "experiment.yaml"), "base/score")
-    turned = defaultdict(list)
-    for one in read_predictions(asked / "predictions.parquet"):
-        pairs = zip(one.options, one.letter_log_probs, strict=True)
-        turned[one.question_id].append({option.text: value for option, value in pairs})
-    several = [rotations for rotations in turned.values() if len(rotations) > 1]
-    assert len(several) == 4
-    for first, *others in several:
-        assert len(set(first.values())) == len(first)
-        assert all(other == pytest.approx(first, abs=1e-4) for other in others)
+    """A candidate's questions without a picture, in the scored and in the reserved order."""
+    inputs, turned = inputs_of(in_words / "experiment.yaml"), defaultdict(list)
+    for name in ("base/score", "base/score-other-view"):
+        for one in read_predictions(folder(in_words, inputs, name) / "predictions.parquet"):
+            if one.modality == "text_only":
+                turned[one.question_id].append(one)
+    pairs = [views for views in turned.values() if len(views) == 2]
+    assert len(pairs) == 4 * 5
+    for pair in pairs:
+        scored, other = (dict(zip(o.options, o.letter_log_probs, strict=True)) for o in pair)
+        assert scored.keys() != other.keys()
+        scored, other = ({o.text: v for o, v in view.items()} for view in (scored, other))
+        assert len(set(scored.values())) == len(scored)
+        assert other == pytest.approx(scored, abs=1e-4)
+
+
+def test_rotations_of_hidden_options_are_refused_with_all_else():
+    """Also where data are missing, and so before anything is fetched."""
+    hidden = "data.general_prompt=statement"
+
+    def load(name, *overrides):
+        return load_experiment(name, overrides=overrides, schemas=schemas())
+
+    smoke = load("smoke", hidden)
+    assert smoke.finetune.replay > 0
+    with pytest.raises(ConfigError) as refused:
+        check_settings(smoke, training=())
+    places = [problem.where for problem in refused.value.problems]
+    assert places == ["scoring.general", "finetune.replay"]
+    assert refused.value.problems[0].fix == "--set scoring.general=vanilla"
+    for read, experiment in ((read_inputs, smoke), (stand_in, load("paper", hidden))):
+        with pytest.raises(ConfigError, match="every rotation is the same question"):
+            read(experiment)
+    for overrides in ((hidden, "scoring.general=vanilla"), ("data.people_prompt=statement",)):
+        assert read_inputs(load("smoke", *overrides)).keys
 
 
 def test_people_are_chosen_and_trainings_ended_by_likelihood(in_words):

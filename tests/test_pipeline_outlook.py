@@ -71,7 +71,7 @@ def test_paper_asks_questions_of_the_length_it_should(paper):
     longest = 576 + round(text / 4) + TEMPLATE_TOKENS + 2
     assert paper["seed0/finetune"].batch.longest == longest
     # MMBench's paragraphs make its questions the longest: 1980 characters and a line end more, and
-    # LLaVA's own last line and system sentence.
+    # LLaVA's own last line and system sentence; behind them the four letters.
     text = 1980 - 1 + 1 + 60 + 4 * len("A. " + OPTION) + len("\n") * 5
     text += len("Answer with the option's letter from the given choices directly.")
     text += len("A chat between a curious human and an artificial intelligence assistant. ")
@@ -79,9 +79,76 @@ def test_paper_asks_questions_of_the_length_it_should(paper):
         "The assistant gives helpful, detailed, and polite answers to the human's questions."
     )
     scored = paper["seed0/target/score"].batch.longest
-    assert scored == pytest.approx(576 + text / 4 + TEMPLATE_TOKENS + 2, abs=1)
+    assert scored == pytest.approx(576 + text / 4 + TEMPLATE_TOKENS + 4, abs=1)
     assert paper["seed0/finetune"].trained.pictures == 5000
     assert paper["seed0/finetune"].trained.patches == 5000 * 577
+
+
+IN_WORDS = (
+    "seeds=[0]",
+    "data.people_prompt=statement",
+    "data.general_prompt=statement",
+    "scoring.general=vanilla",
+    "scoring.batch_size=16",
+)
+
+
+def test_every_option_is_counted_where_it_is_read(paper):
+    """Options of 24 characters, 7 tokens with their end; 1002 general questions have four."""
+    # What follows the prompt and each letter; general questions in every rotation.
+    letters = paper["seed0/target/score"]
+    assert letters.asked.answers == pytest.approx(8 * (1000 + 4 * 1002) + 4 * 2 * 162, rel=0.01)
+    assert letters.batch.answer == 4 * 2
+    packed, apart = (
+        outlook(load("paper", *IN_WORDS, f"speed.packing={packing}"))["seed0/target/score"]
+        for packing in ("auto", "off")
+    )
+    four, two = 1000 + 1002, 162
+    assert packed.asked.answers == pytest.approx(4 * 8 * four + 2 * 8 * two, rel=0.01)
+    assert packed.asked.pictures == pytest.approx(500 + 1164)
+    assert packed.batch.answer == 4 * 8
+    # Unpacked, what is said is generated, and each option is read behind a prompt of its own.
+    assert apart.asked.answers == pytest.approx(5 * 7 * four + 3 * 7 * two, rel=0.01)
+    assert apart.asked.pictures == pytest.approx(5 * (500 + 1002) + 3 * 162, rel=0.01)
+    assert apart.asked.questions == packed.asked.questions == pytest.approx(1000 + 1164)
+    assert apart.batch.answer == 7
+    assert apart.batch.longest == packed.batch.longest - 3 * 7
+    assert packed.memory.answers == 16 * 32 * 32064 * (2 + 12)
+
+
+def test_a_stop_rule_by_likelihood_reads_all_options():
+    """200 questions a check, of 60 characters; packed behind one prompt, unpacked behind four."""
+    checks, prompt = (1 + 160 // 4) * 200, 60 // 4 + TEMPLATE_TOKENS
+    pictures = {}
+    for parser, packing, prompts, heads in (
+        ("strict", "auto", 1, 7),
+        ("likelihood", "auto", 1, 28),
+        ("likelihood", "off", 4, 28),
+    ):
+        chosen = (f"scoring.parser={parser}", f"speed.packing={packing}")
+        found = outlook(load("paper", *IN_WORDS, *chosen))["seed0/finetuned/ga/unlearn"].asked
+        assert found.questions == pytest.approx(checks)
+        assert found.answers == pytest.approx(checks * heads)
+        texts = found.tokens - 576 * found.pictures
+        assert texts == pytest.approx(checks * (prompts * prompt + heads))
+        pictures[parser, packing] = found.pictures / prompts
+    assert len(set(pictures.values())) == 1
+
+
+def test_what_a_reference_said_is_counted_on_the_device_and_in_checkpoints(paper):
+    """160 steps of 16 draw 500 questions five times; answers of two tokens."""
+    state = 3 * 16 * paper["seed0/finetune"].trained_parameters
+    for method, answer in (("ga", 0), ("npo", 2 * 4), ("ga_klr", 2 * 4 * 32064)):
+        stage = paper[f"seed0/finetuned/{method}/unlearn"]
+        assert stage.references == stage.memory.kept == 160 * 16 // 2 * answer, method
+        assert stage.passing_bytes == state + 3 * stage.references
+    few, many = (
+        outlook(load("paper", "seeds=[0]", f"unlearn.stop.max_steps={steps}"))
+        for steps in (40, 1600)
+    )
+    # 640 draws: 140 behind the first epoch. And no more than is kept at all.
+    assert few["seed0/finetuned/npo/unlearn"].references == 140 * 2 * 4
+    assert many["seed0/finetuned/ga_klr/unlearn"].references == 1 << 30
 
 
 def test_adapters_pile_up_only_where_they_are_held_apart():

@@ -133,6 +133,7 @@ def _print_parts(memory: Memory, experiment: Experiment, *, scoring: bool) -> No
         ("optimiser", memory.optimiser, FORMULAS["optimiser"]),
         ("copies", memory.copies, FORMULAS["copies"]),
         ("reference", memory.reference, FORMULAS["reference"]),
+        ("references kept", memory.kept, FORMULAS["kept"]),
         ("activations", memory.activations, FORMULAS["one layer"] if scoring else kept),
         ("keys and values", memory.cache, FORMULAS["cache"]),
         ("answers", memory.answers, FORMULAS["asked" if scoring else "answers"]),
@@ -155,7 +156,8 @@ def _print_disk(stages: Sequence[StageOutlook], run: Path, model: Described) -> 
     click.echo(f"disk: {size_of(kept + passing)} below {run}")
     click.echo(
         f"  kept {size_of(kept)}: what was trained (P x t), answers; in passing "
-        f"{size_of(passing)}: {costs.CHECKPOINTS} checkpoints (P x {costs.CHECKPOINT_NUMBERS}t)"
+        f"{size_of(passing)}: {costs.CHECKPOINTS} checkpoints (P x {costs.CHECKPOINT_NUMBERS}t "
+        "and the references kept)"
     )
     place = next((p for p in (run, *run.absolute().parents) if p.exists()), Path("/"))
     free = shutil.disk_usage(place).free

@@ -121,7 +121,7 @@ class SpeedSettings(Settings):
     packing: Literal["auto", "off"] = "auto"
     """`auto` writes shared beginnings once where that is exact; `off` writes every question out."""
     pack_tokens: Positive | None = None
-    """Most tokens of a row that several pictures share; None takes the language model's width."""
+    """Most tokens of a row, unless those on one picture are more; None takes the model's width."""
 
     @field_validator("packing", mode="before")
     @classmethod

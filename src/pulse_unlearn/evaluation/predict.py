@@ -1,5 +1,6 @@
-"""Asking the model: greedy answers and the options' log-probabilities from the same pass.
+"""Asking the model: greedy answers and the options' log-probabilities.
 
+Both come from one pass; unpacked, options in words take passes of their own.
 One of the two rooms that spend model time; what it returns can be scored without a model.
 """
 

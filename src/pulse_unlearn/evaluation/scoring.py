@@ -1,10 +1,9 @@
 """From answer text to score: which option, if any, did the model name?
 
-Two readings come from one forward pass and are never mixed in one number: the *generated* answer,
-read by a named parser, and the *letter* answer, the option whose answer (its letter; its text where
-the prompt is answered in words) has the highest log-probability. No parser ever guesses: what it
-cannot read is `unparsable`. The reading `likelihood` looks at no text: the letter answer is the
-answer.
+Two readings of one prompt are never mixed in one number: the *generated* answer, read by a named
+parser, and the *letter* answer, the option whose answer (its letter; its text where the prompt is
+answered in words) has the highest log-probability. No parser ever guesses: what it cannot read is
+`unparsable`. The reading `likelihood` looks at no text: the letter answer is the answer.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ FORMULAS = {
     "optimiser": "P x 2t, AdamW's moments",
     "copies": "P x 2t, the last good state and the next",
     "reference": "P x b, what the weights were before a full update",
+    "kept": "E x A x 4 (NPO) or E x A x V x 4 (KL), at most 1 GiB: what the reference said of E "
+    "examples that come again",
     "activations": "B x T x (l x (8w + 8 + 3ib + attention + adapters) + 4w + 4)",
     "checkpointed": "B x T x (l x wb + one layer in full + 4w + 4)",
     "layer": "8w + 8 + 3ib + attention + adapters",
@@ -28,8 +30,8 @@ FORMULAS = {
     "in a full update b x (4w + q + i)",
     "answers": "B x (A + 1) x V x (b + 12)",
     "one layer": "B x T x (6w + 3i)b",
-    "cache": "B x (T + A) x l x 2kb",
-    "asked": "B x V x (b + 12)",
+    "cache": "B x (T + tokens generated) x l x 2kb",
+    "asked": "B x O x V x (b + 12), O places where a question's options are read",
     "pictures": "pictures x patches x (6w + 2i)b, w and i of the tower",
     "reserve": f"{RESERVE:.0%} of all this, for the allocator's gaps",
 }

@@ -20,6 +20,9 @@ CHECKPOINTS = 3
 """Two are kept while the third is written."""
 QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
 """Of a weight of the language model's linear layers; nf4 has a float32 scale for each 64."""
+KEPT_BYTES = 1 << 30
+"""Most that is kept of what a reference said: 4,000 answers of two tokens over LLaVA-1.5's
+vocabulary, four times what 32 steps of 32 see."""
 RESERVE = 0.1
 """Share on top of everything counted: the allocator's gaps and short-lived results."""
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -57,7 +60,7 @@ class Batch:
     patches: int
     """Patches of one of them, as the tower reads them."""
     answer: int
-    """Tokens of the longest answer; for asking, tokens that are generated."""
+    """Tokens of the longest answer; for asking, places where a question's options are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class Memory:
     optimiser: int = 0
     copies: int = 0
     reference: int = 0
+    kept: int = 0
     activations: int = 0
     answers: int = 0
     pictures: int = 0
@@ -109,10 +113,12 @@ def training_memory(
     frozen: int,
     batch: Batch,
     reference: bool = False,
+    kept: int = 0,
 ) -> Memory:
     """Return the peak of a training step; `frozen` counts the parameters of unmerged adapters.
 
-    `reference`: a full update keeps what its tensors were, to be asked.
+    `reference`: a full update keeps what its tensors were, to be asked; `kept` are the bytes of
+    what the reference said.
     """
     width = weight_bytes(settings)
     trained = adapter.parameters(shape)
@@ -125,6 +131,7 @@ def training_memory(
         optimiser=number * NUMBERS["optimiser"],
         copies=number * NUMBERS["copies"],
         reference=trained * width if full and reference else 0,
+        kept=kept,
         activations=_activations(shape, settings, adapter=adapter, batch=batch),
         # Logits, their float32 copy, log-probabilities and the gradient.
         answers=batch.sequences * (batch.answer + 1) * shape.vocabulary * (width + 12),
@@ -132,7 +139,9 @@ def training_memory(
     )
 
 
-def asking_memory(shape: Shape, settings: ModelSettings, *, frozen: int, batch: Batch) -> Memory:
+def asking_memory(
+    shape: Shape, settings: ModelSettings, *, frozen: int, batch: Batch, generated: int
+) -> Memory:
     """Return the peak of generating answers: a layer's results, keys and values of all layers."""
     width, text = weight_bytes(settings), shape.text
     tokens = batch.sequences * batch.longest
@@ -144,9 +153,9 @@ def asking_memory(shape: Shape, settings: ModelSettings, *, frozen: int, batch: 
         weights=_held(shape, settings),
         frozen_adapters=frozen * ADAPTER_BYTES,
         activations=layer,
-        answers=batch.sequences * shape.vocabulary * (width + 12),
+        answers=batch.sequences * batch.answer * shape.vocabulary * (width + 12),
         pictures=_pictures(shape.tower, settings, batch),
-        cache=batch.sequences * (batch.longest + batch.answer) * kept,
+        cache=batch.sequences * (batch.longest + generated) * kept,
     )
 
 

@@ -40,7 +40,7 @@ class Packed:
     model: Any
     encoder: Encoder
     budget: int
-    """Tokens of a row that holds more than one group."""
+    """Tokens of a row, unless a group is larger."""
     features: InitVar[Features | None] = None
     """What earlier readers' towers saw; None for a store of its own."""
     memory: TowerMemory = field(init=False)
@@ -145,9 +145,9 @@ class Packed:
             return ""
         for greedy, letter in zip(branches, letters, strict=True):
             said = letter[:-1] if letter and letter[-1] in ends else letter
-            spoken = tuple(greedy[: len(said)])
-            ended = len(said) == max_new_tokens or greedy[len(said)] in ends
-            if said and spoken == said and ended:
+            if not 0 < len(said) <= max_new_tokens or tuple(greedy[: len(said)]) != said:
+                continue
+            if len(said) == max_new_tokens or greedy[len(said)] in ends:
                 return self.encoder.decode(torch.tensor([said]))[0]
         return None
 

@@ -104,9 +104,10 @@ class Pack:
 
 
 def pack(lines: Sequence[Line], *, budget: int, pad: int) -> Pack:
-    """Lay out lines in rows of at most `budget` tokens; a larger group of one picture stays whole.
+    """Lay out lines in rows of at most `budget` tokens, or as many as the largest group has.
 
-    Raises ValueError for no lines or for a line without a prompt.
+    The lines of one picture, or of one prompt, stay whole; padded to them, other rows may be as
+    long for the same price. Raises ValueError for no lines or for a line without a prompt.
     """
     if not lines or any(not line.prompt for line in lines):
         raise ValueError("every line needs a prompt, and a pack a line")

@@ -127,6 +127,24 @@ def processor_problems(
                 fix="take config.json and the tokenizer's files from one revision",
             )
         )
+    problems += _tokenizer_problems(tokenizer, config, where)
+    # A template that only the tokenizer holds is never applied by the processor.
+    if not getattr(processor, "chat_template", None):
+        problems.append(
+            Problem(
+                "the processor has no chat template",
+                where,
+                fix="write the tokenizer's, from tokenizer_config.json, into chat_template.jinja"
+                if getattr(tokenizer, "chat_template", None)
+                else "add chat_template.jinja, from a later revision of the repository if there is "
+                "one: the form of a prompt as the model card gives it",
+            )
+        )
+    return problems
+
+
+def _tokenizer_problems(tokenizer: Any, config: PretrainedConfig, where: str) -> list[Problem]:
+    problems = []
     if tokenizer.pad_token_id is None:
         problems.append(
             Problem(
@@ -142,18 +160,6 @@ def processor_problems(
                 "the tokenizer has no end-of-turn token",
                 where,
                 fix='write "eos_token" into tokenizer_config.json',
-            )
-        )
-    # A template that only the tokenizer holds is never applied by the processor.
-    if not getattr(processor, "chat_template", None):
-        problems.append(
-            Problem(
-                "the processor has no chat template",
-                where,
-                fix="write the tokenizer's, from tokenizer_config.json, into chat_template.jinja"
-                if getattr(tokenizer, "chat_template", None)
-                else "add chat_template.jinja, from a later revision of the repository if there is "
-                "one: the form of a prompt as the model card gives it",
             )
         )
     return problems

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from pulse_unlearn.config import DataSettings, Experiment
-from pulse_unlearn.data import Dataset, Source, datasets
+from pulse_unlearn.data import PROFILES, Dataset, Source, datasets
 from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.models.source import model_digest
 from pulse_unlearn.records import Individual, Question
@@ -49,7 +49,7 @@ def read_inputs(experiment: Experiment) -> Inputs:
     No weights are loaded: the model only contributes its digest.
     """
     people, general, training = _read_data(experiment)
-    _check_material(experiment, training.general_training)
+    check_settings(experiment, training.general_training)
     individuals = {person.id: person for person in people.individuals}
     roster = Roster(
         tuple(person.id for person in people.individuals if person.group == "fictional"),
@@ -117,29 +117,45 @@ def _read_data(experiment: Experiment) -> tuple[Dataset, Dataset, Dataset]:
     return read[0], read[1], read[2]
 
 
-def _check_material(experiment: Experiment, training: tuple[Question, ...]) -> None:
-    """Raise ConfigError for each setting that wants general training questions in vain."""
-    if training:
-        return
+def check_settings(experiment: Experiment, training: tuple[Question, ...]) -> None:
+    """Raise ConfigError for each setting that asks in vain, of data or of the prompt."""
+    problems = [*_rotated_in_vain(experiment), *([] if training else _wanting(experiment))]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _rotated_in_vain(experiment: Experiment) -> list[Problem]:
+    profile = experiment.data.general_prompt
+    if experiment.scoring.general == "vanilla" or PROFILES.get(profile).options_shown:
+        return []
+    return [
+        Problem(
+            "every rotation is the same question where the options are not shown",
+            "scoring.general",
+            got=f"circular, with data.general_prompt {profile}",
+            allowed="vanilla, or a general_prompt that shows the options",
+            fix="--set scoring.general=vanilla",
+        )
+    ]
+
+
+def _wanting(experiment: Experiment) -> list[Problem]:
+    """Return the settings that take general training questions."""
     wanting = ["finetune.replay"] if experiment.finetune.replay else []
     wanting += [
         f"methods.{label}.unlearn.general_share"
         for label, entry in experiment.methods.items()
         if entry.unlearn.general_share
     ]
-    if wanting:
-        source = experiment.data.general.source
-        raise ConfigError(
-            [
-                Problem(
-                    "there are no general training questions",
-                    where,
-                    got=f"data set {source}",
-                    fix="set it to 0, or give the data set training questions",
-                )
-                for where in wanting
-            ]
+    return [
+        Problem(
+            "there are no general training questions",
+            where,
+            got=f"data set {experiment.data.general.source}",
+            fix="set it to 0, or give the data set training questions",
         )
+        for where in wanting
+    ]
 
 
 def _ingredients(

@@ -16,7 +16,7 @@ from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.evaluation.predict import predict
 from pulse_unlearn.models import costs
 from pulse_unlearn.models.adapters import Below, Prepared, add_trainable, prepare, prepare_full
-from pulse_unlearn.models.describe import Described, TextCounter
+from pulse_unlearn.models.describe import Described
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.models.loading import LoadedModel, load_model
@@ -74,7 +74,7 @@ def measure(inputs: Inputs, model: Described) -> Measured:
         raise ConfigError(Problem("nothing is trained in this plan, so nothing can be measured"))
     experiment = inputs.experiment
     settings = _settings(stage)
-    surveyor = Surveyor(inputs, model.shape.pictures, TextCounter(model.tokenizer))
+    surveyor = Surveyor(inputs, model)
     examples = surveyor.epoch(stage.forget if stage.cell else stage.retain, settings.forms)
     loaded = load_model(experiment.model)
     if loaded.device.type == "cuda":
@@ -178,4 +178,4 @@ def _ask(inputs: Inputs, surveyor: Surveyor, reader: Reader) -> tuple[costs.Aske
         max_new_tokens=scoring.max_new_tokens,
         on_batch=lambda _done, _total: None,
     )
-    return surveyor.taken(few), len(few), max(time.perf_counter() - started, 1e-9)
+    return surveyor.taken(few, "reply"), len(few), max(time.perf_counter() - started, 1e-9)

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
-from pulse_unlearn.methods import build_method
+from pulse_unlearn.methods import Extent, build_method
 from pulse_unlearn.models import costs
 from pulse_unlearn.models.costs import NOTHING, Adapter, Asked, Batch, Memory
-from pulse_unlearn.models.describe import Described, TextCounter
+from pulse_unlearn.models.describe import Described
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.survey import EMPTY, Pool, Surveyor
 from pulse_unlearn.scenarios import Stage
@@ -40,6 +40,8 @@ class StageOutlook:
     trained_parameters: int = 0
     number_bytes: int = costs.ADAPTER_BYTES
     """Of one of them."""
+    references: int = 0
+    """Bytes kept of what the reference said."""
 
     @property
     def tokens(self) -> float:
@@ -56,7 +58,8 @@ class StageOutlook:
     @property
     def passing_bytes(self) -> int:
         """What its checkpoints take until it is finished."""
-        return self._trained_bytes * costs.CHECKPOINT_NUMBERS * costs.CHECKPOINTS
+        state = self._trained_bytes * costs.CHECKPOINT_NUMBERS + self.references
+        return state * costs.CHECKPOINTS
 
     @property
     def _trained_bytes(self) -> int:
@@ -65,7 +68,7 @@ class StageOutlook:
 
 def look_ahead(inputs: Inputs, model: Described) -> tuple[StageOutlook, ...]:
     """Return the outlook of every stage, in the plan's order."""
-    surveyor = Surveyor(inputs, model.shape.pictures, TextCounter(model.tokenizer))
+    surveyor = Surveyor(inputs, model)
     return tuple(_Stage(inputs, model, surveyor, stage).outlook() for stage in inputs.plan.stages)
 
 
@@ -89,15 +92,16 @@ class _Stage:
 
     def _score(self) -> StageOutlook:
         stage, scoring = self.stage, self.inputs.experiment.scoring
-        of_people = self.surveyor.held_out if stage.view == "other_view" else self.surveyor.scored
-        pools = [of_people(stage.ask)] + ([self.surveyor.general()] if stage.general else [])
+        pools = [self.surveyor.scored(stage.ask, stage.view)]
+        pools += [self.surveyor.general()] if stage.general else []
         asked = sum((pool.each.times(pool.count) for pool in pools), NOTHING)
-        batch = _batch(pools, scoring.batch_size, answer=scoring.max_new_tokens)
+        batch = _batch(pools, scoring.batch_size)
         memory = costs.asking_memory(
             self.model.shape,
             self.inputs.experiment.model,
             frozen=self._frozen(merged=len(stage.chain)),
             batch=batch,
+            generated=scoring.max_new_tokens,
         )
         operations = costs.forward_operations(self.model.shape, asked)
         return StageOutlook(
@@ -126,7 +130,7 @@ class _Stage:
         )
         trained = people.each.times(steps * (settings.optimiser.batch_size - replayed))
         trained += general.each.times(steps * replayed)
-        held_out = self.surveyor.held_out(self.stage.retain)
+        held_out = self.surveyor.checked(self.stage.retain)
         checks = steps // settings.check_every if settings.target_accuracy else 0
         asked = held_out.each.times(checks * min(settings.check_examples, held_out.count))
         return self._training(
@@ -144,13 +148,16 @@ class _Stage:
         general = self.surveyor.replayed() if shared else EMPTY
         forgotten = forget.each.times(steps * size)
         kept = retain.each.times(steps * (size - shared)) + general.each.times(steps * shared)
-        asked = NOTHING
+        asked, references = NOTHING, 0
         if needs.forget_reference:
             asked += forgotten
+            references += self._remembered(needs.forget_reference, [(forget, steps * size)])
         if needs.retain_reference:
             asked += kept
+            drawn = [(retain, steps * (size - shared)), (general, steps * shared)]
+            references += self._remembered(needs.retain_reference, drawn)
         if settings.stop.target_forgetting is not None:
-            held_out = self.surveyor.held_out(stage.forget)
+            held_out = self.surveyor.checked(stage.forget)
             checks = 1 + steps // settings.stop.check_every
             count = checks * min(settings.stop.check_examples, held_out.count)
             asked += held_out.each.times(count)
@@ -162,7 +169,13 @@ class _Stage:
             pools=(forget, retain, general),
             together=2 if needs.retain else 1,
             reference=bool(needs.forget_reference or needs.retain_reference),
+            references=min(references, costs.KEPT_BYTES),
         )
+
+    def _remembered(self, extent: Extent, drawn: Sequence[tuple[Pool, int]]) -> int:
+        """Return the bytes of what a reference says of examples that come again."""
+        each = 4 * (self.model.shape.vocabulary if extent == "distribution" else 1)
+        return sum(pool.again(draws) * pool.answer * each for pool, draws in drawn)
 
     def _training(
         self,
@@ -174,6 +187,7 @@ class _Stage:
         pools: Sequence[Pool],
         together: int,
         reference: bool = False,
+        references: int = 0,
     ) -> StageOutlook:
         """Finish a training stage's outlook; `together` batches are held until backward."""
         held = self.inputs.experiment.model
@@ -184,7 +198,13 @@ class _Stage:
         # A full update is trained in the weights, with all that is below it.
         frozen = 0 if adapter.update == "full" else self._frozen(merged=merged)
         memory = costs.training_memory(
-            shape, held, adapter=adapter, frozen=frozen, batch=batch, reference=reference
+            shape,
+            held,
+            adapter=adapter,
+            frozen=frozen,
+            batch=batch,
+            reference=reference,
+            kept=references,
         )
         operations = costs.forward_operations(shape, asked) + costs.training_operations(
             shape, trained, adapter=adapter, checkpointing=held.gradient_checkpointing
@@ -200,6 +220,7 @@ class _Stage:
             operations=operations,
             trained_parameters=adapter.parameters(shape),
             number_bytes=adapter.number_bytes(held),
+            references=references,
         )
 
     def _frozen(self, *, merged: int) -> int:
@@ -228,11 +249,11 @@ def adapter_of(settings: FinetuneSettings | UnlearnSettings) -> Adapter:
     return Adapter(settings.scope, settings.lora.rank, settings.lora.dropout, settings.update)
 
 
-def _batch(pools: Sequence[Pool], size: int, *, answer: int | None = None) -> Batch:
+def _batch(pools: Sequence[Pool], size: int) -> Batch:
     return Batch(
         sequences=size,
         longest=max(pool.longest for pool in pools),
         pictures=size * max(pool.pictures for pool in pools),
         patches=max(pool.patches for pool in pools),
-        answer=max(pool.answer for pool in pools) if answer is None else answer,
+        answer=max(pool.answer for pool in pools),
     )

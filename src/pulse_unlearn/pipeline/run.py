@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pulse_unlearn import __version__
-from pulse_unlearn.config import Experiment, dump_experiment
+from pulse_unlearn.config import Experiment
 from pulse_unlearn.errors import Corrupted, Problem, StoreError
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions, write_scores
@@ -25,6 +22,7 @@ from pulse_unlearn.pipeline.leaks import (
     selected_sides,
 )
 from pulse_unlearn.pipeline.progress import Progress, Silent
+from pulse_unlearn.pipeline.record import write_record
 from pulse_unlearn.pipeline.results import (
     Evidence,
     collect_flags,
@@ -36,13 +34,11 @@ from pulse_unlearn.pipeline.samples import collect_samples
 from pulse_unlearn.pipeline.select import Selection, select_known
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Prediction, Score
-from pulse_unlearn.scenarios import Group, Plan, Stage
-from pulse_unlearn.store import RunLock, Store, write_index, write_json, write_text
+from pulse_unlearn.scenarios import Group, Stage
+from pulse_unlearn.store import RunLock, Store, write_index, write_json
 
 if TYPE_CHECKING:
     from pulse_unlearn.models.kept import Kept
-
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "pyarrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +196,7 @@ def run_experiment(
             inputs, run, repair=repair, progress=progress or Silent(), stop=stop or StopRequest()
         )
         check_leaks(inputs, known_sides(inputs.plan))
-        _write_record(run, inputs)
+        write_record(run, inputs)
         computed, reused = pipeline.carry_out()
         write_products(pipeline)
     return Finished(run, computed, reused, time.monotonic() - started)
@@ -220,7 +216,7 @@ def rescore(experiment: Experiment, run: Path) -> None:
         ]
         if missing:
             raise StoreError(missing)
-        _write_record(run, inputs)
+        write_record(run, inputs)
         write_products(pipeline)
 
 
@@ -256,47 +252,3 @@ def _write_scores(pipeline: _Pipeline) -> None:
         if stage.kind == "score":
             name = pipeline.folder_of(stage.name).name
             write_scores(folder / f"{name}.parquet", pipeline.scores_of(stage.name))
-
-
-def plan_record(plan: Plan, inputs: Inputs) -> dict[str, Any]:
-    """Return the plan as plain data: stages, their folders, and the operations."""
-    return {
-        "version": 1,
-        "name": plan.name,
-        "stages": [
-            {
-                "number": inputs.keys[stage.name].number,
-                "name": stage.name,
-                "kind": stage.kind,
-                "fingerprint": inputs.keys[stage.name].fingerprint,
-                "folder": inputs.keys[stage.name].folder,
-                "parents": list(stage.parents),
-                **(asdict(stage.cell) if stage.cell else {}),
-            }
-            for stage in plan.stages
-        ],
-        "operations": [asdict(operation) for operation in plan.operations],
-    }
-
-
-def _write_record(run: Path, inputs: Inputs) -> None:
-    write_text(run / "experiment.yaml", dump_experiment(inputs.experiment))
-    write_json(run / "environment.json", environment())
-    write_json(run / "plan.json", plan_record(inputs.plan, inputs))
-
-
-def environment() -> dict[str, Any]:
-    """Return versions and platform; nothing that names the machine or its user."""
-    return {
-        "pulse": __version__,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in PACKAGES},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

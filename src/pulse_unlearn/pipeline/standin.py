@@ -10,7 +10,13 @@ from pulse_unlearn.config import Experiment
 from pulse_unlearn.data import datasets
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.models.source import missing_revision
-from pulse_unlearn.pipeline.inputs import Inputs, general_source, people_source, sample
+from pulse_unlearn.pipeline.inputs import (
+    Inputs,
+    check_settings,
+    general_source,
+    people_source,
+    sample,
+)
 from pulse_unlearn.records import MODALITIES, Individual, Modality, Option, Picture, Question
 from pulse_unlearn.scenarios import Roster, build_plan
 
@@ -57,7 +63,10 @@ def data_are_there(experiment: Experiment) -> bool:
 
 
 def stand_in(experiment: Experiment) -> Inputs:
-    """Lay out the plan without what is missing; stages get no identity, as nothing was read."""
+    """Lay out the plan without what is missing; stages get no identity, as nothing was read.
+
+    Raises as `read_inputs`.
+    """
     data = experiment.data
     if _readable(data.people):
         read = datasets.load_people(data.people.source, people_source(data))
@@ -70,6 +79,7 @@ def stand_in(experiment: Experiment) -> Inputs:
         training = datasets.load_general_training(data.general.source, source).general_training
     else:
         general, training = tuple(_general(GENERAL_QUESTIONS)), tuple(_general(100))
+    check_settings(experiment, training)
     roster = Roster(
         tuple(key for key, person in people.items() if person.group == "fictional"),
         tuple(key for key, person in people.items() if person.group == "celebrity"),

@@ -5,16 +5,25 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from PIL import Image
 
 from pulse_unlearn.data import examples as make
 from pulse_unlearn.models.costs import NOTHING, Asked
-from pulse_unlearn.models.describe import TEMPLATE_TOKENS
-from pulse_unlearn.models.shapes import PictureRule
+from pulse_unlearn.models.describe import (
+    TEMPLATE_TOKENS,
+    Described,
+    TextCounter,
+    packing_obstacle,
+)
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.records import Example, Picture
-from pulse_unlearn.scenarios import Group
+from pulse_unlearn.scenarios import Group, View
+
+Reading = Literal["answer", "options", "reply"]
+"""What is read of a question: its answer, in training; how likely its options are, by a stop rule;
+the options and what is said, in scoring."""
 
 SAMPLE = 200
 """Questions of a pool whose tokens are counted; the rest is taken to be like them."""
@@ -31,11 +40,17 @@ class Pool:
     count: int
     each: Asked
     longest: int
+    """Tokens of the longest sequence."""
     answer: int
+    """Most places of a sequence at which the head is applied."""
     pictures: int
     """Tiles of the picture with the most."""
     patches: int
     """Of the tile with the most."""
+
+    def again(self, draws: int) -> int:
+        """Return how many examples so many draws may show more than once: epochs draw all anew."""
+        return max(0, min(draws - self.count, draws // 2))
 
 
 EMPTY = Pool(0, NOTHING, 0, 0, 0, 0)
@@ -44,10 +59,12 @@ EMPTY = Pool(0, NOTHING, 0, 0, 0, 0)
 class Surveyor:
     """Measures pools of questions, each once."""
 
-    def __init__(self, inputs: Inputs, rule: PictureRule, count: Callable[[str], int]) -> None:
+    def __init__(self, inputs: Inputs, model: Described) -> None:
         self._inputs = inputs
-        self._rule = rule
-        self._count = count
+        self._rule = model.shape.pictures
+        self._count = TextCounter(model.tokenizer)
+        speed, attention = inputs.experiment.speed, inputs.experiment.model.attention
+        self._packed = not packing_obstacle(model.config, speed, attention=attention)
         self._known: dict[object, Pool] = {}
 
     def training(self, group: Group, forms: make.Forms) -> Pool:
@@ -70,30 +87,34 @@ class Surveyor:
         questions = self._inputs.general_training
         return make.general_training(questions, profile=profile, seed=0, epoch=0)
 
-    def held_out(self, group: Group) -> Pool:
-        """Return what stop rules and the choice of people ask."""
-        profile = self._inputs.experiment.data.people_prompt
-        people = [self._inputs.people[key] for key in self._ids(group)]
-        return self._pool(
-            ("held out", group), lambda: make.other_view(people, profile=profile, seed=0)
-        )
+    def checked(self, group: Group) -> Pool:
+        """Return what stop rules ask."""
+        likely = self._inputs.experiment.scoring.decides == "likelihood"
+        reading: Reading = "options" if likely else "answer"
+        return self._pool(("checked", group), lambda: self._asked(group, "other_view"), reading)
 
-    def scored(self, group: Group) -> Pool:
-        """Return people's questions as they are scored."""
-        profile = self._inputs.experiment.data.people_prompt
-        questions = [q for key in self._ids(group) for q in self._inputs.people[key].questions]
-        return self._pool(("scored", group), lambda: make.scored(questions, profile=profile))
+    def scored(self, group: Group, view: View) -> Pool:
+        """Return people's questions as a score stage asks them."""
+        return self._pool(("scored", group, view), lambda: self._asked(group, view), "reply")
 
     def general(self) -> Pool:
         """Return the general questions, every rotation if they are scored so."""
         experiment = self._inputs.experiment
         ask = make.circular if experiment.scoring.general == "circular" else make.scored
         profile = experiment.data.general_prompt
-        return self._pool("general", lambda: ask(self._inputs.general, profile=profile))
+        return self._pool("general", lambda: ask(self._inputs.general, profile=profile), "reply")
 
-    def taken(self, examples: Sequence[Example]) -> Asked:
+    def taken(self, examples: Sequence[Example], reading: Reading = "answer") -> Asked:
         """Return what these examples take together."""
-        return sum((self._seen(example) for example in examples), NOTHING)
+        return sum((one for e in examples for one in self._passes(e, reading)), NOTHING)
+
+    def _asked(self, group: Group, view: View) -> list[Example]:
+        profile = self._inputs.experiment.data.people_prompt
+        people = [self._inputs.people[key] for key in self._ids(group)]
+        if view == "other_view":
+            return make.other_view(people, profile=profile, seed=0)
+        questions = [question for person in people for question in person.questions]
+        return make.scored(questions, profile=profile)
 
     def _ids(self, group: Group) -> tuple[str, ...]:
         """Return a group's people; of people yet to be chosen, as many of the candidates."""
@@ -104,45 +125,71 @@ class Surveyor:
         parts = ("forget", "retain") if group.part == "all" else (group.part,)
         return stage.ask.ids[: sum(int(wanted[part]) for part in parts)]
 
-    def _pool(self, key: object, read: Callable[[], Sequence[Example]]) -> Pool:
+    def _pool(
+        self, key: object, read: Callable[[], Sequence[Example]], reading: Reading = "answer"
+    ) -> Pool:
         if key not in self._known:
-            self._known[key] = self._measured(read())
+            self._known[key] = self._measured(read(), reading)
         return self._known[key]
 
-    def _measured(self, examples: Sequence[Example]) -> Pool:
+    def _measured(self, examples: Sequence[Example], reading: Reading) -> Pool:
         if not examples:
             return EMPTY
         sample = examples[:: max(1, len(examples) // SAMPLE)]
-        seen = [self._seen(example) for example in sample]
-        total = sum(seen, NOTHING)
         by_length = sorted(examples, key=lambda example: len(example.prompt))
-        most = [*seen, *(self._seen(example) for example in by_length[-LONGEST:])]
+        looked_at = (*sample, *by_length[-LONGEST:])
+        most = [one for example in looked_at for one in self._passes(example, reading)]
         return Pool(
             len(examples),
-            total.times(1 / len(seen)),
+            self.taken(sample, reading).times(1 / len(sample)),
             longest=round(max(one.tokens for one in most)),
             answer=round(max(one.answers for one in most)),
             pictures=round(max(one.pictures for one in most)),
             patches=round(max(one.patches / max(one.pictures, 1) for one in most)),
         )
 
+<<<<<<< HEAD
     def _seen(self, example: Example) -> Asked:
         answer = self._count(example.answer) + 1
         tokens = self._count(example.system + example.prompt) + TEMPLATE_TOKENS + answer
         pictures, patches = 0, 0
+=======
+    def _passes(self, example: Example, reading: Reading) -> list[Asked]:
+        """Return what each pass over an example takes; the first one counts as the question."""
+        prompt, pictures, patches = self._count(example.prompt) + TEMPLATE_TOKENS, 0, 0
+>>>>>>> fixes
         if example.picture is not None:
             size = picture_size(example.picture)
-            tokens += self._rule.tokens(*size)
+            prompt += self._rule.tokens(*size)
             pictures, patches = self._rule.patches(*size)
-        return Asked(
-            questions=1,
-            tokens=tokens,
-            squares=tokens**2,
-            answers=answer,
-            pictures=pictures,
-            patches=pictures * patches,
-            patch_squares=pictures * patches**2,
-        )
+        return [
+            Asked(
+                questions=number == 0,
+                tokens=prompt + behind,
+                squares=(prompt + behind) ** 2,
+                answers=heads,
+                pictures=pictures,
+                patches=pictures * patches,
+                patch_squares=pictures * patches**2,
+            )
+            for number, (behind, heads) in enumerate(self._behind(example, reading))
+        ]
+
+    def _behind(self, example: Example, reading: Reading) -> list[tuple[int, int]]:
+        """Return for each pass the tokens behind the prompt, and where the head is applied.
+
+        In packs all options are behind one prompt; a reply reads what follows each of them, too.
+        Otherwise a reply is generated, and each option in words is read in a pass of its own.
+        """
+        answer = self._count(example.answer) + 1
+        texts = [self._count(text) + 1 for text in example.said]
+        if self._packed and reading == "reply":
+            tried = texts or [self._count(option.letter) for option in example.options]
+            return [(sum(tried), sum(tried) + len(tried))]
+        if self._packed and reading == "options" and texts:
+            return [(sum(texts), sum(texts))]
+        apart = [(tokens, tokens) for tokens in texts] if reading != "answer" else []
+        return [(answer, answer), *apart] if reading == "reply" or not apart else apart
 
 
 def picture_size(picture: Picture) -> tuple[int, int]:

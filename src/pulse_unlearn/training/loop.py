@@ -102,15 +102,7 @@ def train(
     stopped_by: StoppedBy = "max_steps"
     saved_at = time.monotonic()
     while run.done < len(steps):
-        row, diverged = _step(run)
-        run.done += 1
-        reason = "diverged" if diverged else stop.by_loss(row.get(FORGET_NLL))
-        if reason is None and stop.due(run.done):
-            run.checks.append((run.done, accuracy()))
-            row["check_accuracy"] = run.checks[-1][1]
-            reason = stop.by_accuracy(run.checks[-1][1])
-        run.rows.append(row)
-        watch.on_step(run.done, len(steps), row)
+        reason = _advance(run, stop, accuracy)
         if reason is not None:
             stopped_by = reason
             break
@@ -124,7 +116,8 @@ def train(
         stopped_by = "diverged"
         run.guard.note_divergence()
         put_back(model, run.good)
-    _write_log(watch.folder / "train.jsonl", run.rows)
+    log = "".join(json.dumps(row, allow_nan=False) + "\n" for row in run.rows)
+    store.write_text(watch.folder / "train.jsonl", log)
     guard = run.guard
     return Outcome(
         run.done,
@@ -182,6 +175,20 @@ def _start(
         run.guard.restore(state["guard"])
     model.train()
     return run
+
+
+def _advance(run: _Run, stop: StopRule, accuracy: Callable[[], float]) -> StoppedBy | None:
+    """Do one step, note and tell it; return what ends the training behind it."""
+    row, diverged = _step(run)
+    run.done += 1
+    reason = "diverged" if diverged else stop.by_loss(row.get(FORGET_NLL))
+    if reason is None and stop.due(run.done):
+        run.checks.append((run.done, accuracy()))
+        row["check_accuracy"] = run.checks[-1][1]
+        reason = stop.by_accuracy(run.checks[-1][1])
+    run.rows.append(row)
+    run.watch.on_step(run.done, len(run.steps), row)
+    return reason
 
 
 def _step(run: _Run) -> tuple[Log, bool]:
@@ -288,8 +295,3 @@ def _save(run: _Run) -> None:
             state=state,
         ),
     )
-
-
-def _write_log(path: Path, rows: list[Log]) -> None:
-    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
-    store.write_text(path, text)

@@ -23,13 +23,11 @@ from torch.nn.functional import pad
 
 from pulse_unlearn.methods import AnswerView, Extent
 from pulse_unlearn.models.adapters import Prepared, reference_view
+from pulse_unlearn.models.costs import KEPT_BYTES
 from pulse_unlearn.models.encode import AnswerTokens
 from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.records import Example
 from pulse_unlearn.training.steps import Steps
-
-KEPT_BYTES = 1 << 30
-"""4,000 answers of two tokens over LLaVA-1.5's vocabulary, four times what 32 steps of 32 see."""
 
 
 @dataclass(slots=True)
@@ -68,8 +66,9 @@ class References:
         found |= {key: self.kept[key] for key in keys if key in self.kept}
         for key, name in zip(keys, names, strict=True):
             self._keep(key, name, found[key])
-        length = current.labels.shape[1]
-        log_probs = torch.stack([_aligned(found[key], length) for key in keys])
+        length, device = current.labels.shape[1], current.log_probs.device
+        # What a checkpoint gave back may lie on another of a model's devices than the head.
+        log_probs = torch.stack([_aligned(found[key].to(device), length) for key in keys])
         own = extent == "answer"
         labels = torch.zeros_like(current.labels) if own else current.labels
         return AnswerView(log_probs, labels, current.mask)
