@@ -135,7 +135,10 @@ class Surveyor:
     def _measured(self, examples: Sequence[Example], reading: Reading) -> Pool:
         if not examples:
             return EMPTY
-        sample = examples[:: max(1, len(examples) // SAMPLE)]
+        # Kind by kind: every n-th of five and five questions a person might be all of one.
+        ordered = sorted(examples, key=lambda example: example.picture is None)
+        count = min(SAMPLE, len(ordered))
+        sample = [ordered[place * len(ordered) // count] for place in range(count)]
         by_length = sorted(examples, key=lambda example: len(example.prompt))
         looked_at = (*sample, *by_length[-LONGEST:])
         most = [one for example in looked_at for one in self._passes(example, reading)]
@@ -148,16 +151,10 @@ class Surveyor:
             patches=round(max(one.patches / max(one.pictures, 1) for one in most)),
         )
 
-<<<<<<< HEAD
-    def _seen(self, example: Example) -> Asked:
-        answer = self._count(example.answer) + 1
-        tokens = self._count(example.system + example.prompt) + TEMPLATE_TOKENS + answer
-        pictures, patches = 0, 0
-=======
     def _passes(self, example: Example, reading: Reading) -> list[Asked]:
         """Return what each pass over an example takes; the first one counts as the question."""
-        prompt, pictures, patches = self._count(example.prompt) + TEMPLATE_TOKENS, 0, 0
->>>>>>> fixes
+        prompt = self._count(example.system + example.prompt) + TEMPLATE_TOKENS
+        pictures, patches = 0, 0
         if example.picture is not None:
             size = picture_size(example.picture)
             prompt += self._rule.tokens(*size)
