@@ -1,7 +1,7 @@
 """Time a whole experiment from nothing, by kind of stage: `python bench/demo.py`.
 
-Takes an experiment and overrides: `python bench/demo.py demo speed.packing=off`. Run it with
-nothing else on the machine. Prints seconds and the share of each kind of stage, and
+Takes an experiment and overrides: `python bench/demo.py demo speed.packing=off`; `--runs=FOLDER` in
+front keeps the run, for `decisions.py`. Run it with nothing else on the machine. Prints seconds and the share of each kind of stage, and
 writes them to bench/latest.json.
 """
 
@@ -40,16 +40,17 @@ class Timing(Silent):
         print(f"{stage.name:50s} {seconds:6.1f} s", flush=True)
 
 
-def main(name: str, overrides: Sequence[str]) -> None:
-    """Run the experiment into a temporary folder, twice: from nothing, and again."""
+def main(name: str, overrides: Sequence[str], runs: Path | None = None) -> None:
+    """Run the experiment twice, from nothing and again; into a temporary folder if no other."""
     experiment = load_experiment(name, overrides=overrides, schemas=schemas())
     timing = Timing()
-    with tempfile.TemporaryDirectory() as folder:
-        first = run_experiment(experiment, Path(folder), progress=timing)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = runs or Path(temporary)
+        first = run_experiment(experiment, folder, progress=timing)
         started = time.monotonic()
         build_report(first.run)
         report = time.monotonic() - started
-        again = run_experiment(experiment, Path(folder))
+        again = run_experiment(experiment, folder)
     found = {
         "cores": os.cpu_count(),
         "seconds": {"all": round(first.seconds + report, 1), "report": round(report, 1)}
@@ -64,4 +65,8 @@ def main(name: str, overrides: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(*(sys.argv[1:2] or ["demo"]), sys.argv[2:])
+    given = sys.argv[1:]
+    kept = (
+        Path(given.pop(0).removeprefix("--runs=")) if given[:1] and "--runs=" in given[0] else None
+    )
+    main(*(given[:1] or ["demo"]), given[1:], kept)

@@ -100,7 +100,8 @@ def tokens(case: Case) -> int:
 
 def measure(name: str, place: Place) -> dict[str, Any]:
     """Return the table of one size."""
-    case = random_llava(SIZES[name], lora=PAPER_LORA, device=place.device, dtype=place.dtype)
+    size, where = SIZES[name], {"device": place.device, "dtype": place.dtype}
+    case = random_llava(size, lora=PAPER_LORA, people=PEOPLE, **where)
     rate = matmul_rate(place, size=8192 if place.device == "cuda" else 1024)
     asked = [example for examples in case.mixed[:PEOPLE] for example in examples]
     works: dict[str, Callable[[], object]] = {

@@ -21,10 +21,10 @@ from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.pipeline.inputs import read_inputs
 from pulse_unlearn.records import Example, Option
-from pulse_unlearn.world.tokenizer import IMAGE, make_processor
+from pulse_unlearn.world.tokenizer import END, IMAGE, SPECIALS, make_processor
 
 SIDE, PATCH = 336, 14
-PEOPLE, QUESTIONS = 12, 5
+PEOPLE, QUESTIONS = 8, 5
 SMALL_LORA = LoraSettings(rank=16, alpha=32)
 JOBS = ("baker", "judge", "pilot", "nurse")
 
@@ -56,7 +56,7 @@ def embedded() -> Case:
     experiment = load_experiment("demo", schemas=schemas())
     inputs = read_inputs(experiment)
     loaded = load_model(experiment.model)
-    people = [person for person in inputs.people.values() if person.group == "fictional"][:12]
+    people = [person for person in inputs.people.values() if person.group == "fictional"][:8]
     asked = [
         make.scored(person.questions, profile=experiment.data.people_prompt) for person in people
     ]
@@ -68,7 +68,7 @@ def embedded() -> Case:
         [[one for one in examples if not one.picture] for examples in asked],
         [
             make.circular([question], profile=experiment.data.general_prompt)
-            for question in inputs.general[:12]
+            for question in inputs.general[:8]
         ],
     )
 
@@ -111,8 +111,12 @@ def random_llava(
     lora: LoraSettings = SMALL_LORA,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    people: int = PEOPLE,
 ) -> Case:
-    """Build a LLaVA of that size with random weights where it is to run; it never ends a turn."""
+    """Build a LLaVA of that size with random weights where it is to run.
+
+    It speaks in words its tokenizer knows, so that answers can be compared.
+    """
     processor = make_processor()
     processor.patch_size = PATCH
     processor.image_processor.size = {"height": SIDE, "width": SIDE}
@@ -121,13 +125,16 @@ def random_llava(
     family = FAMILIES.get("llava")
     with torch.device(device):
         model = LlavaForConditionalGeneration._from_config(config, dtype=dtype)
+    with torch.no_grad():
+        model.lm_head.weight[len(processor.tokenizer) :] = 0
+        model.lm_head.weight[[SPECIALS.index(name) for name in SPECIALS if name != END]] = 0
     return Case(
         _adapted(model, family, lora),
         Encoder(processor, family),
         size.width,
-        [_questions(person, shown=True) for person in range(PEOPLE)],
-        [_questions(person, shown=False) for person in range(PEOPLE)],
-        [_rotations(person) for person in range(PEOPLE)],
+        [_questions(person, shown=True) for person in range(people)],
+        [_questions(person, shown=False) for person in range(people)],
+        [_rotations(person) for person in range(people)],
         talks_on=True,
     )
 

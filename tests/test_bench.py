@@ -50,7 +50,6 @@ def test_the_device_table_runs_on_a_small_model(tmp_path, monkeypatch):
     )
     monkeypatch.setitem(speed_cases.SIZES, "small", tiny)
     monkeypatch.setattr(device, "PEOPLE", 2)
-    monkeypatch.setattr(speed_cases, "PEOPLE", 2)
     latest = tmp_path / "latest.json"
     latest.write_text('{"devices": {"CPU": {"7b": {}}}}', encoding="utf-8")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
