@@ -1,8 +1,8 @@
 """Time a whole experiment from nothing, by kind of stage: `python bench/demo.py`.
 
-Takes an experiment and overrides: `python bench/demo.py demo speed.packing=off`; `--runs=FOLDER` in
-front keeps the run, for `decisions.py`. Run it with nothing else on the machine. Prints seconds and the share of each kind of stage, and
-writes them to bench/latest.json.
+Takes an experiment and overrides: `python bench/demo.py demo speed.packing=off`; `--runs=FOLDER`
+in front keeps the run, for `decisions.py`. Run it with nothing else on the machine. Prints seconds
+and the share of each kind of stage, and writes them to bench/latest.json.
 """
 
 from __future__ import annotations
