@@ -35,7 +35,7 @@ fmt: $(READY) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## time the fast path against a plain loop, and the demo's parts, on this machine
+bench: $(READY) ## time the fast path against a plain loop, and the demo's parts, on this machine (half an hour)
 	$(BIN)/python bench/speed.py
 	$(BIN)/python bench/demo.py
 

@@ -34,7 +34,7 @@ def build(out: Path, seed: int, language_model: str | None, work: Path | None) -
     """Write the world's data to OUT, byte for byte as shipped (needs the `world` extra).
 
     With --language-model smollm2, write data, a LLaVA on SmolLM2-135M, what it knows, and an
-    experiment that unlearns some of it: about half an hour on two cores, continued if stopped.
+    experiment that unlearns some of it: about 17 minutes on one core, continued if stopped.
     """
     if language_model is None:
         from pulse_unlearn.world.build import build_world
