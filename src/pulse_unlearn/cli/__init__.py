@@ -41,6 +41,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     # PEFT asks transformers for a name that transformers 6 will drop; nothing a user can mend.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+    # Its new name is unknown to the first versions of transformers 5, which are supported too.
+    warnings.filterwarnings("ignore", "`past_key_values`", FutureWarning)
     try:
         pulse(standalone_mode=False)
     except click.exceptions.Abort:
