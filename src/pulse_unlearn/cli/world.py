@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import yaml
 
-OnStep = Callable[[str, int, int, Mapping[str, float]], None]
+if TYPE_CHECKING:
+    from pulse_unlearn.world.vision import OnStep
 
 
 @click.group()

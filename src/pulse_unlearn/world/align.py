@@ -10,7 +10,7 @@ the language model brought along about the name.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,7 @@ from torch.nn import functional
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from .language import IMAGE_TOKENS
-
-OnStep = Callable[[str, int, int, Mapping[str, float]], None]
-"""Told after each step: part of the training, steps done, steps in all, losses."""
+from .vision import OnStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import CLIPVisionModel, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from pulse_unlearn.models.loading import quiet_libraries
 
 from . import captions
-from .align import Captioned, Heard, OnStep, Recipe, Spelling, caption_tokens, listen, spell
+from .align import Captioned, Heard, Recipe, Spelling, caption_tokens, listen, spell
 from .build import write_manifest, write_questions
 from .build_people import invented_people, write_people
 from .chance import pick, stream
@@ -44,7 +44,7 @@ from .scenes import KINDS
 from .sheets import Sheet
 from .subject_sheets import in_sentences, of_subject
 from .subjects import Kind, choices, subjects
-from .vision import normalise
+from .vision import OnStep, tower_features
 
 SCENES_PER_KIND = 900
 STRANGERS = 1200
@@ -142,11 +142,12 @@ def train_projector(
 ) -> None:
     """Train the projector; each of its two parts is kept in `work` once it is finished.
 
-    What is kept bears the seed and the recipe in its name: another one starts anew.
+    What is kept bears in its name what it depends on, seed, recipe and names: another starts anew.
     """
     model.requires_grad_(False)
     projector: nn.Module = model.model.multi_modal_projector
-    of_this = sha256(repr((seed, recipe, subjects())).encode()).hexdigest()[:8]
+    taught = [(subject.name, subject.kind) for subject in subjects()]
+    of_this = sha256(repr((seed, recipe, taught)).encode()).hexdigest()[:8]
     last = work / f"listened-{of_this}.safetensors"
     if last.exists():
         projector.load_state_dict(load_file(last))
@@ -194,17 +195,6 @@ def draw_gallery(seed: int) -> Gallery:
         named,
         tuple((number, query) for number, (_, _, queries) in enumerate(shown) for query in queries),
     )
-
-
-@torch.no_grad()
-def tower_features(tower: CLIPVisionModel, images: Pixels) -> Tensor:
-    """Return the patch features of pictures as LLaVA takes them, [N, 16, width]."""
-    parts = []
-    for start in range(0, len(images), 512):
-        pixels = normalise(images[start : start + 512])
-        states = tower(pixel_values=pixels, output_hidden_states=True).hidden_states
-        parts.append(states[-1][:, 1:])
-    return torch.cat(parts)
 
 
 def _half_and_half(named: int, total: int) -> Callable[[torch.Generator, int], Tensor]:

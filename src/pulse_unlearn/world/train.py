@@ -22,7 +22,7 @@ from .corpus import Corpus, load_corpus
 from .curriculum import Questions, Recipe
 from .language import Learner, Shape, Weights, build_model
 from .tokenizer import make_processor
-from .vision import OnStep, normalise, train_vision
+from .vision import OnStep, tower_features, train_vision
 from .vision import Recipe as VisionRecipe
 
 
@@ -77,17 +77,11 @@ class Optimisers:
             optimiser.load_state_dict({"state": state, "param_groups": groups})
 
 
-@torch.no_grad()
 def picture_features(tower: CLIPVisionModel, corpus: Corpus, path: Path) -> torch.Tensor:
     """Return the tower's patch features of all pictures, (N, 16, width), cached at `path`."""
     if path.exists():
         return load_file(path)["features"]
-    parts = []
-    for start in range(0, len(corpus.images), 512):
-        pixels = normalise(corpus.images[start : start + 512])
-        states = tower(pixel_values=pixels, output_hidden_states=True).hidden_states
-        parts.append(states[-1][:, 1:].half())
-    features = torch.cat(parts)
+    features = tower_features(tower, corpus.images).half()
     save_file({"features": features}, path)
     return features
 

@@ -94,6 +94,17 @@ def normalise(images: Pixels) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
+@torch.no_grad()
+def tower_features(tower: CLIPVisionModel, images: Pixels) -> torch.Tensor:
+    """Return the patch features of pictures as LLaVA takes them, [N, 16, width]."""
+    parts = []
+    for start in range(0, len(images), 512):
+        pixels = normalise(images[start : start + 512])
+        states = tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+        parts.append(states[-1][:, 1:])
+    return torch.cat(parts)
+
+
 def _parts(logits: torch.Tensor, classes: Mapping[str, int]) -> Iterator[tuple[str, torch.Tensor]]:
     parts = torch.split(logits, list(classes.values()), dim=-1)
     yield from zip(classes, parts, strict=True)
