@@ -22,6 +22,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
+from pulse_unlearn.models.instead import instead
+
 KEPT_BYTES = 2 << 30
 """1,800 pictures of LLaVA-1.5 in half precision."""
 
@@ -93,7 +95,7 @@ class TowerMemory:
             self._features[self._name, digest] = _on_host(_selected(output, self._layers))
             return output
 
-        with self._as_forward(run):
+        with instead(self._tower, run):
             yield
 
     @contextmanager
@@ -105,22 +107,9 @@ class TowerMemory:
             pixels = next(_tensors((*args, *kwargs.values())))
             return _joined(found, pixels.device)
 
-        with self._as_forward(answer):
+        with instead(self._tower, answer):
             yield
         self._features.trim()
-
-    @contextmanager
-    def _as_forward(self, forward: Callable[..., Any]) -> Iterator[None]:
-        own = self._tower.__dict__
-        before = own.get("forward")  # set only where a device map has put a hook
-        self._tower.forward = forward
-        try:
-            yield
-        finally:
-            if before is None:
-                del self._tower.forward
-            else:
-                self._tower.forward = before
 
 
 def _digest(tower: nn.Module) -> str:

@@ -120,16 +120,18 @@ def read_options(reader: Reader, told: Sequence[Example]) -> list[list[float]]:
 
 
 def option_log_probs(
-    examples: Sequence[Example], spoken: Sequence[Sequence[tuple[int, ...]]], found: Tensor
+    examples: Sequence[Example],
+    spoken: Sequence[Sequence[tuple[int, ...]]],
+    found: Tensor,
+    index: Tensor,
 ) -> list[tuple[float, ...]]:
     """Pick each option's log-probability, as in `Reply`, from those at all tokens of all options.
 
-    `spoken` are each example's options in tokens, a single empty one where it has none; `found` is
-    [N, V]: for each of them, what follows the prompt and each of its own tokens.
+    `spoken` are each example's options in tokens, a single empty one where it has none; `index` [N]
+    says where in `found` [U, V] is what follows the prompt and each of its own tokens.
     """
     labels = [label for answers in spoken for answer in answers for label in (*answer, 0)]
-    index = torch.tensor(labels, device=found.device).unsqueeze(1)
-    told = iter(found.gather(-1, index).squeeze(1).tolist())
+    told = iter(found[index, torch.tensor(labels, device=found.device)].tolist())
     chances = []
     for example, answers in zip(examples, spoken, strict=True):
         values = [list(islice(told, len(answer) + 1))[:-1] for answer in answers]

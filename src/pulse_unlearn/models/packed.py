@@ -21,6 +21,7 @@ from pulse_unlearn.models.continuing import go_on
 from pulse_unlearn.models.encode import AnswerTokens, Encoder
 from pulse_unlearn.models.features import Features, TowerMemory
 from pulse_unlearn.models.forward import Reply, option_log_probs, to_device
+from pulse_unlearn.models.last_layer import last_mlp_at
 from pulse_unlearn.models.packing import Line, Pack, pack
 from pulse_unlearn.models.pictures import Shown
 from pulse_unlearn.records import Example
@@ -68,9 +69,8 @@ class Packed:
             for line, path in zip(lines, packed.paths, strict=True)
         ]
         rows = torch.tensor(packed.rows).unsqueeze(1).expand(-1, longest)
-        log_probs = self._log_probs(packed, examples, rows, torch.tensor(asked))
-        device = log_probs.device
-        return AnswerView(log_probs, labels.to(device), mask.to(device))
+        found, index = self._log_probs(packed, examples, rows, torch.tensor(asked))
+        return AnswerView(found[index], labels.to(found.device), mask.to(found.device))
 
     def replies(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
         """Answer greedily, most answers in the one pass that reads the prompts.
@@ -95,9 +95,9 @@ class Packed:
         ]
         cache = DynamicCache()
         with torch.no_grad():
-            found = self._log_probs(packed, examples, rows, torch.tensor(asked), cache=cache)
+            found, index = self._log_probs(packed, examples, rows, torch.tensor(asked), cache=cache)
         # Two looks at the device a batch, and none a question.
-        greedy = found.argmax(-1).tolist()
+        greedy = found.argmax(-1)[index].tolist()
         begins = list(accumulate(map(_asked, lines), initial=0))
         parts = iter(greedy[begin:end] for begin, end in pairwise(begins))
         letters = [self._letter([next(parts) for _ in one], one, max_new_tokens) for one in tried]
@@ -108,7 +108,7 @@ class Packed:
         said = [greedy[begins[at]] for at in left]
         others = iter(self._go_on(cache, starts, said, max_new_tokens))
         texts = [next(others) if letter is None else letter for letter in letters]
-        chances = option_log_probs(examples, tried, found)
+        chances = option_log_probs(examples, tried, found, index)
         return [Reply(*one) for one in zip(chances, texts, strict=True)]
 
     def _by_halves(
@@ -184,12 +184,15 @@ class Packed:
         places: Tensor,
         *,
         cache: DynamicCache | None = None,
-    ) -> Tensor:
-        """Return float32 log-probabilities [..., V] of what follows these places in these rows.
+    ) -> tuple[Tensor, Tensor]:
+        """Return float32 log-probabilities [U, V] of what follows these places in these rows.
 
-        A `cache` is filled with the rows' keys and values.
+        And which of them is each place's, in the shape of `places`: a prompt's end, asked by every
+        answer behind it, is read once. A `cache` is filled with the rows' keys and values.
         """
         inner = inner_model(self.model)
+        every = torch.stack([rows.flatten(), places.flatten()])  # on the host: no device waits
+        asked, index = torch.unique(every, dim=1, return_inverse=True)
         parameter = next(inner.parameters())
         inputs = to_device(
             {"input_ids": packed.input_ids, "position_ids": packed.position_ids}, inner
@@ -198,11 +201,11 @@ class Packed:
         mask = torch.zeros(sees.shape, dtype=parameter.dtype, device=sees.device)
         inputs["attention_mask"] = mask.masked_fill_(~sees, torch.finfo(parameter.dtype).min)
         kept = {"use_cache": cache is not None, "past_key_values": cache}
-        hidden = self._hidden(inner, packed, examples, {**inputs, **kept})
-        device = hidden.device
-        picked = hidden[rows.to(device), places.to(device)]
-        logits = inner.get_output_embeddings()(picked)
-        return torch.log_softmax(logits.float(), dim=-1)
+        language_model = inner.get_submodule(self.encoder.family.language_model)
+        with last_mlp_at(language_model, asked):
+            hidden = self._hidden(inner, packed, examples, {**inputs, **kept})
+        logits = inner.get_output_embeddings()(hidden[tuple(asked.to(hidden.device))])
+        return torch.log_softmax(logits.float(), dim=-1), index.view(places.shape).to(logits.device)
 
     def _hidden(
         self, inner: Any, packed: Pack, examples: Sequence[Example], inputs: dict[str, Any]
