@@ -1,30 +1,34 @@
-"""Compare the answers of two runs of one experiment: `python bench/decisions.py RUN OTHER`.
+"""Compare two runs of one experiment, stage by stage: `python bench/decisions.py RUN OTHER`.
 
-For the fast path: run an experiment with and without `--set speed.packing=off` and list, stage by
-stage, how many answers differ and what the accuracy of either run is. Stages that only ask must
-agree; behind a training, rounding may have grown.
+For the fast path: run an experiment with and without `speed.packing=off` (`demo.py --runs`), and
+list how many answers differ, what the accuracy of either run is, and behind a training how far
+apart the trained weights and how long the trainings are. Stages that only ask must agree; behind a
+training, rounding has grown with every step, which `demo.py --double` shows by starting it smaller.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
+
+import torch
+from safetensors.torch import load_file
 
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions
 from pulse_unlearn.records import Prediction
 
+WEIGHTS = "adapter/adapter_model.safetensors"
 
-def answers(run: Path) -> dict[str, tuple[Prediction, ...]]:
-    """Return a run's answers by stage, in plan order."""
-    files = sorted(run.glob("stages/*/predictions.parquet"))
+
+def stages(run: Path) -> dict[str, Path]:
+    """Return a run's stage folders by stage name, in plan order."""
     # A stage's folder is its number, its name and its fingerprint.
-    return {
-        path.parent.name.split("-", 1)[1].rsplit("-", 1)[0]: read_predictions(path)
-        for path in files
-    }
+    folders = sorted(path.parent for path in run.glob("stages/*/manifest.json"))
+    return {path.name.split("-", 1)[1].rsplit("-", 1)[0]: path for path in folders}
 
 
 def accuracy(predictions: Sequence[Prediction]) -> float:
@@ -32,22 +36,42 @@ def accuracy(predictions: Sequence[Prediction]) -> float:
     return 100 * fmean(s.verdict == "correct" for s in score_all(predictions, parser="strict"))
 
 
-def main(run: Path, other: Path) -> None:
-    """Print one line a stage."""
-    theirs = answers(other)
-    for name, mine in answers(run).items():
+def answers_differ(mine: Path, other: Path) -> str:
+    """Tell how many answers of two score stages differ."""
+    found, theirs = (read_predictions(path / "predictions.parquet") for path in (mine, other))
+    texts = {one.example_id: one.text for one in theirs}
+    differ = sum(one.text != texts.get(one.example_id) for one in found)
+    return (
+        f"{differ:5d} of {len(found)} answers differ   "
+        f"{accuracy(found):5.1f} / {accuracy(theirs):5.1f} %"
+    )
+
+
+def weights_differ(mine: Path, other: Path) -> str:
+    """Tell the distance of two trainings' weights, relative to the weights, and their steps."""
+    found, theirs = (load_file(path / WEIGHTS) for path in (mine, other))
+    apart, size = (
+        torch.cat([tensor.double().flatten() for tensor in tensors]).norm()
+        for tensors in ([found[key] - theirs[key] for key in theirs], theirs.values())
+    )
+    steps = [json.loads((path / "outcome.json").read_text())["steps"] for path in (mine, other)]
+    return f"weights {float(apart / size):7.1e} apart   {steps[0]:5d} / {steps[1]} steps"
+
+
+def lines(run: Path, other: Path) -> Iterator[str]:
+    """Return a line a stage that both runs have finished."""
+    theirs = stages(other)
+    for name, folder in stages(run).items():
         if name not in theirs:
-            print(f"{name:50s} only in {run}")
-            continue
-        texts = {one.example_id: one.text for one in theirs[name]}
-        differ = sum(one.text != texts.get(one.example_id) for one in mine)
-        print(
-            f"{name:50s} {differ:5d} of {len(mine)} differ   "
-            f"{accuracy(mine):5.1f} / {accuracy(theirs[name]):5.1f} %"
-        )
+            yield f"{name:44s} only in {run}"
+        elif (folder / "predictions.parquet").exists():
+            yield f"{name:44s} {answers_differ(folder, theirs[name])}"
+        elif (folder / WEIGHTS).exists():
+            yield f"{name:44s} {weights_differ(folder, theirs[name])}"
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    for line in lines(Path(sys.argv[1]), Path(sys.argv[2])):
+        print(line)

@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from pulse_unlearn.evaluation.table import write_predictions
 from pulse_unlearn.methods import METHODS
-from pulse_unlearn.records import RESULT_COLUMNS
+from pulse_unlearn.records import RESULT_COLUMNS, Option, Prediction
 
 FINDINGS = Path(__file__).parents[1] / "bench" / "findings.py"
 ROWS = (
@@ -60,3 +63,38 @@ def test_the_device_table_runs_on_a_small_model(tmp_path, monkeypatch):
     assert all(row["seconds"] > 0 for key, row in tables["small"].items() if key != "matmul_tflops")
     with pytest.raises(SystemExit, match="no accelerator"):
         device.main(["7b"], latest)
+
+
+def stage(run, name, *, texts=(), weight=None, steps=0):
+    folder = run / "stages" / f"{name}-0123abcd"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}", encoding="utf-8")
+    if texts:
+        options = (Option("A", "baker"), Option("B", "judge"))
+        told = [
+            Prediction(f"{n}", f"{n}", "f1", "text_only", "job", 0, options, "A", text, (0.0, 0.0))
+            for n, text in enumerate(texts)
+        ]
+        write_predictions(folder / "predictions.parquet", told)
+    if weight is not None:
+        (folder / "adapter").mkdir()
+        save_file({"a": torch.tensor(weight)}, folder / "adapter" / "adapter_model.safetensors")
+        (folder / "outcome.json").write_text(json.dumps({"steps": steps}), encoding="utf-8")
+
+
+def test_decisions_counts_answers_and_measures_weights(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FINDINGS.parent))
+    import decisions
+
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    stage(mine, "01-base.score", texts=["A", "A", "B"])
+    stage(other, "01-base.score", texts=["A", "B", "B"])
+    stage(mine, "02-seed0.finetune", weight=[3.0, 4.5], steps=7)
+    stage(other, "02-seed0.finetune", weight=[3.0, 4.0], steps=5)
+    stage(mine, "03-seed0.target.score", texts=["A"])
+    # Half a unit apart, against a length of 5.
+    assert [" ".join(line.split()) for line in decisions.lines(mine, other)] == [
+        "base.score 1 of 3 answers differ 66.7 / 33.3 %",
+        "seed0.finetune weights 1.0e-01 apart 7 / 5 steps",
+        f"seed0.target.score only in {mine}",
+    ]

@@ -6,7 +6,7 @@ head applied to the few positions that are asked about, greedy answers tried out
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import InitVar, dataclass, field
 from itertools import accumulate, pairwise
 from typing import Any
@@ -234,17 +234,23 @@ class Packed:
     def _learn(self, inner: Any, shown: dict[str, Shown], digests: Sequence[str]) -> None:
         """Run the tower on pictures it has not seen.
 
-        One at a time: the last bits of a feature must not depend on the pictures beside it. And
-        without dropout: the projector behind the tower would draw random numbers, and the step's
+        Without dropout: the projector behind the tower would draw random numbers, and the step's
         own dropout would depend on which pictures were new. A resumed training would differ from
-        an uninterrupted one either way.
+        an uninterrupted one.
         """
+        new: dict[Hashable, list[str]] = {}
+        for digest in self.memory.missing(digests):
+            new.setdefault(shown[digest].shapes, []).append(digest)
+
+        def see(chosen: Sequence[str]) -> None:
+            with torch.no_grad():
+                pixels = to_device(_stacked([shown[digest] for digest in chosen]), inner)
+                inner.model.get_image_features(**pixels)
+
         was_training = inner.training
         inner.eval()
-        for digest in self.memory.missing(digests):
-            inputs = to_device(shown[digest].inputs, inner)
-            with torch.no_grad(), self.memory.learning(digest):
-                inner.model.get_image_features(**inputs)
+        for shape, alike in new.items():
+            self.memory.learn(alike, see, shape=shape)
         inner.train(was_training)
 
 

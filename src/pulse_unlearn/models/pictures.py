@@ -28,6 +28,11 @@ class Shown:
     """`pixel_values` and whatever else the processor returns for it, first dimension 1."""
 
     @property
+    def shapes(self) -> frozenset[tuple[str, tuple[int, ...]]]:
+        """Shapes of the inputs by name."""
+        return frozenset((name, tuple(tensor.shape)) for name, tensor in self.inputs.items())
+
+    @property
     def size(self) -> int:
         """Bytes of the inputs."""
         return sum(tensor.nbytes for tensor in self.inputs.values())

@@ -149,7 +149,7 @@ def _start(
         parameters,
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        fused=parameters[0].device.type == "cuda",
+        fused=parameters[0].device.type in ("cpu", "cuda"),
     )
     run = _Run(
         model,
