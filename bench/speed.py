@@ -31,7 +31,7 @@ import torch
 from plain_loop import PlainLoop
 from speed_cases import Case, embedded, llava_like
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from pulse_unlearn.evaluation.predict import predict
 from pulse_unlearn.methods import build_method
@@ -137,9 +137,24 @@ def seconds(work: Work) -> float:
     return statistics.median(taken)
 
 
+def _attention(*shapes: Any, out_shape: Any, **_: Any) -> int:
+    return sdpa_flop_count(*shapes[:3])
+
+
+def _attention_backward(*shapes: Any, out_shape: Any, **_: Any) -> int:
+    return sdpa_backward_flop_count(*shapes[:4])
+
+
+ON_CPUS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+"""Attention on CPUs, which torch counts on accelerators only."""
+
+
 def operations(work: Work) -> int:
     """Return the floating-point operations of matrix products, convolutions and attention."""
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False, custom_mapping=ON_CPUS)
     with counter:
         work()
     return counter.get_total_flops()
