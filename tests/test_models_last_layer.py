@@ -97,3 +97,15 @@ def test_a_model_whose_layers_have_no_mlp_is_left_as_it_is():
         assert other.layers[0].forward == before
     with last_mlp_at(nn.Module(), torch.zeros(2, 1, dtype=torch.long)):
         pass
+
+
+def test_an_mlp_that_says_more_than_a_tensor_is_left_as_it_is(model):
+    language_model = model.get_base_model().model.language_model
+    mlp = language_model.layers[-1].mlp
+    plain = mlp.forward
+    mlp.forward = lambda hidden: (plain(hidden), "which experts")
+    hidden = torch.randn(2, 5, language_model.config.hidden_size)
+    with last_mlp_at(language_model, torch.zeros(2, 1, dtype=torch.long)):
+        found, routed = mlp(hidden)
+    assert_close(found, plain(hidden))
+    assert routed == "which experts"

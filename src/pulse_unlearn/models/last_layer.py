@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -21,8 +22,9 @@ def last_mlp_at(language_model: nn.Module, asked: Tensor) -> Iterator[None]:
     """Run the last layer's MLP at these places only; elsewhere it adds zeros.
 
     `asked` [2, U] are rows and places in them, no two alike: what came again would get its gradient
-    as often. A model whose last layer has nothing called `mlp`, or is checkpointed and so run a
-    second time later, is left as it is.
+    as often. A model whose last layer has nothing called `mlp`, or one that says more than a tensor
+    (as some mixtures of experts do), or is checkpointed and so run a second time later, is left as
+    it is.
     """
     layers = getattr(language_model, "layers", None) or [None]
     mlp = getattr(layers[-1], "mlp", None)
@@ -31,9 +33,11 @@ def last_mlp_at(language_model: nn.Module, asked: Tensor) -> Iterator[None]:
         return
     whole = mlp.forward
 
-    def there(hidden: Tensor) -> Tensor:
+    def there(hidden: Tensor) -> Any:
         at = tuple(asked.to(hidden.device))
-        found: Tensor = whole(hidden[at].unsqueeze(0))
+        found = whole(hidden[at].unsqueeze(0))
+        if not isinstance(found, Tensor):
+            return whole(hidden)
         return found.new_zeros(hidden.shape).index_put(at, found[0])
 
     with instead(mlp, there):
