@@ -59,7 +59,7 @@ def weights_differ(mine: Path, other: Path) -> str:
 
 
 def lines(run: Path, other: Path) -> Iterator[str]:
-    """Return a line a stage that both runs have finished."""
+    """Return a line for each scored stage or trained adapter of the first run."""
     theirs = stages(other)
     for name, folder in stages(run).items():
         if name not in theirs:

@@ -55,7 +55,7 @@ def in_float64(experiment: Experiment) -> Experiment:
 def main(name: str, overrides: Sequence[str], runs: Path | None, *, double: bool) -> None:
     """Run the experiment twice, from nothing and again; into a temporary folder if no other.
 
-    Nothing imports torch before the run does: that is part of a user's time.
+    But for `double`, nothing imports torch before the run does: that is part of a user's time.
     """
     experiment = load_experiment(name, overrides=overrides, schemas=schemas())
     if double:

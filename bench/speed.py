@@ -128,7 +128,7 @@ def update(model: Any) -> None:
 
 
 def seconds(work: Work) -> float:
-    """Return the median of three runs; of one that takes longer than five seconds, its time."""
+    """Return the median of three runs, or of fewer that took five seconds together."""
     taken: list[float] = []
     while len(taken) < REPEATS and sum(taken) < LONG_SECONDS:
         started = time.perf_counter()

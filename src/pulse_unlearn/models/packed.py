@@ -249,9 +249,11 @@ class Packed:
 
         was_training = inner.training
         inner.eval()
-        for shape, alike in new.items():
-            self.memory.learn(alike, see, shape=shape)
-        inner.train(was_training)
+        try:
+            for shape, alike in new.items():
+                self.memory.learn(alike, see, shape=shape)
+        finally:  # also where memory did not suffice and the step is tried again
+            inner.train(was_training)
 
 
 def inner_model(model: nn.Module) -> Any:
