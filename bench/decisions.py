@@ -19,16 +19,19 @@ from safetensors.torch import load_file
 
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions
+from pulse_unlearn.models.full import ADAPTER_FILE
+from pulse_unlearn.pipeline.runners import OUTCOME, PREDICTIONS
+from pulse_unlearn.pipeline.work import ADAPTER
 from pulse_unlearn.records import Prediction
+from pulse_unlearn.store.stages import stage_folders
 
-WEIGHTS = "adapter/adapter_model.safetensors"
+WEIGHTS = Path(ADAPTER) / ADAPTER_FILE
 
 
 def stages(run: Path) -> dict[str, Path]:
     """Return a run's stage folders by stage name, in plan order."""
     # A stage's folder is its number, its name and its fingerprint.
-    folders = sorted(path.parent for path in run.glob("stages/*/manifest.json"))
-    return {path.name.split("-", 1)[1].rsplit("-", 1)[0]: path for path in folders}
+    return {path.name.split("-", 1)[1].rsplit("-", 1)[0]: path for path in stage_folders(run)}
 
 
 def accuracy(predictions: Sequence[Prediction]) -> float:
@@ -38,7 +41,7 @@ def accuracy(predictions: Sequence[Prediction]) -> float:
 
 def answers_differ(mine: Path, other: Path) -> str:
     """Tell how many answers of two score stages differ."""
-    found, theirs = (read_predictions(path / "predictions.parquet") for path in (mine, other))
+    found, theirs = (read_predictions(path / PREDICTIONS) for path in (mine, other))
     texts = {one.example_id: one.text for one in theirs}
     differ = sum(one.text != texts.get(one.example_id) for one in found)
     return (
@@ -54,7 +57,7 @@ def weights_differ(mine: Path, other: Path) -> str:
         torch.cat([tensor.double().flatten() for tensor in tensors]).norm()
         for tensors in ([found[key] - theirs[key] for key in theirs], theirs.values())
     )
-    steps = [json.loads((path / "outcome.json").read_text())["steps"] for path in (mine, other)]
+    steps = [json.loads((path / OUTCOME).read_text())["steps"] for path in (mine, other)]
     return f"weights {float(apart / size):7.1e} apart   {steps[0]:5d} / {steps[1]} steps"
 
 
@@ -64,7 +67,7 @@ def lines(run: Path, other: Path) -> Iterator[str]:
     for name, folder in stages(run).items():
         if name not in theirs:
             yield f"{name:44s} only in {run}"
-        elif (folder / "predictions.parquet").exists():
+        elif (folder / PREDICTIONS).exists():
             yield f"{name:44s} {answers_differ(folder, theirs[name])}"
         elif (folder / WEIGHTS).exists():
             yield f"{name:44s} {weights_differ(folder, theirs[name])}"

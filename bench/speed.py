@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,7 @@ def measure(case: Case) -> tuple[Table, bool]:
     loop, table = PlainLoop(case.made.model, case.encoder, reference), Table()
     same = True
     if case.talks_on:
-        same = score(case, loop, table, whole="_whole", first="")
+        same = score(case, loop, table, {"_whole": MOST_TOKENS, "": 1})
         teach(case)
     for name, groups, method, epochs in (
         ("unlearn_multimodal", case.shown, "ga", EPOCHS),
@@ -213,19 +213,18 @@ def measure(case: Case) -> tuple[Table, bool]:
         slow = seconds(partial(plain_operation, case, loop, people, method))
         quick = seconds(partial(fast_operation, case, people, method))
         table.add(name, slow, quick, limit)
-    return table, score(case, loop, table, whole="_letter") and same
+    return table, score(case, loop, table, {"_letter": MOST_TOKENS}) and same
 
 
-def score(case: Case, loop: PlainLoop, table: Table, *, whole: str, first: str = "-") -> bool:
+def score(case: Case, loop: PlainLoop, table: Table, endings: Mapping[str, int]) -> bool:
     """Add the rows of scoring; tell whether both paths give the same answers.
 
-    Rows that end in `whole` have both sides generate the whole answer. Rows that end in `first`, if
-    it is no dash, have the fast side stop where a reading of the first character is decided.
+    `endings` are of rows, with the tokens that the fast side generates: as many as the plain side,
+    or one, where a reading of the first character is decided.
     """
     case.made.model.eval()
     asked = [example for examples in case.shown for example in examples]
     turned = [example for examples in case.turned for example in examples]
-    ends = {whole: MOST_TOKENS} | ({} if first == "-" else {first: 1})
     for name, examples, part, sizes in (
         ("score_batch1", asked, case.shown[0], (1,)),
         ("score_best_batch", asked, case.shown[0], (5, 20, 40)),
@@ -234,13 +233,13 @@ def score(case: Case, loop: PlainLoop, table: Table, *, whole: str, first: str =
         plain = partial(loop.ask, part, min(sizes[-1], len(part)))
         limits = {
             ending: limit_of(plain, partial(fast_answers, case, part, tokens))
-            for ending, tokens in ends.items()
+            for ending, tokens in endings.items()
         }
         slow = min(seconds(partial(loop.ask, examples, size)) for size in sizes)
-        for ending, tokens in ends.items():
+        for ending, tokens in endings.items():
             quick = seconds(partial(fast_answers, case, examples, tokens))
             table.add(name + ending, slow, quick, limits[ending])
-    return agree(case, [*asked, *turned], whole)
+    return agree(case, [*asked, *turned], next(iter(endings)))
 
 
 def agree(case: Case, examples: Sequence[Example], ending: str) -> bool:

@@ -109,18 +109,18 @@ class TowerMemory:
 
     def _seen(self, digests: Sequence[str], see: See, shape: Hashable) -> list[ModelOutput]:
         """Return what the tower says of each picture, bit by bit what it says of it alone."""
-        tried = (self._name, shape, len(digests))
-        exact = self._features.exact.get(tried)
-        together = self._at_once(digests, see) if len(digests) > 1 and exact is not False else None
-        if together and exact:
+        if len(digests) == 1:
+            return self._at_once(digests, see)
+        exact, tried = self._features.exact, (self._name, shape, len(digests))
+        together = self._at_once(digests, see) if exact.get(tried, True) else []
+        if together and tried in exact:
             return together
-        alone = [part for digest in digests for part in self._at_once([digest], see) or ()]
-        if len(digests) > 1:
-            self._features.exact[tried] = together is not None and all(map(_equal, together, alone))
+        alone = [self._at_once([digest], see)[0] for digest in digests]
+        exact[tried] = bool(together) and all(map(_equal, together, alone))
         return alone
 
-    def _at_once(self, digests: Sequence[str], see: See) -> list[ModelOutput] | None:
-        """Return the tower's output by picture; None if it cannot be told apart."""
+    def _at_once(self, digests: Sequence[str], see: See) -> list[ModelOutput]:
+        """Return the tower's output by picture; nothing if it cannot be told apart."""
         outputs: list[ModelOutput] = []
 
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -130,8 +130,8 @@ class TowerMemory:
         with instead(self._tower, run):
             see(digests)
         if len(digests) > 1 and len(outputs) > 1:
-            return None
-        return _parted(_selected(outputs[-1], self._layers), len(digests))
+            return []
+        return _parted(_selected(outputs[-1], self._layers), len(digests)) or []
 
     @contextmanager
     def recalling(self, digests: Sequence[str]) -> Iterator[None]:
