@@ -13,31 +13,45 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pulse_unlearn.records import RESULT_COLUMNS
+from synthetic_findings import (
+    BOTH,
+    LLM,
+    NOTHING_ABOVE,
+    ONE_LETTER,
+    READINGS,
+    Row,
+    comparisons,
+    contrast,
+    over_seeds,
+    paper_findings,
+    verdicts,
+    word_of,
+)
 from synthetic_samples import HOSTILE, make_samples
 
 METHODS = ("GA", "GA+KLR", "NPO")
 REQUESTS = {"finetuned": 1, "pretrained": 1, "sustainability": 5}
 PEOPLE = {"finetuned": (50, 50), "pretrained": (20, 25), "sustainability": (50, 50)}
 GENERAL_QUESTIONS = 320
-
-# Invented accuracy after the last request, in percent:
-# forget multimodal, forget text, retain multimodal, retain text, general.
+UNSEEN_PEOPLE = 25
+# Invented accuracy in percent, first strict, then with the orders of the options averaged:
+# forget multimodal, forget text, retain multimodal, retain text, general, unseen.
 BEFORE = {
-    "finetuned": (81, 79, 77, 80, 84),
-    "pretrained": (92, 94, 90, 93, 85),
-    "sustainability": (80, 79, 77, 80, 84),
+    "finetuned": ((81, 79, 77, 80, 84, 74), (85, 88, 80, 88, 85, 75)),
+    "pretrained": ((92, 94, 90, 93, 85, 74), (100, 99, 99, 100, 87, 75)),
+    "sustainability": ((80, 79, 77, 80, 84, 74), (85, 88, 80, 88, 85, 75)),
 }
 AFTER = {
-    ("finetuned", "GA", "projector+llm"): (11, 34, 17, 33, 70),
-    ("finetuned", "GA", "llm"): (27, 31, 33, 38, 52),
-    ("finetuned", "GA+KLR", "projector+llm"): (19, 33, 29, 44, 78),
-    ("finetuned", "NPO", "projector+llm"): (20, 38, 31, 45, 77),
-    ("pretrained", "GA", "projector+llm"): (6, 48, 8, 55, 12),
-    ("pretrained", "GA+KLR", "projector+llm"): (9, 41, 14, 58, 49),
-    ("pretrained", "NPO", "projector+llm"): (13, 43, 20, 60, 31),
-    ("sustainability", "GA", "projector+llm"): (0, 1, 1, 4, 1),
-    ("sustainability", "GA+KLR", "projector+llm"): (2, 4, 6, 14, 17),
-    ("sustainability", "NPO", "projector+llm"): (0, 2, 1, 3, 2),
+    ("finetuned", "GA", BOTH): ((20, 22, 24, 26, 41, 30), (72, 76, 74, 78, 86, 64)),
+    ("finetuned", "GA", LLM): ((27, 31, 33, 38, 52, 35), (30, 27, 41, 44, 60, 40)),
+    ("finetuned", "GA+KLR", BOTH): ((24, 27, 29, 44, 78, 50), (60, 58, 66, 70, 84, 70)),
+    ("finetuned", "NPO", BOTH): ((60, 58, 61, 65, 77, 64), (64, 66, 68, 70, 80, 70)),
+    ONE_LETTER: ((28, 28, 27, 29, 20, 26), (98, 98, 97, 99, 87, 74)),
+    ("pretrained", "GA+KLR", BOTH): ((41, 43, 44, 58, 55, 48), (96, 94, 97, 98, 88, 73)),
+    ("pretrained", "NPO", BOTH): ((8, 9, 50, 60, 42, 44), (9, 11, 97, 98, 86, 72)),
+    ("sustainability", "GA", BOTH): ((0, 1, 1, 4, 1, 2), (30, 28, 35, 33, 46, 34)),
+    ("sustainability", "GA+KLR", BOTH): ((12, 14, 16, 24, 27, 20), (54, 50, 60, 62, 83, 60)),
+    ("sustainability", "NPO", BOTH): ((0, 2, 1, 3, 2, 3), (28, 27, 30, 33, 58, 40)),
 }
 
 
@@ -51,6 +65,9 @@ class Recipe:
     drop: Sequence[tuple[str, str]] = ()
     """(scenario, method) cells that are planned but have no results."""
     hostile: bool = False
+    rotated: bool = True
+    words: bool = True
+    """Whether questions were asked in every order, and in words; a vanilla run has neither."""
     samples: int = 24
     people: dict[str, tuple[int, int]] = field(default_factory=lambda: dict(PEOPLE))
 
@@ -60,14 +77,14 @@ def write_run(run: Path, recipe: Recipe | None = None) -> Path:
     recipe = recipe or Recipe()
     run.mkdir(parents=True, exist_ok=True)
     cells = _cells(recipe)
-    rows: list[dict[str, object]] = []
-    flags: list[dict[str, object]] = []
+    rows: list[Row] = []
+    flags: list[Row] = []
     for cell in cells:
         if (cell["scenario"], cell["method"]) in recipe.drop:
             continue
         rows += _rows(cell, recipe)
         flags += _flags(cell)
-    _write_results(run, rows, flags, recipe)
+    _write_results(run, (cells, rows, flags), recipe)
     _write_plan(run, cells, recipe)
     samples = make_samples(
         recipe.scenarios, recipe.methods, count=recipe.samples, hostile=recipe.hostile
@@ -85,8 +102,8 @@ def write_run(run: Path, recipe: Recipe | None = None) -> Path:
     return run
 
 
-def _cells(recipe: Recipe) -> list[dict[str, object]]:
-    cells: list[dict[str, object]] = []
+def _cells(recipe: Recipe) -> list[Row]:
+    cells: list[Row] = []
     for scenario in recipe.scenarios:
         for seed in recipe.seeds:
             base = {"scenario": scenario, "seed": seed}
@@ -98,158 +115,208 @@ def _cells(recipe: Recipe) -> list[dict[str, object]]:
     return cells
 
 
-def _accuracies(cell: dict[str, object]) -> list[float]:
-    """Return five accuracies as fractions, with noise per seed."""
+def _accuracies(cell: Row) -> tuple[list[float], list[float]]:
+    """Return six accuracies as fractions, strict and rotated, with noise per seed."""
     scenario, request = str(cell["scenario"]), int(str(cell["request"]))
-    before = BEFORE[scenario]
     generator = random.Random(f"{sorted(cell.items())}")
-    if request == 0:
-        goal: Sequence[float] = before
-    else:
-        after = AFTER[scenario, str(cell["method"]), str(cell["scope"])]
+    goals = BEFORE[scenario]
+    if request:
         part = (request / REQUESTS[scenario]) ** (0.8 if cell["method"] != "GA+KLR" else 1.3)
-        goal = [b + (a - b) * part for a, b in zip(after, before, strict=True)]
-    return [min(max((value + generator.gauss(0, 1.5)) / 100, 0.0), 1.0) for value in goal]
+        after = AFTER[scenario, str(cell["method"]), str(cell["scope"])]
+        goals = tuple(
+            tuple(b + (a - b) * part for a, b in zip(later, before, strict=True))
+            for later, before in zip(after, goals, strict=True)
+        )
+    strict, rotated = (
+        [min(max((value + generator.gauss(0, 1.5)) / 100, 0.0), 1.0) for value in goal]
+        for goal in goals
+    )
+    return strict, rotated
 
 
-def _rows(cell: dict[str, object], recipe: Recipe) -> list[dict[str, object]]:
-    scenario = str(cell["scenario"])
-    forget_people, retain_people = recipe.people[scenario]
-    fm, ft, rm, rt, general = _accuracies(cell)
-    start = _accuracies({**cell, "method": "", "scope": "", "request": 0})
-    sets = {"forget": (fm, ft, forget_people), "retain": (rm, rt, retain_people)}
+def _groups(cell: Row, recipe: Recipe) -> dict[str, tuple[list[float], list[float], int]]:
+    """Return for each set of people (strict, rotated) with image and by name, and its size."""
+    scenario, request = str(cell["scenario"]), int(str(cell["request"]))
+    forget, retain = recipe.people[scenario]
+    strict, rotated = _accuracies(cell)
+    sets = {
+        "forget": (strict[0:2], rotated[0:2], forget),
+        "retain": (strict[2:4], rotated[2:4], retain),
+        "unseen": ([strict[5]] * 2, [rotated[5]] * 2, UNSEEN_PEOPLE),
+    }
     if scenario == "sustainability":
-        request = int(str(cell["request"]))
-        share = forget_people // 5
-        if request:
-            sets["just_requested"] = (fm * 0.6, ft * 0.7, share)
-        if request > 1:
-            sets["forgotten_earlier"] = (fm * 0.7 + 0.02, ft * 0.8 + 0.03, share * (request - 1))
-        if request < 5:
-            sets["not_yet_requested"] = (fm * 1.1, ft * 1.05, share * (5 - request))
-        sets["celebrities"] = (rm * 0.97, rt * 0.98, 45)
-    rows: list[dict[str, object]] = []
-    for name, (multimodal, text, people) in sets.items():
-        for modality, accuracy in (
-            ("multimodal", multimodal),
-            ("text_only", text),
-            ("all", (multimodal + text) / 2),
-        ):
-            questions = people * (10 if modality == "all" else 5)
-            rows += _measures(cell, name, modality, min(accuracy, 1.0), questions, people)
-    rows += _measures(cell, "general", "all", general, GENERAL_QUESTIONS, 0)
-    rows.append(_row(cell, "general", "all", "circular_accuracy", general * 0.86, 0.03, 320, 0))
-    rows.append(_row(cell, "general", "all", "rotation_flip_rate", 0.08, None, 320, 0))
-    rows.append(_row(cell, "general", "all", "letter_bias", 0.05, None, 320, 0))
-    rows.append(_row(cell, "general", "all", "accuracy:counting", general * 0.9, 0.08, 60, 0))
-    rows.append(_row(cell, "general", "all", "l2_accuracy:reasoning", general * 0.8, 0.06, 120, 0))
-    if int(str(cell["request"])) > 0:
-        rows += _relative(cell, sets, start, general)
+        share = forget // 5
+        later = (
+            ("just_requested", 0.7, share if request else 0),
+            ("forgotten_earlier", 0.8, share * (request - 1)),
+            ("not_yet_requested", 1.05, share * (5 - request)),
+        )
+        for name, factor, people in later:
+            if people > 0:
+                now = [[min(factor * v, 1.0) for v in pair] for pair in sets["forget"][:2]]
+                sets[name] = (now[0], now[1], people)
+    return sets
+
+
+def _rows(cell: Row, recipe: Recipe) -> list[Row]:
+    request = int(str(cell["request"]))
+    sets = _groups(cell, recipe)
+    start = _groups({**cell, "method": "", "scope": "", "request": 0}, recipe)
+    strict, rotated = _accuracies(cell)
+    rows: list[Row] = []
+    for name, (given, turned, people) in sets.items():
+        for modality, at in (("multimodal", [0]), ("text_only", [1]), ("all", [0, 1])):
+            pair = (sum(given[i] for i in at) / len(at), sum(turned[i] for i in at) / len(at))
+            count = people * 5 * len(at)
+            rows += _measures(cell, (name, modality), pair, (count, people), recipe)
+            then = start.get(name)
+            if request and then:
+                was = (sum(then[0][i] for i in at) / len(at), sum(then[1][i] for i in at) / len(at))
+                rows += _relative(cell, (name, modality), (was, pair), people, recipe)
+    general = ("general", "all")
+    rows += _measures(cell, general, (strict[4], rotated[4]), (GENERAL_QUESTIONS, 0), recipe)
+    for measure, factor in (("accuracy:counting", 0.9), ("l2_accuracy:reasoning", 0.8)):
+        asked = 60 if factor == 0.9 else 120
+        rows.append(_row(cell, general, measure, strict[4] * factor, 0.07, (asked, 0)))
+    if request:
+        first = _accuracies({**cell, "method": "", "scope": "", "request": 0})
+        was, now = (first[0][4], first[1][4]), (strict[4], rotated[4])
+        rows += _relative(cell, general, (was, now), 320, recipe)
+        remembered = float(word_of(cell) not in NOTHING_ABOVE)
+        rows.append(_row(cell, ("forget", "all"), "remembered", remembered, None, (1, 1)))
     return rows
 
 
 def _relative(
-    cell: dict[str, object],
-    sets: dict[str, tuple[float, float, int]],
-    start: list[float],
-    general: float,
-) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    for name, first in (("forget", start[0:2]), ("retain", start[2:4])):
-        after = sets[name]
-        people = after[2]
-        pairs = [
-            ("multimodal", after[0], first[0]),
-            ("text_only", after[1], first[1]),
-            ("all", (after[0] + after[1]) / 2, (first[0] + first[1]) / 2),
-        ]
-        for modality, now, then in pairs:
-            kept = 100 * now / then
-            measure, value = ("kept_pct", kept)
-            if name == "forget":
-                measure, value = "forgotten_pct", 100 - kept
-            rows.append(_row(cell, name, modality, measure, value, 6.0, people * 5, people))
-            over = 100 * (now - 0.25) / (then - 0.25)
-            over = 100 - over if name == "forget" else over
-            rows.append(
-                _row(cell, name, modality, f"{measure}_over_chance", over, 8.0, people * 5, people)
-            )
-    kept = 100 * general / start[4]
-    rows.append(_row(cell, "general", "all", "kept_pct", kept, 5.0, GENERAL_QUESTIONS, 0))
+    cell: Row,
+    what: tuple[str, str],
+    pairs: tuple[tuple[float, float], tuple[float, float]],
+    people: int,
+    recipe: Recipe,
+) -> list[Row]:
+    rows: list[Row] = []
+    (was, was_turned), (now, now_turned) = pairs
+    later = max(now, now_turned) if recipe.rotated else now
+    first = max(was, was_turned) if recipe.rotated else was
+    for prefix, before, after in (("", was, now), ("latent_", first, later)):
+        for suffix, chance in (("", 0.0), ("_over_chance", 0.25)):
+            value = 100 * (after - chance) / (before - chance)
+            ratio = "forgotten_pct" if what[0] == "forget" else "kept_pct"
+            value = 100 - value if what[0] == "forget" else value
+            measure = f"{prefix}{ratio}{suffix}"
+            rows.append(_row(cell, what, measure, value, 6.0, (people * 5, people)))
     return rows
 
 
 def _measures(
-    cell: dict[str, object], name: str, modality: str, accuracy: float, questions: int, people: int
-) -> list[dict[str, object]]:
-    collapsed = accuracy < 0.08 and int(str(cell["request"])) > 0
-    unparsable = 0.83 if collapsed else max(0.0, 0.18 - accuracy / 5)
-    half = 0.075 if people >= 10 else None
-    half = 0.04 if name == "general" else half
-    values: list[tuple[str, float | None, float | None]] = [
-        ("accuracy", accuracy, half),
-        ("letter_accuracy", max(accuracy, 0.27), half),
-        ("unparsable", unparsable, 0.03),
-        ("refused", 0.01, None),
-        ("chance", 0.25, None),
-        ("correct_probability", None if collapsed else accuracy * 0.9 + 0.04, None),
-        ("below_chance", 1.0 if accuracy < 0.18 else 0.0, None),
-    ]
+    cell: Row,
+    what: tuple[str, str],
+    pair: tuple[float, float],
+    counts: tuple[int, int],
+    recipe: Recipe,
+) -> list[Row]:
+    strict, rotated = pair
+    request, people = int(str(cell["request"])), counts[1]
+    broken = strict < 0.08 and request > 0
+    half = 0.04 if what[0] == "general" else 0.06 if people >= 10 else None
+    one_letter = request > 0 and word_of(cell) == "one letter"
+    turned = rotated if recipe.rotated else None
+    in_words = rotated * 0.97 if recipe.words and what[0] != "general" else None
+    values: dict[str, float | None] = {
+        "accuracy": strict,
+        "rotated_accuracy": turned,
+        "circular_accuracy": None if turned is None else strict * 0.86,
+        "words_accuracy": in_words,
+        "words_per_token_accuracy": None if in_words is None else in_words * 0.98,
+        "words_named": None if in_words is None else in_words * 0.9,
+        "mentions": min(strict * 1.05, 1.0),
+        "mentions_of_others": 0.2,
+        "letter_accuracy": max(strict, 0.27),
+        "unparsable": 0.83 if broken else max(0.0, 0.18 - strict / 5),
+        "refused": 0.01,
+        "rotation_flip_rate": None if turned is None else 0.08,
+        "letter_share": 1.0 if one_letter else 0.31,
+        "letter_entropy": 0.0 if one_letter else 0.97,
+        "letter_bias": 0.45 if one_letter else 0.05,
+        "chance": 0.25,
+        "below_chance": None if turned is None else float(rotated < 0.18),
+        "one_letter": float(one_letter),
+    }
+    best = max(
+        (name for name in READINGS if values[name] is not None), key=lambda n: values[n] or 0
+    )
+    values["latent_accuracy"] = values[best]
+    bare = {"refused", "chance", "below_chance", "one_letter", "letter_entropy", "letter_bias"}
+    told = {"latent_accuracy": f"by {best}", "letter_share": "letter D, true in 26%"}
     return [
-        _row(cell, name, modality, measure, value, half_width, questions, people)
-        for measure, value, half_width in values
+        _row(cell, what, name, value, None if name in bare else half, counts, told.get(name, ""))
+        for name, value in values.items()
     ]
 
 
 def _row(
-    cell: dict[str, object],
-    name: str,
-    modality: str,
+    cell: Row,
+    what: tuple[str, str],
     measure: str,
     value: float | None,
     half: float | None,
-    questions: int,
-    people: int,
-) -> dict[str, object]:
-    top = 1.0 if abs(value or 0) <= 1 and "pct" not in measure else 1e9
+    counts: tuple[int, int],
+    told: str = "",
+) -> Row:
+    top = 1.0 if "_pct" not in measure else 1e9
     low = high = None
     if value is not None and half is not None:
         low, high = value - half, min(value + half, top)
         low = max(low, 0.0) if top == 1.0 else low
-    reason = ""
+    reason = told
     if value is None:
-        reason = "no letter had a finite probability"
+        reason = "not asked"
     elif half is None and measure == "accuracy":
-        reason = f"n/a ({people} people)"
+        reason = f"n/a ({counts[1]} people)"
     return {
         **cell,
-        "set": name,
-        "modality": modality,
+        "set": what[0],
+        "modality": what[1],
         "measure": measure,
         "value": value if value is None else round(value, 6),
         "low": low if low is None else round(low, 6),
         "high": high if high is None else round(high, 6),
-        "questions": questions,
-        "individuals": people,
+        "questions": counts[0],
+        "individuals": counts[1],
         "reason": reason,
     }
 
 
-def _flags(cell: dict[str, object]) -> list[dict[str, object]]:
-    if cell["scenario"] == "sustainability" and int(str(cell["request"])) == 5:
+def _flags(cell: Row) -> list[Row]:
+    request, last = int(str(cell["request"])), REQUESTS[str(cell["scenario"])]
+    if not request:
+        return []
+    stopped = "24 steps, stopped by target_accuracy"
+    found: list[Row] = [{**cell, "flag": "stopped", "detail": stopped}]
+    if word_of(cell) == "output broken" and request == last:
         detail = "unparsable 83 % of D_unlearn; cross-entropy 41.2 is above 2 ln V = 12.4"
-        return [{**cell, "flag": "collapsed", "detail": detail}]
-    return []
+        found.append({**cell, "flag": "collapsed", "detail": detail})
+        reached = "target_reached_by_unreadable_answers"
+        found.append({**cell, "flag": reached, "detail": f"{stopped}; 83%"})
+    if word_of(cell) == "one letter":
+        said = "D in 100% of the answers that can be read"
+        found.append({**cell, "flag": "one_letter", "detail": said})
+        reached = "target_reached_by_one_letter"
+        found.append({**cell, "flag": reached, "detail": f"{stopped}; D 100%"})
+    return found
 
 
 def _write_results(
-    run: Path, rows: list[dict[str, object]], flags: list[dict[str, object]], recipe: Recipe
+    run: Path, parts: tuple[list[Row], list[Row], list[Row]], recipe: Recipe
 ) -> None:
+    cells, rows, flags = parts
+    judged = verdicts(cells, rows, recipe.people)
     if recipe.hostile:
-        for row in rows:
+        for row in (*rows, *judged):
             if row["method"] == "NPO":
                 row["method"] = HOSTILE.replace("\ud800", "")
-        flags.append({**flags[0], "detail": HOSTILE} if flags else {"flag": HOSTILE})
+        flags.append({**flags[0], "flag": HOSTILE, "detail": HOSTILE})
+        judged[0] |= {"word": HOSTILE, "why": HOSTILE}
     with (run / "results.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(
             file, RESULT_COLUMNS, extrasaction="ignore", lineterminator="\n", restval=""
@@ -268,12 +335,29 @@ def _write_results(
         for scenario in recipe.scenarios
         for seed in recipe.seeds
     }
-    content = {"version": 1, "rows": rows, "flags": flags, "sets": sets}
+    chosen = {"stage": "seed0/select", "candidates": 153, "forget": 20, "retain": 25, "unseen": 54,
+              "perfect": 73, "lowest_chosen": 1.0}  # fmt: skip
+    findings = paper_findings(recipe.methods, recipe.seeds)
+    if recipe.hostile:
+        findings[0]["contrasts"].append(contrast(HOSTILE, recipe.seeds, 0.1))
+        chosen["stage"] = HOSTILE
+    content = {
+        "version": 2,
+        "rows": rows,
+        "over_seeds": over_seeds(rows),
+        "verdicts": judged,
+        "paper_findings": findings,
+        "comparisons": comparisons(recipe.scenarios, recipe.methods, recipe.seeds),
+        "selections": [chosen],
+        "flags": flags,
+        "sets": sets,
+        "notes": [],
+    }
     (run / "results.json").write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
 
 
-def _write_plan(run: Path, cells: list[dict[str, object]], recipe: Recipe) -> None:
-    stages: list[dict[str, object]] = []
+def _write_plan(run: Path, cells: list[Row], recipe: Recipe) -> None:
+    stages: list[Row] = []
     for cell in cells:
         kinds = ("score",) if cell["request"] == 0 else ("unlearn", "score")
         for kind in kinds:
@@ -289,7 +373,7 @@ def _write_plan(run: Path, cells: list[dict[str, object]], recipe: Recipe) -> No
     (run / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
 
 
-def _write_curve(folder: Path, cell: dict[str, object]) -> None:
+def _write_curve(folder: Path, cell: Row) -> None:
     folder.mkdir(parents=True)
     generator = random.Random(f"{sorted(cell.items())}")
     lines = []

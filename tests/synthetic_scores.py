@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
-from pulse_unlearn.records import Modality, Option, Prediction, Score, Verdict
+from pulse_unlearn.evaluation.readings import by_question
+from pulse_unlearn.evaluation.scoring import score_all
+from pulse_unlearn.records import Modality, Option, Prediction, QuestionScore, Verdict
 
 LETTERS = "ABCDEFGH"
 
@@ -23,13 +26,14 @@ def prediction(
     shown: tuple[Option, ...] = TRADES,
     answer: str = "B",
     log_probs: Sequence[float] | None = None,
+    number: int = 1,
 ) -> Prediction:
     """A prediction with `text` as its answer; log-probabilities favour A unless given."""
     if log_probs is None:
         log_probs = [-1.0 - place for place in range(len(shown))]
     return Prediction(
-        example_id="q1/scored",
-        question_id="q1",
+        example_id=f"q{number}/scored",
+        question_id=f"q{number}",
         individual="p1",
         modality="text_only",
         category="",
@@ -37,8 +41,42 @@ def prediction(
         options=shown,
         answer=answer,
         text=text,
-        letter_log_probs=tuple(log_probs),
+        option_log_probs=tuple(log_probs),
     )
+
+
+def in_words(
+    text: str,
+    log_probs: Sequence[float],
+    *,
+    shown: tuple[Option, ...] = TRADES,
+    answer: str = "B",
+    tokens: Sequence[int] | None = None,
+    ends: Sequence[float] | None = None,
+    number: int = 1,
+) -> Prediction:
+    """The prediction for the bare question: each option's text was tried as the answer."""
+    return Prediction(
+        example_id=f"q{number}/words",
+        question_id=f"q{number}",
+        individual="p1",
+        modality="text_only",
+        category="",
+        rotation=0,
+        options=shown,
+        answer=answer,
+        text=text,
+        option_log_probs=tuple(log_probs),
+        asked_as="words",
+        end_log_probs=tuple(ends or [-0.5] * len(shown)),
+        option_tokens=tuple(tokens or [1] * len(shown)),
+    )
+
+
+def by_reading(predictions: Iterable[Prediction]) -> tuple[QuestionScore, ...]:
+    """Judge predictions and bring them together by question."""
+    predictions = tuple(predictions)
+    return by_question(predictions, score_all(predictions))
 
 
 def person_score(
@@ -51,30 +89,44 @@ def person_score(
     verdict: Verdict | None = None,
     chance: float = 0.25,
     probability: float = 0.5,
-) -> Score:
-    """The score of question `number` about `person`; the true letter is B."""
+    rotated: float | None = None,
+    words: float | None = None,
+) -> QuestionScore:
+    """What the file's order alone says of question `number` about `person`; the true letter is B.
+
+    Other orders and words were not asked unless given.
+    """
     verdict = verdict or ("correct" if right else "wrong")
     letter_right = right if letter_right is None else letter_right
-    return Score(
-        example_id=f"{person}/{modality}/{number}",
+    choice = {"correct": "B", "wrong": "A"}.get(verdict, "")
+    return QuestionScore(
         question_id=f"{person}/{modality}/{number}",
         individual=person,
         modality=modality,
         category="",
-        rotation=0,
         answer="B",
-        verdict=verdict,
-        choice={"correct": "B", "wrong": "A"}.get(verdict, ""),
-        letter_choice="B" if letter_right else "A",
-        letter_correct=letter_right,
-        letter_probability=probability,
         chance=chance,
+        verdict=verdict,
+        choice=choice,
+        letter=float(letter_right),
+        letter_probability=probability,
+        turned=(("B", choice, verdict),),
+        rotated=rotated,
+        rotated_probability=None if rotated is None else probability,
+        circular=None,
+        flipped=None,
+        mentions=float(verdict == "correct"),
+        mentions_others=float(verdict == "wrong") / (1 / chance - 1),
+        words=words,
+        words_per_token=words,
+        words_probability=None if words is None else probability,
+        words_named=words,
     )
 
 
 def people_scores(
     multimodal: Sequence[int], text_only: Sequence[int], *, each: int = 5, prefix: str = "p"
-) -> list[Score]:
+) -> list[QuestionScore]:
     """Scores of as many people as numbers given; the numbers say how many of `each` are right."""
     rows = []
     modality: Modality
@@ -94,7 +146,7 @@ def spread(total: int, people: int) -> list[int]:
     return [total // people + (place < total % people) for place in range(people)]
 
 
-def general_score(
+def general_answer(
     question: str,
     choice: str,
     *,
@@ -102,34 +154,48 @@ def general_score(
     rotation: int = 0,
     category: str = "",
     count: int = 4,
-) -> Score:
-    """The score of one option order of a general question; an empty choice is unparsable."""
-    verdict: Verdict = "unparsable" if not choice else "correct" if choice == answer else "wrong"
-    return Score(
+    direction: int = -1,
+) -> Prediction:
+    """One option order of a general question; an empty choice is unparsable.
+
+    The option that stands at place i in the file stands at i + direction * rotation here. The
+    letter chosen (A for none) has a probability of 0.7, the others share the rest.
+    """
+    places = [(place - direction * rotation) % count for place in range(count)]
+    likeliest = LETTERS.index(choice or "A")
+    rest = math.log(0.3 / (count - 1))
+    return Prediction(
         example_id=f"{question}/r{rotation}",
         question_id=question,
         individual="",
         modality="multimodal",
         category=category,
         rotation=rotation,
+        options=options(*(f"option number {place}" for place in places)),
         answer=answer,
-        verdict=verdict,
-        choice=choice,
-        letter_choice=choice or "A",
-        letter_correct=choice == answer,
-        letter_probability=0.5,
-        chance=1 / count,
+        text=choice or "?",
+        option_log_probs=tuple(
+            math.log(0.7) if place == likeliest else rest for place in range(count)
+        ),
     )
 
 
-def rotated(question: str, choices: str, *, truth: int = 0, category: str = "") -> list[Score]:
+def general_score(
+    question: str, choice: str, *, answer: str = "A", category: str = "", count: int = 4
+) -> QuestionScore:
+    """A general question that was asked in the file's order alone."""
+    asked = general_answer(question, choice, answer=answer, category=category, count=count)
+    return by_reading([asked])[0]
+
+
+def rotated(question: str, choices: str, *, truth: int = 0, category: str = "") -> list[Prediction]:
     """All rotations of a question with len(choices) options; `_` is an unparsable answer.
 
     Rotation k shows option i under letter (i - k) mod n, so the truth walks through all letters.
     """
     count = len(choices)
     return [
-        general_score(
+        general_answer(
             question,
             choice.strip("_"),
             answer=LETTERS[(truth - rotation) % count],

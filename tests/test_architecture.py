@@ -80,7 +80,9 @@ def test_imports_go_up_the_list_only(module, path):
 
 @pytest.mark.parametrize(("module", "path"), list(modules()), ids=[name for name, _ in modules()])
 def test_rooms_of_pure_data_never_import_torch(module, path):
-    if room_of(module) in NO_TORCH or module in {"evaluation.scoring", "evaluation.metrics"}:
+    if room_of(module) in NO_TORCH or (
+        module.startswith("evaluation.") and module != "evaluation.predict"
+    ):
         heavy = {"torch", "transformers", "peft", "accelerate"}
         assert not heavy & {name.split(".")[0] for name in imports_of(path, module)}
 
@@ -103,7 +105,7 @@ def test_files_and_functions_stay_small():
     lengths = []
     for module, path in modules():
         text = path.read_text(encoding="utf-8")
-        assert text.count("\n") <= 320, f"{module} is too long"
+        assert text.count("\n") <= 450, f"{module} is too long"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = node.end_lineno - node.lineno + 1

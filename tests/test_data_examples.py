@@ -67,14 +67,30 @@ def test_circular_shows_each_text_under_each_letter_once(shown):
 @settings(max_examples=200)
 @given(asked(least=3), st.integers(), st.integers(), st.integers(0, 50))
 def test_scored_reserved_and_training_orders_never_meet(shown, view_seed, seed, epoch):
-    (as_scored,) = make.scored([shown], profile="short")
+    """Scored are all cyclic orders of the file's; each of them is a number in the report."""
+    as_scored = make.circular([shown], profile="short")
     (other,) = make.other_view([of([shown])], profile="short", seed=view_seed)
+    turned = make.other_view([of([shown])], profile="short", seed=view_seed, turned=True)
     (trained,) = make.training(
         [of([shown])], profile="short", seed=seed, epoch=epoch, forms="multiple_choice"
     )
-    assert len({order(as_scored), order(other), order(trained)}) == 3
-    assert truth(as_scored) == truth(other) == truth(trained)
-    assert sorted(order(trained)) == sorted(order(as_scored))
+    count = len(shown.options)
+    orders = {order(one) for one in as_scored}
+    assert len({*orders, order(other), order(trained)}) == count + 2
+    assert turned[0] == other
+    assert len({*orders, *map(order, turned)}) == 2 * count
+    assert count == 3 or order(trained) not in set(map(order, turned))
+    assert {truth(one) for one in (*as_scored, *turned, trained)} == {shown.truth}
+    assert sorted(order(trained)) == sorted(order(other)) == sorted(order(as_scored[0]))
+
+
+@given(asked())
+def test_turned_views_show_each_text_under_each_letter_once(shown):
+    turned = make.other_view([of([shown])], profile="short", seed=0, turned=True)
+    assert [one.rotation for one in turned] == list(range(len(shown.options)))
+    pairs = Counter(option for example in turned for option in example.options)
+    assert len(pairs) == len(shown.options) ** 2
+    assert len({one.id for one in turned}) == len(turned)
 
 
 def test_two_options_are_trained_in_the_one_order_that_is_not_scored():
@@ -91,7 +107,8 @@ def test_training_meets_every_free_order_and_every_letter():
         make.training([of([shown])], profile="short", seed=1, epoch=epoch, forms="both")[0]
         for epoch in range(600)
     ]
-    assert len({order(example) for example in seen}) == math.factorial(4) - 2
+    # Six cycles of four orders: one is scored, one reserved.
+    assert len({order(example) for example in seen}) == math.factorial(4) - 2 * 4
     letters = Counter(example.answer for example in seen)
     assert set(letters) == set("ABCD")
     assert min(letters.values()) > 90

@@ -8,8 +8,8 @@ from scipy import stats
 
 from pulse_unlearn.errors import ConfigError, DataError
 from pulse_unlearn.evaluation.compare import (
-    across_seeds,
     detectable_difference,
+    equivalent,
     holm,
     paired_difference,
 )
@@ -142,49 +142,39 @@ def test_the_design_detects_what_it_says_it_does():
     assert 0.75 <= hits / runs <= 0.87
 
 
-def test_across_seeds_by_hand():
-    first = people_scores([5] * 10 + [0] * 10, [5] * 20)  # (0.5 + 1) / 2
-    second = people_scores([5] * 20, [5] * 10 + [0] * 10)
-    third = people_scores([0] * 20, [0] * 20)
-    found = across_seeds({1: first, 2: second, 3: third})
-    assert found.by_seed == pytest.approx({1: 0.75, 2: 0.75, 3: 0.0})
-    assert found.value == pytest.approx(0.5)
-    assert found.spread == pytest.approx(math.sqrt(0.375 / 2))
-    assert found.low < 0.5 < found.high
-    assert found.individuals == 20
-    assert found == across_seeds({1: first, 2: second, 3: third})
+def asked(strict, words=None, *, people=20, modality=None):
+    """`people` with 5 questions in each modality, of which so many are right by each reading."""
+    return [
+        person_score(
+            f"p{place:03d}",
+            number,
+            right=number < strict(place),
+            words=None if words is None else float(number < words(place)),
+            modality=kind,
+        )
+        for place in range(people)
+        for kind in ([modality] if modality else ["multimodal", "text_only"])
+        for number in range(5)
+    ]
 
 
-def test_more_runs_over_the_same_people_are_not_more_people():
-    scores = people_scores([5, 0, 3, 2] * 10, [4, 0, 1, 5] * 10)
-    one = across_seeds({0: scores})
-    five = across_seeds(dict.fromkeys(range(5), scores))
-    assert one.reason == "single seed"
-    assert one.spread is None
-    assert five.spread == 0.0
-    assert five.high - five.low == pytest.approx(one.high - one.low)
-    known = clustered_mean(
-        [float(score.verdict == "correct") for score in scores],
-        [score.individual for score in scores],
-        strata=[score.modality for score in scores],
-    )
-    assert one.high - one.low == pytest.approx(known.high - known.low, rel=0.1)
+def test_equivalent_needs_the_whole_interval_of_every_reading_within_the_margin():
+    """Fault: a difference that is not significant taken for equivalence; one reading forgotten."""
+    level, other = asked(lambda place: 2 + place % 2), asked(lambda place: 2 + (place + 1) % 2)
+    # Equal means, gaps of +-20 points over 20 people: 90 % half width t_19 0.2 / sqrt(19) = 0.0793.
+    half = stats.t.ppf(0.95, 19) * 0.2 / math.sqrt(19)
+    assert equivalent(level, other, margin=half + 1e-6)
+    assert not equivalent(level, other, margin=half - 1e-6)
+    assert equivalent(level, level, margin=0.15)
+    same = asked(lambda place: 2, lambda place: 2)
+    assert equivalent(same, same, margin=0.15)
+    assert not equivalent(same, asked(lambda place: 2, lambda place: 3), margin=0.15)
+    # Words were asked on one side only: nothing can be said about them.
+    assert equivalent(same, asked(lambda place: 2), margin=0.15)
 
 
-def test_other_people_in_every_seed():
-    by_seed = {
-        seed: people_scores([5, 0, 3] * 5, [5, 1, 2] * 5, prefix=f"s{seed}") for seed in range(3)
-    }
-    found = across_seeds(by_seed)
-    assert found.individuals == 45
-    assert found.low < found.value < found.high
-
-
-def test_across_seeds_without_numbers():
-    assert across_seeds({}).reason == "no seeds"
-    assert across_seeds({4: []}).reason == "seed 4: no questions"
-    few = across_seeds({0: people_scores([5] * 3, [5] * 3)})
-    assert (few.value, few.low) == (1.0, None)
-    assert few.reason == "single seed; n/a (3 people)"
-    alike = across_seeds({0: people_scores([0] * 50, [0] * 50)})
-    assert (alike.low, alike.high) == (0.0, pytest.approx(unseen_share(50)))
+def test_few_people_are_never_equivalent():
+    """Fault: no interval taken for an interval inside the margin."""
+    few = asked(lambda place: 2, people=9)
+    assert not equivalent(few, few, margin=0.5)
+    assert not equivalent([], [], margin=0.5)

@@ -10,9 +10,12 @@ from pulse_unlearn.evaluation.measures import MEASURES
 from pulse_unlearn.evaluation.metrics import general_measures, people_measures
 from pulse_unlearn.records import Measurement
 from synthetic_scores import (
+    by_reading,
+    general_answer,
     general_score,
     people_scores,
     person_score,
+    prediction,
     rotated,
     spread,
 )
@@ -58,7 +61,14 @@ def test_the_first_row_of_table_3():
 def test_every_gauge_is_there_and_verdicts_add_up():
     verdicts = ["correct", "wrong", "refused", "unparsable", "unparsable"]
     scores = [
-        person_score(f"p{place:03d}", number, verdict=verdict, modality=modality, letter_right=True)
+        person_score(
+            f"p{place:03d}",
+            number,
+            verdict=verdict,
+            modality=modality,
+            letter_right=True,
+            rotated=1.0,
+        )
         for place in range(20)
         for number, verdict in enumerate(verdicts)
         for modality in ("multimodal", "text_only")
@@ -79,12 +89,19 @@ def test_every_gauge_is_there_and_verdicts_add_up():
 
 
 def test_broken_output_is_not_below_chance_but_avoiding_the_answer_is():
+    """Fault: `below_chance` read off the text or off one order, which one letter lowers too."""
     broken = [
-        person_score(person, number, verdict="unparsable", letter_right=number % 4 == 0)
+        person_score(
+            person,
+            number,
+            verdict="unparsable",
+            letter_right=False,
+            rotated=float(number % 4 == 0),
+        )
         for person in sorted(PEOPLE)
         for number in range(8)
     ]
-    avoiding = [replace(score, letter_correct=False) for score in broken]
+    avoiding = [replace(score, letter=1.0, rotated=0.0) for score in broken]
     sets = {"forget": PEOPLE}
     lost = people_measures(broken, sets=sets)
     assert find(lost, "accuracy", modality="multimodal").value == 0.0
@@ -96,17 +113,51 @@ def test_broken_output_is_not_below_chance_but_avoiding_the_answer_is():
 def test_a_value_below_chance_is_not_enough():
     # 4 of 20 people known, 20 % < 25 %, but the interval over people reaches far above chance.
     scores = people_scores([5] * 4 + [0] * 16, [5] * 4 + [0] * 16)
+    scores = [replace(score, rotated=score.letter) for score in scores]
     rows = people_measures(scores, sets={"forget": frozenset(s.individual for s in scores)})
-    letters = find(rows, "letter_accuracy", modality="all")
-    assert letters.value < 0.25 < letters.high
+    turned = find(rows, "rotated_accuracy", modality="all")
+    assert turned.value < 0.25 < turned.high
     assert find(rows, "below_chance", modality="all").value == 0.0
 
 
 def test_below_chance_needs_an_interval():
-    rows = people_measures([person_score("p000", 0)], sets={"forget": frozenset({"p000"})})
+    once = [person_score("p000", 0, rotated=0.0)]
+    rows = people_measures(once, sets={"forget": frozenset({"p000"})})
     below = find(rows, "below_chance", modality="multimodal")
     assert below.value is None
     assert below.reason == "n/a (1 person)"
+    unasked = people_scores([0] * 20, [0] * 20)
+    rows = people_measures(unasked, sets={"forget": PEOPLE})
+    assert find(rows, "below_chance", modality="all").value is None
+    assert find(rows, "below_chance", modality="all").reason.startswith("not asked")
+
+
+def test_latent_is_the_highest_reading_and_says_which():
+    """Fault: latent taken from strict, or a reading that was not asked counted as 0."""
+    scores = [
+        person_score(
+            f"p{place:03d}",
+            number,
+            verdict="unparsable",
+            modality=modality,
+            rotated=float(number < 2),
+            words=float(number < 4),
+        )
+        for place in range(20)
+        for number in range(5)
+        for modality in ("multimodal", "text_only")
+    ]
+    rows = people_measures(scores, sets={"forget": PEOPLE})
+    latent = find(rows, "latent_accuracy", modality="all")
+    words = find(rows, "words_accuracy", modality="all")
+    assert (latent.value, latent.low, latent.high) == (words.value, words.low, words.high)
+    assert latent.value == pytest.approx(0.8)
+    assert latent.reason.startswith("by words_accuracy")
+    without = [replace(s, words=None, words_per_token=None, words_named=None) for s in scores]
+    rows = people_measures(without, sets={"forget": PEOPLE})
+    latent = find(rows, "latent_accuracy", modality="all")
+    assert latent.value == pytest.approx(0.4)
+    assert latent.reason.startswith("by rotated_accuracy")
 
 
 def test_chance_follows_the_options():
@@ -144,11 +195,10 @@ def test_nothing_is_none_with_a_reason_never_nan():
 
 
 def test_an_example_scored_twice_is_an_error():
-    twice = [person_score("p0", 0), person_score("p0", 0)]
-    with pytest.raises(DataError, match="p0/multimodal/0"):
-        people_measures(twice, sets={"forget": frozenset({"p0"})})
+    with pytest.raises(DataError, match="q1/scored"):
+        by_reading([prediction("B"), prediction("C")])
     with pytest.raises(DataError, match="scored twice"):
-        general_measures([general_score("q", "A"), general_score("q", "A")])
+        by_reading([general_answer("q", "A"), general_answer("q", "A")])
 
 
 def test_vanilla_and_circular_accuracy():
@@ -159,7 +209,7 @@ def test_vanilla_and_circular_accuracy():
         *rotated("first wrong", "BDCB"),
         *rotated("none", "BBAA"),
     ]
-    rows = general_measures(scores)
+    rows = general_measures(by_reading(scores))
     vanilla, circular = find(rows, "accuracy"), find(rows, "circular_accuracy")
     assert (vanilla.value, vanilla.questions, vanilla.individuals) == (0.5, 4, 0)
     assert circular.value == 0.25
@@ -173,46 +223,56 @@ def test_vanilla_and_circular_accuracy():
 def test_flips_are_seen_whichever_way_options_rotate(direction):
     def question(name, option_of_rotation):
         return [
-            general_score(
+            general_answer(
                 name,
                 "" if option is None else "ABCD"[(option + direction * rotation) % 4],
                 answer="ABCD"[(2 + direction * rotation) % 4],
                 rotation=rotation,
+                direction=direction,
             )
             for rotation, option in enumerate(option_of_rotation)
         ]
 
     steady, wrong = question("steady", [2, 2, 2, 2]), question("wrong", [1, 1, 1, 1])
     flips, silent = question("flips", [2, 2, 1, 2]), question("silent", [None, 1, None, None])
-    assert find(general_measures(steady + wrong), "rotation_flip_rate").value == 0.0
-    rate = find(general_measures(steady + wrong + flips + silent), "rotation_flip_rate")
+    rows = general_measures(by_reading(steady + wrong))
+    assert find(rows, "rotation_flip_rate").value == 0.0
+    rate = find(general_measures(by_reading(steady + wrong + flips + silent)), "rotation_flip_rate")
     assert rate.value == pytest.approx(1 / 3)
-    assert rate.reason == "without 1 questions that have fewer than two readable rotations"
+    assert rate.reason == "without 1 of 4 questions not asked so"
 
 
 def test_circular_numbers_need_every_rotation():
+    """Fault: a question without all its orders counted, as right or as wrong."""
+    names = ("circular_accuracy", "rotation_flip_rate", "rotated_accuracy", "rotated_probability")
     once = general_measures([general_score("q", "A")])
-    assert find(once, "circular_accuracy").reason == "only one option order was scored"
-    partly = general_measures([*rotated("q", "ADCB"), *rotated("r", "ADCB")[:3]])
-    for measure in ("circular_accuracy", "rotation_flip_rate"):
-        assert find(partly, measure).value is None
-        assert find(partly, measure).reason == "1 of 2 questions lack rotations"
-    headless = general_measures([*rotated("q", "ADCB"), *rotated("r", "ADCB")[1:]])
-    assert find(headless, "accuracy").reason == "1 of 2 questions lack the file's option order"
+    for measure in names:
+        assert find(once, measure).value is None
+        assert find(once, measure).reason == "not asked"
+    # q flips and is wrong throughout, r lacks an order: what is left is q alone.
+    partly = general_measures(by_reading([*rotated("q", "BBBA"), *rotated("r", "ADCB")[:3]]))
+    for measure, value in zip(names, (0.0, 1.0, 0.0), strict=False):
+        assert find(partly, measure).value == value
+        assert find(partly, measure).reason.endswith("without 1 of 2 questions not asked so")
+    headless = general_measures(by_reading([*rotated("q", "ADCB"), *rotated("r", "ADCB")[1:]]))
+    assert find(headless, "accuracy").reason.endswith(
+        "1 of 2 questions lack the file's option order"
+    )
+    assert find(headless, "accuracy").value == 1.0
 
 
 def test_questions_with_fewer_options_are_complete_with_fewer_rotations():
-    rows = general_measures([*rotated("q", "ADCB"), *rotated("r", "AB")])
+    rows = general_measures(by_reading([*rotated("q", "ADCB"), *rotated("r", "AB")]))
     assert find(rows, "circular_accuracy").value == 1.0
     assert find(rows, "chance").value == pytest.approx((0.25 + 0.5) / 2)
 
 
 def test_letter_bias_is_the_spread_of_recall():
     fair = [score for number in range(3) for score in rotated(f"q{number}", "ADCB")]
-    assert find(general_measures(fair), "letter_bias").value == 0.0
+    assert find(general_measures(by_reading(fair)), "letter_bias").value == 0.0
     # Always A: recall 1 for A, 0 for B, C, D; the two-option question doesn't count.
     biased = [score for number in range(3) for score in rotated(f"q{number}", "AAAA")]
-    rows = general_measures([*biased, *rotated("two", "AB")])
+    rows = general_measures(by_reading([*biased, *rotated("two", "AB")]))
     assert find(rows, "letter_bias").value == pytest.approx(np.std([1, 0, 0, 0]))
     assert find(rows, "chosen:A").value == 1.0
 
@@ -234,11 +294,13 @@ def test_categories_and_gauges_of_general_questions():
 def test_categories_of_circular_scoring():
     """Colour: one of two questions is right in all four orders; shape: right in three of four."""
     rows = general_measures(
-        [
-            *rotated("q1", "ADCB", category="colour"),
-            *rotated("q2", "AAAA", category="colour"),
-            *rotated("q3", "ADCA", category="shape"),
-        ]
+        by_reading(
+            [
+                *rotated("q1", "ADCB", category="colour"),
+                *rotated("q2", "AAAA", category="colour"),
+                *rotated("q3", "ADCA", category="shape"),
+            ]
+        )
     )
     assert find(rows, "circular_accuracy").value == pytest.approx(1 / 3)
     assert find(rows, "circular_accuracy:colour").value == 0.5
@@ -249,12 +311,14 @@ def test_categories_of_circular_scoring():
 
 def test_wider_categories_are_told_apart_from_categories():
     """By hand: of `seeing` q1 alone is right in all orders, of `thinking` none; q4 is of none."""
-    scores = [
-        *rotated("q1", "ADCB", category="colour"),
-        *rotated("q2", "AAAA", category="colour"),
-        *rotated("q3", "ADCA", category="seeing"),
-        *rotated("q4", "ADCB", category="colour"),
-    ]
+    scores = by_reading(
+        [
+            *rotated("q1", "ADCB", category="colour"),
+            *rotated("q2", "AAAA", category="colour"),
+            *rotated("q3", "ADCA", category="seeing"),
+            *rotated("q4", "ADCB", category="colour"),
+        ]
+    )
     wider = {"q1": "seeing", "q2": "seeing", "q3": "thinking", "q4": ""}
     rows = general_measures(scores, l2_categories=wider)
     names = {row.measure for row in rows if row.measure.startswith("l2_")}

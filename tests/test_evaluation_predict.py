@@ -1,4 +1,4 @@
-"""Predictions: letter log-probs and texts against a plain forward and plain generation."""
+"""Predictions: option log-probs and texts against a plain forward and plain generation."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def alone(encoder: Encoder, one):
     return encoder.processor(text=[encoder.prompt(one)], images=images, return_tensors="pt")
 
 
-def test_letter_log_probs_are_those_of_a_plain_forward(model, examples):
+def test_letters_log_probs_are_those_of_a_plain_forward(model, examples):
     encoder = tiny.encoder()
     for one, prediction in zip(examples, ask(model, examples), strict=True):
         with torch.no_grad():
             logits = model(**alone(encoder, one), use_cache=False).logits[0, -1].float()
         letters = encoder.tokenizer.convert_tokens_to_ids([o.letter for o in one.options])
         expected = torch.log_softmax(logits, -1)[letters].tolist()
-        assert prediction.letter_log_probs == pytest.approx(expected, abs=1e-5)
-        assert len(prediction.letter_log_probs) == len(one.options)
+        assert prediction.option_log_probs == pytest.approx(expected, abs=1e-5)
+        assert len(prediction.option_log_probs) == len(one.options)
 
 
 def test_texts_are_those_of_plain_generation(model, examples):
@@ -80,12 +80,28 @@ def test_predictions_come_in_the_order_of_the_examples_with_all_their_facts(mode
     assert ask(model, []) == []
 
 
+def test_options_in_words_keep_what_belongs_to_each_text(model):
+    """Fault: sums, ends or numbers of tokens mixed up, or a bare question taken for a shown one."""
+    texts = ("baker", "Lara Hayes .", "black hair")
+    one = replace(tiny.in_words(0, texts, true=1), asked_as="words")
+    found, other = ask(model, [one, tiny.example(1)])
+    assert (found.asked_as, other.asked_as) == ("words", "options")
+    assert found.answer == "B"
+    assert found.option_tokens == (1, 3, 2)
+    assert len(found.end_log_probs) == len(found.option_log_probs) == 3
+    assert (other.end_log_probs, other.option_tokens) == ((), ())
+    alike = ask(model, [replace(one, said=texts[::-1], options=one.options[::-1])])[0]
+    assert alike.option_tokens == (2, 3, 1)
+    assert alike.option_log_probs[::-1] == pytest.approx(found.option_log_probs, abs=1e-5)
+    assert alike.end_log_probs[::-1] == pytest.approx(found.end_log_probs, abs=1e-5)
+
+
 def test_batch_size_changes_nothing_but_rounding(model, examples):
     first = ask(model, examples, batch_size=1)
     for size in (2, 4, 7):
         for one, other in zip(first, ask(model, examples, batch_size=size), strict=True):
             assert one.text == other.text
-            assert one.letter_log_probs == pytest.approx(other.letter_log_probs, abs=1e-5)
+            assert one.option_log_probs == pytest.approx(other.option_log_probs, abs=1e-5)
 
 
 def test_greedy_accuracy_is_that_of_generation():

@@ -1,287 +1,15 @@
 import math
 import string
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pulse_unlearn.errors import ConfigError, DataError
-from pulse_unlearn.evaluation.scoring import PARSERS, Parsed, parse, readings, score, score_all
+from pulse_unlearn.evaluation.parsers import PARSERS, parse
+from pulse_unlearn.evaluation.scoring import readings, score, score_all
 from pulse_unlearn.records import Option
 from synthetic_scores import TRADES, options, prediction
-
-# What strict reads: a letter, "refused", or "" for unparsable. Options: A. doctor, B. teacher,
-# C. baker, D. pilot.
-STRICT = [
-    # a bare letter, and the punctuation it comes in
-    ("B", "B"),
-    (" B", "B"),
-    ("B\n", "B"),
-    ("\t B \r\n", "B"),
-    ("B.", "B"),
-    ("B)", "B"),
-    ("B:", "B"),
-    ("B,", "B"),
-    ("B;", "B"),
-    ("(B)", "B"),
-    ("[B]", "B"),
-    ("(B).", "B"),
-    ("( B )", "B"),
-    ("B .", "B"),
-    ("B . . . . . .", ""),
-    ("*****B", ""),
-    ("(C)", "C"),
-    ('"B"', "B"),
-    ("'B'", "B"),
-    ("`B`", "B"),
-    ("**B**", "B"),
-    ("**(B)**", "B"),
-    ("\u201cB\u201d", "B"),
-    ("A" + " " * 10_000, "A"),
-    # after a prefix
-    ("Answer: B", "B"),
-    ("answer: B", "B"),
-    ("ANSWER:B", "B"),
-    ("Answer: (B).", "B"),
-    ("The answer is D.", "D"),
-    ("the answer is: D", "D"),
-    ("The correct answer is (C)", "C"),
-    ("Answer is A", "A"),
-    ("Answer:\n\nB", "B"),
-    ("The answer is B. teacher", "B"),
-    ("Answer B", ""),
-    ("Answer:", ""),
-    ("The answer is", ""),
-    ("The answer is a teacher.", ""),
-    ("The answer is not B", ""),
-    # letter and text
-    ("B. teacher", "B"),
-    ("B. Teacher.", "B"),
-    ("B teacher", "B"),
-    ("B: teacher", "B"),
-    ("(B) teacher", "B"),
-    ("B - teacher", "B"),
-    ("**B. teacher**", "B"),
-    ("**teacher**", "B"),
-    ("B . teacher", ""),
-    ("B\nteacher", "B"),
-    ("Bteacher", ""),
-    ("B. doctor", ""),
-    ("B. teacher doctor", ""),
-    ("B. She is a teacher", ""),
-    ("B, because she teaches", ""),
-    # text alone
-    ("teacher", "B"),
-    ("Teacher", "B"),
-    ("TEACHER.", "B"),
-    ('"teacher"', "B"),
-    ("a teacher", ""),
-    ("teacher baker", ""),
-    ("teache", ""),
-    ("teachers", ""),
-    # more than one letter, or none
-    ("A or B", ""),
-    ("A and B", ""),
-    ("A/B", ""),
-    ("A, B", ""),
-    ("A A A", ""),
-    ("B B", ""),
-    ("B\nB", ""),
-    ("AB", ""),
-    ("ABCD", ""),
-    ("A. B. C. D.", ""),
-    ("A. doctor\nB. teacher\nC. baker\nD. pilot", ""),
-    ("B" * 10_000, ""),
-    ("B " * 5_000, ""),
-    ("(" * 10_000 + "B", ""),
-    # not letters of an option
-    ("", ""),
-    (" ", ""),
-    (".", ""),
-    ("()", ""),
-    ("E", ""),
-    ("Z.", ""),
-    ("a", ""),
-    ("(b)", ""),
-    ("1", ""),
-    ("2.", ""),
-    ("Because", ""),
-    ("Because she teaches", ""),
-    ("An apple", ""),
-    ("A man", ""),
-    ("B?", ""),
-    ("B!", ""),
-    ("B+", ""),
-    ("not B", ""),
-    ("Option B", ""),
-    ("I choose B", ""),
-    # Unicode, control characters, debris of broken models
-    ("\uff22", ""),  # full-width B
-    ("\u0412", ""),  # Cyrillic Ve, looks like B
-    ("\u0392", ""),  # Greek Beta
-    ("B\u0301", ""),
-    ("\u200bB", ""),
-    ("B\u200b", ""),
-    ("\ufeffB", ""),
-    ("\u202eB", ""),
-    ("\xa0B\xa0", "B"),  # a no-break space is white space
-    ("\x1b[31mB\x1b[0m", ""),
-    ("\x00B", ""),
-    ("B\x00", ""),
-    ("B</s>", ""),
-    ("<s>B", ""),
-    ("<unk>" * 2_000, ""),
-    ("\ufffd" * 500, ""),
-    ("\u7b54\u6848\u662fB", ""),
-    ("\U0001f600", ""),
-    ("\ud800", ""),
-    ("the the the the the", ""),
-    # refusals
-    ("I don't know", "refused"),
-    ("I don\u2019t know.", "refused"),
-    ("I do not know who this is", "refused"),
-    ("I cannot answer that.", "refused"),
-    ("I can't help with that", "refused"),
-    ("I'm sorry, but I can't identify people.", "refused"),
-    ("Sorry", "refused"),
-    ("I am unable to tell.", "refused"),
-    ("I'm not sure.", "refused"),
-    ("As an AI language model, I have no eyes", "refused"),
-    ("No idea", "refused"),
-    ("unknown", "refused"),
-    ("It cannot be determined from the image.", "refused"),
-    ("Unable to determine", "refused"),
-    ("I have no information about this person", "refused"),
-    ("the unknown man", ""),
-    ("I know him", ""),
-]
-
-
-def _expected(letter: str) -> Parsed:
-    return {"": Parsed("unparsable"), "refused": Parsed("refused")}.get(
-        letter, Parsed("answered", letter)
-    )
-
-
-@pytest.mark.parametrize(("text", "letter"), STRICT, ids=lambda value: repr(value)[:40])
-def test_strict(text, letter):
-    assert parse(text, TRADES) == _expected(letter)
-
-
-@pytest.mark.parametrize(
-    ("text", "texts", "letter"),
-    [
-        ("C", ("yes", "no"), ""),  # no such option here
-        ("B", ("B", "A"), "B"),  # a bare letter is a letter, even where it is also a text
-        ("(A) B", ("B", "A"), "A"),
-        ("A cat", ("cat", "A cat"), ""),  # both readings hold
-        ("A cat", ("dog", "cat", "A cat"), "C"),
-        ("red", ("red", "red"), ""),  # the same text twice
-        ("polish", ("Polish", "polish"), "B"),  # to the character before up to case
-        ("POLISH", ("Polish", "polish"), ""),
-        ("A. red", ("red", "red"), "A"),  # the letter tells equal texts apart
-        ("I don't know", ("teacher", "I don't know"), "B"),
-        ("B. I don't know", ("teacher", "I don't know"), "B"),
-        ("Sorry", ("I don't know", "teacher"), "refused"),
-        ("-5", ("5", "-5"), "B"),
-        ("B. -5", ("5", "-5"), "B"),
-        ("B. 5", ("5", "-5"), ""),
-        ("B. .5", ("5", ".5"), "B"),
-        ("Washington D.C", ("Washington D.C.", "Rome"), "A"),
-        ("two  words", ("two words", "more"), "A"),
-        ("Zu\u0308rich", ("Z\u00fcrich", "Bern"), "A"),  # composed and decomposed alike
-        ("...", ("...", "?"), "A"),
-        ("B. ...", ("?", "..."), "B"),
-        (".", ("...", "?"), ""),
-        ("", ("", "x"), ""),
-    ],
-)
-def test_strict_with_awkward_options(text, texts, letter):
-    assert parse(text, options(*texts)) == _expected(letter)
-
-
-def test_strict_knows_only_the_letters_shown():
-    shown = (Option("A", "yes"), Option("C", "no"))
-    assert parse("C", shown) == Parsed("answered", "C")
-    assert parse("B", shown) == Parsed("unparsable")
-
-
-@pytest.mark.parametrize(
-    ("text", "letter"),
-    [
-        ("Because", "B"),
-        ("b", "B"),
-        (" D.", "D"),
-        ("A or B", "A"),
-        ("I don't know", ""),
-        ("(B)", ""),
-        ("", ""),
-        ("\u00df", ""),  # upper-cases to two letters
-    ],
-)
-def test_first_character_is_mllmu_benchs_rule(text, letter):
-    assert parse(text, TRADES, parser="first_character") == _expected(letter)
-
-
-@pytest.mark.parametrize(
-    ("text", "letter"),
-    [
-        ("B", "B"),
-        ("(B)", "B"),
-        ("I would say B.", "B"),
-        ("A man with hats", "A"),  # VLMEvalKit takes the article too, if it is near the end
-        ("A man with a hat", ""),  # the fifth token from the end isn't
-        ("The answer is A because of the colour of the hat", "A"),
-        ("the correct answer is **c** for many reasons that follow here", "C"),
-        ("A or B", ""),
-        ("He is a teacher", "B"),
-        ("a teacher or a baker", ""),
-        ("teacher " + "x" * 50, ""),  # longer than twice all option texts
-        ("Z", "refused"),
-        ("Cannot determine the answer", "refused"),
-        ("I'm sorry, but without the image provided I see nothing", "refused"),
-        ("", ""),
-    ],
-)
-def test_vlmevalkit_is_its_exact_matching(text, letter):
-    assert parse(text, TRADES, parser="vlmevalkit") == _expected(letter)
-
-
-def test_unknown_parser_lists_the_known_ones():
-    with pytest.raises(ConfigError, match="did you mean 'strict'"):
-        parse("B", TRADES, parser="strickt")
-
-
-def test_ten_thousand_characters_take_no_time():
-    hostile = ["answer: " * 1250, "I " * 5000, "can " * 2500, "unknown " * 1250, "(((A)))" * 1400]
-    hostile += ["B" + "\n-" * 5000, "the correct answer" + " " * 10_000, "i\t" * 5000]
-    start = time.perf_counter()
-    for text in hostile:
-        for name in PARSERS.names():
-            parse(text, TRADES, parser=name)
-    assert time.perf_counter() - start < 1.0
-
-
-TEXTS = st.one_of(
-    st.text(max_size=60),
-    st.text(alphabet="ABCDE abcd.():'\"*\n-answeri", max_size=30),
-    st.sampled_from([text for text, _ in STRICT]),
-)
-OPTIONS = st.lists(
-    st.one_of(st.text(max_size=12), st.sampled_from(["A", "B", "a b", "teacher", "I don't know"])),
-    min_size=2,
-    max_size=5,
-).map(lambda texts: options(*texts))
-
-
-@given(text=TEXTS, shown=OPTIONS, parser=st.sampled_from(PARSERS.names()))
-def test_no_parser_raises_or_picks_what_is_no_option(text, shown, parser):
-    parsed = parse(text, shown, parser=parser)
-    if parsed.reading == "answered":
-        assert parsed.letter in {option.letter for option in shown}
-    else:
-        assert parsed.letter == ""
 
 
 @given(
@@ -320,8 +48,8 @@ def test_moving_options_with_the_answer_changes_no_verdict(shown, data):
 
     first, second = judged(range(count)), judged(order)
     assert first.verdict == second.verdict
-    assert first.letter_correct == second.letter_correct
-    assert math.isclose(first.letter_probability, second.letter_probability, rel_tol=1e-9)
+    assert (first.likeliest == first.answer) == (second.likeliest == second.answer)
+    assert math.isclose(first.true_probability, second.true_probability, rel_tol=1e-9)
     assert form == "?" or (first.verdict == "correct") == (said == truth)
 
 
@@ -329,10 +57,9 @@ def test_score_reads_both_answers_apart():
     judged = score(prediction("B", log_probs=[math.log(0.3), math.log(0.2), -math.inf, -math.inf]))
     assert judged.verdict == "correct"
     assert judged.choice == "B"
-    assert judged.letter_choice == "A"
-    assert not judged.letter_correct
-    # 0.2 / (0.3 + 0.2): renormalised over the letters
-    assert judged.letter_probability == pytest.approx(0.4)
+    assert judged.likeliest == "A"
+    # 0.2 / (0.3 + 0.2): renormalised over the options
+    assert judged.true_probability == pytest.approx(0.4)
     assert judged.chance == 0.25
     assert judged.answer == "B"
 
@@ -348,12 +75,12 @@ def test_verdicts(text, verdict, choice):
 
 def test_tiny_probabilities_do_not_underflow():
     judged = score(prediction("B", log_probs=[-2000.0, -1999.0, -3000.0, -3000.0]))
-    assert judged.letter_choice == "B"
-    assert judged.letter_probability == pytest.approx(math.e / (1 + math.e))
+    assert judged.likeliest == "B"
+    assert judged.true_probability == pytest.approx(math.e / (1 + math.e))
 
 
 def test_equal_letters_go_to_the_first():
-    assert score(prediction("B", log_probs=[-1.0] * 4)).letter_choice == "A"
+    assert score(prediction("B", log_probs=[-1.0] * 4)).likeliest == "A"
 
 
 def test_every_unusable_prediction_is_named_at_once():
@@ -387,7 +114,7 @@ def test_the_likeliest_option_is_the_answer_whatever_was_said(text):
 
 def test_of_equally_likely_options_the_first_is_taken():
     tied = score(prediction("B", log_probs=[-2, -1, -1, -2]), parser="likelihood")
-    assert (tied.choice, tied.letter_choice) == ("B", "B")
+    assert (tied.choice, tied.likeliest) == ("B", "B")
 
 
 def test_likelihood_is_listed_with_the_parsers_and_reads_no_text():

@@ -17,7 +17,7 @@ from pulse_unlearn.evaluation.table import (
     write_predictions,
     write_scores,
 )
-from synthetic_scores import people_scores, prediction
+from synthetic_scores import in_words, prediction
 
 AWKWARD = [
     prediction(text, log_probs=[-0.1, -2.5e-300, float("-inf"), -1e300])
@@ -25,13 +25,28 @@ AWKWARD = [
 ]
 
 
+def some_scores(count):
+    """As many judged answers, right ones and wrong ones."""
+    return score_all(prediction("AB"[number % 2], number=number) for number in range(count))
+
+
 def test_predictions_come_back_as_they_were(tmp_path):
     write_predictions(tmp_path / "p.parquet", AWKWARD)
     assert read_predictions(tmp_path / "p.parquet") == tuple(AWKWARD)
 
 
+def test_answers_in_words_come_back_as_they_were(tmp_path):
+    """Fault: a column of the answers in words lost, or tuples that come back as lists."""
+    rows = (in_words("a teacher", [-0.5, -1.5, -2.5, -9.0], tokens=[1, 2, 3, 4], ends=[-0.1] * 4),)
+    write_predictions(tmp_path / "p.parquet", rows)
+    assert read_predictions(tmp_path / "p.parquet") == rows
+    assert read_predictions(tmp_path / "p.parquet")[0].asked_as == "words"
+    write_scores(tmp_path / "s.parquet", score_all(rows))
+    assert read_scores(tmp_path / "s.parquet") == score_all(rows)
+
+
 def test_scores_come_back_as_they_were(tmp_path):
-    scores = (*people_scores([5, 2], [1, 0]), *score_all(AWKWARD))
+    scores = (*some_scores(20), *score_all(AWKWARD))
     write_scores(tmp_path / "s.parquet", scores)
     assert read_scores(tmp_path / "s.parquet") == scores
 
@@ -62,14 +77,14 @@ def test_the_same_rows_are_the_same_bytes(tmp_path):
 
 
 def test_a_table_of_the_other_kind_is_refused(tmp_path):
-    write_scores(tmp_path / "s.parquet", people_scores([1], [1]))
+    write_scores(tmp_path / "s.parquet", some_scores(10))
     with pytest.raises(Corrupted, match="not a table of predictions") as caught:
         read_predictions(tmp_path / "s.parquet")
     assert caught.value.problems[0].got == "scores"
 
 
 def test_another_version_is_refused(tmp_path):
-    write_scores(tmp_path / "s.parquet", people_scores([1], [1]))
+    write_scores(tmp_path / "s.parquet", some_scores(10))
     table = pq.read_table(tmp_path / "s.parquet")
     metadata = {**table.schema.metadata, b"pulse_unlearn.version": b"99"}
     pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "new.parquet")
@@ -79,7 +94,7 @@ def test_another_version_is_refused(tmp_path):
 
 
 def test_changed_columns_are_refused(tmp_path):
-    write_scores(tmp_path / "s.parquet", people_scores([1], [1]))
+    write_scores(tmp_path / "s.parquet", some_scores(10))
     table = pq.read_table(tmp_path / "s.parquet").drop_columns(["chance"])
     pq.write_table(table, tmp_path / "less.parquet")
     with pytest.raises(Corrupted, match="columns of scores changed"):
@@ -90,7 +105,7 @@ def test_foreign_damaged_and_missing_files_are_told_apart(tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "foreign.parquet")
     with pytest.raises(Corrupted, match="another parquet file"):
         read_scores(tmp_path / "foreign.parquet")
-    write_scores(tmp_path / "s.parquet", people_scores([3] * 50, [1] * 50))
+    write_scores(tmp_path / "s.parquet", some_scores(500))
     whole = (tmp_path / "s.parquet").read_bytes()
     for damaged in (b"", b"hello", whole[:-20], whole[: len(whole) // 2]):
         (tmp_path / "bad.parquet").write_bytes(damaged)
@@ -101,7 +116,7 @@ def test_foreign_damaged_and_missing_files_are_told_apart(tmp_path):
 
 
 def test_a_flipped_byte_is_found_or_harmless(tmp_path):
-    scores = tuple(people_scores([3] * 5, [1] * 5))
+    scores = some_scores(50)
     write_scores(tmp_path / "s.parquet", scores)
     whole = (tmp_path / "s.parquet").read_bytes()
     refused = 0

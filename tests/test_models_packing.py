@@ -14,7 +14,13 @@ from transformers.modeling_outputs import BaseModelOutput
 
 import tiny_models as tiny
 from pulse_unlearn.config import SpeedSettings
-from pulse_unlearn.evaluation.predict import greedy_accuracy, likelihood_accuracy, predict
+from pulse_unlearn.evaluation.predict import (
+    greedy_accuracy,
+    likelihood_accuracy,
+    predict,
+    rotated_accuracy,
+)
+from pulse_unlearn.evaluation.readings import by_question
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.methods import METHODS, build_method
 from pulse_unlearn.models import features as features_module
@@ -214,7 +220,7 @@ def test_predictions_and_accuracy_are_the_same(made):
     )
     assert [one.text for one in packed] == [one.text for one in plain]
     for one, other in zip(packed, plain, strict=True):
-        assert one.letter_log_probs == pytest.approx(other.letter_log_probs, abs=1e-5)
+        assert one.option_log_probs == pytest.approx(other.option_log_probs, abs=1e-5)
     assert len({greedy_accuracy(reader, BATCH, batch_size=4) for reader in readers(made)}) == 1
 
 
@@ -234,7 +240,7 @@ def test_what_is_too_much_for_one_pass_is_asked_in_several(made, monkeypatch):
     assert max(sizes) <= 150
     assert [one.text for one in parts] == [one.text for one in whole]
     for one, other in zip(parts, whole, strict=True):
-        assert_close(one.log_probs, other.log_probs, atol=1e-5, rtol=1e-5)
+        assert_close(one.chances.log_probs, other.chances.log_probs, atol=1e-5, rtol=1e-5)
 
 
 # --- options answered in words
@@ -253,11 +259,12 @@ WORDS = [
 
 
 def apart(model, example, text):
-    """The log-probability of a text and its end, from one plain forward of one sequence."""
+    """The log-probabilities of a text and of its end, from one plain forward of one sequence."""
     (found,) = tiny.log_probs(model, [replace(example, answer=text)])
     encoder = tiny.encoder()
     tokens = encoder.tokenizer.convert_tokens_to_ids([*text.split(), tiny.END])
-    return float(found[range(len(tokens)), tokens].double().sum())
+    *words, end = found[range(len(tokens)), tokens].double().tolist()
+    return sum(words), end, len(words)
 
 
 def test_options_in_words_are_those_of_plain_sequences_whichever_reader(made):
@@ -266,12 +273,51 @@ def test_options_in_words_are_those_of_plain_sequences_whichever_reader(made):
     plain, packed = (predict(reader, batch, **asked) for reader in readers(made))
     assert [one.text for one in packed] == [one.text for one in plain]
     for one, other, example in zip(packed, plain, batch, strict=True):
-        assert one.letter_log_probs == pytest.approx(other.letter_log_probs, abs=1e-4)
+        assert one.option_log_probs == pytest.approx(other.option_log_probs, abs=1e-4)
         if example.said:
             expected = [apart(made.model, example, text) for text in example.said]
-            assert other.letter_log_probs == pytest.approx(expected, abs=1e-4)
+            sums, ends, tokens = (list(part) for part in zip(*expected, strict=True))
+            for found in (one, other):
+                assert found.option_log_probs == pytest.approx(sums, abs=1e-4)
+                assert found.end_log_probs == pytest.approx(ends, abs=1e-4)
+                assert list(found.option_tokens) == tokens
             assert one.answer == example.letter
-            assert len(set(one.letter_log_probs)) == len(TEXTS[: len(example.said)])
+            assert len(set(one.option_log_probs)) == len(TEXTS[: len(example.said)])
+        else:
+            assert (one.end_log_probs, one.option_tokens) == ((), ())
+
+
+def test_rotated_accuracy_is_that_of_the_stored_answers(made):
+    """The stop rule's reading and the report's are the same, whichever reader asks."""
+    turned = [
+        replace(
+            one,
+            id=f"{one.id}/{turn}",
+            prompt=f"{one.prompt} {' '.join(option.text for option in shown)}",
+            rotation=turn,
+            options=shown,
+            answer=letter,
+        )
+        for one in BATCH[:4]
+        for turn in range(len(one.options))
+        for shown, letter in [in_turn(one, turn)]
+    ]
+    found = {rotated_accuracy(reader, turned, batch_size=5) for reader in readers(made)}
+    asked = {"batch_size": 5, "max_new_tokens": 1, "on_batch": lambda done, total: None}
+    predictions = predict(readers(made)[0], turned, **asked)
+    scores = by_question(predictions, score_all(predictions))
+    assert len(scores) == len({one.question_id for one in turned})
+    expected = sum(score.rotated for score in scores) / len(scores)
+    assert list(found) == [pytest.approx(expected)] * len(found)
+
+
+def in_turn(one, turn):
+    """An example's options moved up by `turn` places, and the letter of the true one then."""
+    texts = [option.text for option in one.options]
+    texts = [*texts[turn:], *texts[:turn]]
+    truth = next(option.text for option in one.options if option.letter == one.answer)
+    shown = tuple(replace(o, text=text) for o, text in zip(one.options, texts, strict=True))
+    return shown, shown[texts.index(truth)].letter
 
 
 def test_what_is_likeliest_is_the_same_in_training_and_in_scoring(made):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_a_family_that_works_does_so_in_every_way_that_is_asked_of_it(name, tmp_
         alone = log_probs(loaded.model, encoder, [one])[0]
         torch.testing.assert_close(together[row, -len(alone) :], alone, atol=1e-5, rtol=0)
         letters = alone[0, encoder.letter_ids(one)].tolist()
-        assert replies[row].log_probs == pytest.approx(letters, abs=1e-5)
+        assert replies[row].chances.log_probs == pytest.approx(letters, abs=1e-5)
     shown = examples[0]
     elsewhere = tiny.replaced(shown, picture=tiny.question(1, size=(40, 30)).picture)
     one, other = (log_probs(loaded.model, encoder, [example]) for example in (shown, elsewhere))
@@ -148,9 +149,11 @@ def test_generation_that_begins_elsewhere_is_found(monkeypatch):
     replies = Plain.replies
 
     def shifted(self, examples, **options):
+        found = replies(self, examples, **options)
+        turned = [(*one.chances.log_probs[1:], one.chances.log_probs[0]) for one in found]
         return [
-            type(r)((*r.log_probs[1:], r.log_probs[0]), r.text)
-            for r in replies(self, examples, **options)
+            replace(one, chances=replace(one.chances, log_probs=values))
+            for one, values in zip(found, turned, strict=True)
         ]
 
     monkeypatch.setattr(trial.Plain, "replies", shifted)

@@ -150,7 +150,7 @@ def test_answers_are_those_of_plain_sequences(name):
     )
     assert [one.text for one in packed] == [one.text for one in plain]
     for one, other in zip(packed, plain, strict=True):
-        assert one.letter_log_probs == pytest.approx(other.letter_log_probs, abs=TOLERANCE)
+        assert one.option_log_probs == pytest.approx(other.option_log_probs, abs=TOLERANCE)
 
 
 def test_a_system_sentence_is_one_more_part_of_the_common_beginning():
@@ -168,9 +168,9 @@ def test_a_system_sentence_is_one_more_part_of_the_common_beginning():
     )
     assert [one.text for one in packed] == [one.text for one in plain]
     for one, other in zip(packed, plain, strict=True):
-        assert one.letter_log_probs == pytest.approx(other.letter_log_probs, abs=TOLERANCE)
+        assert one.option_log_probs == pytest.approx(other.option_log_probs, abs=TOLERANCE)
     for one, other in zip(plain[::2], plain[1::2], strict=True):
-        assert one.letter_log_probs != pytest.approx(other.letter_log_probs, abs=1e-3)
+        assert one.option_log_probs != pytest.approx(other.option_log_probs, abs=1e-3)
     agree("llava", "npo", "projector+llm", "lora", mixed[:8], said[3:7], 300)
     agree("llava", "ga_klr", "projector+llm", "lora", said[:5], mixed[4:10], 80)
 

@@ -91,7 +91,7 @@ def test_an_option_is_as_likely_wherever_it_stands(in_words):
     pairs = [views for views in turned.values() if len(views) == 2]
     assert len(pairs) == 4 * 5
     for pair in pairs:
-        scored, other = (dict(zip(o.options, o.letter_log_probs, strict=True)) for o in pair)
+        scored, other = (dict(zip(o.options, o.option_log_probs, strict=True)) for o in pair)
         assert scored.keys() != other.keys()
         scored, other = ({o.text: v for o, v in view.items()} for view in (scored, other))
         assert len(set(scored.values())) == len(scored)

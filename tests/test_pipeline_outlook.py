@@ -41,11 +41,28 @@ def test_paper_has_the_steps_and_questions_of_its_file(paper):
     assert paper["seed0/finetune"].trained.questions == 10_000
     assert paper["seed0/finetuned/ga/unlearn"].steps == 160
     assert paper["seed0/finetuned/ga/unlearn"].trained.questions == 160 * 16
-    # 100 people x 10 questions and every rotation of MMBench: 1002 x 4 + 162 x 2.
-    assert paper["seed0/target/score"].asked.questions == pytest.approx(1000 + 4332)
-    # 45 chosen celebrities x 10.
-    assert paper["seed0/pretrained/ga/score"].asked.questions == pytest.approx(450 + 4332)
+    # 125 people x 10 questions in four orders and in words; every rotation of MMBench: 1002 x 4 +
+    # 162 x 2.
+    assert paper["seed0/target/score"].asked.questions == pytest.approx(1250 * 5 + 4332)
+    # 45 chosen and 25 unseen celebrities x 10.
+    assert paper["seed0/pretrained/ga/score"].asked.questions == pytest.approx(700 * 5 + 4332)
     assert paper["seed0/select"].tokens == 0
+
+
+def test_each_reading_has_its_price_and_can_be_turned_off():
+    """Orders and words are told apart, so that a big run may choose; all in operations, unpacked."""
+    every = outlook(load("paper", "seeds=[0]"))["seed0/target/score"].forms
+    assert set(every) == {"file", "orders", "words"}
+    # Three orders more than the file's of 1250 + 1002 questions, one more of 162; all as long.
+    assert every["orders"] / every["file"] == pytest.approx((3 * 2252 + 162) / 2414, rel=0.05)
+    for off, left in (
+        (("scoring.words=none",), {"file", "orders"}),
+        (("scoring.people=vanilla", "scoring.general=vanilla"), {"file", "words"}),
+        (ONE_ORDER[1:3] + ("scoring.general=vanilla",), {"file"}),
+    ):
+        found = outlook(load("paper", "seeds=[0]", *off))["seed0/target/score"].forms
+        assert set(found) == left
+        assert found["file"] == pytest.approx(every["file"])
 
 
 def test_a_retain_batch_and_a_reference_are_counted(paper):
@@ -84,8 +101,14 @@ def test_paper_asks_questions_of_the_length_it_should(paper):
     assert paper["seed0/finetune"].trained.patches == 5000 * 577
 
 
-IN_WORDS = (
+ONE_ORDER = (
     "seeds=[0]",
+    "scoring.people=vanilla",
+    "scoring.words=none",
+    "scenarios.unseen.celebrities=0",
+)
+IN_WORDS = (
+    *ONE_ORDER,
     "data.people_prompt=statement",
     "data.general_prompt=statement",
     "scoring.general=vanilla",
@@ -96,9 +119,12 @@ IN_WORDS = (
 def test_every_option_is_counted_where_it_is_read(paper):
     """Options of 24 characters, 7 tokens with their end; 1002 general questions have four."""
     # What follows the prompt and each letter; general questions in every rotation.
-    letters = paper["seed0/target/score"]
+    letters = outlook(load("paper", *ONE_ORDER))["seed0/target/score"]
     assert letters.asked.answers == pytest.approx(8 * (1000 + 4 * 1002) + 4 * 2 * 162, rel=0.01)
     assert letters.batch.answer == 4 * 2
+    # With every order and in words: four letters four times, four texts and what follows each.
+    every = paper["seed0/target/score"].asked.answers - 4 * 2 * (1002 * 4 + 81 * 2)
+    assert every == pytest.approx(1250 * (4 * 8 + 4 * 8), rel=0.01)
     packed, apart = (
         outlook(load("paper", *IN_WORDS, f"speed.packing={packing}"))["seed0/target/score"]
         for packing in ("auto", "off")
@@ -193,7 +219,7 @@ def test_disk_is_adapters_answers_and_three_checkpoints(paper):
     assert stage.trained_parameters == 128 * (40 * (4 * 10240 + 3 * 18944) + 6144 + 10240)
     assert stage.kept_bytes == 4 * stage.trained_parameters
     assert stage.passing_bytes == 3 * 16 * stage.trained_parameters
-    assert paper["seed0/target/score"].kept_bytes == pytest.approx(100 * 5332)
+    assert paper["seed0/target/score"].kept_bytes == pytest.approx(100 * (6250 + 4332))
 
 
 def test_replay_takes_its_share_and_real_files_are_measured():

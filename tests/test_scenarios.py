@@ -13,6 +13,7 @@ ROSTER = Roster(
     tuple(f"f{number:03d}" for number in range(120)),
     tuple(f"c{number:03d}" for number in range(153)),
 )
+PARTS = ("people", "training", "order")
 PROTOCOL = """
 name: protocol
 methods:
@@ -50,7 +51,8 @@ def test_table_2_of_the_paper():
     (pretrained,) = operations(protocol, "pretrained")
     select = protocol.stage(pretrained.forget.selection)
     settings = select.settings["pretrained"]
-    assert (settings["forget"], settings["retain"], len(select.ask.ids)) == (20, 25, 153)
+    (candidates,) = select.ask
+    assert (settings["forget"], settings["retain"], len(candidates.ids)) == (20, 25, 153)
 
 
 def test_sets_are_disjoint_and_requests_partition_the_forget_set():
@@ -107,6 +109,69 @@ def test_seeds_draw_other_people_and_the_same_seed_the_same():
     (first,) = operations(plan("seeds=[0]"), "finetuned")
     (second,) = operations(plan("seeds=[1]"), "finetuned")
     assert set(first.forget.ids) != set(second.forget.ids)
+
+
+def test_people_training_and_order_vary_apart():
+    """A spread between seeds can only be named if one thing at a time may differ."""
+    alone = {part: plan("seeds=[3,4]", f"vary=[{part}]") for part in PARTS}
+    together = plan("seeds=[3,4]")
+    for part, of_plan in (*alone.items(), (None, together)):
+        stages = [of_plan.stage(f"seed{seed}/finetune") for seed in (3, 4)]
+        differs = {
+            "people": stages[0].retain != stages[1].retain,
+            "training": stages[0].seed != stages[1].seed,
+            "order": stages[0].order_seed != stages[1].order_seed,
+        }
+        assert differs == {one: part in (None, one) for one in PARTS}
+        chosen = [of_plan.stage(f"seed{seed}/select").seed for seed in (3, 4)]
+        assert (chosen[0] != chosen[1]) == (part in (None, "people"))
+    # The first seed's run is the same whatever varies, so that its stages are shared.
+    assert len({one.stage("seed3/finetune").seed for one in (*alone.values(), together)}) == 1
+
+
+def test_unseen_people_are_in_no_other_set_and_always_scored():
+    protocol = plan("finetune.individuals=110", "scenarios.unseen={celebrities: 30, fictional: 10}")
+    for operation in protocol.operations:
+        unseen = dict(operation.unseen)
+        assert unseen["unseen"].selection == "seed0/select"
+        assert unseen["unseen"].part == "unseen"
+        asked = protocol.stage(operation.after).ask
+        if operation.cell.scenario == "pretrained":
+            assert set(unseen) == {"unseen"}
+            assert [group.part for group in asked] == ["all"]
+            continue
+        extra = set(unseen["unseen_fictional"].ids)
+        assert len(extra) == 10
+        assert not extra & {*operation.forget.ids, *operation.retain.ids}
+        assert unseen["unseen"] in asked
+        assert unseen["unseen_fictional"] in asked
+        unlearn = protocol.stage(operation.unlearn)
+        assert not extra & {*unlearn.forget.ids, *unlearn.retain.ids}
+
+
+def test_without_celebrities_to_choose_among_unseen_ones_are_drawn_or_there_are_none():
+    only = "scenarios={finetuned: {forget: 50, retain: 50}, unseen: {celebrities: 30}}"
+    (operation, *_) = plan(only).operations
+    ((name, group),) = operation.unseen
+    assert (name, len(group.ids)) == ("unseen", 30)
+    assert set(group.ids) <= set(ROSTER.celebrities)
+    base = plan(only).stage("base/score")
+    assert set(group.ids) <= {identity for one in base.ask for identity in one.ids}
+    nobody = parse_experiment(PROTOCOL, where="p.yaml", overrides=(only,), schemas=schemas())
+    alone = build_plan(nobody, Roster(ROSTER.fictional, ()))
+    assert alone.operations[0].unseen == ()
+
+
+def test_the_accuracy_before_is_asked_of_the_target_model_once():
+    protocol = plan("unlearn.stop.target_forgetting=0.5")
+    sustained = [protocol.stage(one.unlearn) for one in operations(protocol, "sustainability")]
+    assert {stage.before for stage in sustained} == {"seed0/target/score-other-view"}
+    assert protocol.stage(sustained[0].before).chain == ("seed0/finetune",)
+    assert all(stage.before in stage.parents for stage in sustained)
+    (pretrained,) = operations(protocol, "pretrained")
+    assert protocol.stage(pretrained.unlearn).before == "base/score-other-view"
+    assert protocol.stage("base/score-other-view").chain == ()
+    assert all(not stage.before for stage in plan().stages)
 
 
 def test_derived_seeds_are_pinned():

@@ -285,7 +285,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(kind, stop_at, encod
     resumed, found = go(cut)
     assert [step for step, _, _ in cut.rows] == list(range(stop_at + 1, 4))
     assert resumed == outcome
-    assert [step for step, _ in outcome.checks] == [2]
+    assert [step for step, _ in outcome.checks] == [0, 2]
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert cut.log == whole.log
 
@@ -357,18 +357,28 @@ def test_loss_bound_stops_at_the_first_step_that_reaches_it(run):
 @pytest.mark.parametrize(
     ("rule", "values", "reason"),
     [
-        ({"accuracy_at_most": 0.3}, [0.9, 0.31, 0.3], "target_forgetting"),
-        ({"accuracy_at_least": 0.8}, [0.2, 0.79, 0.8], "target_accuracy"),
+        ({"accuracy_at_most": 0.3}, {0: 0.99, 2: 0.9, 4: 0.31, 6: 0.3}, "target_forgetting"),
+        ({"accuracy_at_least": 0.8}, {2: 0.2, 4: 0.79, 6: 0.8}, "target_accuracy"),
     ],
 )
 def test_accuracy_is_measured_when_due_and_stops_at_the_target(run, rule, values, reason):
-    left = list(values)
+    """What is to fall is also measured before the first step: it may have fallen already."""
+    left = list(values.values())
     stop = StopRule(check_every=2, **rule)
     _, outcome = scripted(run, lambda call: 1.0, stop=stop, accuracy=lambda: left.pop(0))
     assert (outcome.steps, outcome.stopped_by) == (6, reason)
-    assert outcome.checks == tuple(zip((2, 4, 6), values, strict=True))
+    assert outcome.checks == tuple(values.items())
     checked = {row["step"]: row["check_accuracy"] for row in run.log if "check_accuracy" in row}
-    assert checked == dict(zip((2, 4, 6), values, strict=True))
+    assert checked == {step: value for step, value in values.items() if step}
+
+
+def test_nothing_is_done_where_the_target_was_reached_before(run):
+    """A later request may find its people forgotten; one more step would only break more."""
+    stop = StopRule(check_every=2, accuracy_at_most=0.3)
+    _, outcome = scripted(run, lambda call: 1.0, stop=stop, accuracy=lambda: 0.3)
+    assert (outcome.steps, outcome.stopped_by) == (0, "already_forgotten")
+    assert outcome.checks == ((0, 0.3),)
+    assert run.log == []
 
 
 def test_the_loss_does_not_count_as_forgetting_and_accuracy_is_never_of_the_batch(run):
@@ -376,7 +386,7 @@ def test_the_loss_does_not_count_as_forgetting_and_accuracy_is_never_of_the_batc
     stop = StopRule(check_every=3, accuracy_at_most=0.1)
     _, outcome = scripted(run, lambda call: 900.0, stop=stop, accuracy=lambda: 0.5, steps=6)
     assert outcome.stopped_by == "max_steps"
-    assert [step for step, _ in outcome.checks] == [3, 6]
+    assert [step for step, _ in outcome.checks] == [0, 3, 6]
 
 
 # --- guards

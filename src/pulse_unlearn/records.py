@@ -17,6 +17,9 @@ MODALITIES: tuple[Modality, ...] = ("multimodal", "text_only")
 Verdict = Literal["correct", "wrong", "refused", "unparsable"]
 VERDICTS: tuple[Verdict, ...] = ("correct", "wrong", "refused", "unparsable")
 
+AskedAs = Literal["options", "words"]
+"""How a question is put: with its options, or bare and answered in words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -110,6 +113,8 @@ class Example:
     picture: Picture | None = None
     system: str = ""
     """Text of the system turn before the user's; empty for none."""
+    asked_as: AskedAs = "options"
+    """`words` is the bare question beside the scored one, for the reading `words`."""
 
     @property
     def letter(self) -> str:
@@ -139,15 +144,20 @@ class Prediction:
     """Letter of the true option."""
     text: str
     """Greedy answer, special tokens removed."""
-    letter_log_probs: tuple[float, ...]
+    option_log_probs: tuple[float, ...]
     """Natural log-probability of each option's answer, in option order, not renormalised over the
-    options: of its letter as the first answer token; where the prompt is answered in words, of its
-    whole text and the end of turn."""
+    options: of its letter as the first answer token; where it is answered in words, of the sum of
+    its text's tokens, the end of turn apart."""
+    asked_as: AskedAs = "options"
+    end_log_probs: tuple[float, ...] = ()
+    """Natural log-probability of the end of turn behind each option's text; empty for letters."""
+    option_tokens: tuple[int, ...] = ()
+    """Tokens of each option's text; empty for letters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A judged prediction: the generated answer and the letter answer, never mixed."""
+    """A judged answer: what the text says and what the log-probabilities say, never mixed."""
 
     example_id: str
     question_id: str
@@ -155,18 +165,68 @@ class Score:
     modality: Modality
     category: str
     rotation: int
+    asked_as: AskedAs
     answer: str
     """Letter of the true option (under this rotation)."""
     verdict: Verdict
     choice: str
     """Letter that was read; empty if refused or unparsable."""
-    letter_choice: str
+    likeliest: str
     """Letter of the option whose answer has the highest log-probability."""
-    letter_correct: bool
-    letter_probability: float
+    true_probability: float
     """Probability of the true option's answer, renormalised over the options."""
+    mentioned: str
+    """Letters of all options that the text names anywhere, in alphabetical order."""
     chance: float
     """1 / number of options."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionScore:
+    """Everything the stored answers to one question say, by reading; None where it was not asked.
+
+    A reading is 1 where it is right and 0 where it is wrong; of options that tie for the highest
+    log-probability each counts its share.
+    """
+
+    question_id: str
+    individual: str
+    modality: Modality
+    category: str
+    answer: str
+    """Letter of the true option in the file's order."""
+    chance: float
+    """1 / number of options."""
+    verdict: Verdict | None
+    """On the greedy answer in the file's order: the paper's reading, `strict` by default."""
+    choice: str
+    """Letter read there; empty if refused or unparsable."""
+    letter: float | None
+    """The likeliest option in the file's order."""
+    letter_probability: float | None
+    """Probability of the true option in the file's order, renormalised over the options."""
+    turned: tuple[tuple[str, str, Verdict], ...]
+    """True letter, letter read, verdict: in every order that was asked."""
+    rotated: float | None
+    """The likeliest option by log-probabilities averaged over all cyclic orders."""
+    rotated_probability: float | None
+    """Probability of the true option by that average, renormalised over the options."""
+    circular: float | None
+    """1 if the greedy answer is right in every cyclic order."""
+    flipped: float | None
+    """1 if readable orders name different options; None with fewer than two readable."""
+    mentions: float | None
+    """Share of the orders in which the greedy answer names the true option anywhere."""
+    mentions_others: float | None
+    """The same for the other options, averaged over them: what naming at random would score."""
+    words: float | None
+    """The likeliest option text behind the bare question, by the sum over its tokens."""
+    words_per_token: float | None
+    """The same by the mean over its tokens."""
+    words_probability: float | None
+    """Probability of the true text by the sum, renormalised over the options."""
+    words_named: float | None
+    """1 if the greedy answer to the bare question names the true option and no other."""
 
 
 @dataclass(frozen=True, slots=True)

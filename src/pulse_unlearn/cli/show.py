@@ -14,10 +14,12 @@ from pulse_unlearn.data.checks import gathered
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.evaluation.compare import detectable_difference
 from pulse_unlearn.models.describe import describe
+from pulse_unlearn.pipeline.asked import words_notes
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
 from pulse_unlearn.pipeline.leaks import find_leaks, known_sides
 from pulse_unlearn.pipeline.outlook import StageOutlook, look_ahead
 from pulse_unlearn.pipeline.standin import data_are_there, stand_in, still_missing
+from pulse_unlearn.pipeline.survey import chosen_sizes
 from pulse_unlearn.scenarios import Group, Operation, Stage
 from pulse_unlearn.store import Store
 
@@ -95,6 +97,8 @@ def _print_sets(inputs: Inputs) -> None:
         click.echo(f"  {operation.cell.scenario}, seed {operation.cell.seed}")
         click.echo(f"    D_unlearn  {_describe(operation.forget, inputs)}")
         click.echo(f"    D_retain   {_describe(operation.retain, inputs)}")
+        for name, group in operation.unseen:
+            click.echo(f"    {name:10s} {_describe(group, inputs)}")
         if len(operation.requests) > 1:
             for number, request in enumerate(operation.requests, start=1):
                 click.echo(f"    request {number}  {_describe(request, inputs)}")
@@ -106,13 +110,27 @@ def _print_sets(inputs: Inputs) -> None:
         + (f", asked in every rotation: {asked}" if turns else ", asked in the file's order")
         + (f"; {len(inputs.general_training)} to train on" if inputs.general_training else "")
     )
+    _print_asked(inputs)
     click.echo("")
+
+
+def _print_asked(inputs: Inputs) -> None:
+    scoring = inputs.experiment.scoring
+    orders = "in every cyclic order" if scoring.people == "circular" else "in the file's order"
+    words = "; not asked in words" if scoring.words == "none" else "; and bare, in words"
+    click.echo(f"  people's questions are asked {orders}{words}")
+    if scoring.people == "vanilla":
+        click.echo(
+            "    one order alone cannot tell a lost memory from a model that says one letter to "
+            "everything"
+        )
+    for note in words_notes(inputs):
+        click.echo(f"    {note}")
 
 
 def _describe(group: Group, inputs: Inputs) -> str:
     if group.selection:
-        settings = inputs.plan.stage(group.selection).settings["pretrained"]
-        return f"{settings[group.part]} people, chosen by stage {group.selection}"
+        return f"{_size(group, inputs)} people, chosen by stage {group.selection}"
     shown = ", ".join(inputs.people[identity].name for identity in group.ids[:3])
     more = ", ..." if len(group.ids) > 3 else ""
     return f"{len(group.ids)} people: {shown}{more}"
@@ -179,12 +197,12 @@ def _print_detectable(inputs: Inputs) -> None:
 
 def _questions_each(group: Group, inputs: Inputs) -> float:
     """Return the mean number of questions a person of the group is asked."""
-    people = inputs.plan.stage(group.selection).ask.ids if group.selection else group.ids
+    chosen = inputs.plan.stage(group.selection).ask if group.selection else (group,)
+    people = [key for one in chosen for key in one.ids]
     return sum(len(inputs.people[key].questions) for key in people) / max(len(people), 1)
 
 
 def _size(group: Group, inputs: Inputs) -> int:
     if not group.selection:
         return len(group.ids)
-    settings = inputs.plan.stage(group.selection).settings["pretrained"]
-    return int(settings[group.part])
+    return chosen_sizes(inputs.plan.stage(group.selection))[group.part]

@@ -16,7 +16,7 @@ from pulse_unlearn.models.costs import Memory
 from pulse_unlearn.models.describe import TEMPLATE_TOKENS, Described, packing_obstacle
 from pulse_unlearn.pipeline.outlook import StageOutlook
 from pulse_unlearn.pipeline.standin import HINT, HINTED
-from pulse_unlearn.pipeline.survey import ASSUMED_SIDE
+from pulse_unlearn.pipeline.survey import ASSUMED_SIDE, Form
 
 if TYPE_CHECKING:
     from pulse_unlearn.pipeline.measure import Measured
@@ -213,11 +213,27 @@ def _print_time(
         f"(x {passes + 1} in a full update; frozen weights take no gradient), attention, adapters, "
         "pictures"
     )
+    _print_forms(stages)
     share = sum(_pictures(stage, model) for stage in stages) / max(total, 1.0)
     click.echo(
         f"  {share:.0%} of them is looking at pictures, counted for each question; packing looks "
         "once at a picture that questions of a batch share\n"
     )
+
+
+_FORMS: dict[Form, str] = {
+    "file": "the file's order of the options",
+    "orders": "its other orders (scoring.people, scoring.general: vanilla turns them off)",
+    "words": "bare questions in words (scoring.words: none turns them off)",
+}
+
+
+def _print_forms(stages: Sequence[StageOutlook]) -> None:
+    """Say what each part of scoring costs, unpacked; packs share pictures and questions."""
+    spent = {form: sum(stage.forms.get(form, 0.0) for stage in stages) for form in _FORMS}
+    total = max(sum(spent.values()), 1.0)
+    parts = [f"{spent[form] / total:.0%} {words}" for form, words in _FORMS.items() if spent[form]]
+    click.echo(f"  of scoring, {', '.join(parts)}; without packing")
 
 
 def _pictures(stage: StageOutlook, model: Described) -> float:

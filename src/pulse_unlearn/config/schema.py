@@ -98,19 +98,28 @@ class DataSettings(Settings):
     report lists what was let pass."""
 
 
+Decides = Literal["strict", "rotated", "likelihood"]
+
+
 class ScoringSettings(Settings):
     """How answers are produced and read; `likelihood` takes the likeliest, whatever is said."""
 
     parser: Literal["strict", "first_character", "vlmevalkit", "likelihood"] = "strict"
-    decided_by: Literal["strict", "likelihood"] | None = None
-    """Chooses people, ends trainings; None is `likelihood` if the parser is that, else strict."""
+    decided_by: Decides | None = None
+    """Chooses people, ends trainings; None is `likelihood` if the parser is that, else strict.
+    `rotated` asks every order of the options, so that no preference for a letter can decide."""
+    people: Literal["circular", "vanilla"] = "circular"
+    """`circular` asks people's questions in every cyclic order of their options, without which a
+    broken habit cannot be told from a lost memory; `vanilla` asks the file's order alone."""
     general: Literal["circular", "vanilla"] = "circular"
-    """`circular` asks every rotation and yields both numbers; `vanilla` asks the file's order."""
+    """The same for general questions."""
+    words: Literal["all", "people", "none"] = "all"
+    """Whose questions are also asked bare, to be answered in words."""
     max_new_tokens: Positive = 8
     batch_size: Positive = 64
 
     @property
-    def decides(self) -> Literal["strict", "likelihood"]:
+    def decides(self) -> Decides:
         """The reading that people are chosen and trainings ended by."""
         return self.decided_by or ("likelihood" if self.parser == "likelihood" else "strict")
 
@@ -193,7 +202,10 @@ class StopSettings(Settings):
     loss_bound: Annotated[float, Field(gt=0)] | None = None
     """Stop once the forget examples' mean negative log-likelihood per token (nats) is above it."""
     target_forgetting: Fraction | None = None
-    """Stop once this share of the accuracy before is gone, on views never reported."""
+    """Stop once this share of the target model's accuracy is gone, on views never reported."""
+    floor: Literal["chance", "none"] = "chance"
+    """`chance` never asks for less than guessing would score: below it lies broken or avoided
+    output, not forgetting. `none` takes the share literally."""
     check_every: Positive = 4
     check_examples: Positive = 200
     """How many of those questions a check asks, drawn by seed."""
@@ -211,7 +223,7 @@ class UnlearnSettings(Settings):
     """The frozen model inside NPO and KL: before any request, or before this one."""
     adapter: Literal["fresh", "continued"] = "fresh"
     """Whether a later request starts a new adapter or goes on training the last one."""
-    answer_tokens: Literal["with_end", "text"] = "with_end"
+    answer_tokens: Literal["with_end", "text"] = "text"
     """Whether the end-of-turn token counts as part of the answer."""
     forms: Literal["multiple_choice", "short_answer", "both"] = "multiple_choice"
     general_share: Fraction = 0.0
@@ -230,14 +242,21 @@ class MethodEntry(Settings):
     settings: dict[str, Any] = {}
 
 
-class FinetunedScenario(Settings):
+class Scenario(Settings):
+    """What every scenario can say for itself."""
+
+    decided_by: Decides | None = None
+    """Ends this scenario's operations and chooses its people; None is what `scoring` says."""
+
+
+class FinetunedScenario(Scenario):
     """Knowledge from fine-tuning, removed in one operation (paper, Table 2)."""
 
     forget: Positive = 50
     retain: Positive = 50
 
 
-class PretrainedScenario(Settings):
+class PretrainedScenario(Scenario):
     """Knowledge from pre-training: people chosen by the model's behaviour (paper, Table 2)."""
 
     candidates: Positive = 153
@@ -247,7 +266,7 @@ class PretrainedScenario(Settings):
     """Questions the choice is made on; `scored` favours people who were lucky on them."""
 
 
-class SustainabilityScenario(Settings):
+class SustainabilityScenario(Scenario):
     """Fine-tuned knowledge removed in sequential requests (paper, Table 2)."""
 
     forget: Positive = 50
@@ -261,12 +280,25 @@ class SustainabilityScenario(Settings):
         return self
 
 
+class UnseenPeople(Settings):
+    """People who are neither forgotten nor in any retain batch: what happens to all the others."""
+
+    celebrities: Annotated[int, Field(ge=0)] = 25
+    """The best known that no scenario takes; without the pre-trained scenario they are drawn."""
+    fictional: Annotated[int, Field(ge=0)] = 0
+    """Fine-tuned on with the others, in no D_unlearn and no D_retain."""
+
+
 class ScenarioSettings(Settings):
     """The scenarios to run; leave one out to skip it."""
 
     finetuned: FinetunedScenario | None = None
     pretrained: PretrainedScenario | None = None
     sustainability: SustainabilityScenario | None = None
+    unseen: UnseenPeople = UnseenPeople()
+
+
+SeedPart = Literal["people", "training", "order"]
 
 
 class Experiment(Settings):
@@ -275,6 +307,9 @@ class Experiment(Settings):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     description: str = ""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    vary: Annotated[tuple[SeedPart, ...], Field(min_length=1)] = ("people", "training", "order")
+    """What differs between the seeds: who is in which set, the training's own draws (adapters,
+    dropout), the order of its batches. What is left out stays as with the first seed."""
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     scoring: ScoringSettings = ScoringSettings()
@@ -290,11 +325,16 @@ class Experiment(Settings):
     @model_validator(mode="after")
     def _counts_agree(self) -> Experiment:
         problems = self._quantised_updates()
+        if len(set(self.seeds)) < len(self.seeds):
+            problems.append("seeds: one stands there twice; each run needs a seed of its own")
         for name in ("finetuned", "sustainability"):
             scenario = getattr(self.scenarios, name)
-            if scenario and scenario.forget + scenario.retain != self.finetune.individuals:
+            if scenario is None:
+                continue
+            people = scenario.forget + scenario.retain + self.scenarios.unseen.fictional
+            if people != self.finetune.individuals:
                 problems.append(
-                    f"scenarios.{name}: forget + retain is {scenario.forget + scenario.retain}, "
+                    f"scenarios.{name}: forget + retain + unseen.fictional is {people}, "
                     f"finetune.individuals is {self.finetune.individuals}; they must be equal"
                 )
         pretrained = self.scenarios.pretrained

@@ -1,14 +1,16 @@
-"""Questions in the forms the model sees them: views, option orders and rotations.
+"""Questions in the forms the model sees them: views, option orders, and in words.
 
 Order and view are functions of (seed, epoch, question id) alone, by hash: the same on every
-machine, whatever the order of the list or the version of a random generator. Each question has
+machine, whatever the order of the list or the version of a random generator. The orders of a
+question's options fall into cycles: those that turn into one another by moving every text up.
 
-* the *scored* order, which is that of the file, with the scored picture;
-* one *reserved* order, never the scored one, shown by `other_view` (stop rules, selection);
-* all the rest for training, so that a letter learned by heart is of no use when scored.
+* the *scored* cycle is that of the file's order, with the scored picture;
+* one *reserved* cycle, never the scored one, is shown by `other_view` (stop rules, selection);
+* all the rest is for training, so that a letter learned by heart is of no use when scored.
 
-With three options or more the three never meet. Two options have one other order only: training
-and `other_view` then share it, and the scored order stays untouched.
+With four options or more the three never meet. Three options have one other cycle, of which one
+order is reserved and two are trained on. Two options have one cycle and one order beside the
+file's: training and `other_view` share it, and the file's order stays untouched.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from hashlib import sha256
 from typing import Literal
 
 from pulse_unlearn.data.prompts import PROFILES, render, render_short_answer, said
+from pulse_unlearn.data.words import obstacle
 from pulse_unlearn.records import (
     MODALITIES,
     Example,
@@ -58,22 +61,53 @@ def circular(questions: Sequence[Question], *, profile: str) -> list[Example]:
     ]
 
 
-def other_view(individuals: Sequence[Individual], *, profile: str, seed: int) -> list[Example]:
+def in_words(questions: Sequence[Question], *, profile: str) -> list[Example]:
+    """Return each question bare, to be answered in words; its options are tried as answers.
+
+    Questions that need their options to be seen are left out; `data.words.obstacle` says why.
+    """
+    return [
+        Example(
+            id=f"{question.id}/words",
+            question_id=question.id,
+            modality=question.modality,
+            prompt=render_short_answer(profile, question.question, hint=question.hint),
+            answer=question.truth,
+            options=question.options,
+            said=tuple(option.text for option in question.options),
+            individual=question.individual,
+            category=question.category,
+            picture=question.picture if question.modality == "multimodal" else None,
+            system=PROFILES.get(profile).system,
+            asked_as="words",
+        )
+        for question in questions
+        if not obstacle(question)
+    ]
+
+
+def other_view(
+    individuals: Sequence[Individual], *, profile: str, seed: int, turned: bool = False
+) -> list[Example]:
     """Return each question in its reserved order, on a picture neither scored nor trained on.
 
     For stop rules and for choosing individuals: never reported, so no number is fitted to. `seed`
     turns the choice of the picture. Of a person with a single picture that picture is shown.
+    `turned` shows every order of the reserved cycle, for the reading `rotated`.
     """
     return [
         _choice(
             question,
-            _unrank(_reserved(question), len(question.options)),
+            [*order[turn:], *order[:turn]],
             profile=profile,
-            view="other",
+            view=f"other{turn}" if turn else "other",
+            rotation=turn,
             picture=_turned(person.other_pictures, seed, question.id) or question.picture,
         )
         for person in individuals
         for question in person.questions
+        for order in [_order(len(question.options), *_reserved(question))]
+        for turn in (range(len(order)) if turned else range(1))
     ]
 
 
@@ -204,21 +238,33 @@ def _turned(pictures: Sequence[Picture], turn: int, key: str) -> Picture | None:
     return pictures[(_hash("picture", key) + turn) % len(pictures)]
 
 
-def _reserved(question: Question) -> int:
-    """Return the rank of the question's reserved order; depends on nothing but its id."""
-    orders = math.factorial(len(question.options))
-    return 1 + _hash("reserved", question.id) % max(orders - 1, 1)
+def _reserved(question: Question) -> tuple[int, int]:
+    """Return cycle and turn of the question's reserved order; depends on nothing but its id."""
+    count, drawn = len(question.options), _hash("reserved", question.id)
+    if count == 2:
+        return 0, 1
+    drawn, turn = divmod(drawn, count)
+    return 1 + drawn % (math.factorial(count - 1) - 1), turn
 
 
 def _training_order(question: Question, *, seed: int, epoch: int) -> list[int]:
-    """Draw among all orders but the scored and the reserved one."""
+    """Draw among the orders of neither the scored nor the reserved cycle."""
     count = len(question.options)
-    free = math.factorial(count) - 2
-    if free <= 0:
-        return _unrank(1, count)
-    reserved = _reserved(question)
-    rank = 1 + _hash("training", seed, epoch, question.id) % free
-    return _unrank(rank + (rank >= reserved), count)
+    drawn, turn = divmod(_hash("training", seed, epoch, question.id), count)
+    cycle, reserved = _reserved(question)
+    others = math.factorial(count - 1) - 2
+    if others > 0:
+        number = 1 + drawn % others
+        return _order(count, number + (number >= cycle), turn)
+    # Three options: the reserved cycle's two other orders; two options: the one order not scored.
+    return _order(count, cycle, reserved if count == 2 else reserved + 1 + drawn % 2)
+
+
+def _order(count: int, cycle: int, turn: int) -> list[int]:
+    """Return a cycle's order with the texts moved up by `turn` places; cycle 0 is the file's."""
+    order = [0, *(place + 1 for place in _unrank(cycle, count - 1))]
+    turn %= count
+    return [*order[turn:], *order[:turn]]
 
 
 def _unrank(rank: int, count: int) -> list[int]:

@@ -133,10 +133,14 @@ def said(profile: str, options: Sequence[Option]) -> tuple[str, ...]:
     return tuple(option.text for option in options) if in_words else ()
 
 
-def render_short_answer(profile: str, question: str) -> str:
+def render_short_answer(profile: str, question: str, *, hint: str = "") -> str:
     """Return the user turn of a question answered in words; raises ConfigError likewise."""
     wording = PROFILES.get(profile)
-    return _lines(wording.before_question + question, wording.short_instruction)
+    return _lines(
+        hint and wording.before_hint + hint,
+        wording.before_question + question,
+        wording.short_instruction,
+    )
 
 
 def _lines(*lines: str) -> str:

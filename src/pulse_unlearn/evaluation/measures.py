@@ -1,24 +1,23 @@
-"""What one judged answer contributes to a number, and the small rules all numbers share.
+"""What the answers to one question contribute to a number, and the small rules all numbers share.
 
-Per-answer measures live in the registry `MEASURES`: a new one is one function, here or behind the
+Per-question measures live in the registry `MEASURES`: a new one is one function, here or behind the
 entry-point group `pulse_unlearn.measures`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.evaluation.intervals import (
     Estimate,
     FloatArray,
     clustered_mean,
     join_reasons,
 )
-from pulse_unlearn.records import MODALITIES, Measurement, Score
+from pulse_unlearn.records import MODALITIES, Measurement, QuestionScore
 from pulse_unlearn.registry import Registry
 
 ALL = "all"
@@ -26,58 +25,133 @@ ALL = "all"
 GENERAL = "general"
 """Set of the questions about no individual (MMBench)."""
 
-Measure = Callable[[Score], float]
-"""One judged answer -> a number in [0, 1], averaged over questions."""
+Measure = Callable[[QuestionScore], float | None]
+"""The answers to one question -> a number in [0, 1], averaged over questions; None if not asked."""
 
 MEASURES: Registry[Measure] = Registry("measure", group="pulse_unlearn.measures")
 
+READINGS: tuple[str, ...] = (
+    "accuracy",
+    "rotated_accuracy",
+    "words_accuracy",
+    "words_per_token_accuracy",
+    "words_named",
+)
+"""Measures that read knowledge, each with a chance of 1 / options at most: strict first, then those
+that one letter cannot fool. `circular_accuracy` is no more than strict in every order, and the
+chance of `mentions` depends on how much is said, so both are told apart from these."""
+
 
 @MEASURES.register("accuracy")
-def accuracy(score: Score) -> float:
+def accuracy(score: QuestionScore) -> float | None:
     """Return 1 if the generated answer is right; refused and unparsable count as wrong."""
-    return float(score.verdict == "correct")
+    return _is(score, "correct")
+
+
+@MEASURES.register("rotated_accuracy")
+def rotated_accuracy(score: QuestionScore) -> float | None:
+    """Return 1 if the true option is the likeliest by log-probabilities averaged over orders."""
+    return score.rotated
+
+
+@MEASURES.register("circular_accuracy")
+def circular_accuracy(score: QuestionScore) -> float | None:
+    """Return 1 if the generated answer is right in every order of the options."""
+    return score.circular
+
+
+@MEASURES.register("words_accuracy")
+def words_accuracy(score: QuestionScore) -> float | None:
+    """Return 1 if the true text is the likeliest behind the bare question, summed over tokens."""
+    return score.words
+
+
+@MEASURES.register("words_per_token_accuracy")
+def words_per_token_accuracy(score: QuestionScore) -> float | None:
+    """Return 1 if the true text is the likeliest behind the bare question, by mean of tokens."""
+    return score.words_per_token
+
+
+@MEASURES.register("words_named")
+def words_named(score: QuestionScore) -> float | None:
+    """Return 1 if the generated answer to the bare question names the true option and no other."""
+    return score.words_named
+
+
+@MEASURES.register("mentions")
+def mentions(score: QuestionScore) -> float | None:
+    """Return the share of orders in which the generated answer names the true option anywhere."""
+    return score.mentions
+
+
+@MEASURES.register("mentions_of_others")
+def mentions_of_others(score: QuestionScore) -> float | None:
+    """Return that share for the other options, averaged: what naming without knowing scores."""
+    return score.mentions_others
 
 
 @MEASURES.register("letter_accuracy")
-def letter_accuracy(score: Score) -> float:
-    """Return 1 if the true letter has the highest log-probability."""
-    return float(score.letter_correct)
+def letter_accuracy(score: QuestionScore) -> float | None:
+    """Return 1 if the true letter is the likeliest in the file's order; one letter fools it."""
+    return score.letter
 
 
 @MEASURES.register("unparsable")
-def unparsable(score: Score) -> float:
+def unparsable(score: QuestionScore) -> float | None:
     """Return 1 if the generated answer names no option and refuses nothing."""
-    return float(score.verdict == "unparsable")
+    return _is(score, "unparsable")
 
 
 @MEASURES.register("refused")
-def refused(score: Score) -> float:
+def refused(score: QuestionScore) -> float | None:
     """Return 1 if the generated answer is a refusal."""
-    return float(score.verdict == "refused")
+    return _is(score, "refused")
 
 
 @MEASURES.register("correct_probability")
-def correct_probability(score: Score) -> float:
-    """Return the probability of the true letter, renormalised over the option letters."""
+def correct_probability(score: QuestionScore) -> float | None:
+    """Return the probability of the true letter in the file's order, among the option letters."""
     return score.letter_probability
 
 
-def of_modality(scores: Sequence[Score], modality: str) -> list[Score]:
+@MEASURES.register("rotated_probability")
+def rotated_probability(score: QuestionScore) -> float | None:
+    """Return the probability of the true option by log-probabilities averaged over orders."""
+    return score.rotated_probability
+
+
+@MEASURES.register("words_probability")
+def words_probability(score: QuestionScore) -> float | None:
+    """Return the probability of the true text behind the bare question, among the options'."""
+    return score.words_probability
+
+
+@MEASURES.register("rotation_flip_rate")
+def rotation_flip_rate(score: QuestionScore) -> float | None:
+    """Return 1 if the orders that can be read name different options; needs two of them."""
+    return score.flipped
+
+
+def _is(score: QuestionScore, verdict: str) -> float | None:
+    return None if score.verdict is None else float(score.verdict == verdict)
+
+
+def of_modality(scores: Sequence[QuestionScore], modality: str) -> list[QuestionScore]:
     """Return the scores that count towards `modality`; `all` takes both."""
     return [score for score in scores if modality in (ALL, score.modality)]
 
 
-def cluster_of(score: Score) -> str:
+def cluster_of(score: QuestionScore) -> str:
     """Return the unit that is independent of others: the individual, else the question."""
     return score.individual or score.question_id
 
 
-def strata_of(scores: Sequence[Score]) -> list[str]:
+def strata_of(scores: Sequence[QuestionScore]) -> list[str]:
     """Return what is averaged apart first: people's modalities; general questions are as one."""
     return [score.modality if score.individual else "" for score in scores]
 
 
-def missing_modality(scores: Sequence[Score], modality: str) -> str:
+def missing_modality(scores: Sequence[QuestionScore], modality: str) -> str:
     """Return why `modality` has no value: no questions, or `all` of people with one modality."""
     if not scores:
         return "no questions"
@@ -88,42 +162,53 @@ def missing_modality(scores: Sequence[Score], modality: str) -> str:
     return ""
 
 
-def check_unique(scores: Sequence[Score]) -> None:
-    """Raise DataError naming every example that occurs more than once."""
-    counts = Counter(score.example_id for score in scores)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        fix = "pass the scores of one stage, each example once"
-        raise DataError([Problem("example scored twice", f"'{name}'", fix=fix) for name in twice])
+def values_of(scores: Sequence[QuestionScore], measure: Measure) -> FloatArray:
+    """Return the measure of every score, (scores,); NaN where it was not asked."""
+    values = ((math.nan if value is None else value) for value in map(measure, scores))
+    return np.fromiter(values, dtype=np.float64, count=len(scores))
 
 
-def values_of(scores: Sequence[Score], measure: Measure) -> FloatArray:
-    """Return the measure of every score, (scores,)."""
-    return np.fromiter((measure(score) for score in scores), dtype=np.float64, count=len(scores))
+def asked_for(
+    scores: Sequence[QuestionScore], measure: Measure
+) -> tuple[list[QuestionScore], FloatArray, str]:
+    """Return the questions that have this measure, their values, and a note on the others."""
+    values = values_of(scores, measure)
+    there = ~np.isnan(values)
+    if bool(there.all()):
+        return list(scores), values, ""
+    having = [score for score, has in zip(scores, there, strict=True) if has]
+    if not having:
+        return [], values[there], "not asked"
+    note = f"without {len(scores) - len(having)} of {len(scores)} questions not asked so"
+    return having, values[there], note
 
 
-def estimate_mean(scores: Sequence[Score], measure: Measure) -> Estimate:
-    """Return the mean of modality means with a t interval clustered by individual."""
-    return clustered_mean(
-        values_of(scores, measure),
-        [cluster_of(score) for score in scores],
-        strata=strata_of(scores),
+def estimate_mean(scores: Sequence[QuestionScore], measure: Measure) -> Estimate:
+    """Return the mean of modality means with an interval clustered by individual."""
+    having, values, note = asked_for(scores, measure)
+    found = clustered_mean(
+        values,
+        [cluster_of(score) for score in having],
+        strata=strata_of(having),
+        unit="people" if any(score.individual for score in having) else "questions",
     )
+    reason = note if not having else join_reasons(found.reason, note)
+    return Estimate(found.value, found.low, found.high, reason)
 
 
-def histogram_measures(scores: Sequence[Score]) -> list[tuple[str, Measure]]:
-    """Return one measure `chosen:<letter>` for every letter that is an answer or was chosen."""
-    letters = {score.answer for score in scores} | {score.choice for score in scores}
-
-    def chosen(letter: str) -> Measure:
-        return lambda score: float(score.choice == letter)
-
-    return [(f"chosen:{letter}", chosen(letter)) for letter in sorted(letters - {""})]
+def chance_of(scores: Sequence[QuestionScore]) -> float | None:
+    """Return the mean of 1 / options over the modality means; nothing is sampled."""
+    if not scores:
+        return None
+    by_stratum: dict[str, list[float]] = {}
+    for stratum, score in zip(strata_of(scores), scores, strict=True):
+        by_stratum.setdefault(stratum, []).append(score.chance)
+    return float(np.mean([np.mean(values) for values in by_stratum.values()]))
 
 
 def measurement(
     name: str,
-    scores: Sequence[Score],
+    scores: Sequence[QuestionScore],
     estimate: Estimate,
     *,
     of_set: str,

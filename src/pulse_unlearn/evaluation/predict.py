@@ -6,13 +6,23 @@ One of the two rooms that spend model time; what it returns can be scored withou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.forward import Reader, Reply, answered, read_options, tellings
+from pulse_unlearn.evaluation.readings import Order, average_over
+from pulse_unlearn.models.forward import (
+    OptionChances,
+    Reader,
+    Reply,
+    answered,
+    joined,
+    read_options,
+    tellings,
+)
 from pulse_unlearn.records import Example, Prediction
 
 T = TypeVar("T")
@@ -103,24 +113,50 @@ def likelihood_accuracy(reader: Reader, examples: Sequence[Example], *, batch_si
 
     As `scoring` reads by likelihood: the first of equals counts. Used by stop rules.
     """
+    found = _option_chances(reader, examples, batch_size)
+    hits = [
+        options_log_probs(chances).index(max(options_log_probs(chances))) == _true_place(example)
+        for example, chances in zip(examples, found, strict=True)
+    ]
+    return sum(hits) / len(hits)
+
+
+def rotated_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: int) -> float:
+    """Return the share of questions whose true option is the likeliest over all orders asked.
+
+    As the reading `rotated`: each order's log-probabilities are renormalised over the options and
+    averaged by option; of options that tie, each counts its share. Used by stop rules.
+    """
+    found = _option_chances(reader, examples, batch_size)
+    orders: dict[str, list[Order]] = {}
+    for example, chances in zip(examples, found, strict=True):
+        order = Order(example.options, options_log_probs(chances), _true_place(example))
+        orders.setdefault(example.question_id, []).append(order)
+    return math.fsum(average_over(turned).credit for turned in orders.values()) / len(orders)
+
+
+def _option_chances(
+    reader: Reader, examples: Sequence[Example], batch_size: int
+) -> list[OptionChances]:
     told = [(number, one) for number, of in enumerate(examples) for one in tellings(of)]
     found = _without_training(
         reader, lambda batch: read_options(reader, batch), [one for _, one in told], batch_size
     )
-    log_probs: list[list[float]] = [[] for _ in examples]
-    for (number, _), values in zip(told, found, strict=True):
-        log_probs[number] += values
-    hits = sum(map(_likeliest, examples, log_probs))
-    return hits / len(examples)
+    parts: list[list[OptionChances]] = [[] for _ in examples]
+    for (number, _), chances in zip(told, found, strict=True):
+        parts[number].append(chances)
+    return [joined(of) for of in parts]
 
 
-def _likeliest(example: Example, log_probs: Sequence[float]) -> bool:
-    """Tell whether the true option is the likeliest; never where one is undefined."""
-    place = [option.letter for option in example.options].index(example.letter)
-    truth = log_probs[place]
-    return all(truth > value for value in log_probs[:place]) and all(
-        truth >= value for value in log_probs[place:]
-    )
+def options_log_probs(chances: OptionChances) -> tuple[float, ...]:
+    """Return each option's log-probability, a text's with the end of turn behind it."""
+    if not chances.ends:
+        return chances.log_probs
+    return tuple(map(math.fsum, zip(chances.log_probs, chances.ends, strict=True)))
+
+
+def _true_place(example: Example) -> int:
+    return [option.letter for option in example.options].index(example.letter)
 
 
 def _without_training(
@@ -154,5 +190,8 @@ def _prediction(example: Example, reply: Reply) -> Prediction:
         options=example.options,
         answer=example.letter,
         text=reply.text,
-        letter_log_probs=reply.log_probs,
+        option_log_probs=reply.chances.log_probs,
+        asked_as=example.asked_as,
+        end_log_probs=reply.chances.ends,
+        option_tokens=reply.chances.tokens,
     )

@@ -3,225 +3,162 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from pulse_unlearn.errors import DataError, Problem
-from pulse_unlearn.evaluation.intervals import (
-    MIN_INDIVIDUALS,
-    NO_VARIATION,
-    Estimate,
-    FloatArray,
-    few_clusters,
-    join_reasons,
-    percentiles,
-    resample_counts,
-    sum_by,
-    unseen_share,
-)
+from pulse_unlearn.evaluation.intervals import Estimate, FloatArray, join_reasons, ratio_interval
 from pulse_unlearn.evaluation.measures import (
     ALL,
     GENERAL,
-    Measure,
-    accuracy,
-    check_unique,
+    MEASURES,
+    READINGS,
     cluster_of,
-    letter_accuracy,
     measurement,
     missing_modality,
     strata_of,
     values_of,
 )
-from pulse_unlearn.records import MODALITIES, Measurement, Score, Sets
+from pulse_unlearn.records import MODALITIES, Measurement, QuestionScore, Sets
 
 FORGET_SETS: frozenset[str] = frozenset({"forget", "forgotten_earlier", "just_requested"})
 """Sets whose loss is the aim; of every other set we say how much was kept."""
 
-RESAMPLES = 1000
-
 Direction = Literal["forgotten", "kept"]
 
-_READINGS: tuple[tuple[str, Measure], ...] = (("", accuracy), ("letter_", letter_accuracy))
+_ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("", "", ("accuracy",)),
+    ("", "_over_chance", ("accuracy",)),
+    ("rotated_", "", ("rotated_accuracy",)),
+    ("latent_", "", READINGS),
+    ("latent_", "_over_chance", READINGS),
+)
+"""Prefix and suffix of a row's name, and the readings of which the highest counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """The same examples before and after, in the same order."""
+    """The same questions before and after, in the same order."""
 
-    before: tuple[Score, ...]
-    after: tuple[Score, ...]
+    before: tuple[QuestionScore, ...]
+    after: tuple[QuestionScore, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class _Means:
-    """Accuracies before and after, and chance, each (resamples,)."""
-
-    before: FloatArray
-    after: FloatArray
-    chance: FloatArray
-
-    def percent(self, direction: Direction, *, chance_weight: float) -> FloatArray:
-        """Return the percentage forgotten or kept, (resamples,); NaN where undefined."""
-        start = self.before - chance_weight * self.chance
-        rest = self.after - chance_weight * self.chance
-        known = start > NO_VARIATION
-        kept = np.where(known, 100.0 * rest / np.where(known, start, 1.0), np.nan)
-        percent: FloatArray = 100.0 - kept if direction == "forgotten" else kept
-        return percent
+    def where(self, inside: Sequence[bool]) -> Pairing:
+        """Return the pairs that are inside."""
+        keep = [number for number, chosen in enumerate(inside) if chosen]
+        return Pairing(
+            tuple(self.before[number] for number in keep),
+            tuple(self.after[number] for number in keep),
+        )
 
 
 def relative_measures(
-    before: Iterable[Score],
-    after: Iterable[Score],
+    before: Iterable[QuestionScore],
+    after: Iterable[QuestionScore],
     *,
     sets: Sets,
     forget_sets: Collection[str] = FORGET_SETS,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> list[Measurement]:
     """Return the percentage forgotten (forget sets) or kept (all other sets and `general`).
 
     forgotten = 100 (1 - after/before), kept = 100 after/before, accuracy being the mean of the
     two modalities; this reproduces Table 3 and Figure 4. Rows per set: `forgotten_pct` or
-    `kept_pct`, the same `_over_chance` (chance taken off both accuracies), and both again with
-    the prefix `letter_` for the letter reading, which broken output cannot lower by itself.
-    Intervals: percentile bootstrap over people (over questions for `general`), before and after
-    drawn together. General questions are the scores without an individual, on rotation 0; their
-    rows are there if there are any. Raises DataError unless both hold the same examples.
+    `kept_pct` in the paper's reading; with the prefix `rotated_` by that reading, and `latent_`
+    by the highest reading before and the highest after, which are seldom the same one; the first
+    and the last also `_over_chance`, chance taken off both accuracies. General questions are the
+    scores without an individual; their rows are there if there are any. Raises DataError unless
+    both hold the same questions.
     """
     pairing = pair(before, after)
     measurements = []
     for name, people in sets.items():
         direction: Direction = "forgotten" if name in forget_sets else "kept"
-        rows = _select(pairing, [bool(s.individual in people) for s in pairing.before])
+        rows = pairing.where([bool(s.individual in people) for s in pairing.before])
         for modality in (*MODALITIES, ALL):
-            inside = _select(rows, [modality in (ALL, s.modality) for s in rows.before])
-            measurements += _rows(
-                inside, direction, of_set=name, modality=modality, resamples=resamples, seed=seed
-            )
-    general = _select(pairing, [not s.individual and s.rotation == 0 for s in pairing.before])
+            inside = rows.where([modality in (ALL, s.modality) for s in rows.before])
+            measurements += _rows(inside, direction, of_set=name, modality=modality)
+    general = pairing.where([not score.individual for score in pairing.before])
     if general.before:
-        measurements += _rows(
-            general, "kept", of_set=GENERAL, modality=ALL, resamples=resamples, seed=seed
-        )
+        measurements += _rows(general, "kept", of_set=GENERAL, modality=ALL)
     return measurements
 
 
-def pair(before: Iterable[Score], after: Iterable[Score]) -> Pairing:
-    """Pair scores by example; raises DataError naming every example that only one side has."""
+def pair(before: Iterable[QuestionScore], after: Iterable[QuestionScore]) -> Pairing:
+    """Pair scores by question; raises DataError naming every question that one side lacks."""
     first, second = tuple(before), tuple(after)
-    check_unique(first)
-    check_unique(second)
-    by_example = {score.example_id: score for score in second}
-    known = {score.example_id for score in first}
+    by_question = {score.question_id: score for score in second}
+    known = {score.question_id for score in first}
     problems = [
-        Problem("example was scored on one side only", f"'{name}'", fix="score both alike")
-        for name in sorted(known.symmetric_difference(by_example))
+        Problem("question was scored on one side only", f"'{name}'", fix="score both alike")
+        for name in sorted(known.symmetric_difference(by_question))
     ]
     if problems:
         raise DataError(problems)
-    return Pairing(first, tuple(by_example[score.example_id] for score in first))
-
-
-def _select(pairing: Pairing, inside: Sequence[bool]) -> Pairing:
-    keep = [number for number, chosen in enumerate(inside) if chosen]
-    return Pairing(
-        tuple(pairing.before[number] for number in keep),
-        tuple(pairing.after[number] for number in keep),
-    )
+    return Pairing(first, tuple(by_question[score.question_id] for score in first))
 
 
 def _rows(
-    pairing: Pairing,
-    direction: Direction,
-    *,
-    of_set: str,
-    modality: str,
-    resamples: int,
-    seed: int,
+    pairing: Pairing, direction: Direction, *, of_set: str, modality: str
 ) -> list[Measurement]:
     reason = missing_modality(pairing.before, modality)
-    clusters = len({cluster_of(score) for score in pairing.before})
-    unit = "questions" if of_set == GENERAL else "people"
-    enough = clusters >= MIN_INDIVIDUALS and not reason
-    # One draw for all rows: they describe the same people, and drawing is what takes time.
-    counts = resample_counts(clusters, resamples=resamples, seed=seed) if enough else None
     rows = []
-    for prefix, measure in _READINGS:
-        sums = _sums(pairing, measure)
-        seen = None if reason else _means(sums, np.ones((1, clusters)))
-        drawn = None if counts is None else _means(sums, counts)
-        for suffix, chance_weight in (("", 0.0), ("_over_chance", 1.0)):
-            estimate = Estimate(None, reason=reason)
-            if seen:
-                estimate = _estimate(
-                    seen,
-                    drawn,
-                    direction,
-                    clusters=clusters,
-                    chance_weight=chance_weight,
-                    unit=unit,
-                )
-            name = f"{prefix}{direction}_pct{suffix}"
-            rows.append(
-                measurement(name, pairing.before, estimate, of_set=of_set, modality=modality)
-            )
+    for prefix, suffix, readings in _ROWS:
+        found = Estimate(None, reason=reason)
+        if not reason:
+            found = _percent(pairing, readings, direction, with_chance=bool(suffix))
+        name = f"{prefix}{direction}_pct{suffix}"
+        rows.append(measurement(name, pairing.before, found, of_set=of_set, modality=modality))
     return rows
 
 
-def _sums(pairing: Pairing, measure: Measure) -> list[FloatArray]:
-    """Return per stratum the sums of before, after, chance and 1 by cluster, (clusters, 4)."""
-    clusters = [cluster_of(score) for score in pairing.before]
-    was, now = values_of(pairing.before, measure), values_of(pairing.after, measure)
-    chance = np.array([score.chance for score in pairing.before], dtype=np.float64)
-    strata = strata_of(pairing.before)
-    sums = []
-    for kind in dict.fromkeys(strata):
-        inside = np.array([stratum == kind for stratum in strata], dtype=np.float64)
-        parts = (was * inside, now * inside, chance * inside, inside)
-        sums.append(np.stack([sum_by(part, clusters) for part in parts], axis=1))
-    return sums
-
-
-def _means(sums: Sequence[FloatArray], counts: FloatArray) -> _Means:
-    """Return the mean over strata for every row of cluster `counts`, (resamples, clusters)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        totals = [counts @ stratum for stratum in sums]
-        means = np.mean([total[:, :3] / total[:, 3:] for total in totals], axis=0)
-    return _Means(before=means[:, 0], after=means[:, 1], chance=means[:, 2])
-
-
-def _estimate(
-    seen: _Means,
-    drawn: _Means | None,
-    direction: Direction,
-    *,
-    clusters: int,
-    chance_weight: float,
-    unit: str,
+def _percent(
+    pairing: Pairing, readings: Sequence[str], direction: Direction, *, with_chance: bool
 ) -> Estimate:
-    value = float(seen.percent(direction, chance_weight=chance_weight)[0])
-    if not np.isfinite(value):
-        start = "chance" if chance_weight else "zero"
-        return Estimate(None, reason=f"not above {start} before: nothing to lose")
-    note = few_clusters(clusters, unit)
-    if drawn is None:
-        return Estimate(value, reason=note)
-    resampled = drawn.percent(direction, chance_weight=chance_weight)
-    undefined = int((~np.isfinite(resampled)).sum())
-    if undefined:
-        why = f"no interval: {undefined} of {resampled.size} resamples have nothing to lose"
-        return Estimate(value, reason=join_reasons(why, note))
-    low, high = percentiles(resampled)
-    if high - low < NO_VARIATION:
-        # As for accuracies: a share of people nobody has seen may be all wrong or all right.
-        share = unseen_share(clusters)
-        wrong = replace(seen, after=seen.after * (1 - share))
-        right = replace(seen, after=seen.after + share * (1 - seen.after))
-        low, high = sorted(
-            float(end.percent(direction, chance_weight=chance_weight)[0]) for end in (wrong, right)
-        )
-        note = join_reasons("no variation seen", note)
-    return Estimate(value, low, high, note)
+    """Return 100 after/before, or 100 (1 - after/before), by the highest of these readings."""
+    was, by_then = _highest(pairing.before, readings)
+    now, by_now = _highest(pairing.after, readings)
+    there = ~(np.isnan(was) | np.isnan(now))
+    having = [score for score, has in zip(pairing.before, there, strict=True) if has]
+    if not having:
+        return Estimate(None, reason="not asked")
+    chance = np.array([score.chance for score in having]) if with_chance else None
+    kept = ratio_interval(
+        was[there],
+        now[there],
+        [cluster_of(score) for score in having],
+        strata=strata_of(having),
+        chance=chance,
+        unit="people" if any(score.individual for score in having) else "questions",
+    )
+    lacking = len(pairing.before) - len(having)
+    note = f"without {lacking} questions not asked so" if lacking else ""
+    which = f"{by_then} before, {by_now} after" if len(readings) > 1 else ""
+    reason = join_reasons(which, kept.reason, note)
+    if kept.value is None:
+        return Estimate(None, reason=reason)
+    low, high = (None if end is None else 100 * end for end in (kept.low, kept.high))
+    if direction == "kept":
+        return Estimate(100 * kept.value, low, high, reason)
+    ends = (None if high is None else 100 - high, None if low is None else 100 - low)
+    return Estimate(100 - 100 * kept.value, *ends, reason)
+
+
+def _highest(scores: Sequence[QuestionScore], readings: Sequence[str]) -> tuple[FloatArray, str]:
+    """Return the values of the reading of the highest mean of modality means, and its name.
+
+    NaN where a question was not asked so; all are NaN if nothing was.
+    """
+    best, values, name = -np.inf, np.full(len(scores), np.nan), readings[0]
+    kinds = np.array(strata_of(scores))
+    for reading in readings:
+        found = values_of(scores, MEASURES.get(reading))
+        there = ~np.isnan(found)
+        strata = [found[there & (kinds == kind)] for kind in dict.fromkeys(kinds.tolist())]
+        if any(part.size == 0 for part in strata):
+            continue
+        mean = float(np.mean([part.mean() for part in strata]))
+        if mean > best:
+            best, values, name = mean, found, reading
+    return values, name

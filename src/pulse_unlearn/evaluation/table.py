@@ -18,7 +18,7 @@ from pulse_unlearn.errors import Corrupted, DataError, Problem, StoreError
 from pulse_unlearn.records import Option, Prediction, Score
 from pulse_unlearn.store.atomic import file_errors, write_bytes
 
-VERSION = 1
+VERSION = 2
 """Version of both tables; a file of another version is refused, never guessed at."""
 
 # What pyarrow says of a damaged file: OSError for pages, UnicodeDecodeError for names.
@@ -33,6 +33,7 @@ _EXAMPLE_FIELDS = (
     ("modality", pa.string()),
     ("category", pa.string()),
     ("rotation", pa.int32()),
+    ("asked_as", pa.string()),
 )
 
 
@@ -53,7 +54,9 @@ PREDICTIONS = _schema(
         ("options", pa.list_(pa.field("element", _OPTION, nullable=False))),
         ("answer", pa.string()),
         ("text", pa.string()),
-        ("letter_log_probs", pa.list_(pa.field("element", pa.float64(), nullable=False))),
+        ("option_log_probs", pa.list_(pa.field("element", pa.float64(), nullable=False))),
+        ("end_log_probs", pa.list_(pa.field("element", pa.float64(), nullable=False))),
+        ("option_tokens", pa.list_(pa.field("element", pa.int32(), nullable=False))),
     ),
 )
 """Arrow schema of `predictions.parquet`."""
@@ -65,9 +68,9 @@ SCORES = _schema(
         ("answer", pa.string()),
         ("verdict", pa.string()),
         ("choice", pa.string()),
-        ("letter_choice", pa.string()),
-        ("letter_correct", pa.bool_()),
-        ("letter_probability", pa.float64()),
+        ("likeliest", pa.string()),
+        ("true_probability", pa.float64()),
+        ("mentioned", pa.string()),
         ("chance", pa.float64()),
     ),
 )
@@ -91,7 +94,8 @@ def read_predictions(path: Path) -> tuple[Prediction, ...]:
     rows = _read(path, PREDICTIONS)
     for row in rows:
         row["options"] = tuple(Option(**option) for option in row["options"])
-        row["letter_log_probs"] = tuple(row["letter_log_probs"])
+        for name in ("option_log_probs", "end_log_probs", "option_tokens"):
+            row[name] = tuple(row[name])
     return tuple(Prediction(**row) for row in rows)
 
 

@@ -16,18 +16,28 @@ import torch
 from torch import Tensor, nn
 
 from pulse_unlearn.methods import AnswerView
-from pulse_unlearn.methods.losses import sum_nll
 from pulse_unlearn.models.encode import AnswerTokens, EncodedBatch, Encoder
 from pulse_unlearn.records import Example
+
+
+@dataclass(frozen=True, slots=True)
+class OptionChances:
+    """How likely each option of an example is as the answer, in option order.
+
+    `log_probs` are natural: of its letter as the first token, or of its text, summed over its
+    `tokens`. `ends` are those of the end of turn behind a text. Both others are empty for letters.
+    """
+
+    log_probs: tuple[float, ...]
+    ends: tuple[float, ...] = ()
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What a model says to one prompt."""
 
-    log_probs: tuple[float, ...]
-    """Natural log-probability of each option's answer: its letter as the first token, or its text
-    and the end of turn."""
+    chances: OptionChances
     text: str
     """Greedy answer."""
 
@@ -84,19 +94,26 @@ class Plain:
                 output_logits=True,
             )
         texts = self.encoder.decode(output.sequences[:, inputs["input_ids"].shape[1] :])
-        first = torch.log_softmax(output.logits[0].float(), dim=-1)
-        told = [one for example in examples if example.said for one in tellings(example)]
         with torch.no_grad():
-            parts = [
-                read_options(self, told[start : start + len(examples)])
+            chances = self._chances(examples, torch.log_softmax(output.logits[0].float(), dim=-1))
+        return [Reply(*one) for one in zip(chances, texts, strict=True)]
+
+    def _chances(self, examples: Sequence[Example], first: Tensor) -> list[OptionChances]:
+        """Pick letters from what follows the prompts, [B, V]; texts are read in further passes."""
+        told = [one for example in examples if example.said for one in tellings(example)]
+        found = iter(
+            [
+                one
                 for start in range(0, len(told), len(examples))
+                for one in read_options(self, told[start : start + len(examples)])
             ]
-        in_words = iter([value for part in parts for values in part for value in values])
-        log_probs = [
-            [next(in_words) for _ in example.said] or row[self.encoder.letter_ids(example)].tolist()
+        )
+        return [
+            joined([next(found) for _ in example.said])
+            if example.said
+            else OptionChances(tuple(row[self.encoder.letter_ids(example)].tolist()))
             for example, row in zip(examples, first, strict=True)
         ]
-        return [Reply(tuple(one), text) for one, text in zip(log_probs, texts, strict=True)]
 
 
 def tellings(example: Example) -> list[Example]:
@@ -104,28 +121,43 @@ def tellings(example: Example) -> list[Example]:
     return [replace(example, answer=text) for text in example.said] or [example]
 
 
-def read_options(reader: Reader, told: Sequence[Example]) -> list[list[float]]:
-    """Return what each of these `tellings` tells, without generating: an option's, or all letters'.
-
-    Natural log-probabilities, as in `Reply`.
-    """
+def read_options(reader: Reader, told: Sequence[Example]) -> list[OptionChances]:
+    """Return what each of these `tellings` tells, without generating: a text's or all letters'."""
     view = reader.answers(told, tokens="with_end")
-    whole = (-sum_nll(view)).tolist()
+    labels = view.labels.unsqueeze(-1)
+    each = view.log_probs.gather(-1, labels).squeeze(-1)
     rows = torch.arange(len(told), device=view.mask.device)
     first = view.log_probs[rows, view.mask.int().argmax(-1)]
     return [
-        [total] if one.said else row[reader.encoder.letter_ids(one)].tolist()
-        for one, total, row in zip(told, whole, first, strict=True)
+        _of_text(values[mask].tolist())
+        if one.said
+        else OptionChances(tuple(row[reader.encoder.letter_ids(one)].tolist()))
+        for one, values, mask, row in zip(told, each, view.mask, first, strict=True)
     ]
 
 
-def option_log_probs(
+def joined(parts: Sequence[OptionChances]) -> OptionChances:
+    """Put the options of one example together, in order."""
+    return OptionChances(
+        tuple(value for part in parts for value in part.log_probs),
+        tuple(value for part in parts for value in part.ends),
+        tuple(value for part in parts for value in part.tokens),
+    )
+
+
+def _of_text(values: Sequence[float]) -> OptionChances:
+    """Return one text's chances from the log-probabilities of its tokens and the end of turn."""
+    *text, end = values
+    return OptionChances((math.fsum(text),), (end,), (len(text),))
+
+
+def option_chances(
     examples: Sequence[Example],
     spoken: Sequence[Sequence[tuple[int, ...]]],
     found: Tensor,
     index: Tensor,
-) -> list[tuple[float, ...]]:
-    """Pick each option's log-probability, as in `Reply`, from those at all tokens of all options.
+) -> list[OptionChances]:
+    """Pick each option's chances from the log-probabilities at all tokens of all options.
 
     `spoken` are each example's options in tokens, a single empty one where it has none; `index` [N]
     says where in `found` [U, V] is what follows the prompt and each of its own tokens.
@@ -135,8 +167,11 @@ def option_log_probs(
     chances = []
     for example, answers in zip(examples, spoken, strict=True):
         values = [list(islice(told, len(answer) + 1))[:-1] for answer in answers]
-        judged = values if example.said else [of_letter[:1] for of_letter in values]
-        chances.append(tuple(map(math.fsum, judged)) if example.options else ())
+        if example.said:
+            chances.append(joined([_of_text(of_text) for of_text in values]))
+        else:
+            letters = tuple(of_letter[0] for of_letter in values) if example.options else ()
+            chances.append(OptionChances(letters))
     return chances
 
 

@@ -20,7 +20,7 @@ from pulse_unlearn.methods import AnswerView
 from pulse_unlearn.models.continuing import go_on
 from pulse_unlearn.models.encode import AnswerTokens, Encoder
 from pulse_unlearn.models.features import Features, TowerMemory
-from pulse_unlearn.models.forward import Reply, option_log_probs, to_device
+from pulse_unlearn.models.forward import Reply, option_chances, to_device
 from pulse_unlearn.models.last_layer import last_mlp_at
 from pulse_unlearn.models.packing import Line, Pack, pack
 from pulse_unlearn.models.pictures import Shown
@@ -108,7 +108,7 @@ class Packed:
         said = [greedy[begins[at]] for at in left]
         others = iter(self._go_on(cache, starts, said, max_new_tokens))
         texts = [next(others) if letter is None else letter for letter in letters]
-        chances = option_log_probs(examples, tried, found, index)
+        chances = option_chances(examples, tried, found, index)
         return [Reply(*one) for one in zip(chances, texts, strict=True)]
 
     def _by_halves(

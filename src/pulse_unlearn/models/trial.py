@@ -57,7 +57,7 @@ def _fault(reader: Plain, tolerance: float) -> str:
         return "another picture changes nothing"
     if _gap(together, alone) > tolerance:
         return "questions asked together are not answered as each is alone"
-    letters = [torch.tensor(reply.log_probs) for reply in replies]
+    letters = [torch.tensor(reply.chances.log_probs) for reply in replies]
     first = [
         rows[0, reader.encoder.letter_ids(one)].cpu()
         for rows, one in zip(alone, examples, strict=True)

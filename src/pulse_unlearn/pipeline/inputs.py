@@ -12,7 +12,7 @@ from pulse_unlearn.data import PROFILES, Dataset, Source, datasets
 from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.models.source import model_digest
 from pulse_unlearn.records import Individual, Question
-from pulse_unlearn.scenarios import Plan, Roster, Stage, build_plan
+from pulse_unlearn.scenarios import Group, Plan, Roster, Stage, build_plan
 from pulse_unlearn.store import StageKey, fingerprint
 
 
@@ -166,27 +166,23 @@ def _ingredients(
         "stage": stage.name,
         "seed": stage.seed,
         "chain": [stage.parents.index(name) for name in stage.chain],
+        "order_seed": stage.order_seed,
         "reference_depth": stage.reference_depth,
         "start_from": stage.start_from,
         "groups": {
-            name: [*group.ids, group.selection, group.part]
-            for name, group in (
-                ("forget", stage.forget),
-                ("retain", stage.retain),
-                ("ask", stage.ask),
-            )
+            "forget": _named(stage.forget),
+            "retain": _named(stage.retain),
+            "ask": [_named(group) for group in stage.ask],
         },
         "view": stage.view,
+        "turned": stage.turned,
+        "decides": stage.decides,
         "general": stage.general,
         "prompts": [experiment.data.people_prompt, experiment.data.general_prompt],
         **stage.settings,
     }
     if stage.kind == "score":
-        # The parser reads answers that are stored; changing it needs no model.
-        readings = ("parser", "decided_by")
-        settings["scoring"] = {
-            name: value for name, value in settings["scoring"].items() if name not in readings
-        }
+        settings["scoring"] = _decisive(settings["scoring"], stage)
         settings["general_questions"] = experiment.data.general_questions
     if stage.kind != "select":
         # Where the model lies, or its layers, decides nothing: its digest, among the data, says
@@ -196,10 +192,6 @@ def _ingredients(
             *("offline", "adapters", "trust_remote_code"),
         }
         settings["model"] = experiment.model.model_dump(mode="json", exclude=elsewhere)
-    else:
-        settings["parser"] = experiment.scoring.decides
-    if _stops_by_answers(stage) and experiment.scoring.decides != "strict":
-        settings["decided_by"] = experiment.scoring.decides
     used = {"score": ("people/", "general/", "model"), "select": ()}.get(
         stage.kind, ("people/", "general_training/", "model")
     )
@@ -207,13 +199,19 @@ def _ingredients(
     return Ingredients(stage.kind, settings, data, parents)
 
 
-def _stops_by_answers(stage: Stage) -> bool:
-    """Tell whether how answers are read may end this stage's training."""
-    finetune, unlearn = stage.settings.get("finetune"), stage.settings.get("unlearn")
-    return bool(
-        (finetune and finetune["target_accuracy"] is not None)
-        or (unlearn and unlearn["stop"]["target_forgetting"] is not None)
-    )
+def _named(group: Group) -> list[str]:
+    return [*group.ids, group.selection, group.part]
+
+
+def _decisive(scoring: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
+    """Return what of the scoring settings decides which answers a score stage stores.
+
+    The parser reads answers that are stored; changing it needs no model.
+    """
+    idle = {"parser", "decided_by"}
+    if stage.view == "other_view":
+        idle |= {"people", "general", "words"}
+    return {name: value for name, value in scoring.items() if name not in idle}
 
 
 def sample(questions: tuple[Question, ...], count: int | None) -> tuple[Question, ...]:

@@ -6,8 +6,8 @@ what a reference said is remembered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
 from pulse_unlearn.methods import Extent, build_method
@@ -15,7 +15,7 @@ from pulse_unlearn.models import costs
 from pulse_unlearn.models.costs import NOTHING, Adapter, Asked, Batch, Memory
 from pulse_unlearn.models.describe import Described
 from pulse_unlearn.pipeline.inputs import Inputs
-from pulse_unlearn.pipeline.survey import EMPTY, Pool, Surveyor
+from pulse_unlearn.pipeline.survey import EMPTY, Form, Pool, Surveyor
 from pulse_unlearn.scenarios import Stage
 from pulse_unlearn.training.steps import FinetuneSteps
 
@@ -42,6 +42,8 @@ class StageOutlook:
     """Of one of them."""
     references: int = 0
     """Bytes kept of what the reference said."""
+    forms: Mapping[Form, float] = field(default_factory=dict)
+    """Operations of a score stage by what it asks."""
 
     @property
     def tokens(self) -> float:
@@ -92,10 +94,12 @@ class _Stage:
 
     def _score(self) -> StageOutlook:
         stage, scoring = self.stage, self.inputs.experiment.scoring
-        pools = [self.surveyor.scored(stage.ask, stage.view)]
-        pools += [self.surveyor.general()] if stage.general else []
-        asked = sum((pool.each.times(pool.count) for pool in pools), NOTHING)
-        batch = _batch(pools, scoring.batch_size)
+        pools = self.surveyor.scored(stage)
+        by_form: dict[Form, Asked] = {}
+        for form, pool in pools:
+            by_form[form] = by_form.get(form, NOTHING) + pool.each.times(pool.count)
+        asked = sum(by_form.values(), NOTHING)
+        batch = _batch([pool for _, pool in pools], scoring.batch_size)
         memory = costs.asking_memory(
             self.model.shape,
             self.inputs.experiment.model,
@@ -111,6 +115,10 @@ class _Stage:
             memory=memory,
             batch=batch,
             operations=operations,
+            forms={
+                form: costs.forward_operations(self.model.shape, taken)
+                for form, taken in by_form.items()
+            },
         )
 
     def _finetune(self) -> StageOutlook:
@@ -130,9 +138,9 @@ class _Stage:
         )
         trained = people.each.times(steps * (settings.optimiser.batch_size - replayed))
         trained += general.each.times(steps * replayed)
-        held_out = self.surveyor.checked(self.stage.retain)
+        held_out = self.surveyor.checked(self.stage.retain, self.stage.decides)
         checks = steps // settings.check_every if settings.target_accuracy else 0
-        asked = held_out.each.times(checks * min(settings.check_examples, held_out.count))
+        asked = held_out.each.times(checks * self._checked(settings.check_examples, held_out))
         return self._training(
             settings, steps, trained=trained, asked=asked, pools=(people, general), together=1
         )
@@ -157,9 +165,9 @@ class _Stage:
             drawn = [(retain, steps * (size - shared)), (general, steps * shared)]
             references += self._remembered(needs.retain_reference, drawn)
         if settings.stop.target_forgetting is not None:
-            held_out = self.surveyor.checked(stage.forget)
+            held_out = self.surveyor.checked(stage.forget, stage.decides)
             checks = 1 + steps // settings.stop.check_every
-            count = checks * min(settings.stop.check_examples, held_out.count)
+            count = checks * self._checked(settings.stop.check_examples, held_out)
             asked += held_out.each.times(count)
         return self._training(
             settings,
@@ -171,6 +179,12 @@ class _Stage:
             reference=bool(needs.forget_reference or needs.retain_reference),
             references=min(references, costs.KEPT_BYTES),
         )
+
+    def _checked(self, questions: int, held_out: Pool) -> int:
+        """Return the examples one check asks: so many questions, in every order if turned."""
+        turned = self.stage.decides == "rotated"
+        options = max(len(q.options) for p in self.inputs.people.values() for q in p.questions)
+        return min(questions * (options if turned else 1), held_out.count)
 
     def _remembered(self, extent: Extent, drawn: Sequence[tuple[Pool, int]]) -> int:
         """Return the bytes of what a reference says of examples that come again."""

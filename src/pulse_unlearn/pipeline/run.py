@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from pulse_unlearn.config import Experiment
 from pulse_unlearn.errors import Corrupted, Problem, StoreError
+from pulse_unlearn.evaluation.readings import by_question
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions, write_scores
+from pulse_unlearn.pipeline.asked import words_notes
+from pulse_unlearn.pipeline.findings import Material, comparisons, paper_findings
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
 from pulse_unlearn.pipeline.leaks import (
     all_sides,
@@ -25,15 +28,17 @@ from pulse_unlearn.pipeline.progress import Progress, Silent
 from pulse_unlearn.pipeline.record import write_record
 from pulse_unlearn.pipeline.results import (
     Evidence,
+    Findings,
     collect_flags,
     compute_results,
+    compute_verdicts,
     resolved_sets,
     write_results,
 )
 from pulse_unlearn.pipeline.samples import collect_samples
 from pulse_unlearn.pipeline.select import Selection, select_known
 from pulse_unlearn.pipeline.signals import StopRequest
-from pulse_unlearn.records import Prediction, Score
+from pulse_unlearn.records import Prediction, QuestionScore, Score
 from pulse_unlearn.scenarios import Group, Stage
 from pulse_unlearn.store import RunLock, Store, write_index, write_json
 
@@ -62,6 +67,7 @@ class _Pipeline:
         self.kept: Kept | None = None
         self.store = Store(run)
         self.predictions_of = cache(self._predictions_of)
+        self.answers_of = cache(self._answers_of)
         self.scores_of = cache(self._scores_of)
 
     def folder_of(self, name: str) -> Path:
@@ -73,15 +79,38 @@ class _Pipeline:
     def resolve(self, group: Group) -> tuple[str, ...]:
         if not group.selection:
             return group.ids
-        path = self.folder_of(group.selection) / "selection.json"
-        chosen = json.loads(path.read_text(encoding="utf-8"))
+        chosen = self._selection(group.selection)
         if group.part == "all":
-            return (*chosen["forget"], *chosen["retain"])
+            return (*chosen["forget"], *chosen["retain"], *chosen["unseen"])
         return tuple(chosen[group.part])
 
     def evidence(self) -> Evidence:
         wider = {q.id: q.l2_category for q in self.inputs.general if q.l2_category}
-        return Evidence(self.inputs.plan, self.scores_of, self._outcome_of, self.resolve, wider)
+        return Evidence(
+            self.inputs.plan,
+            self.scores_of,
+            self._outcome_of,
+            self.resolve,
+            wider,
+            same_people="people" not in self.inputs.experiment.vary,
+        )
+
+    def selections(self) -> list[dict[str, Any]]:
+        """Return how well the chosen are known, by choice."""
+        found = []
+        for stage in self.inputs.plan.stages:
+            if stage.kind == "select":
+                chosen = self._selection(stage.name)
+                last = min(one["accuracy"] for one in chosen["candidates"] if one["chosen"])
+                told = {"stage": stage.name, "candidates": len(chosen["candidates"])}
+                sizes = {name: len(chosen[name]) for name in ("forget", "retain", "unseen")}
+                found.append({**told, **sizes, "perfect": chosen["perfect"], "lowest_chosen": last})
+        return found
+
+    def _selection(self, name: str) -> dict[str, Any]:
+        path = self.folder_of(name) / "selection.json"
+        chosen: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return chosen
 
     def carry_out(self) -> tuple[int, int]:
         """Bring every stage to completion; return how many were computed and reused."""
@@ -132,13 +161,18 @@ class _Pipeline:
         RUNNERS[stage.kind](Work(self.inputs, stage, folder, *of_run))
 
     def _select(self, stage: Stage, folder: Path) -> None:
-        settings, decides = stage.settings["pretrained"], self.inputs.experiment.scoring.decides
+        settings, decides = stage.settings["pretrained"], stage.decides
+        asked = self.predictions_of(stage.parents[0])
+        # `rotated` is no parser: what the text says does not matter there.
+        parser = "strict" if decides == "rotated" else decides
         selection = select_known(
-            score_all(self.predictions_of(stage.parents[0]), parser=decides),
-            frozenset(stage.ask.ids),
+            by_question(asked, score_all(asked, parser=parser)),
+            frozenset(identity for group in stage.ask for identity in group.ids),
             forget=settings["forget"],
             retain=settings["retain"],
+            unseen=stage.settings["unseen"],
             seed=stage.seed,
+            decides=decides,
         )
         check_leaks(self.inputs, selected_sides(selection.forget, selection.retain))
         write_json(folder / "selection.json", self._selection_record(stage, selection))
@@ -146,6 +180,7 @@ class _Pipeline:
     def _selection_record(self, stage: Stage, selection: Selection) -> dict[str, Any]:
         return {
             **asdict(selection),
+            "perfect": selection.perfect,
             "model": self.inputs.digests["model"],
             "prompt": self.inputs.experiment.data.people_prompt,
             "questions": stage.settings["pretrained"]["select_on"],
@@ -165,9 +200,12 @@ class _Pipeline:
     def _predictions_of(self, name: str) -> tuple[Prediction, ...]:
         return read_predictions(self.folder_of(name) / "predictions.parquet")
 
-    def _scores_of(self, name: str) -> tuple[Score, ...]:
+    def _answers_of(self, name: str) -> tuple[Score, ...]:
         parser = self.inputs.experiment.scoring.parser
-        return tuple(score_all(self.predictions_of(name), parser=parser))
+        return score_all(self.predictions_of(name), parser=parser)
+
+    def _scores_of(self, name: str) -> tuple[QuestionScore, ...]:
+        return by_question(self.predictions_of(name), self.answers_of(name))
 
     def _outcome_of(self, name: str) -> dict[str, Any]:
         path = self.folder_of(name) / "outcome.json"
@@ -223,13 +261,21 @@ def rescore(experiment: Experiment, run: Path) -> None:
 def write_products(pipeline: _Pipeline) -> None:
     """Write results, scores, samples and the index from finished stages."""
     evidence, run = pipeline.evidence(), pipeline.run
-    write_results(
-        run,
-        compute_results(evidence),
-        collect_flags(evidence),
-        sets=resolved_sets(evidence),
-        notes=leak_notes(pipeline.inputs, all_sides(evidence.plan, evidence.resolve)),
+    verdicts = compute_verdicts(evidence)
+    methods = {label: one.method for label, one in pipeline.inputs.experiment.methods.items()}
+    material = Material(evidence.plan, evidence.scores_of, evidence.resolve, methods)
+    sides = all_sides(evidence.plan, evidence.resolve)
+    findings = Findings(
+        verdicts,
+        collect_flags(evidence, verdicts),
+        paper_findings(material),
+        comparisons(material),
+        pipeline.selections(),
+        resolved_sets(evidence),
+        [*leak_notes(pipeline.inputs, sides), *words_notes(pipeline.inputs)],
     )
+    results = compute_results(evidence, verdicts)
+    write_results(run, results, findings, same_people=evidence.same_people)
     _write_scores(pipeline)
     samples = collect_samples(
         evidence,
@@ -251,4 +297,4 @@ def _write_scores(pipeline: _Pipeline) -> None:
     for stage in pipeline.inputs.plan.stages:
         if stage.kind == "score":
             name = pipeline.folder_of(stage.name).name
-            write_scores(folder / f"{name}.parquet", pipeline.scores_of(stage.name))
+            write_scores(folder / f"{name}.parquet", pipeline.answers_of(stage.name))

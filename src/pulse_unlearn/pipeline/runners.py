@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from peft import PeftModel
 
-from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
-from pulse_unlearn.evaluation.predict import greedy_accuracy, likelihood_accuracy, predict
-from pulse_unlearn.evaluation.table import write_predictions
+from pulse_unlearn.config import FinetuneSettings, StopSettings, UnlearnSettings
+from pulse_unlearn.evaluation.parsers import DEFAULT_PARSER
+from pulse_unlearn.evaluation.predict import (
+    greedy_accuracy,
+    likelihood_accuracy,
+    predict,
+    rotated_accuracy,
+)
+from pulse_unlearn.evaluation.table import read_predictions, write_predictions
 from pulse_unlearn.methods import build_method
 from pulse_unlearn.models.adapters import (
     AnyModel,
@@ -31,6 +38,7 @@ from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.models.loading import LoadedModel, load_model
 from pulse_unlearn.models.packed import Packed
 from pulse_unlearn.models.readers import choose
+from pulse_unlearn.pipeline.checks import Habits, accuracy_of, habits_of
 from pulse_unlearn.pipeline.work import (
     ADAPTER,
     Work,
@@ -100,7 +108,7 @@ def run_finetune(work: Work) -> None:
         batch_size=settings.optimiser.batch_size,
         replay=settings.replay,
         epochs=settings.epochs,
-        seed=work.stage.seed,
+        seed=work.stage.order_seed,
         shuffle=settings.optimiser.shuffle,
     )
     stop = StopRule(settings.check_every, accuracy_at_least=settings.target_accuracy)
@@ -131,27 +139,50 @@ def run_unlearn(work: Work) -> None:
         batch_size=settings.optimiser.batch_size,
         general_share=settings.general_share,
         steps=settings.stop.max_steps,
-        seed=stage.seed,
+        seed=stage.order_seed,
         shuffle=settings.optimiser.shuffle,
     )
     unseen = held_out(work, forget, settings.stop.check_examples)
     reader = _reader(work, loaded, prepared.model, unseen)
-    before, target = None, settings.stop.target_forgetting
-    if target is not None:
-        size = settings.optimiser.micro_batch_size
-        before = _accuracy(work, reader, unseen, size)
+    limit = _limit(work, settings.stop, unseen) if stage.before else None
     stop = StopRule(
         settings.stop.check_every,
         loss_bound=settings.stop.loss_bound,
-        accuracy_at_most=None if before is None or target is None else before * (1 - target),
+        accuracy_at_most=limit.accuracy if limit else None,
     )
     references = References(prepared, reader, recurring(steps) if asked else ())
     objective = Unlearning(reader, method, settings.answer_tokens, references)
     _train(
         work,
         _Job(prepared, reader, objective, steps, settings, stop, unseen),
-        notes={"accuracy_before": before, "individuals": [person.id for person in forget]},
+        notes={
+            "accuracy_before": limit.before if limit else None,
+            "accuracy_limit": limit.accuracy if limit else None,
+            "individuals": [person.id for person in forget],
+        },
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """What accuracy a stop rule asks for, and the target model's own on the same questions."""
+
+    before: float
+    accuracy: float
+
+
+def _limit(work: Work, stop: StopSettings, unseen: Sequence[Example]) -> _Limit:
+    """Return the accuracy to stop at: measured once on the target model, never below chance."""
+    asked = read_predictions(work.folder_of(work.stage.before) / PREDICTIONS)
+    before = accuracy_of(
+        asked,
+        frozenset(example.id for example in unseen),
+        decides=work.stage.decides,
+    )
+    limit = before * (1 - (stop.target_forgetting or 0.0))
+    if stop.floor == "chance":
+        limit = max(limit, fmean(1 / len(example.options) for example in unseen))
+    return _Limit(before, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +225,36 @@ def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
     save_trained(
         job.prepared.model, work.folder / ADAPTER, base=work.inputs.experiment.model.source
     )
+    if outcome.stopped_by == "target_forgetting":
+        notes = {**notes, "answers_at_stop": asdict(_habits(work, job))}
     notes = {**notes, "packed": isinstance(job.reader, Packed), "trainable": names}
     write_json(work.folder / OUTCOME, {**_outcome(outcome), **notes})
 
 
 def _accuracy(work: Work, reader: Reader, held_out: Sequence[Example], size: int) -> float:
     """Measure what stop rules look at, in batches of this size."""
-    measures = {"strict": greedy_accuracy, "likelihood": likelihood_accuracy}
-    measure = measures[work.inputs.experiment.scoring.decides]
+    measures = {
+        "strict": greedy_accuracy,
+        "likelihood": likelihood_accuracy,
+        "rotated": rotated_accuracy,
+    }
+    measure = measures[work.stage.decides or DEFAULT_PARSER]
     return measure(reader, held_out, batch_size=size)
+
+
+def _habits(work: Work, job: _Job) -> Habits:
+    """Look at how the stop rule's questions are answered in words: readably, by one letter?"""
+    asked = [example for example in job.held_out if example.rotation == 0]
+    size = job.settings.optimiser.micro_batch_size
+    scoring = work.inputs.experiment.scoring
+    predictions = predict(
+        job.reader,
+        asked,
+        batch_size=size,
+        max_new_tokens=scoring.max_new_tokens,
+        on_batch=lambda done, total: None,
+    )
+    return habits_of(predictions)
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class _Answers:
 
 
 def _by_question(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
-    return {p.question_id: p for p in predictions if p.rotation == 0}
+    return {p.question_id: p for p in predictions if p.rotation == 0 and p.asked_as == "options"}
 
 
 def _choose(

@@ -26,7 +26,7 @@ GENERAL_QUESTIONS = 1164
 """MMBench, English dev set."""
 FOUR_OPTIONS = 0.86
 """Share of them with four options, the rest having two: about 4 330 rotations."""
-QUESTION = "Which of these towns did this person live in as a young man?"
+QUESTION = "What kind of a town did this person live in as a young lady?"
 """Words of usual length and number: tokenizers read a row of signs in other ways."""
 OPTION = "a small town in Portugal"
 HINT = "It was built by the river long before the first bridge was there. " * 30
@@ -155,7 +155,8 @@ def _question(
         id=name,
         modality=modality,
         question=QUESTION,
-        options=tuple(Option(letter, OPTION) for letter in LETTERS[:options]),
+        # Texts differ, as they must to be told apart in words, and are of one length.
+        options=tuple(Option(letter, letter.lower() + OPTION[1:]) for letter in LETTERS[:options]),
         answer="A",
         individual=person,
         hint=hint,

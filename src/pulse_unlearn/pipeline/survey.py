@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Literal
 
 from PIL import Image
@@ -17,9 +18,10 @@ from pulse_unlearn.models.describe import (
     TextCounter,
     packing_obstacle,
 )
+from pulse_unlearn.pipeline.asked import asked, elsewhere
 from pulse_unlearn.pipeline.inputs import Inputs
-from pulse_unlearn.records import Example, Picture
-from pulse_unlearn.scenarios import Group, View
+from pulse_unlearn.records import Example, Individual, Picture
+from pulse_unlearn.scenarios import Group, Stage
 
 Reading = Literal["answer", "options", "reply"]
 """What is read of a question: its answer, in training; how likely its options are, by a stop rule;
@@ -56,6 +58,26 @@ class Pool:
 EMPTY = Pool(0, NOTHING, 0, 0, 0, 0)
 
 
+Form = Literal["file", "orders", "words"]
+FORMS: tuple[Form, ...] = ("file", "orders", "words")
+"""What a score stage asks: the file's order of the options, the other orders, bare questions."""
+
+
+def form_of(example: Example) -> Form:
+    """Return the form a scored example is of."""
+    if example.asked_as == "words":
+        return "words"
+    return "orders" if example.rotation else "file"
+
+
+def chosen_sizes(stage: Stage) -> dict[str, int]:
+    """Return how many people a selection stage will put into each part."""
+    wanted = stage.settings["pretrained"]
+    sizes = {part: int(wanted[part]) for part in ("forget", "retain")}
+    left = sum(len(group.ids) for group in stage.ask) - sum(sizes.values())
+    return {**sizes, "unseen": min(int(stage.settings["unseen"]), left)}
+
+
 class Surveyor:
     """Measures pools of questions, each once."""
 
@@ -74,7 +96,7 @@ class Surveyor:
     def epoch(self, group: Group, forms: make.Forms) -> list[Example]:
         """Return the first epoch's examples."""
         profile = self._inputs.experiment.data.people_prompt
-        people = [self._inputs.people[key] for key in self._ids(group)]
+        people = self._people((group,))
         return make.training(people, profile=profile, seed=0, epoch=0, forms=forms)
 
     def replayed(self) -> Pool:
@@ -87,43 +109,49 @@ class Surveyor:
         questions = self._inputs.general_training
         return make.general_training(questions, profile=profile, seed=0, epoch=0)
 
-    def checked(self, group: Group) -> Pool:
-        """Return what stop rules ask."""
-        likely = self._inputs.experiment.scoring.decides == "likelihood"
-        reading: Reading = "options" if likely else "answer"
-        return self._pool(("checked", group), lambda: self._asked(group, "other_view"), reading)
+    def checked(self, group: Group, decides: str) -> Pool:
+        """Return what stop rules ask of a group, by the reading that decides."""
+        reading: Reading = "options" if decides in ("rotated", "likelihood") else "answer"
+        turned = decides == "rotated"
+        return self._pool(
+            ("checked", group, turned),
+            lambda: elsewhere(self._inputs, self._people((group,)), turned=turned),
+            reading,
+        )
 
-    def scored(self, group: Group, view: View) -> Pool:
-        """Return people's questions as a score stage asks them."""
-        return self._pool(("scored", group, view), lambda: self._asked(group, view), "reply")
+    def scored(self, stage: Stage) -> list[tuple[Form, Pool]]:
+        """Return what a score stage asks of people and in general, by form; none that is empty."""
+        key = ("scored", stage.ask, stage.view, stage.general)
+        examples = cache(lambda: asked(self._inputs, stage, self._people(stage.ask)))
 
-    def general(self) -> Pool:
-        """Return the general questions, every rotation if they are scored so."""
-        experiment = self._inputs.experiment
-        ask = make.circular if experiment.scoring.general == "circular" else make.scored
-        profile = experiment.data.general_prompt
-        return self._pool("general", lambda: ask(self._inputs.general, profile=profile), "reply")
+        def of(form: Form, person: bool) -> list[Example]:
+            chosen = [one for one in examples() if bool(one.individual) == person]
+            return [one for one in chosen if form_of(one) == form]
+
+        pools = [
+            (form, self._pool((key, form, person), partial(of, form, person), "reply"))
+            for form in FORMS
+            for person in (True, False)
+        ]
+        return [(form, pool) for form, pool in pools if pool.count]
 
     def taken(self, examples: Sequence[Example], reading: Reading = "answer") -> Asked:
         """Return what these examples take together."""
         return sum((one for e in examples for one in self._passes(e, reading)), NOTHING)
 
-    def _asked(self, group: Group, view: View) -> list[Example]:
-        profile = self._inputs.experiment.data.people_prompt
-        people = [self._inputs.people[key] for key in self._ids(group)]
-        if view == "other_view":
-            return make.other_view(people, profile=profile, seed=0)
-        questions = [question for person in people for question in person.questions]
-        return make.scored(questions, profile=profile)
+    def _people(self, groups: Sequence[Group]) -> list[Individual]:
+        ids = dict.fromkeys(key for group in groups for key in self._ids(group))
+        return [self._inputs.people[key] for key in ids]
 
     def _ids(self, group: Group) -> tuple[str, ...]:
         """Return a group's people; of people yet to be chosen, as many of the candidates."""
         if not group.selection:
             return group.ids
         stage = self._inputs.plan.stage(group.selection)
-        wanted = stage.settings["pretrained"]
-        parts = ("forget", "retain") if group.part == "all" else (group.part,)
-        return stage.ask.ids[: sum(int(wanted[part]) for part in parts)]
+        sizes = chosen_sizes(stage)
+        parts = tuple(sizes) if group.part == "all" else (group.part,)
+        candidates = [key for asked in stage.ask for key in asked.ids]
+        return tuple(candidates[: sum(sizes[part] for part in parts)])
 
     def _pool(
         self, key: object, read: Callable[[], Sequence[Example]], reading: Reading = "answer"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pulse_unlearn.data import examples as make
 from pulse_unlearn.models.kept import Kept
+from pulse_unlearn.pipeline.asked import asked, elsewhere
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.progress import Progress
 from pulse_unlearn.pipeline.signals import StopRequest
@@ -46,37 +47,33 @@ class Work:
 
 def questions(work: Work) -> list[Example]:
     """Return what a score stage asks."""
-    stage, experiment = work.stage, work.inputs.experiment
-    people = work.people(stage.ask)
-    profile = experiment.data.people_prompt
-    if stage.view == "other_view":
-        return make.other_view(people, profile=profile, seed=0)
-    of_people = [question for person in people for question in person.questions]
-    asked = make.scored(of_people, profile=profile)
-    if stage.general:
-        ask = make.circular if experiment.scoring.general == "circular" else make.scored
-        asked += ask(work.inputs.general, profile=experiment.data.general_prompt)
-    return asked
+    people = [person for group in work.stage.ask for person in work.people(group)]
+    people = list({person.id: person for person in people}.values())
+    return asked(work.inputs, work.stage, people)
 
 
 def people_epochs(
     work: Work, people: Sequence[Individual], forms: make.Forms
 ) -> Callable[[int], list[Example]]:
     """Return what one epoch trains on of these people, by its number."""
-    profile, seed = work.inputs.experiment.data.people_prompt, work.stage.seed
+    profile, seed = work.inputs.experiment.data.people_prompt, work.stage.order_seed
     return lambda epoch: make.training(people, profile=profile, seed=seed, epoch=epoch, forms=forms)
 
 
 def general_epochs(work: Work) -> Callable[[int], list[Example]]:
     """Return what one epoch replays of general questions, by its number."""
-    profile, seed = work.inputs.experiment.data.general_prompt, work.stage.seed
+    profile, seed = work.inputs.experiment.data.general_prompt, work.stage.order_seed
     general = work.inputs.general_training
     return lambda epoch: make.general_training(general, profile=profile, seed=seed, epoch=epoch)
 
 
 def held_out(work: Work, people: Sequence[Individual], count: int) -> list[Example]:
-    """Return questions for the stop rule: views and option orders that are never reported."""
-    profile = work.inputs.experiment.data.people_prompt
-    asked = make.other_view(people, profile=profile, seed=0)
-    chosen = random.Random(f"{work.stage.seed}:held-out")
-    return chosen.sample(asked, min(count, len(asked)))
+    """Return questions for the stop rule: views and option orders that are never reported.
+
+    So many questions; where `rotated` decides, each of them in every order.
+    """
+    drawn = sorted(question.id for person in people for question in person.questions)
+    chosen = random.Random(f"{work.stage.order_seed}:held-out")
+    kept = set(chosen.sample(drawn, min(count, len(drawn))))
+    asked = elsewhere(work.inputs, people, turned=work.stage.decides == "rotated")
+    return [example for example in asked if example.question_id in kept]

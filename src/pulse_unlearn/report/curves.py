@@ -71,8 +71,11 @@ def panels(record: RunRecord, numbers: Numbers) -> list[Panel]:
     return [Panel(title, tuple(curves)) for _, (title, curves) in ordered]
 
 
-def draw_curves(shown: Sequence[Panel]) -> Drawing | None:
-    """Draw the loss terms of every panel; seeds and requests of a panel lie over one another."""
+def draw_curves(shown: Sequence[Panel], numbers: Numbers) -> Drawing | None:
+    """Draw the loss terms of every panel; seeds and requests of a panel lie over one another.
+
+    Terms take colours behind those of the methods: a colour never means both.
+    """
     from matplotlib.figure import Figure
 
     shown = shown[:_MOST_PANELS]
@@ -81,15 +84,16 @@ def draw_curves(shown: Sequence[Panel]) -> Drawing | None:
     lines = [points for panel in shown for curve in panel.curves for points in curve.terms.values()]
     stride = 1 + sum(len(points) for points in lines) // _MOST_POINTS_DRAWN
     names = sorted({name for panel in shown for curve in panel.curves for name in curve.terms})
+    looks = {name: look for look, name in enumerate(names, start=numbers.look(""))}
     with style():
         rows = math.ceil(len(shown) / _COLUMNS)
         figure = Figure(figsize=(10, 0.5 + 1.75 * rows), layout="constrained")
         grid = list(figure.subplots(rows, _COLUMNS, squeeze=False).flat)
         for axes, panel in zip(grid, shown, strict=False):
-            _draw(axes, panel, names, stride)
+            _draw(axes, panel, looks, stride)
         for axes in grid[len(shown) :]:
             axes.set_axis_off()
-        _legend(figure, names)
+        _legend(figure, looks)
         return finish(
             figure,
             "training",
@@ -169,7 +173,7 @@ def _finite(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _draw(axes: Axes, panel: Panel, names: Sequence[str], stride: int) -> None:
+def _draw(axes: Axes, panel: Panel, looks: Mapping[str, int], stride: int) -> None:
     largest = 0.0
     for curve in panel.curves:
         for name, points in curve.terms.items():
@@ -178,7 +182,7 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str], stride: int) -> None:
             axes.plot(
                 [step for step, _ in points],
                 [value for _, value in points],
-                color=colour(names.index(name)),
+                color=colour(looks[name]),
                 lw=1.2,
                 alpha=0.75 if len(panel.curves) < 4 else 0.45,
             )
@@ -190,10 +194,11 @@ def _draw(axes: Axes, panel: Panel, names: Sequence[str], stride: int) -> None:
     quiet(axes, grid="y")
 
 
-def _legend(figure: Any, names: Sequence[str]) -> None:
+def _legend(figure: Any, looks: Mapping[str, int]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=colour(i), lw=1.8, label=name[:30]) for i, name in enumerate(names[:7])
+        Line2D([], [], color=colour(look), lw=1.8, label=name[:30])
+        for name, look in list(looks.items())[:7]
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=max(len(handles), 1))

@@ -84,8 +84,8 @@ def colour(index: int) -> str:
 
 
 def marker(index: int) -> str:
-    """Return the marker of the series with this position."""
-    return MARKERS[index % len(MARKERS)]
+    """Return the marker of the series with this position; where colours repeat, it differs."""
+    return MARKERS[(index + index // len(SERIES)) % len(MARKERS)]
 
 
 def quiet(axes: Axes, *, grid: str) -> None:

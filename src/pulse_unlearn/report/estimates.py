@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 from pulse_unlearn.records import Cell, Result
+from pulse_unlearn.report.extras import OverKey, OverSeeds
 from pulse_unlearn.report.paper import METHODS, paper_method
 
 MAIN_SCOPE = "projector+llm"
 """The paper's main runs update projector and language model; so does ours where it can choose."""
 
 SCENARIOS = ("finetuned", "pretrained", "sustainability")
+SETS = ("forget", "retain", "unseen", "unseen_fictional", "general")
+
+LATENT = "latent_accuracy"
+"""The highest of the readings; its remark names which one."""
+
+TRUTHS = frozenset({"below_chance", "one_letter", "remembered"})
+"""Measures that are true (1) or false (0) in a seed."""
+
+_BY = re.compile(r"by (\w+)")
+_LETTER = re.compile(r"letter (\w+)")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,26 +46,41 @@ class Place:
 class Estimate:
     """One number over the seeds of a cell.
 
-    `value` is the mean of the seeds. With several seeds the interval reaches from the lowest lower
-    limit to the highest upper limit of the seeds' own intervals, so that it covers the people and
-    the spread between seeds; it is absent if any seed has none.
+    With one seed: the run's own value and interval, which does not cover what another seed would
+    give. With several: their mean, the t interval for it, and the standard deviation between them.
     """
 
     value: float | None
     low: float | None
     high: float | None
+    spread: float | None
+    """Standard deviation between seeds; None with one."""
     seeds: tuple[tuple[int, float | None], ...]
     questions: int
     individuals: int
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class HowOften:
+    """In how many seeds something is true; never averaged, as there is no half a truth."""
+
+    true: int
+    seeds: int
+
+
 class Numbers:
     """All results of a run, by place, set, modality and measure."""
 
-    def __init__(self, results: Iterable[Result], labels: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        results: Iterable[Result],
+        labels: Mapping[str, str] | None = None,
+        over_seeds: Mapping[OverKey, OverSeeds] | None = None,
+    ) -> None:
         """`labels` maps the experiment's method labels to registered methods where they differ."""
         self._labels = labels or {}
+        self._over = over_seeds or {}
         self._by_key: dict[tuple[Place, str, str, str], list[Result]] = defaultdict(list)
         self._places: dict[Place, set[int]] = defaultdict(set)
         for result in results:
@@ -61,14 +88,51 @@ class Numbers:
             number = result.measurement
             self._by_key[place, number.set, number.modality, number.measure].append(result)
             self._places[place].add(result.cell.seed)
+        self._looks = {name: look for look, name in enumerate(self._methods())}
 
     def get(self, place: Place, name: str, modality: str, measure: str) -> Estimate | None:
-        """Return the estimate, or None if the run holds no such number (yet)."""
-        for candidate in self._candidates(place):
-            found = self._by_key.get((candidate, name, modality, measure))
-            if found:
-                return combine(found)
-        return None
+        """Return the estimate, or None if the run holds no such number (yet).
+
+        Raises ValueError for one of `TRUTHS`: ask `how_often`.
+        """
+        if measure in TRUTHS:
+            raise ValueError(f"{measure} is true or false in each seed and has no mean")
+        candidate, found = self._find(place, name, modality, measure)
+        if not found:
+            return None
+        key = (candidate.scenario, candidate.method, candidate.scope, candidate.request)
+        return combine(found, self._over.get((*key, name, modality, measure)))
+
+    def how_often(self, place: Place, name: str, modality: str, measure: str) -> HowOften:
+        """Return in how many seeds one of `TRUTHS` holds, of those in which it was judged."""
+        _, found = self._find(place, name, modality, measure)
+        judged = [r.measurement.value for r in found if r.measurement.value is not None]
+        return HowOften(sum(value > 0 for value in judged), len(judged))
+
+    def told(self, place: Place, name: str, modality: str, measure: str) -> tuple[str, ...]:
+        """Return what stands beside a number in `results.json`, each remark once, by seed."""
+        _, found = self._find(place, name, modality, measure)
+        ordered = sorted(found, key=lambda result: result.cell.seed)
+        return tuple(dict.fromkeys(r.measurement.reason for r in ordered if r.measurement.reason))
+
+    def highest(self, place: Place, name: str, modality: str = "all") -> tuple[str, ...]:
+        """Return the measures behind `latent_accuracy`, one if it is the same in every seed."""
+        found = (_BY.match(text) for text in self.told(place, name, modality, LATENT))
+        return tuple(dict.fromkeys(match[1] for match in found if match))
+
+    def letters(self, place: Place, name: str, modality: str = "all") -> tuple[str, ...]:
+        """Return the letters behind `letter_share`, one if it is the same in every seed."""
+        found = (_LETTER.match(text) for text in self.told(place, name, modality, "letter_share"))
+        return tuple(dict.fromkeys(match[1] for match in found if match))
+
+    def asked_beyond_strict(self, place: Place, name: str) -> bool:
+        """Return whether any reading but the paper's was taken, so that latent says more."""
+        readings = ("rotated_accuracy", "words_accuracy")
+        return any(self.value(place, name, "all", reading) is not None for reading in readings)
+
+    def look(self, method: str) -> int:
+        """Return the position of a method's colour and marker, the same in every figure."""
+        return self._looks.get(method, len(self._looks))
 
     def value(self, place: Place, name: str, modality: str, measure: str) -> float | None:
         """Return only the value; None if absent or undefined."""
@@ -127,8 +191,7 @@ class Numbers:
         """Return the sets scored at this place, the paper's first."""
         places = set(self._candidates(place))
         names = {key[1] for key in self._by_key if key[0] in places}
-        known = ("forget", "retain", "general")
-        return sorted(names, key=lambda name: (_position(name, known), name))
+        return sorted(names, key=lambda name: (_position(name, SETS), name))
 
     def parts(self, measure: str) -> list[str]:
         """Return what follows `measure:` among the general questions' measures, sorted."""
@@ -146,6 +209,25 @@ class Numbers:
             place.request,
         )
 
+    def _find(
+        self, place: Place, name: str, modality: str, measure: str
+    ) -> tuple[Place, list[Result]]:
+        for candidate in self._candidates(place):
+            found = self._by_key.get((candidate, name, modality, measure))
+            if found:
+                return candidate, found
+        return place, []
+
+    def _methods(self) -> list[str]:
+        """Return every label: the paper's methods first, labels of another scope last."""
+        first: dict[str, tuple[int, int, str]] = {}
+        for place in self._places:
+            if place.request > 0:
+                _, position, scope, *_ = self.order(place)
+                rank = (scope, position, place.method)
+                first[place.method] = min(first.get(place.method, rank), rank)
+        return sorted(first, key=lambda name: first[name])
+
     def _candidates(self, place: Place) -> list[Place]:
         """Before unlearning all methods share one model, so any row of the scenario will do."""
         if place.request != 0:
@@ -158,18 +240,25 @@ class Numbers:
         return [place, *sorted(others)]
 
 
-def combine(results: Sequence[Result]) -> Estimate:
-    """Bring the seeds of one number together; see Estimate for the interval."""
+def combine(results: Sequence[Result], over: OverSeeds | None = None) -> Estimate:
+    """Bring the seeds of one number together; see Estimate for the interval.
+
+    Several seeds without their row over seeds get a mean and no interval: one made of the seeds'
+    own intervals would cover neither the people nor the seeds.
+    """
     ordered = sorted(results, key=lambda result: result.cell.seed)
     numbers = [result.measurement for result in ordered]
     values = [number.value for number in numbers if number.value is not None]
-    lows = [number.low for number in numbers if number.low is not None]
-    highs = [number.high for number in numbers if number.high is not None]
-    whole = bool(numbers) and len(lows) == len(highs) == len(numbers)
+    one = numbers[0]
+    if len(numbers) > 1:
+        over = over or OverSeeds(None, None, None, None, len(values))
+    else:
+        over = OverSeeds(one.value, one.low, one.high, None, 1)
     return Estimate(
         value=fmean(values) if values else None,
-        low=min(lows) if whole else None,
-        high=max(highs) if whole else None,
+        low=over.low,
+        high=over.high,
+        spread=over.spread,
         seeds=tuple((result.cell.seed, result.measurement.value) for result in ordered),
         questions=max(number.questions for number in numbers),
         individuals=max(number.individuals for number in numbers),

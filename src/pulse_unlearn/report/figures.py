@@ -1,7 +1,8 @@
-"""Figures 4 and 5 of the paper, ours beside theirs."""
+"""Figures 4 and 5 of the paper, ours beside theirs, in the paper's reading and in the highest."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,25 +11,38 @@ from pulse_unlearn.report import paper
 from pulse_unlearn.report.drawing import Drawing, colour, finish, marker, quiet, style
 from pulse_unlearn.report.estimates import Estimate, Numbers, Place
 from pulse_unlearn.report.svg import INK, MUTED, PAGE
+from pulse_unlearn.report.tables import papers_ratios
 from pulse_unlearn.report.words import method_title, scenario_title, scope_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+STRICT, LATENT_PREFIX = "", "latent_"
+"""Prefix of the measures of a reading: the paper's, and the highest."""
+_READ = {STRICT: "as the paper reads", LATENT_PREFIX: "by the reading that finds most"}
+
 _RATIO_PANELS: tuple[tuple[str, str, str, str], ...] = (
-    ("forget", "forgotten_pct", "forgotten", "D_unlearn forgotten, %"),
-    ("retain", "kept_pct", "retain_kept", "D_retain kept, %"),
+    ("forget", "forgotten_pct", "forgotten", "D_unlearn accuracy lost, %"),
+    ("retain", "kept_pct", "retain_kept", "D_retain accuracy kept, %"),
     ("general", "kept_pct", "general_kept", "General ability kept, %"),
 )
 _PATH_PANELS: tuple[tuple[str, str, str], ...] = (
-    ("forget", "accuracy", "D_unlearn accuracy, %"),
-    ("retain", "accuracy", "D_retain accuracy, %"),
+    ("forget", "accuracy", "D_unlearn, %"),
+    ("retain", "accuracy", "D_retain, %"),
     ("general", "accuracy", "General ability, %"),
+    ("unseen", "accuracy", "Unseen people, %"),
     ("not_yet_requested", "accuracy", "Not yet requested, %"),
-    ("forgotten_earlier", "accuracy", "Forgotten in earlier requests, %"),
-    ("forget", "unparsable", "D_unlearn answers unreadable, %"),
+    ("forgotten_earlier", "accuracy", "Requested earlier, %"),
 )
+_HABIT_PANELS: tuple[tuple[str, str, str], ...] = (
+    ("forget", "unparsable", "D_unlearn answers unreadable, %"),
+    ("forget", "letter_share", "D_unlearn, largest letter, %"),
+)
+"""Drawn beside the paper's reading, which they can fool."""
+_PATH_COLUMNS = 3
+_OVERHANG = 15.0
+"""How far beyond 0 and 100 % an interval is drawn; values are never cut."""
 _DODGE = 0.07
 _LIFT = 0.26
 """Height of the paper's marker above ours, so that neither hides the other."""
@@ -44,13 +58,13 @@ class _Line:
     label: str
 
 
-def figure4(numbers: Numbers) -> Drawing | None:
-    """Draw what was forgotten and kept, one row per scenario and method, in three panels."""
+def figure4(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
+    """Draw what was lost and kept in one reading, a row per scenario and method, three panels."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     lines, titles = _rows(numbers)
-    if not lines:
+    if not lines or not _has_ratios(numbers, lines, prefix):
         return None
     with style():
         depth = -lines[-1].y + 0.7
@@ -60,7 +74,8 @@ def figure4(numbers: Numbers) -> Drawing | None:
         )
         panels = figure.subplots(1, 3, sharey=True)
         for axes, (name, measure, attribute, title) in zip(panels, _RATIO_PANELS, strict=True):
-            _ratio_panel(axes, numbers, lines, (name, measure, attribute))
+            paper_attribute = "" if prefix else attribute
+            _ratio_panel(axes, numbers, lines, (name, prefix + measure, paper_attribute))
             axes.set_title(title)
             axes.set_ylim(-depth, 0.75)
         panels[0].set_yticks([line.y for line in lines], [line.label for line in lines])
@@ -75,54 +90,78 @@ def figure4(numbers: Numbers) -> Drawing | None:
                 color=MUTED,
                 fontsize=9,
             )
-        _ours_and_paper(figure)
+        _ours_and_paper(figure, with_paper=not prefix)
         return finish(
             figure,
-            "figure-4",
-            title="Figure 4: forgotten and kept",
+            "figure-4-latent" if prefix else "figure-4",
+            title=f"Figure 4, {_READ[prefix]}: lost and kept",
             description="Filled markers with intervals are this run, hollow markers the paper. "
             "The same numbers are in the table below the figure.",
         )
 
 
-def figure5(numbers: Numbers) -> Drawing | None:
-    """Draw accuracy after every request: the paper's three panels and three that it lacks."""
+def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
+    """Draw accuracy after every request in one reading: the paper's panels and those it lacks."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     mains = numbers.mains("sustainability")
-    if not mains:
+    panels = [(name, f"{prefix}{measure}", title) for name, measure, title in _PATH_PANELS]
+    panels += [] if prefix else _HABIT_PANELS
+    panels = [panel for panel in panels if _has_path(numbers, mains, panel[:2])]
+    if not mains or not panels:
         return None
     last = max(place.request for place in mains)
     with style():
-        figure = Figure(figsize=(10, 6.2), layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.04))
-        grid = figure.subplots(2, 3, sharex=True, sharey=True)
-        for axes, (name, measure, title) in zip(grid.flat, _PATH_PANELS, strict=True):
-            for look, place in enumerate(mains):
-                _path(axes, numbers, place, (name, measure), look)
+        rows = math.ceil(len(panels) / _PATH_COLUMNS)
+        figure = Figure(
+            figsize=(10, 0.8 + 2.7 * rows), layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.04)
+        )
+        grid = list(figure.subplots(rows, _PATH_COLUMNS, sharey=True, squeeze=False).flat)
+        for axes, (name, measure, title) in zip(grid, panels, strict=False):
+            for position, place in enumerate(mains):
+                shift = (position - (len(mains) - 1) / 2) * _DODGE
+                _path(axes, numbers, place, (name, measure), shift)
             _chance(axes, numbers, mains[0], name, measure)
             axes.set_title(title)
             axes.set_ylim(-3, 103)
             axes.set_xlim(-0.3, max(last, 1) + 0.3)
             axes.set_xticks(range(last + 1), ["before", *map(str, range(1, last + 1))])
             quiet(axes, grid="y")
-        grid[1][1].set_xlabel("request")
-        labels = [method_title(place.method) for place in mains]
-        _ours_and_paper(figure, labels)
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
+        looks = [(numbers.look(place.method), method_title(place.method)) for place in mains]
+        _ours_and_paper(figure, looks, with_paper=not prefix)
         return finish(
             figure,
-            "figure-5",
-            title="Figure 5: sequential requests",
+            "figure-5-latent" if prefix else "figure-5",
+            title=f"Figure 5, {_READ[prefix]}: sequential requests",
             description="Accuracy before and after each request. Solid lines are this run, dashed "
             "lines with hollow markers the paper. The same numbers are in the table below.",
         )
+
+
+def _has_ratios(numbers: Numbers, lines: Sequence[_Line], prefix: str) -> bool:
+    return any(
+        numbers.get(line.place, name, "all", prefix + measure)
+        for line in lines
+        for name, measure, _, _ in _RATIO_PANELS
+    )
+
+
+def _has_path(numbers: Numbers, mains: Sequence[Place], what: tuple[str, str]) -> bool:
+    name, measure = what
+    return any(
+        numbers.value(place.at(k), name, "all", measure) is not None
+        for place in mains
+        for k in range(place.request + 1)
+    )
 
 
 def _rows(numbers: Numbers) -> tuple[list[_Line], list[tuple[float, str]]]:
     """Place the rows of Figure 4 from top to bottom, a title line above each scenario."""
     lines: list[_Line] = []
     titles: list[tuple[float, str]] = []
-    looks: dict[str, int] = {}
     y = 0.0
     for scenario in numbers.scenarios():
         finals = numbers.finals(scenario)
@@ -134,10 +173,9 @@ def _rows(numbers: Numbers) -> tuple[list[_Line], list[tuple[float, str]]]:
         several = len({place.scope for place in finals}) > 1
         for place in finals:
             y -= 1
-            look = looks.setdefault(place.method, len(looks))
             label = method_title(place.method)
             label += f" · {scope_title(place.scope)}" if several else ""
-            lines.append(_Line(y, place, look, label[:40]))
+            lines.append(_Line(y, place, numbers.look(place.method), label[:40]))
         y -= 1.4
     return lines, titles
 
@@ -145,16 +183,16 @@ def _rows(numbers: Numbers) -> tuple[list[_Line], list[tuple[float, str]]]:
 def _ratio_panel(
     axes: Axes, numbers: Numbers, lines: Sequence[_Line], what: tuple[str, str, str]
 ) -> None:
+    """Draw one panel; intervals that run far out are cut at its edge, values never are."""
     name, measure, attribute = what
-    lowest, highest = 0.0, 100.0
+    values, ends = [0.0, 100.0], [0.0, 100.0]
     for line in lines:
         found = numbers.get(line.place, name, "all", measure)
         _whisker(axes, found, line)
-        for end in (found.low, found.high, found.value) if found else ():
-            lowest, highest = min(lowest, end or 0.0), max(highest, end or 0.0)
-        label = numbers.paper(line.place)
-        theirs = paper.relative(line.place.scenario, label, line.place.request)
-        if theirs and line.place.scope in ("projector+llm", ""):
+        values += [found.value] if found and found.value is not None else []
+        ends += [end for end in (found.low, found.high) if end is not None] if found else []
+        theirs = papers_ratios(numbers, line.place)
+        if theirs and attribute:
             axes.plot(
                 [getattr(theirs, attribute)],
                 [line.y + _LIFT],
@@ -165,6 +203,8 @@ def _ratio_panel(
                 ms=7,
                 zorder=2,
             )
+    lowest = min(*values, max(min(ends), -_OVERHANG))
+    highest = max(*values, min(max(ends), 100 + _OVERHANG))
     pad = 0.04 * (highest - lowest)
     axes.set_xlim(lowest - pad, highest + pad)
     quiet(axes, grid="x")
@@ -184,9 +224,9 @@ def _whisker(axes: Axes, found: Estimate | None, line: _Line) -> None:
     axes.plot([found.value], [line.y], marker(line.look), color=colour(line.look), ms=7, zorder=3)
 
 
-def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], look: int) -> None:
+def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], shift: float) -> None:
     name, measure = what
-    shift = (look - 1) * _DODGE
+    look = numbers.look(place.method)
     xs: list[float] = []
     ys: list[float] = []
     for request in range(place.request + 1):
@@ -218,7 +258,7 @@ def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], loo
 
 def _chance(axes: Axes, numbers: Numbers, place: Place, name: str, measure: str) -> None:
     """Draw chance in, from the first request at which the set exists."""
-    if measure != "accuracy":
+    if not measure.endswith("accuracy"):
         return
     found = [
         numbers.value(place.at(request), name, "all", "chance")
@@ -238,17 +278,22 @@ def _chance(axes: Axes, numbers: Numbers, place: Place, name: str, measure: str)
         )
 
 
-def _ours_and_paper(figure: Figure, methods: Sequence[str] = ()) -> None:
-    """Explain the marks once, under the panels."""
+def _ours_and_paper(
+    figure: Figure, methods: Sequence[tuple[int, str]] = (), *, with_paper: bool
+) -> None:
+    """Explain the marks once, under the panels; `methods` are (look, title)."""
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [
-        Line2D([], [], color=colour(i), marker=marker(i), ms=6, lw=1.8, label=label[:40])
-        for i, label in enumerate(methods)
+        Line2D([], [], color=colour(look), marker=marker(look), ms=6, lw=1.8, label=title[:40])
+        for look, title in methods
     ]
-    dash: Any = (0, (4, 3)) if methods else "none"
-    handles += [
-        Line2D([], [], color=INK, marker="o", ms=6, lw=1.8, label="this run, with interval"),
-        Line2D([], [], color=INK, marker="o", mfc=PAGE, ms=6, lw=1, ls=dash, label="paper"),
-    ]
+    handles.append(
+        Line2D([], [], color=INK, marker="o", ms=6, lw=1.8, label="this run, with interval")
+    )
+    if with_paper:
+        dash: Any = (0, (4, 3)) if methods else "none"
+        handles.append(
+            Line2D([], [], color=INK, marker="o", mfc=PAGE, ms=6, lw=1, ls=dash, label="paper")
+        )
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)

@@ -1,23 +1,93 @@
-"""The paper's four findings, each held against this run's numbers by a stated rule."""
+"""The paper's four findings and methods against one another, in both readings side by side.
+
+Nothing is judged here: `results.json` says what is settled, by the rule in `RULE`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pulse_unlearn.report.estimates import MAIN_SCOPE, Estimate, Numbers, Place
-from pulse_unlearn.report.words import method_title, scope_title, spoken
+from pulse_unlearn.report.extras import Comparison, Contrast, Extras, PaperFinding
+from pulse_unlearn.report.printable import printable
+from pulse_unlearn.report.words import (
+    MISSING,
+    method_title,
+    percent,
+    points,
+    reading_title,
+    scenario_title,
+    set_title,
+)
 
-NEARLY_GONE = 30.0
-"""Percent of general ability kept; the paper's best method kept 27 % after five requests."""
+READINGS: tuple[str, ...] = ("accuracy", "rotated_accuracy")
+NOT_TESTED, ONE_RUN = "not tested", "one run"
 
-SEEN, LEANING, ABSENT, UNTESTED = "seen", "leaning", "absent", "untested"
-VERDICTS = {
-    SEEN: "seen here",
-    LEANING: "same direction, within uncertainty",
-    ABSENT: "not seen here",
-    UNTESTED: "not tested in this run",
-}
+RULE = (
+    "Seen means: in every one of at least three runs with other seeds, each on its own, by a "
+    "paired permutation test over people or questions at 5 %, corrected after Holm over all "
+    "contrasts of the same reading. Opposite means the same with the other sign. Anything else is "
+    "not settled, and fewer than three runs give no finding."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    name: str
+    claim: str
+    paper: str
+    measured: str
+    """What the points are: positive as the paper has it."""
+
+
+_FOUR: tuple[_Claimed, ...] = (
+    _Claimed(
+        "pretrained_costs",
+        "Forgetting pre-trained knowledge costs far more general ability than forgetting "
+        "fine-tuned knowledge.",
+        "MMBench kept: 94 – 96 % against 2 – 7 %.",
+        "General ability lost with pre-trained people minus that lost with fine-tuned ones.",
+    ),
+    _Claimed(
+        "not_lasting",
+        "After five requests in a row general ability is almost gone, with every method.",
+        "MMBench kept after request 5: GA 18 %, GA+KLR 27 %, NPO 0 %.",
+        "30 % of the general ability before, minus what is there after the last request.",
+    ),
+    _Claimed(
+        "text_harder",
+        "Text-only questions are harder to forget than multimodal ones.",
+        "GA, Proj + LLM: 78.0 to 9.6 with the image, 76.8 to 35.2 by name.",
+        "Accuracy on D_unlearn lost with the image minus that lost by name alone.",
+    ),
+    _Claimed(
+        "llm_hurts",
+        "Updating the language model alone hurts general ability far more than updating projector "
+        "and language model.",
+        "GA: MMBench 75.1 to 71.1 (Proj + LLM) against 48.8 (LLM).",
+        "General ability lost with LLM alone minus that lost with Proj + LLM.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """One contrast in one reading, as printed."""
+
+    points: str
+    interval: str = ""
+    spread: str = ""
+    seeds: str = ""
+    word: str = ""
+    kind: str = "untested"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One contrast in both readings."""
+
+    label: str
+    gaps: tuple[Gap, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,145 +96,112 @@ class Finding:
 
     claim: str
     paper: str
-    ours: tuple[str, ...]
-    verdict: str
-    rule: str
-
-    @property
-    def word(self) -> str:
-        """The verdict in words."""
-        return VERDICTS[self.verdict]
+    measured: str
+    verdicts: tuple[tuple[str, str, str], ...]
+    """(reading, word, kind) in the order of `READINGS`."""
+    lines: tuple[Line, ...]
 
 
-def findings(numbers: Numbers) -> list[Finding]:
-    """Check the four findings of the paper; contrasts are judged method by method."""
-    return [_pretrained_costs(numbers), _not_lasting(numbers), _text_gap(numbers), _scope(numbers)]
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """All pairs of methods of one scenario, set by set."""
+
+    title: str
+    groups: tuple[tuple[str, tuple[Line, ...]], ...]
 
 
-def _pretrained_costs(numbers: Numbers) -> Finding:
-    fine = {place.method: place for place in numbers.mains("finetuned")}
-    pairs = [
-        (method_title(place.method), fine[place.method], place)
-        for place in numbers.mains("pretrained")
-        if place.method in fine
-    ]
-    ours, verdicts = _contrasts(
-        pairs,
-        lambda place: numbers.get(place, "general", "all", "kept_pct"),
-        ("fine-tuned keeps", "pre-trained keeps"),
-    )
-    return Finding(
-        "Forgetting pre-trained knowledge costs far more general ability than forgetting "
-        "fine-tuned knowledge.",
-        "MMBench kept: 94 – 96 % against 2 – 7 %.",
-        ours,
-        _all(verdicts),
-        "Seen if general ability kept is higher for fine-tuned people with every method and the "
-        "intervals do not overlap.",
-    )
+def findings(extras: Extras) -> list[Finding]:
+    """Return the paper's four findings as this run's results judge them, in both readings."""
+    return [_finding(extras.findings, claimed) for claimed in _FOUR]
 
 
-def _not_lasting(numbers: Numbers) -> Finding:
-    ours, verdicts = [], []
-    for place in numbers.mains("sustainability"):
-        if place.request < 2:
-            continue
-        kept = numbers.get(place, "general", "all", "kept_pct")
-        if kept is None or kept.value is None:
-            continue
-        ours.append(
-            f"{method_title(place.method)}: {spoken(kept, 'kept_pct')} kept after "
-            f"{place.request} requests"
+def compared(extras: Extras) -> list[Compared]:
+    """Return the paired comparisons of methods by scenario and set."""
+    tables = []
+    for scenario in dict.fromkeys(one.scenario for one in extras.comparisons):
+        inside = [one for one in extras.comparisons if one.scenario == scenario]
+        sets = dict.fromkeys(one.of_set for one in inside)
+        groups = tuple(
+            (set_title(name), _pairs([one for one in inside if one.of_set == name]))
+            for name in sets
         )
-        sure = kept.high is not None and kept.high < NEARLY_GONE
-        verdicts.append(SEEN if sure else LEANING if kept.value < NEARLY_GONE else ABSENT)
+        tables.append(Compared(scenario_title(scenario), groups))
+    return tables
+
+
+def _finding(found: Sequence[PaperFinding], claimed: _Claimed) -> Finding:
+    by_reading = {one.reading: one for one in found if one.name == claimed.name}
+    verdicts = []
+    for reading in READINGS:
+        one = by_reading.get(reading)
+        contrasts = one.contrasts if one else ()
+        runs = max((len(contrast.by_seed) for contrast in contrasts), default=0)
+        settled = one.settled if one and runs else NOT_TESTED
+        verdicts.append((reading_title(reading), _word(settled, runs), _kind(settled)))
+    contrasts_of = {reading: one.contrasts for reading, one in by_reading.items()}
     return Finding(
-        "After five requests in a row general ability is almost gone, with every method.",
-        "MMBench kept after request 5: GA 18 %, GA+KLR 27 %, NPO 0 %.",
-        tuple(ours),
-        _all(verdicts),
-        f"Seen if every method's interval lies below {NEARLY_GONE:.0f} % kept.",
+        claimed.claim, claimed.paper, claimed.measured, tuple(verdicts), _lines(contrasts_of)
     )
 
 
-def _text_gap(numbers: Numbers) -> Finding:
-    ours, verdicts = [], []
-    for scenario in ("finetuned", "pretrained"):
-        for place in numbers.mains(scenario):
-            image, text = (
-                numbers.get(place, "forget", modality, "forgotten_pct")
-                for modality in ("multimodal", "text_only")
-            )
-            if _unknown(image) or _unknown(text):
-                continue
-            verdicts.append(_higher(image, text))
-            name = "fine-tuned" if scenario == "finetuned" else "pre-trained"
-            ours.append(
-                f"{method_title(place.method)}, {name}: {spoken(image, 'forgotten_pct')} with the "
-                f"image, {spoken(text, 'forgotten_pct')} by name"
-            )
-    return Finding(
-        "Text-only questions are harder to forget than multimodal ones.",
-        "GA, Proj + LLM: 78.0 to 9.6 with the image, 76.8 to 35.2 by name (forgotten 88 and 54 %).",
-        tuple(ours),
-        _all(verdicts),
-        "Seen if more is forgotten with the image in every cell and the intervals do not overlap.",
+def _pairs(inside: Sequence[Comparison]) -> tuple[Line, ...]:
+    return _lines(
+        {
+            reading: tuple(one.contrast for one in inside if one.reading == reading)
+            for reading in READINGS
+        }
     )
 
 
-def _scope(numbers: Numbers) -> Finding:
-    finals = numbers.finals("finetuned")
-    both = {numbers.kind(place): place for place in finals if place.scope == MAIN_SCOPE}
-    pairs = [
-        (numbers.kind(place), both[numbers.kind(place)], place)
-        for place in finals
-        if place.scope == "llm" and numbers.kind(place) in both
-    ]
-    ours, verdicts = _contrasts(
-        pairs,
-        lambda place: numbers.get(place, "general", "all", "kept_pct"),
-        (f"{scope_title(MAIN_SCOPE)} keeps", f"{scope_title('llm')} keeps"),
+def _lines(by_reading: Mapping[str, Sequence[Contrast]]) -> tuple[Line, ...]:
+    labels = dict.fromkeys(
+        one.label for reading in READINGS for one in by_reading.get(reading, ()) if one.by_seed
     )
-    return Finding(
-        "Updating the language model alone hurts general ability far more than updating projector "
-        "and language model.",
-        "GA: MMBench 75.1 to 71.1 (Proj + LLM) against 48.8 (LLM).",
-        ours,
-        _all(verdicts),
-        "Seen if Proj + LLM keeps more general ability and the intervals do not overlap.",
+    lines = []
+    for label in labels:
+        gaps = []
+        for reading in READINGS:
+            inside = by_reading.get(reading, ())
+            gaps.append(_gap(next((one for one in inside if one.label == label), None)))
+        lines.append(Line(_titled(label), tuple(gaps)))
+    return tuple(lines)
+
+
+def _titled(label: str) -> str:
+    """Print ``ga - npo`` or ``ga, finetuned`` with the titles of methods and scenarios."""
+    parts = [" − ".join(map(method_title, part.split(" - "))) for part in label.split(", ")]
+    if len(parts) > 1:
+        parts[-1] = scenario_title(label.rsplit(", ", 1)[1]).lower()
+    return printable(", ".join(parts), 80)
+
+
+def _gap(one: Contrast | None) -> Gap:
+    if one is None or not one.by_seed:
+        return Gap(MISSING, word=NOT_TESTED)
+    runs = len(one.by_seed)
+    ends = one.by_seed[0] if runs == 1 else one.over
+    value = one.by_seed[0].value if runs == 1 else one.over.value
+    seeds = "; ".join(f"{gap.seed}: {points(gap.value)}" for gap in one.by_seed)
+    return Gap(
+        points=points(value),
+        interval=_ends(ends.low, ends.high),
+        spread="" if one.over.spread is None else f"sd {percent(one.over.spread)}",
+        seeds=f"seed {seeds}" if runs > 1 else "",
+        word=_word(one.settled, runs),
+        kind=_kind(one.settled),
     )
 
 
-def _contrasts(
-    pairs: Sequence[tuple[str, Place, Place]],
-    number: Callable[[Place], Estimate | None],
-    words: tuple[str, str],
-) -> tuple[tuple[str, ...], list[str]]:
-    ours, verdicts = [], []
-    for title, first, second in pairs:
-        more, less = number(first), number(second)
-        if _unknown(more) or _unknown(less):
-            continue
-        verdicts.append(_higher(more, less))
-        ours.append(
-            f"{title}: {words[0]} {spoken(more, 'kept_pct')}, {words[1]} {spoken(less, 'kept_pct')}"
-        )
-    return tuple(ours), verdicts
+def _word(settled: str, runs: int) -> str:
+    if settled == ONE_RUN:
+        return f"{'one run' if runs == 1 else f'{runs} runs'}: no finding"
+    return printable(settled, 40)
 
 
-def _higher(more: Estimate | None, less: Estimate | None) -> str:
-    """Judge whether `more` is above `less`; without intervals it can at best lean."""
-    if more is None or less is None or more.value is None or less.value is None:
-        return UNTESTED
-    if more.low is not None and less.high is not None and more.low > less.high:
-        return SEEN
-    return LEANING if more.value > less.value else ABSENT
+def _kind(settled: str) -> str:
+    known = {"seen": "seen", "opposite": "absent", "not settled": "leaning"}
+    return known.get(settled, "untested")
 
 
-def _all(verdicts: Sequence[str]) -> str:
-    """A finding is as strong as its weakest cell."""
-    return next((verdict for verdict in (ABSENT, LEANING, SEEN) if verdict in verdicts), UNTESTED)
-
-
-def _unknown(estimate: Estimate | None) -> bool:
-    return estimate is None or estimate.value is None
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{points(low)} – {points(high)}"

@@ -15,6 +15,7 @@ import yaml
 
 from pulse_unlearn.errors import Problem, StoreError
 from pulse_unlearn.records import RESULT_COLUMNS, Cell, Measurement, Result
+from pulse_unlearn.report.extras import Extras, read_extras
 
 _MOST_PROBLEMS = 20
 _KEY = RESULT_COLUMNS[:8]
@@ -51,6 +52,8 @@ class RunRecord:
     name: str
     results: tuple[Result, ...]
     flags: tuple[Flag, ...]
+    extras: Extras
+    """Numbers over seeds, verdicts, findings: what `results.json` has beside its rows."""
     sets: Mapping[str, Any]
     stages: tuple[Stage, ...]
     samples: tuple[Mapping[str, Any], ...]
@@ -72,8 +75,9 @@ def load_run(run: Path) -> RunRecord:
     or broken file of another kind becomes an entry of `problems`.
     """
     reader = _Reader(run)
-    extras = reader.json("results.json", {})
-    results = _read_results(run, reader, _reasons(extras))
+    content = reader.json("results.json", {})
+    results = _read_results(run, reader, _reasons(content))
+    extras = read_extras(_mapping(content), reader.problems)
     plan = reader.json("plan.json", {})
     text = reader.text("experiment.yaml")
     samples = reader.json("samples.json", [])
@@ -82,15 +86,16 @@ def load_run(run: Path) -> RunRecord:
         path=run,
         name=str(_mapping(plan).get("name") or run.resolve().name),
         results=results,
-        flags=tuple(_flag(entry) for entry in _entries(extras, "flags")),
-        sets=_mapping(_mapping(extras).get("sets")),
+        flags=tuple(_flag(entry) for entry in _entries(content, "flags")),
+        extras=extras,
+        sets=_mapping(_mapping(content).get("sets")),
         stages=tuple(_stage(entry) for entry in _entries(plan, "stages")),
         samples=tuple(entry for entry in _list(samples) if isinstance(entry, dict)),
         experiment_text=text,
         experiment=experiment,
         labels=_labels(experiment),
         environment=_mapping(reader.json("environment.json", {})),
-        notes=tuple(str(note) for note in _list(_mapping(extras).get("notes", []))),
+        notes=tuple(str(note) for note in _list(_mapping(content).get("notes", []))),
         problems=tuple(reader.problems),
     )
 

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pulse_unlearn.evaluation.scoring import DEFAULT_PARSER
+from pulse_unlearn.evaluation.parsers import DEFAULT_PARSER
 from pulse_unlearn.report import paper
-from pulse_unlearn.report.answer import Claim, ScoreRow, Status, claims, scoreboard
+from pulse_unlearn.report.answer import ScoreRow, scoreboard
 from pulse_unlearn.report.assumptions import Assumption, assumptions, flatten
+from pulse_unlearn.report.board import BoardGroup, board
 from pulse_unlearn.report.categories import category_tables
+from pulse_unlearn.report.chosen import how_chosen
+from pulse_unlearn.report.claims import Claim, claims
 from pulse_unlearn.report.curves import Panel, draw_curves, panels
 from pulse_unlearn.report.drawing import Drawing
-from pulse_unlearn.report.estimates import Estimate, Numbers
+from pulse_unlearn.report.estimates import LATENT, Numbers
 from pulse_unlearn.report.figure_tables import figure4_table, figure5_table
-from pulse_unlearn.report.figures import figure4, figure5
-from pulse_unlearn.report.findings import Finding, findings
+from pulse_unlearn.report.figures import LATENT_PREFIX, figure4, figure5
+from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings
 from pulse_unlearn.report.load import Flag, RunRecord
 from pulse_unlearn.report.printable import printable, printable_block
 from pulse_unlearn.report.progress import Progress, progress
 from pulse_unlearn.report.samples import SampleGroup, sample_groups
-from pulse_unlearn.report.tables import Table, gauges, general_gauges, table3
+from pulse_unlearn.report.tables import Table, gauges, reading_tests, table3
+from pulse_unlearn.report.verdicts import Verdicts, Word
 from pulse_unlearn.report.words import (
-    MISSING,
-    interval,
     method_title,
-    percent,
     scenario_title,
     scope_title,
     seeds_phrase,
@@ -34,32 +35,6 @@ from pulse_unlearn.report.words import (
 
 _MOST_LINES = 60
 _QUIET_FLAGS = frozenset({"stopped"})
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One number of the scoreboard with its bar; positions are percent of the bar's length."""
-
-    text: str
-    interval: str
-    paper: str
-    value: float | None
-    low: float | None
-    high: float | None
-    theirs: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class BoardRow:
-    """One row of the scoreboard."""
-
-    scenario: str
-    first: int
-    """Rows that share the scenario's cell; 0 in all but the first of them."""
-    method: str
-    updated: str
-    bars: tuple[Bar, ...]
-    status: Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +50,22 @@ class Page:
     parser: str
     """What read the answers."""
     claims: tuple[Claim, ...]
-    board: tuple[BoardRow, ...]
-    statuses: tuple[Status, ...]
+    board: tuple[BoardGroup, ...]
+    words: tuple[Word, ...]
+    """Every word of the verdicts once, with its rule."""
+    one_run: bool
     findings: tuple[Finding, ...]
+    compared: tuple[Compared, ...]
+    chosen: tuple[str, ...]
     table3: Table | None
+    table3_rotated: Table | None
     table3_paper: tuple[tuple[str, tuple[str, ...]], ...]
-    figure4_table: Table | None
-    figure5_table: Table | None
+    figure4_tables: tuple[Table, ...]
+    """In the paper's reading, then in the highest where a run has it."""
+    figure5_tables: tuple[Table, ...]
     drawings: Mapping[str, Drawing]
     gauges: tuple[Table, ...]
-    general_gauges: Table
+    tests: Table | None
     categories: tuple[Table, ...]
     warnings: tuple[tuple[str, str, str], ...]
     stops: tuple[tuple[str, str, str], ...]
@@ -97,16 +78,16 @@ class Page:
     digests: tuple[tuple[str, str], ...]
     reference: str = paper.REFERENCE
     bibtex: str = paper.BIBTEX
+    rule: str = RULE
 
 
 def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
     """Compute the page; `digests` are (file, SHA-256) of the files that its numbers come from."""
-    numbers = Numbers(record.results, record.labels)
-    rows = scoreboard(numbers, record.flags)
+    numbers = Numbers(record.results, record.labels, record.extras.over_seeds)
+    verdicts = Verdicts(record.extras.verdicts)
+    rows = scoreboard(numbers, verdicts)
     shown = panels(record, numbers)
-    drawn = (figure4(numbers), figure5(numbers), draw_curves(shown))
     groups = sample_groups(record.samples)
-    statuses = {row.status.word: row.status for row in rows}
     done, parser = progress(record, numbers), _parser(record)
     return Page(
         name=printable(record.name, 80),
@@ -118,17 +99,21 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
             printable(" ".join(str(problem).split()), 300) for problem in record.problems
         ),
         parser=parser,
-        claims=tuple(claims(numbers, rows, parser=parser)),
-        board=tuple(_board(rows)),
-        statuses=tuple(statuses.values()),
-        findings=tuple(findings(numbers)),
-        table3=table3(numbers, record.flags),
+        claims=tuple(claims(numbers, rows, record.flags, parser=parser)),
+        board=board(rows),
+        words=_words(rows),
+        one_run=len(numbers.all_seeds()) == 1,
+        findings=tuple(findings(record.extras)),
+        compared=tuple(compared(record.extras)),
+        chosen=how_chosen(record.extras.selections),
+        table3=table3(numbers, verdicts, "accuracy"),
+        table3_rotated=table3(numbers, verdicts, "rotated_accuracy"),
         table3_paper=_paper_table3(),
-        figure4_table=figure4_table(numbers),
-        figure5_table=figure5_table(numbers),
-        drawings={drawing.name: drawing for drawing in drawn if drawing},
-        gauges=tuple(gauges(numbers, record.flags, name) for name in numbers.scenarios()),
-        general_gauges=general_gauges(numbers),
+        figure4_tables=_there(figure4_table(numbers), figure4_table(numbers, LATENT_PREFIX)),
+        figure5_tables=_there(figure5_table(numbers), figure5_table(numbers, LATENT)),
+        drawings={drawing.name: drawing for drawing in _drawings(numbers, shown)},
+        gauges=tuple(gauges(numbers, verdicts, name) for name in numbers.scenarios()),
+        tests=reading_tests(numbers, record.extras.verdicts),
         categories=category_tables(numbers),
         warnings=_flag_lines([f for f in record.flags if f.flag not in _QUIET_FLAGS]),
         stops=_flag_lines([f for f in record.flags if f.flag in _QUIET_FLAGS]),
@@ -144,6 +129,26 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
         ),
         digests=tuple(digests),
     )
+
+
+def _drawings(numbers: Numbers, shown: Sequence[Panel]) -> list[Drawing]:
+    drawn = (
+        figure4(numbers),
+        figure4(numbers, LATENT_PREFIX),
+        figure5(numbers),
+        figure5(numbers, LATENT_PREFIX),
+        draw_curves(shown, numbers),
+    )
+    return [drawing for drawing in drawn if drawing]
+
+
+def _there(*tables: Table | None) -> tuple[Table, ...]:
+    return tuple(table for table in tables if table)
+
+
+def _words(rows: Sequence[ScoreRow]) -> tuple[Word, ...]:
+    found = {word.text: word for row in rows if row.judged for word in row.judged.words}
+    return tuple(replace(word, seeds="") for word in found.values() if word.rule)
 
 
 def _facts(record: RunRecord, numbers: Numbers, done: Progress) -> list[tuple[str, str]]:
@@ -177,50 +182,6 @@ def _people(sets: Mapping[str, Any]) -> str:
     if len(set(counts.values())) == 1:
         return f"{next(iter(counts.values()))} people"
     return "; ".join(f"{scenario} {count}" for scenario, count in counts.items())
-
-
-def _board(rows: Sequence[ScoreRow]) -> list[BoardRow]:
-    board, last = [], ""
-    for row in rows:
-        scenario = row.place.scenario
-        theirs = row.paper if row.place.scope in ("", "projector+llm") else None
-        bars = (
-            _bar(row.forgotten, "forgotten_pct", theirs.forgotten if theirs else None),
-            _bar(row.with_image, "forgotten_pct", None),
-            _bar(row.text_only, "forgotten_pct", None),
-            _bar(row.retain_kept, "kept_pct", theirs.retain_kept if theirs else None),
-            _bar(row.general_kept, "kept_pct", theirs.general_kept if theirs else None),
-            _bar(row.unparsable, "unparsable", None),
-        )
-        same = sum(other.place.scenario == scenario for other in rows)
-        first = same if scenario != last else 0
-        last = scenario
-        request = f", request {row.place.request}" if row.place.request > 1 else ""
-        title = scenario_title(scenario) + request
-        method, updated = method_title(row.place.method), scope_title(row.place.scope)
-        board.append(BoardRow(title, first, method, updated, bars, row.status))
-    return board
-
-
-def _bar(estimate: Estimate | None, measure: str, theirs: float | None) -> Bar:
-    shown = f"{theirs:g}" if theirs is not None else ""
-    if estimate is None or estimate.value is None:
-        text = "n/a" if estimate else MISSING
-        return Bar(text, "", shown, None, None, None, theirs)
-    scale = 1.0 if "_pct" in measure else 100.0
-
-    def place(value: float | None) -> float | None:
-        return None if value is None else round(min(max(scale * value, 0.0), 100.0), 2)
-
-    return Bar(
-        percent(estimate.value, measure, digits=0),
-        interval(estimate, measure, digits=0),
-        shown,
-        place(estimate.value),
-        place(estimate.low),
-        place(estimate.high),
-        theirs,
-    )
 
 
 def _paper_table3() -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pulse_unlearn.report import paper
-from pulse_unlearn.report.answer import Status, status
-from pulse_unlearn.report.estimates import Estimate, Numbers, Place
-from pulse_unlearn.report.load import Flag
+from pulse_unlearn.report.estimates import MAIN_SCOPE, Estimate, Numbers, Place
+from pulse_unlearn.report.extras import ReadingTest, Verdict
 from pulse_unlearn.report.printable import printable
+from pulse_unlearn.report.verdicts import Judged, Verdicts
 from pulse_unlearn.report.words import (
     MISSING,
     interval,
@@ -18,17 +18,25 @@ from pulse_unlearn.report.words import (
     scenario_title,
     scope_title,
     set_title,
+    spread,
 )
 
-GAUGES: tuple[str, ...] = (
-    "accuracy",
-    "unparsable",
-    "refused",
-    "letter_accuracy",
-    "correct_probability",
-    "chance",
+GAUGES: tuple[tuple[str, str], ...] = (
+    ("accuracy", "Strict"),
+    ("rotated_accuracy", "Rotated"),
+    ("circular_accuracy", "Circular"),
+    ("words_accuracy", "Words"),
+    ("words_per_token_accuracy", "Words per token"),
+    ("words_named", "Named in words"),
+    ("mentions", "Mentions"),
+    ("letter_share", "Largest letter"),
+    ("letter_entropy", "Letter entropy"),
+    ("rotation_flip_rate", "Changes with order"),
+    ("letter_bias", "Letter bias"),
+    ("unparsable", "Unreadable"),
+    ("refused", "Refused"),
+    ("chance", "Chance"),
 )
-GENERAL_GAUGES: tuple[str, ...] = ("circular_accuracy", "rotation_flip_rate", "letter_bias")
 
 
 @dataclass(slots=True)
@@ -60,17 +68,17 @@ class Shown:
     interval: str = ""
     mark: str = ""
     paper: str = ""
-    unparsable: str = ""
-    seeds: str = ""
+    beside: tuple[str, ...] = ()
+    """What must be read with it: unreadable answers, the spread between seeds, missing seeds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One table row: its header cells, its numbers, and whether it is flagged."""
+    """One table row: its header cells, its numbers, and the verdict on it."""
 
     heads: tuple[str, ...]
     cells: tuple[Shown, ...]
-    status: Status | None = None
+    judged: Judged | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,37 +93,49 @@ class Table:
 
 
 def shown(
-    estimate: Estimate | None, measure: str, notes: Notes, *, seeds: int, paper_value: str = ""
+    estimate: Estimate | None,
+    measure: str,
+    notes: Notes,
+    *,
+    seeds: int,
+    paper_value: str = "",
+    beside: Sequence[str] = (),
 ) -> Shown:
     """Turn an estimate into a cell; `seeds` is the run's number of seeds, to mark partial ones."""
     if estimate is None:
         return Shown(MISSING, paper=paper_value)
-    partial = len(estimate.seeds) < seeds
+    told = [*beside, spread(estimate, measure)]
+    if len(estimate.seeds) < seeds:
+        told.append(f"{len(estimate.seeds)} of {seeds} seeds")
     return Shown(
         percent(estimate.value, measure),
         interval(estimate, measure),
-        notes.mark(estimate.reason),
+        "" if _is_remark(measure) and estimate.value is not None else notes.mark(estimate.reason),
         paper_value,
-        seeds=f"{len(estimate.seeds)} of {seeds} seeds" if partial else "",
+        tuple(text for text in told if text),
     )
 
 
-def table3(numbers: Numbers, flags: Sequence[Flag]) -> Table | None:
-    """Build Table 3 (fine-tuned scenario): before, then each method and scope, with the paper's."""
+def table3(numbers: Numbers, verdicts: Verdicts, reading: str) -> Table | None:
+    """Build Table 3 (fine-tuned scenario) in one reading: before, then each method and scope.
+
+    The paper's values stand beside its own reading alone. None if nothing was read so.
+    """
     finals = numbers.finals("finetuned")
     if not finals:
         return None
-    notes = Notes()
-    rows = [_table3_row(numbers, finals[0].at(0), "before unlearning", paper.TABLE3_BEFORE, notes)]
+    notes, is_papers = Notes(), reading == "accuracy"
+    before = paper.TABLE3_BEFORE if is_papers else None
+    rows = [_table3_row(numbers, finals[0].at(0), "before unlearning", before, (reading, notes))]
     for place in finals:
-        compared = (
-            paper.TABLE3_AFTER.get(place.scope)
-            if numbers.paper(place) == paper.TABLE3_METHOD
-            else None
-        )
+        compared = paper.TABLE3_AFTER.get(place.scope) if is_papers else None
+        if numbers.paper(place) != paper.TABLE3_METHOD:
+            compared = None
         title = f"{method_title(place.method)} · {scope_title(place.scope)}"
-        row = _table3_row(numbers, place, title, compared, notes)
-        rows.append(Row(row.heads, row.cells, status(numbers, flags, place)))
+        row = _table3_row(numbers, place, title, compared, (reading, notes))
+        rows.append(Row(row.heads, row.cells, verdicts.at(place)))
+    if not any(cell.value != MISSING for row in rows for cell in row.cells):
+        return None
     columns = (
         "D_unlearn with image",
         "D_unlearn text only",
@@ -126,92 +146,125 @@ def table3(numbers: Numbers, flags: Sequence[Flag]) -> Table | None:
     return Table("Table 3", ("Parameters updated",), columns, tuple(rows), tuple(notes.items()))
 
 
-def gauges(numbers: Numbers, flags: Sequence[Flag], scenario: str) -> Table:
+def gauges(numbers: Numbers, verdicts: Verdicts, scenario: str) -> Table:
     """Build the gauges of one scenario: before, and each method after its last request."""
     notes, rows = Notes(), []
     finals = numbers.finals(scenario)
     start = (finals[0] if finals else Place(scenario, "", "", 0)).at(0)
     for place in (start, *finals):
-        name = "before" if place.request == 0 else method_title(place.method)
-        verdict = status(numbers, flags, place) if place.request else None
-        sets = numbers.sets(place) or ["forget", "retain", "general"]
-        for group in sets:
+        name = "before"
+        if place.request:
+            name = f"{method_title(place.method)} · {scope_title(place.scope)}"
+        for group in numbers.sets(place):
             modalities = ("all",) if group == "general" else ("multimodal", "text_only")
             for modality in modalities:
-                found = [numbers.get(place, group, modality, gauge) for gauge in GAUGES]
-                if not any(found):
+                cells = _gauge_cells(numbers, place, (group, modality), notes)
+                if all(cell.value == MISSING for cell in cells):
                     continue
-                updated = scope_title(place.scope if place.request else "")
                 what = set_title(group)
                 if modality != "all":
                     what += ", with image" if modality == "multimodal" else ", text only"
-                cells = tuple(
-                    shown(estimate, gauge, notes, seeds=seed_count(numbers))
-                    for gauge, estimate in zip(GAUGES, found, strict=True)
-                )
-                rows.append(
-                    Row((name, updated, what), cells, verdict if group == "forget" else None)
-                )
-    columns = (
-        "Accuracy",
-        "Unreadable",
-        "Refused",
-        "Letter accuracy",
-        "P(true letter)",
-        "Chance",
-    )
-    heads = ("Method", "Updated", "Set")
+                judged = verdicts.at(place) if place.request and group == "forget" else None
+                rows.append(Row((name, what), cells, judged))
+    columns = tuple(title for _, title in GAUGES)
+    heads = ("Method", "Set")
     return Table(scenario_title(scenario), heads, columns, tuple(rows), tuple(notes.items()))
 
 
-def general_gauges(numbers: Numbers) -> Table:
-    """Build the general-ability gauges: plain and circular accuracy, flips, letter bias."""
-    notes, rows = Notes(), []
-    for scenario in numbers.scenarios():
-        finals = numbers.finals(scenario)
-        start = (finals[0] if finals else Place(scenario, "", "", 0)).at(0)
-        for place in (start, *finals):
-            measures = ("accuracy", *GENERAL_GAUGES)
-            found = [numbers.get(place, "general", "all", measure) for measure in measures]
-            if not any(found):
-                continue
-            name = method_title(place.method) if place.request else "before"
-            heads = (
-                scenario_title(scenario),
-                name,
-                scope_title(place.scope if place.request else ""),
-            )
-            cells = tuple(
-                shown(estimate, measure, notes, seeds=seed_count(numbers))
-                for measure, estimate in zip(measures, found, strict=True)
-            )
-            rows.append(Row(heads, cells))
-    columns = ("Accuracy", "Circular accuracy", "Changes with option order", "Letter bias")
-    heads = ("Scenario", "Method", "Updated")
-    return Table("General ability", heads, columns, tuple(rows), tuple(notes.items()))
+def reading_tests(numbers: Numbers, verdicts: Sequence[Verdict]) -> Table | None:
+    """Build the tests behind the verdicts: every reading of D_unlearn held against chance."""
+    finals = numbers.finals()
+    found = {
+        (place, verdict.seed): verdict
+        for place in finals
+        for verdict in sorted(verdicts, key=lambda one: one.seed)
+        if Place(verdict.scenario, verdict.method, verdict.scope, verdict.request) == place
+    }
+    names = [name for name, _ in GAUGES]
+    names = [n for n in names if any(t.reading == n for v in found.values() for t in v.tests)]
+    if not names:
+        return None
+    rows = []
+    for (place, seed), verdict in found.items():
+        by_name = {test.reading: test for test in verdict.tests}
+        heads = (scenario_title(place.scenario), method_title(place.method), f"seed {seed}")
+        rows.append(Row(heads, tuple(_test_cell(by_name.get(name)) for name in names)))
+    titles = dict(GAUGES)
+    columns = tuple(titles[name] for name in names)
+    return Table("Held against chance", ("Scenario", "Method", "Run"), columns, tuple(rows), ())
+
+
+def _test_cell(test: ReadingTest | None) -> Shown:
+    if test is None or test.value is None:
+        return Shown(MISSING)
+    told = [f"chance {percent(test.chance)}"] if test.chance is not None else []
+    if test.p_above is not None:
+        told.append("p < 0.001" if test.p_above < 0.001 else f"p = {test.p_above:.3f}")
+    told += ["above"] if test.is_above else []
+    return Shown(percent(test.value), beside=tuple(told))
+
+
+def _gauge_cells(
+    numbers: Numbers, place: Place, what: tuple[str, str], notes: Notes
+) -> tuple[Shown, ...]:
+    cells = []
+    for measure, _ in GAUGES:
+        beside: tuple[str, ...] = ()
+        if measure == "mentions":
+            others = numbers.value(place, *what, "mentions_of_others")
+            beside = () if others is None else (f"others {percent(others)}",)
+        if measure == "letter_share":
+            beside = tuple(f"letter {letter}" for letter in numbers.letters(place, *what))
+        found = numbers.get(place, *what, measure)
+        cells.append(shown(found, measure, notes, seeds=seed_count(numbers), beside=beside))
+    return tuple(cells)
+
+
+def _is_remark(measure: str) -> bool:
+    """Tell whether this measure's reason says what the number is, not what is wrong with it."""
+    return measure == "letter_share" or measure.startswith("latent_")
 
 
 def _table3_row(
-    numbers: Numbers, place: Place, title: str, theirs: tuple[float, ...] | None, notes: Notes
+    numbers: Numbers,
+    place: Place,
+    title: str,
+    theirs: tuple[float, ...] | None,
+    reading: tuple[str, Notes],
 ) -> Row:
+    measure, notes = reading
     cells = []
     for position, (name, modality) in enumerate(paper.TABLE3_COLUMNS):
-        estimate = numbers.get(place, name, modality, "accuracy")
-        text = f"{theirs[position]:.1f}" if theirs else ""
-        cell = shown(estimate, "accuracy", notes, seeds=seed_count(numbers), paper_value=text)
-        cells.append(with_unparsable(numbers, place, name, modality, cell))
+        estimate = numbers.get(place, name, modality, measure)
+        beside = unreadable(numbers, place, name, modality) if measure == "accuracy" else ()
+        cells.append(
+            shown(
+                estimate,
+                measure,
+                notes,
+                seeds=seed_count(numbers),
+                paper_value=f"{theirs[position]:.1f}" if theirs else "",
+                beside=beside,
+            )
+        )
     return Row((title,), tuple(cells))
 
 
-def with_unparsable(numbers: Numbers, place: Place, name: str, modality: str, cell: Shown) -> Shown:
-    """Add to a D_unlearn accuracy the share of answers nobody could read; never print it alone."""
-    if name != "forget" or cell.value == MISSING:
-        return cell
+def unreadable(numbers: Numbers, place: Place, name: str, modality: str) -> tuple[str, ...]:
+    """Return the share of D_unlearn answers nobody could read: no accuracy stands without it."""
+    if name != "forget":
+        return ()
     share = numbers.value(place, name, modality, "unparsable")
-    text = f"{percent(share, digits=0)} % unreadable" if share is not None else "unreadable n/a"
-    return Shown(cell.value, cell.interval, cell.mark, cell.paper, text, cell.seeds)
+    return (f"{percent(share, digits=0)} % unreadable" if share is not None else "unreadable n/a",)
 
 
 def seed_count(numbers: Numbers) -> int:
     """Return the run's number of seeds, against which a cell counts as partial."""
     return len(numbers.all_seeds())
+
+
+def papers_ratios(numbers: Numbers, place: Place) -> paper.Relative | None:
+    """Return the paper's ratios for a place; it has them for its main scope only."""
+    if place.scope not in ("", MAIN_SCOPE):
+        return None
+    return paper.relative(place.scenario, numbers.paper(place), place.request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from pulse_unlearn.report.estimates import Estimate
@@ -17,11 +18,28 @@ SET_TITLES = {
     "forget": "D_unlearn",
     "retain": "D_retain",
     "general": "General ability",
-    "forgotten_earlier": "Forgotten in earlier requests",
+    "unseen": "Unseen people",
+    "unseen_fictional": "Unseen fictional people",
+    "forgotten_earlier": "Requested earlier",
     "just_requested": "Requested just now",
     "not_yet_requested": "Not yet requested",
-    "celebrities": "Celebrities",
 }
+READING_TITLES = {
+    "accuracy": "strict",
+    "rotated_accuracy": "rotated",
+    "circular_accuracy": "circular",
+    "words_accuracy": "words",
+    "words_per_token_accuracy": "words per token",
+    "words_named": "named in words",
+    "mentions": "mentions",
+}
+READING_PHRASES = {
+    "rotated_accuracy": "asked in every order of the options",
+    "words_accuracy": "asked in words, without options",
+    "words_per_token_accuracy": "asked in words, without options",
+    "words_named": "asked in words, without options",
+}
+HIGHEST = "by the reading that finds most"
 MODALITY_TITLES = {"multimodal": "with image", "text_only": "text only", "all": "all questions"}
 MISSING = "–"
 _PERCENT_UNITS = "_pct"
@@ -44,6 +62,24 @@ def scope_title(name: str) -> str:
     return ", ".join(words) or MISSING
 
 
+def reading_title(name: str) -> str:
+    """Return the printed name of a reading; measures of third parties are shown as they are."""
+    return READING_TITLES.get(name, printable(name, 40))
+
+
+def reading_phrase(names: Sequence[str]) -> str:
+    """Say inside a sentence how the highest reading asked; several names are several readings."""
+    said = {READING_PHRASES.get(name, HIGHEST) for name in names}
+    return said.pop() if len(said) == 1 else HIGHEST
+
+
+def with_reading_titles(text: str) -> str:
+    """Put printed names for the measures' names in a remark from `results.json`."""
+    for name, title in READING_TITLES.items():
+        text = re.sub(rf"\b{name}\b", title, text)
+    return re.sub(r"(\d)%", r"\1 %", text)
+
+
 def method_title(name: str) -> str:
     """Return the printed label of a method, in the paper's spelling where it is one of its own."""
     return paper_method(name) or printable(name, 60) or MISSING
@@ -58,6 +94,12 @@ def percent(value: float | None, measure: str = "accuracy", *, digits: int = 1) 
     return text.replace("-", "−") if float(text) else text.lstrip("-")
 
 
+def points(value: float | None, *, digits: int = 1) -> str:
+    """Write a difference of fractions in points, with its sign."""
+    text = percent(value, digits=digits)
+    return f"+{text}" if re.search("[1-9]", text) and not text.startswith("−") else text
+
+
 def interval(estimate: Estimate | None, measure: str = "accuracy", *, digits: int = 1) -> str:
     """Write the interval as ``18.1 – 31.5``; empty if there is none."""
     if estimate is None or estimate.low is None or estimate.high is None:
@@ -66,12 +108,12 @@ def interval(estimate: Estimate | None, measure: str = "accuracy", *, digits: in
     return f"{low} – {percent(estimate.high, measure, digits=digits)}"
 
 
-def spoken(estimate: Estimate | None, measure: str) -> str:
-    """Write a value and its interval inside a sentence: ``71 % (65 – 77)``."""
-    if estimate is None or estimate.value is None:
-        return "an undefined share"
-    limits = interval(estimate, measure, digits=0)
-    return f"{percent(estimate.value, measure, digits=0)} %" + (f" ({limits})" if limits else "")
+def spread(estimate: Estimate | None, measure: str = "accuracy") -> str:
+    """Write how far seeds lie apart, ``sd 4.1 over 3 seeds``; empty with one seed."""
+    if estimate is None or estimate.spread is None:
+        return ""
+    count = sum(value is not None for _, value in estimate.seeds)
+    return f"sd {percent(estimate.spread, measure)} over {count} seeds"
 
 
 def listed(items: Sequence[str]) -> str:

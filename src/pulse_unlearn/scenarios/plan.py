@@ -19,7 +19,8 @@ class Group:
     ids: tuple[str, ...] = ()
     selection: str = ""
     """Name of the `select` stage; empty when the ids are known."""
-    part: Literal["", "forget", "retain", "all"] = ""
+    part: Literal["", "forget", "retain", "unseen", "all"] = ""
+    """`all` are forget, retain and unseen together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Stage:
     kind: StageKind
     seed: int
     """Derived from the run's seed and the stage's name; 0 for stages that draw nothing."""
+    order_seed: int = 0
+    """Likewise; draws batches, option orders and views, where `seed` draws all else."""
     parents: tuple[str, ...] = ()
     chain: tuple[str, ...] = ()
     """Stages whose adapters the model carries, first to last."""
@@ -39,8 +42,14 @@ class Stage:
     """Stage whose adapter is trained further; empty for a fresh one."""
     forget: Group = Group()
     retain: Group = Group()
-    ask: Group = Group()
-    """Individuals whose questions a score stage asks."""
+    ask: tuple[Group, ...] = ()
+    """Individuals whose questions a score stage asks; those a selection chooses among."""
+    turned: bool = False
+    """Whether a score stage asks every order of its view, for the reading `rotated`."""
+    decides: str = ""
+    """Reading that ends this training or chooses these people; empty where none does."""
+    before: str = ""
+    """Score stage that asked the target model what this training's stop rule asks."""
     view: View = "scored"
     general: bool = False
     """Whether a score stage also asks the general questions."""
@@ -62,6 +71,10 @@ class Operation:
     forget: Group
     retain: Group
     requests: tuple[Group, ...]
+    unseen: tuple[tuple[str, Group], ...] = ()
+    """Set name -> people who are neither forgotten nor in any retain batch."""
+    never_knew: str = ""
+    """Score stage of a model that never learned D_unlearn; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,18 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-StoppedBy = Literal["max_steps", "loss_bound", "target_forgetting", "target_accuracy", "diverged"]
+StoppedBy = Literal[
+    "max_steps",
+    "loss_bound",
+    "target_forgetting",
+    "already_forgotten",
+    "target_accuracy",
+    "diverged",
+]
+"""`already_forgotten`: the target was reached before the first step, so none was taken."""
 
+ROUNDING = 1e-9
+"""Of an accuracy held against a share of another one: 1.0 x (1 - 0.55) is below 0.45."""
 NON_FINITE_LIMIT = 3
 """Non-finite steps in a row after which training stops as diverged."""
 COLLAPSE_FACTOR = 2.0
@@ -79,6 +89,11 @@ class StopRule:
         """Whether the rule needs accuracies at all."""
         return self.accuracy_at_most is not None or self.accuracy_at_least is not None
 
+    @property
+    def may_hold_at_once(self) -> bool:
+        """Whether the rule may hold before the first step: earlier requests took these people."""
+        return self.accuracy_at_most is not None
+
     def due(self, step: int) -> bool:
         """Tell whether accuracy is to be measured after this many steps."""
         return self.looks_at_answers and step % self.check_every == 0
@@ -91,8 +106,8 @@ class StopRule:
 
     def by_accuracy(self, accuracy: float) -> StoppedBy | None:
         """Return the reason to stop at this accuracy, if any."""
-        if self.accuracy_at_most is not None and accuracy <= self.accuracy_at_most:
+        if self.accuracy_at_most is not None and accuracy <= self.accuracy_at_most + ROUNDING:
             return "target_forgetting"
-        if self.accuracy_at_least is not None and accuracy >= self.accuracy_at_least:
+        if self.accuracy_at_least is not None and accuracy >= self.accuracy_at_least - ROUNDING:
             return "target_accuracy"
         return None

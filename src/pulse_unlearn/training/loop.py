@@ -100,8 +100,10 @@ def train(
         model, objective, steps, settings=settings, vocabulary=vocabulary, seed=seed, watch=watch
     )
     stopped_by: StoppedBy = "max_steps"
+    if _holds_at_once(run, stop, accuracy):
+        stopped_by = "already_forgotten"
     saved_at = time.monotonic()
-    while run.done < len(steps):
+    while stopped_by == "max_steps" and run.done < len(steps):
         reason = _advance(run, stop, accuracy)
         if reason is not None:
             stopped_by = reason
@@ -112,7 +114,7 @@ def train(
             saved_at = time.monotonic()
         if watch.should_stop():
             raise Interrupted(Problem("stopped after a checkpoint", got=f"step {run.done}"))
-    if stopped_by == "diverged" or not _is_finite(run):
+    if stopped_by == "diverged" or (run.done and not _is_finite(run)):
         stopped_by = "diverged"
         run.guard.note_divergence()
         put_back(model, run.good)
@@ -175,6 +177,14 @@ def _start(
         run.guard.restore(state["guard"])
     model.train()
     return run
+
+
+def _holds_at_once(run: _Run, stop: StopRule, accuracy: Callable[[], float]) -> bool:
+    """Tell whether there is nothing left to do before the first step."""
+    if run.done or not stop.may_hold_at_once:
+        return False
+    run.checks.append((0, accuracy()))
+    return stop.by_accuracy(run.checks[-1][1]) is not None
 
 
 def _advance(run: _Run, stop: StopRule, accuracy: Callable[[], float]) -> StoppedBy | None:

@@ -1,0 +1,67 @@
+"""What is asked of whom: the examples of score stages and stop rules. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pulse_unlearn.data import PROFILES
+from pulse_unlearn.data import examples as make
+from pulse_unlearn.data.words import obstacles
+from pulse_unlearn.pipeline.inputs import Inputs
+from pulse_unlearn.records import Example, Individual, Question
+from pulse_unlearn.scenarios import Stage
+
+
+def asked(inputs: Inputs, stage: Stage, people: Sequence[Individual]) -> list[Example]:
+    """Return what a score stage asks about these people, and of the general questions."""
+    if stage.view == "other_view":
+        return elsewhere(inputs, people, turned=stage.turned)
+    questions = [question for person in people for question in person.questions]
+    return [*about_people(inputs, questions), *(about_all(inputs) if stage.general else ())]
+
+
+def elsewhere(inputs: Inputs, people: Sequence[Individual], *, turned: bool) -> list[Example]:
+    """Return questions on views that are never reported; `turned` for the reading `rotated`."""
+    profile = inputs.experiment.data.people_prompt
+    return make.other_view(people, profile=profile, seed=0, turned=turned)
+
+
+def about_people(inputs: Inputs, questions: Sequence[Question]) -> list[Example]:
+    """Return people's questions as they are scored: every order and in words, unless turned off."""
+    scoring, profile = inputs.experiment.scoring, inputs.experiment.data.people_prompt
+    words = scoring.words != "none"
+    return _forms(questions, profile, circular=scoring.people == "circular", words=words)
+
+
+def about_all(inputs: Inputs) -> list[Example]:
+    """Return the general questions as they are scored."""
+    scoring, profile = inputs.experiment.scoring, inputs.experiment.data.general_prompt
+    words = scoring.words == "all"
+    return _forms(inputs.general, profile, circular=scoring.general == "circular", words=words)
+
+
+def _forms(
+    questions: Sequence[Question], profile: str, *, circular: bool, words: bool
+) -> list[Example]:
+    shown = PROFILES.get(profile).options_shown
+    ask = make.circular if circular and shown else make.scored
+    # Where the options are not shown, the scored prompt is the bare question already.
+    return [
+        *ask(questions, profile=profile),
+        *(make.in_words(questions, profile=profile) if words and shown else ()),
+    ]
+
+
+def words_notes(inputs: Inputs) -> list[str]:
+    """Say which questions are not asked in words, and why: a line for each reason."""
+    scoring, asked = inputs.experiment.scoring, []
+    if scoring.words != "none":
+        people = [question for person in inputs.people.values() for question in person.questions]
+        asked.append(("of people", people))
+    if scoring.words == "all":
+        asked.append(("general", list(inputs.general)))
+    return [
+        f"not asked in words: {count} of {len(questions)} questions ({whose}), as {reason}"
+        for whose, questions in asked
+        for reason, count in sorted(obstacles(questions).items())
+    ]
