@@ -4,8 +4,7 @@ An audit: nothing here comes from the package, every number is derived anew from
 Not recounted are intervals, measures that rest on a test or an interval, and measures by the wider
 categories of general questions, which a run folder doesn't tell. Who is in which set is taken from
 `results.json`. Answers are read by a small reader of this file, made for letters, option texts and
-plain sentences; where the stored verdicts read an answer differently, it is printed. Exits with 1
-if anything differs.
+plain sentences; stored verdicts that disagree are printed. Exits with 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
@@ -44,26 +43,21 @@ MEASURES = (
 )  # fmt: skip
 READINGS = MEASURES[:5]
 RELATIVE = (
-    ("", "", READINGS[:1]),
-    ("", "_over_chance", READINGS[:1]),
-    ("rotated_", "", READINGS[1:2]),
-    ("latent_", "", READINGS),
-    ("latent_", "_over_chance", READINGS),
-)
+    ("", "", READINGS[:1]), ("", "_over_chance", READINGS[:1]), ("rotated_", "", READINGS[1:2]),
+    ("latent_", "", READINGS), ("latent_", "_over_chance", READINGS),
+)  # fmt: skip
 NOT_RECOUNTED = re.compile(r"below_chance|one_letter|remembered|l2_(circular_)?accuracy:.*")
 TIE = 1e-9
-TOLERANCE, PERCENT_TOLERANCE = 2e-6, 2e-4
 SHOWN = 20
 
 OPEN, CLOSE = r"[(\[{\"'*`\s]*", r"[.,:;)\]}\"'*`\s]*"
 BARE = re.compile(f"{OPEN}([A-Z]){CLOSE}")
 WITH_TEXT = re.compile(rf"{OPEN}([A-Z])(?:[.,:;)\]}}\"'*`]+\s*|\s+)(\S.*)", re.DOTALL)
-DECLARED = re.compile(rf"(?i:\banswer\s*(?:is\b|:)\s*(not\b)?\s*(?:option\b)?)\s*{OPEN}([A-Z])\b")
+IS = r"(?i:\banswer\s*(?:is\b|:)\s*(not\b)?\s*(?:option\b)?)\s*"
+DECLARED = re.compile(rf"{IS}{OPEN}([A-Z])\b(?! or\b)")
 NOUN = re.compile(r" (?!(?:is|was|or|and|because|as|for|but)\b)[a-z]")
 """What follows an article or a pronoun, roughly."""
-REFUSAL = re.compile(
-    r"(?i)\b(sorry|apologi[sz]e|i (can ?not|can't|don't|do not|won't|am unable))\b"
-)
+REFUSAL = re.compile(r"(?i)\b(sorry|apologi[sz]e|i (can ?not|can't|don't|do not|am unable))\b")
 
 
 def loose(text: str) -> str:
@@ -110,14 +104,14 @@ def strict(text: str, options: Sequence[Answer]) -> tuple[str, str]:
     """Return `answered`, `refused` or `unparsable`, and the letter that was answered."""
     letters = {option["letter"]: loose(option["text"]) for option in options}
     unread = ("unparsable", "")
-    if match := BARE.fullmatch(text.strip()):
-        return ("answered", match[1]) if match[1] in letters else unread
+    if (match := BARE.fullmatch(text.strip())) and match[1] in letters:
+        return "answered", match[1]
     whole = [letter for letter, words in letters.items() if words == loose(text)]
-    if len(whole) == 1:
-        return "answered", whole[0]
     match = WITH_TEXT.fullmatch(text.strip())
     if match and letters.get(match[1]) == loose(match[2]):
-        return "answered", match[1]
+        whole.append(match[1])
+    if len(whole) == 1:
+        return "answered", whole[0]
     said = {("" if denied else letter) for denied, letter in DECLARED.findall(text)}
     if said:
         one = said.pop() if len(said) == 1 else ""
@@ -179,12 +173,11 @@ def over_orders(shown: Sequence[Answer], read: Sequence[str]) -> dict[str, Value
     ]
     if len(chosen) > 1:
         values["rotation_flip_rate"] = float(len(set(chosen)) > 1)
-    names = [mentioned(one["text"], one["options"]) for one in shown]
-    others = [len(said - {letter}) for said, letter in zip(names, true, strict=True)]
-    hits = [letter in said for said, letter in zip(names, true, strict=True)]
-    values["mentions"] = sum(hits) / len(shown)
-    values["mentions_of_others"] = sum(others) / len(shown) / (size - 1)
-    return values
+    named_by = [(one["answer"], mentioned(one["text"], one["options"])) for one in shown]
+    hits = sum(letter in said for letter, said in named_by)
+    others = sum(len(said - {letter}) for letter, said in named_by)
+    means = {"mentions": hits, "mentions_of_others": others / (size - 1)}
+    return values | {measure: value / len(shown) for measure, value in means.items()}
 
 
 def in_words(bare: Answer) -> dict[str, Value]:
@@ -206,7 +199,8 @@ def question_of(answers: Sequence[Answer]) -> Question:
     first = shown[0]
     readings, letters = zip(*(strict(one["text"], one["options"]) for one in shown), strict=True)
     logs, place = np.array(first["option_log_probs"]), place_of(first, first["answer"])
-    values: dict[str, Value] = dict.fromkeys(MEASURES)
+    values: dict[str, Value] = dict.fromkeys(MEASURES) | over_orders(shown, letters)
+    values |= {f"chosen:{letter}": float(letters[0] == letter) for letter in ascii_uppercase}
     values |= {
         "accuracy": float(letters[0] == first["answer"]),
         "unparsable": float(readings[0] == "unparsable"),
@@ -215,18 +209,11 @@ def question_of(answers: Sequence[Answer]) -> Question:
         "correct_probability": share(logs, place),
         "chance": 1 / len(logs),
     }
-    values |= {f"chosen:{letter}": float(letters[0] == letter) for letter in ascii_uppercase}
-    values |= over_orders(shown, letters)
     for bare in (one for one in answers if one["asked_as"] == "words"):
         values |= in_words(bare)
     orders = [(one["answer"], letter) for one, letter in zip(shown, letters, strict=True)]
     about = (first["individual"], first["modality"], first["category"])
     return Question(*about, first["answer"], letters[0], values, orders)
-
-
-def behind(questions: Collection[Question]) -> tuple[int, int]:
-    """Return the numbers of questions and people."""
-    return len(questions), len({q.individual for q in questions} - {""})
 
 
 def measured(questions: Sequence[Question], measure: str) -> Value:
@@ -267,10 +254,9 @@ def letter_numbers(questions: Sequence[Question]) -> dict[str, Value]:
         values["letter_entropy"] = float(-(parts * np.log(parts)).sum() / np.log(len(letters)))
     usual = Counter(q.values["chance"] for q in questions).most_common(1)[0][0]
     recall: dict[str, list[bool]] = {}
-    for one, letter in (
-        pair for q in questions if q.values["chance"] == usual for pair in q.orders
-    ):
-        recall.setdefault(one, []).append(letter == one)
+    for question in questions:
+        for one, letter in question.orders if question.values["chance"] == usual else ():
+            recall.setdefault(one, []).append(letter == one)
     if len(recall) > 1:
         values["letter_bias"] = float(np.std([np.mean(rights) for rights in recall.values()]))
     return values
@@ -279,8 +265,8 @@ def letter_numbers(questions: Sequence[Question]) -> dict[str, Value]:
 def set_numbers(questions: Sequence[Question]) -> dict[str, Value]:
     """Return every measure of one set in one modality."""
     letters = {q.answer for q in questions} | {q.choice for q in questions} - {""}
-    measures = (*MEASURES, *(f"chosen:{letter}" for letter in letters))
-    values = {measure: measured(questions, measure) for measure in measures}
+    said = (f"chosen:{letter}" for letter in letters)
+    values = {measure: measured(questions, measure) for measure in (*MEASURES, *said)}
     return values | {"latent_accuracy": highest(questions, READINGS)}
 
 
@@ -317,6 +303,8 @@ class Run:
     def answers(self, stage: str) -> list[Answer]:
         """Return the stored answers of a stage."""
         path = self.folder / "stages" / self.folders[stage] / "predictions.parquet"
+        if not path.exists():
+            sys.exit(f"{path} is not there: the run is not finished")
         return list(pq.ParquetFile(path).read().to_pylist())
 
     def questions(self, stage: str) -> dict[str, Question]:
@@ -330,14 +318,13 @@ class Run:
 
     def sets_at(self, cell: Mapping[str, Any], request: int) -> dict[str, set[str]]:
         """Return who is in which set after a request."""
-        told = dict(self.sets[f"{cell['scenario']}/{cell['seed']}"])
-        requests, done = told.pop("requests"), max(request - 1, 0)
-        sets = {name: set(people) for name, people in told.items()}
+        sets = dict(self.sets[f"{cell['scenario']}/{cell['seed']}"])
+        requests, done = sets.pop("requests"), max(request - 1, 0)
         if len(requests) > 1:
             sets["forgotten_earlier"] = set().union(*requests[:done])
             sets["just_requested"] = set().union(*requests[done:request])
             sets["not_yet_requested"] = set().union(*requests[request:])
-        return {name: people for name, people in sets.items() if people}
+        return {name: set(people) for name, people in sets.items() if people}
 
 
 def parts_of(
@@ -354,29 +341,28 @@ def parts_of(
         yield "general", "all", general, True
 
 
-def recount_cell(questions: Mapping[str, Question], sets: Mapping[str, set[str]]) -> Numbers:
-    """Yield every number after a request that is not relative to those before."""
+def recount_cell(
+    questions: Mapping[str, Question],
+    sets: Mapping[str, set[str]],
+    before: Mapping[str, Question] | None = None,
+) -> Numbers:
+    """Yield every number after a request; what is relative to those before if they are given."""
     for name, modality, keys, there in parts_of(questions, sets):
         some = [questions[key] for key in keys]
-        values = {m: value if there else None for m, value in set_numbers(some).items()}
+        values = set_numbers(some)
+        if before is not None:
+            then = [before[key] for key in keys]
+            values |= relative_numbers(then, some, forgotten=name in FORGOTTEN)
+        values = {measure: value if there else None for measure, value in values.items()}
         values |= {"chance": measured(some, "chance"), **(letter_numbers(some) if some else {})}
+        people = len({q.individual for q in some} - {""})
         for measure, value in values.items():
-            yield (name, modality, measure), (value, *behind(some))
+            yield (name, modality, measure), (value, len(some), people)
         for category in {q.category for q in some if name == "general"} - {""}:
             of_it = [q for q in some if q.category == category]
             for measure in ("accuracy", "circular_accuracy"):
-                number = (measured(of_it, measure), *behind(of_it))
+                number = (measured(of_it, measure), len(of_it), people)
                 yield (name, modality, f"{measure}:{category}"), number
-
-
-def recount_change(
-    before: Mapping[str, Question], after: Mapping[str, Question], sets: Mapping[str, set[str]]
-) -> Numbers:
-    """Yield every number that is relative to those before."""
-    for name, modality, keys, there in parts_of(after, sets):
-        then, now = ([side[key] for key in keys] for side in (before, after))
-        for measure, value in relative_numbers(then, now, forgotten=name in FORGOTTEN).items():
-            yield (name, modality, measure), (value if there else None, *behind(now))
 
 
 def recount(run: Run) -> dict[Key, Number]:
@@ -386,21 +372,19 @@ def recount(run: Run) -> dict[Key, Number]:
         cell, request = operation["cell"], int(operation["cell"]["request"])
         after = run.questions(operation["after"])
         before = {key: run.questions(operation["before"])[key] for key in after}
-        sets = run.sets_at(cell, request)
-        found = {request: [*recount_cell(after, sets), *recount_change(before, after, sets)]}
+        found = {request: recount_cell(after, run.sets_at(cell, request), before)}
         if request == 1:
-            found[0] = [*recount_cell(before, run.sets_at(cell, 0))]
+            found[0] = recount_cell(before, run.sets_at(cell, 0))
         for at, counted in found.items():
             label = (*(str(cell[name]) for name in KEYS[:4]), str(at))
             numbers |= {(*label, *key): number for key, number in counted}
     return numbers
 
 
-def agree(found: Number, counted: Number, measure: str) -> bool:
+def agree(found: Number, counted: Number, tolerance: float) -> bool:
     """Tell whether two numbers are the same up to the digits of the file."""
     if found[0] is None or counted[0] is None:
         return found == counted
-    tolerance = PERCENT_TOLERANCE if "_pct" in measure else TOLERANCE
     return found[1:] == counted[1:] and abs(found[0] - counted[0]) <= tolerance
 
 
@@ -420,7 +404,7 @@ def compare(folder: Path, numbers: Mapping[Key, Number]) -> tuple[list[str], Cou
                 left[key[-1].split(":")[0]] += 1
             elif key not in numbers:
                 wrong.append(f"{' '.join(key)}: not known here")
-            elif not agree(found, numbers[key], key[-1]):
+            elif not agree(found, numbers[key], 2e-4 if "_pct" in key[-1] else 2e-6):
                 wrong.append(f"{' '.join(key)}: file {found}, recounted {numbers[key]}")
             seen.add(key)
     wrong += [f"{' '.join(key)}: missing in the file" for key in numbers if key not in seen]
@@ -433,18 +417,17 @@ def verdicts_differ(run: Run) -> Iterator[str]:
         path = run.folder / "scores" / f"{folder}.parquet"
         stored = pq.ParquetFile(path).read().to_pylist() if path.exists() else []
         for one, score in zip(run.answers(stage) if stored else [], stored, strict=True):
-            text, options = one["text"], one["options"]
-            reading, letter = strict(text, options)
-            names = "".join(sorted(mentioned(text, options)))
+            reading, letter = strict(one["text"], one["options"])
+            names = "".join(sorted(mentioned(one["text"], one["options"])))
             if one["asked_as"] == "words":
-                letter, names = named(text, options), score["mentioned"]
+                letter, names = named(one["text"], one["options"]), score["mentioned"]
                 reading = "answered" if letter else "unparsable"
             if reading == "answered":
                 reading = "correct" if letter == one["answer"] else "wrong"
             mine = (one["example_id"], reading, letter, names)
             theirs = tuple(score[name] for name in ("example_id", "verdict", "choice", "mentioned"))
             if mine != theirs:
-                yield f"{text!r}: stored {theirs}, read here {mine}"
+                yield f"{one['text']!r}: stored {theirs}, read here {mine}"
 
 
 def main(folder: Path) -> int:

@@ -239,7 +239,7 @@ def test_flips_are_seen_whichever_way_options_rotate(direction):
     assert find(rows, "rotation_flip_rate").value == 0.0
     rate = find(general_measures(by_reading(steady + wrong + flips + silent)), "rotation_flip_rate")
     assert rate.value == pytest.approx(1 / 3)
-    assert rate.reason == "without 1 of 4 questions not asked so"
+    assert rate.reason.startswith("without 1 of 4 questions ")
 
 
 def test_circular_numbers_need_every_rotation():
@@ -253,7 +253,7 @@ def test_circular_numbers_need_every_rotation():
     partly = general_measures(by_reading([*rotated("q", "BBBA"), *rotated("r", "ADCB")[:3]]))
     for measure, value in zip(names, (0.0, 1.0, 0.0), strict=False):
         assert find(partly, measure).value == value
-        assert find(partly, measure).reason.endswith("without 1 of 2 questions not asked so")
+        assert "without 1 of 2 questions " in find(partly, measure).reason
     headless = general_measures(by_reading([*rotated("q", "ADCB"), *rotated("r", "ADCB")[1:]]))
     assert find(headless, "accuracy").reason.endswith(
         "1 of 2 questions lack the file's option order"

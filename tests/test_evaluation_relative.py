@@ -154,8 +154,9 @@ def test_broken_output_is_told_apart_by_the_rotated_reading():
 def test_latent_is_the_highest_reading_on_each_side():
     """Fault: one reading held against itself, where the highest before and after differ.
 
-    By hand, of 10 questions a person: strict 8 before and 2 after, rotated 6 and 5, words 4 and 6:
-    latent forgets 1 - 6 / 8, strict 1 - 2 / 8, and above a chance of 25 % 1 - (6 - 2.5) / (8 - 2.5).
+    By hand, of 10 questions a person: strict 8 before and 2 after, rotated 6 both times, words 4
+    and 8: latent forgets nothing, strict 1 - 2 / 8. With words at 6 after, latent forgets
+    1 - 6 / 8, and above a chance of 25 % 1 - (6 - 2.5) / (8 - 2.5).
     """
 
     def asked(strict, rotated, words):
@@ -173,14 +174,16 @@ def test_latent_is_the_highest_reading_on_each_side():
             for number in range(5)
         ]
 
-    before, after = asked(8, 6, 4), asked(2, 5.9, 6)
+    before, after = asked(8, 6, 4), asked(2, 6, 8)
     people = frozenset(score.individual for score in before)
     rows = relative_measures(before, after, sets={"forget": people})
     assert find(rows, "forget", "forgotten_pct").value == pytest.approx(75.0)
     assert find(rows, "forget", "rotated_forgotten_pct").value == pytest.approx(0.0)
     latent = find(rows, "forget", "latent_forgotten_pct")
-    assert latent.value == pytest.approx(25.0)
-    assert latent.reason.startswith("accuracy before")
+    assert latent.value == pytest.approx(0.0)
+    assert latent.reason.startswith("accuracy before, words_accuracy after")
+    rows = relative_measures(before, asked(2, 4, 6), sets={"forget": people})
+    assert find(rows, "forget", "latent_forgotten_pct").value == pytest.approx(25.0)
     over = find(rows, "forget", "latent_forgotten_pct_over_chance")
     assert over.value == pytest.approx(100 * (1 - 3.5 / 5.5))
 

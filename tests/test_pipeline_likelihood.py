@@ -15,6 +15,7 @@ import yaml
 from pulse_unlearn import store
 from pulse_unlearn.config import load_experiment, shipped_experiments
 from pulse_unlearn.errors import ConfigError
+from pulse_unlearn.evaluation.readings import by_question
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions
 from pulse_unlearn.methods import schemas
@@ -123,10 +124,12 @@ def test_people_are_chosen_and_trainings_ended_by_likelihood(in_words):
     inputs = inputs_of(in_words / "experiment.yaml")
     (chosen,) = [one for one in inputs.plan.stages if one.kind == "select"]
     asked = read_predictions(folder(in_words, inputs, chosen.parents[0]) / "predictions.parquet")
-    people, found = frozenset(chosen.ask.ids), {}
+    people, found = frozenset(chosen.ask[0].ids), {}
     for parser in ("likelihood", "strict"):
-        scores = score_all(asked, parser=parser)
-        found[parser] = select_known(scores, people, forget=1, retain=1, seed=chosen.seed)
+        scores = by_question(asked, score_all(asked, parser=parser))
+        sizes = {"forget": 1, "retain": 1, "unseen": 25}
+        found[parser] = select_known(scores, people, **sizes, seed=chosen.seed, decides=parser)
+    assert len(found["likelihood"].unseen) == len(people) - 2, "as many as there are"
     expected = asdict(found["likelihood"])
     path = folder(in_words, inputs, chosen.name) / "selection.json"
     written = json.loads(path.read_text(encoding="utf-8"))
@@ -177,11 +180,14 @@ def test_only_what_answers_decide_has_another_fingerprint(bench):
         assert inputs_of(bench.experiment, *overrides).keys == strict.keys
     likely = inputs_of(bench.experiment, "scoring.parser=likelihood")
     changed = {name for name, key in likely.keys.items() if key != strict.keys[name]}
-    # GA has a target of forgetting; the people of the pre-trained scenario are chosen.
+    # GA has a target of forgetting; the people of the pre-trained scenario are chosen, and with
+    # them those whom all scenarios leave alone, and ask.
     assert changed == {
+        "seed0/target/score",
         *(f"seed0/finetuned/ga/{part}" for part in ("unlearn", "score")),
         "seed0/select",
         *(f"seed0/pretrained/npo/{part}" for part in ("unlearn", "score")),
+        *(f"seed0/sustainability/npo/request{number}/score" for number in (1, 2)),
     }
     taught = "finetune.target_accuracy=0.9"
     one, other = (

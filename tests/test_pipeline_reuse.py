@@ -29,6 +29,7 @@ LATER = [
     for number in (1, 2)
     for part in ("unlearn", "score")
 ]
+TARGET = ["seed0/target/score", "seed0/target/score-other-view"]
 FINETUNED = ["seed0/finetuned/ga/unlearn", "seed0/finetuned/ga/score"]
 
 
@@ -49,7 +50,7 @@ def test_the_same_command_again_computes_nothing_and_never_imports_torch(bench, 
     manifests = {p: p.stat().st_mtime_ns for p in run.glob("stages/*/*") if p.is_file()}
     again = seeing_torch(*bench.command(tmp_path))
     assert again.returncode == 0, again.stderr
-    assert "0 stages computed, 13 reused" in again.stdout
+    assert "0 stages computed, 14 reused" in again.stdout
     assert "torch imported: False" in again.stdout
     assert outcome(run) == before
     assert manifests == {p: p.stat().st_mtime_ns for p in run.glob("stages/*/*") if p.is_file()}
@@ -71,7 +72,7 @@ def test_a_finetuning_setting_recomputes_what_rests_on_it(bench, tmp_path):
     bench.copied(tmp_path)
     ended = bench.run(tmp_path, "--set", "finetune.optimiser.learning_rate=0.002")
     assert ended.code == 0, ended.output
-    assert computed(ended) == ["seed0/finetune", "seed0/target/score", *FINETUNED, *LATER]
+    assert computed(ended) == ["seed0/finetune", *TARGET, *FINETUNED, *LATER]
 
 
 def test_a_run_does_not_depend_on_where_its_inputs_lie_or_where_it_is_read(bench, tmp_path):
@@ -87,7 +88,7 @@ def test_a_run_does_not_depend_on_where_its_inputs_lie_or_where_it_is_read(bench
     run = bench.copied(here / "runs")
     again = in_own_process("run", "tiny.yaml", cwd=here)
     assert again.returncode == 0, again.stderr
-    assert "0 stages computed, 13 reused" in again.stdout
+    assert "0 stages computed, 14 reused" in again.stdout
     # The record of the run names the inputs in full, so it can be read from any folder.
     scored = in_own_process("score", str(run), "--parser", "first_character", cwd=elsewhere)
     assert scored.returncode == 0, scored.stderr
@@ -100,7 +101,7 @@ def test_a_parser_recomputes_nothing_and_changes_the_results(bench, tmp_path):
     strict = (run / "results.csv").read_bytes()
     ended = bench.run(tmp_path, "--set", "scoring.parser=first_character")
     assert ended.code == 0, ended.output
-    assert "0 stages computed, 13 reused" in ended.output
+    assert "0 stages computed, 14 reused" in ended.output
     lenient = (run / "results.csv").read_bytes()
     assert lenient != strict
     assert unparsable(lenient) < unparsable(strict)
@@ -156,7 +157,7 @@ def test_plan_spends_nothing_and_marks_what_is_there(bench, tmp_path):
     assert "D_unlearn  4 people" in ended.output
     assert list(tmp_path.iterdir()) == []
     done = bench.server.pulse("plan", str(bench.experiment), "--runs", str(bench.finished.parent))
-    assert done.output.count("\n  + ") == 13
+    assert done.output.count("\n  + ") == 14
 
 
 def test_commands_on_a_folder_that_is_no_run_say_so(tmp_path):

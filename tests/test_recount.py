@@ -168,7 +168,8 @@ def read_rows(run: Path) -> list[dict[str, str]]:
 
 def recount(run: Path) -> tuple[int, list[str]]:
     """Exit code and lines of the audit."""
-    done = subprocess.run([sys.executable, str(SCRIPT), str(run)], capture_output=True, text=True)
+    command = [sys.executable, str(SCRIPT), str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert not done.stderr, done.stderr
     return done.returncode, done.stdout.splitlines()
 
@@ -182,22 +183,21 @@ def test_a_right_run_differs_nowhere(run):
     code, lines = recount(run)
     assert code == 0, lines
     assert lines[0].endswith(" values recounted, 0 differ")
-    assert int(lines[0].split()[0]) > 1000
+    assert int(lines[0].split()[0]) > 900
     assert "below_chance" in lines[1]
 
 
-def without(answers: Iterable[Prediction], left_out: Callable[[Prediction], bool]) -> list[Prediction]:
+def without(
+    answers: Iterable[Prediction], left_out: Callable[[Prediction], bool]
+) -> list[Prediction]:
     return [one for one in answers if not left_out(one)]
 
 
 PARTIAL = {
     "people asked in the file's order alone": lambda one: one.individual and one.rotation,
     "no bare questions": lambda one: one.asked_as == "words",
-    "bare questions about people alone": lambda one: (
-        one.asked_as == "words" and not one.individual
-    ),
+    "bare questions about people alone": lambda one: one.asked_as == "words" and not one.individual,
     "no general questions": lambda one: not one.individual,
-    "an order lost": lambda one: one.question_id == "p1/text_only/1" and one.rotation == 2,
 }
 
 
@@ -206,3 +206,56 @@ def test_what_was_not_asked_has_no_value(tmp_path, left_out):
     stages = [without(stage_answers(stage), left_out) for stage in range(3)]
     code, lines = recount(write_run(tmp_path, stages))
     assert code == 0, lines
+
+
+def test_a_changed_value_is_found(run):
+    rows = read_rows(run)
+    row = next(row for row in rows if row["measure"] == "rotated_accuracy")
+    row["value"] = str(float(row["value"]) + 0.01)
+    write_rows(run, rows)
+    code, lines = recount(run)
+    assert code == 1
+    assert lines[0].endswith(" 1 differ")
+    assert "rotated_accuracy: file" in lines[1]
+
+
+def test_a_changed_count_is_found(run):
+    rows = read_rows(run)
+    row = next(row for row in rows if row["measure"] == "kept_pct")
+    row["questions"] = "1"
+    write_rows(run, rows)
+    assert recount(run)[0] == 1
+
+
+def test_rows_missing_twice_or_unknown_are_found(run):
+    rows = read_rows(run)
+    write_rows(run, [*rows[1:], rows[-1], rows[-1] | {"measure": "charm"}])
+    code, lines = recount(run)
+    assert code == 1
+    assert lines[0].endswith(" 3 differ")
+    assert [line.rsplit(": ", 1)[1] for line in lines[1:4]] == [
+        "there twice",
+        "not known here",
+        "missing in the file",
+    ]
+
+
+def test_a_changed_answer_is_found(run):
+    path = run / "stages" / "after1" / "predictions.parquet"
+    answers = list(read_predictions(path))
+    place = next(
+        at
+        for at, one in enumerate(answers)
+        if one.text == one.answer and one.example_id.endswith("/0")
+    )
+    answers[place] = replace(answers[place], text="pebble")
+    write_predictions(path, answers)
+    code, lines = recount(run)
+    assert code == 1
+    assert "1 answers read differently" in lines
+    assert any(" unparsable: file" in line for line in lines)
+    assert any(" accuracy: file" in line for line in lines)
+
+
+def test_it_stands_apart_from_the_package():
+    assert "pulse_unlearn" not in SCRIPT.read_text(encoding="utf-8")

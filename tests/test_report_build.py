@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import pytest
 
 from pulse_unlearn.errors import StoreError
 from pulse_unlearn.report import build_report, summary_lines
+from pulse_unlearn.report.load import load_run
+from pulse_unlearn.report.svg import SERIES
 from synthetic_run import Recipe, write_run
 from synthetic_samples import HOSTILE
 
@@ -43,6 +47,11 @@ class _Elements(HTMLParser):
         self.tags.append(tag)
         self.attributes += [(name, value or "") for name, value in attrs]
         self.ids += [value for name, value in attrs if name == "id"]
+
+
+def _text(html: str) -> str:
+    """Return what a reader sees, spaces as one; numbers do not part from their sign."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).replace("\xa0", " ").split())
 
 
 def test_the_page_stands_alone(run: Path) -> None:
@@ -75,7 +84,9 @@ def test_figures_do_not_clash(run: Path) -> None:
 def test_figures_are_files_too(run: Path) -> None:
     names = sorted(path.name for path in (run / "figures").iterdir())
     assert names == sorted(
-        f"{n}.{e}" for n in ("figure-4", "figure-5", "training") for e in ("svg", "pdf")
+        f"{n}.{e}"
+        for n in ("figure-4", "figure-4-latent", "figure-5", "figure-5-latent", "training")
+        for e in ("svg", "pdf")
     )
     assert all((run / "figures" / name).stat().st_size > 2000 for name in names)
 
@@ -84,7 +95,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     recipe = Recipe(scenarios=("finetuned", "sustainability"), methods=("GA",), samples=2)
     folder = write_run(tmp_path / "run", recipe)
     files = [build_report(folder), *sorted((folder / "figures").iterdir())]
-    assert len(files) == 7
+    assert len(files) == 11
     before = [path.read_bytes() for path in files]
     code = (
         "import sys, pathlib, pulse_unlearn.report as r; r.build_report(pathlib.Path(sys.argv[1]))"
@@ -131,7 +142,7 @@ def test_hostile_text_is_shown_not_obeyed(tmp_path: Path) -> None:
     text = build_report(folder).read_text(encoding="utf-8")
     elements = _Elements(text)
     assert "script" not in elements.tags
-    assert "&lt;script&gt;" in text
+    assert text.count("&lt;script&gt;") > 6, "the word, why, flag, finding, method, sample"
     assert not [name for name, _ in elements.attributes if name.startswith("on")]
     assert "example.org" not in text
     assert "picture left out: not an inline image" in text
@@ -144,9 +155,9 @@ def test_hostile_text_is_shown_not_obeyed(tmp_path: Path) -> None:
 def test_few_people_and_a_single_method(tmp_path: Path) -> None:
     recipe = Recipe(scenarios=("finetuned",), methods=("NPO",), people=SMALL, samples=0)
     text = build_report(write_run(tmp_path / "run", recipe)).read_text(encoding="utf-8")
-    assert "too few people" in text
+    assert "too few people for a verdict" in text
     assert "n/a (4 people)" in text
-    assert "not tested in this run" in text
+    assert "one run: no finding" in text
 
 
 def test_before_unlearning_only(tmp_path: Path) -> None:
@@ -204,6 +215,92 @@ def test_results_json_that_is_not_what_it_should_be(tmp_path: Path) -> None:
     assert build_report(folder).exists()
 
 
+def test_one_letter_that_knows_the_answers_is_never_called_forgotten(tmp_path: Path) -> None:
+    """The invented pre-trained GA says D to everything and knows 98 % in every order."""
+    recipe = Recipe(scenarios=("pretrained",), methods=("GA",), samples=0)
+    text = build_report(write_run(tmp_path / "run", recipe)).read_text(encoding="utf-8")
+    answer = _text(text.split('id="answer"')[1].split("</section>")[0])
+    assert "In this one run, read as the paper does, 28 % of the answers" in answer
+    assert "After GA the model says D in 100 % of the answers that can be read" in answer
+    assert "what broke is how it answers" in answer
+    assert "one letter" in answer
+    for word in ("not recovered", "erased", "forgot "):
+        assert word not in answer
+    assert answer.count("deleted") == 1, "only to say that no result means it"
+    assert "gives no finding" in answer
+
+
+def test_seeds_stand_beside_every_number(tmp_path: Path) -> None:
+    recipe = Recipe(scenarios=("finetuned",), seeds=(0, 1, 2), samples=0)
+    text = build_report(write_run(tmp_path / "run", recipe)).read_text(encoding="utf-8")
+    assert "On average over 3 runs" in text
+    assert re.search(r"sd \d+\.\d over 3 seeds", text)
+    assert "GA+KLR: suppressed (2 of 3), one letter (1 of 3)." in text
+    assert "seed 2: " in text
+    section = _text(text.split('id="findings"')[1].split("</section>")[0])
+    assert re.search(r"strict\s+seen", section)
+    assert "no finding" not in section.replace("fewer than three runs give no finding", "")
+    assert "does not cover what another seed would give" in text
+
+
+def test_a_vanilla_run_shows_the_papers_reading_and_says_so(tmp_path: Path) -> None:
+    recipe = Recipe(scenarios=("finetuned",), rotated=False, words=False, samples=0)
+    folder = write_run(tmp_path / "run", recipe)
+    text = build_report(folder).read_text(encoding="utf-8")
+    assert "cannot tell a broken habit of answering" in text
+    assert "The same, asked in every order of the options" not in text
+    rows = [line for line in summary_lines(folder) if line.startswith("finetuned")]
+    assert all(re.search(r"\d+ \| -", line) for line in rows)
+
+
+def test_figures_give_a_method_one_look(run: Path) -> None:
+    """GA is blue, GA+KLR orange and NPO green in Figures 4 and 5 and in both readings."""
+    for name in ("figure-4", "figure-4-latent", "figure-5", "figure-5-latent"):
+        drawn = (run / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        assert all(series in drawn for series in SERIES[:3])
+        assert not any(series in drawn for series in SERIES[3:])
+
+
+PARTS = ("over_seeds", "verdicts", "paper_findings", "comparisons", "selections")
+BROKEN = (None, 3, {"a": 1}, [None, 5, {}, {"seed": "x", "word": 1, "request": math.nan}])
+
+
+def _with_parts(tmp_path: Path, **parts: object) -> Path:
+    recipe = Recipe(scenarios=("finetuned",), methods=("GA",), seeds=(0, 1), samples=0)
+    folder = write_run(tmp_path / "run", recipe)
+    path = folder / "results.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**whole, **parts}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("content", BROKEN)
+def test_a_part_of_results_json_that_is_missing_or_broken_is_said(
+    tmp_path: Path, part: str, content: object
+) -> None:
+    (problem,) = load_run(_with_parts(tmp_path, **{part: content})).problems
+    told = "entries are not well formed" if isinstance(content, list) else "parts are missing"
+    assert told in problem.what
+    assert part in str(problem)
+
+
+@pytest.mark.parametrize("content", BROKEN[2:])
+def test_a_run_without_verdicts_and_findings_is_reported_all_the_same(
+    tmp_path: Path, content: object
+) -> None:
+    folder = _with_parts(tmp_path, **dict.fromkeys(PARTS, content))
+    text = build_report(folder).read_text(encoding="utf-8")
+    assert "Files that could not be used" in text
+    answer = _text(text.split('id="answer"')[1].split("<table")[0])
+    assert "GA: no verdict." in answer
+    assert "still known after" not in answer
+    assert "not tested" in text
+    assert "How people were chosen" not in text
+    assert not re.search(r"sd \d", text)
+    assert any(line.endswith("no verdict") for line in summary_lines(folder))
+
+
 def test_importing_the_room_is_light() -> None:
     code = (
         "import sys, pulse_unlearn.report; "
@@ -220,12 +317,27 @@ def test_summary_is_plain_ascii_and_has_the_numbers(run: Path) -> None:
     lines = summary_lines(run)
     assert all(line.isascii() and line.isprintable() for line in lines)
     rows = [line for line in lines if line.startswith(("finetuned", "pretrained", "sustain"))]
-    assert len(rows) == 9
-    assert "output broke" in next(line for line in rows if line.startswith("sustain"))
+    assert len(rows) == 12, "nine methods, and three times before"
+    assert any(line.endswith("output broken") for line in rows if line.startswith("sustain"))
+    one = next(line for line in rows if line.startswith("pretrained") and " GA " in line)
+    assert one.endswith("one letter")
+    assert " D 100 " in one
+    assert max(len(line) for line in lines if "(1 of 2)" not in line) <= 140
+
+
+def test_summary_tells_flags_in_a_line_each(run: Path) -> None:
+    lines = summary_lines(run)
+    told = [line for line in lines if line.startswith(("one_letter", "collapsed", "target_"))]
+    assert [line.partition(":")[0] for line in told] == [
+        "one_letter", "collapsed", "target_reached_by_one_letter",
+        "target_reached_by_unreadable_answers",
+    ]  # fmt: skip
+    assert "finetuned GA (2 of 2 seeds), GA+KLR (1 of 2 seeds); pretrained GA" in told[0]
+    assert "sustainability GA (request 5, 2 of 2 seeds)" in told[1]
 
 
 def test_notes_about_the_data_are_told_and_escaped(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "noted", Recipe())
+    folder = write_run(tmp_path / "noted", Recipe(scenarios=("pretrained",), methods=("GA",)))
     path = folder / "results.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     content["notes"] = ["f001: the scored picture is trained on <b>"]

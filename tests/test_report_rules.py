@@ -1,4 +1,4 @@
-"""The rules behind the report's words: lookup, seeds, statuses, findings, escaping."""
+"""The rules behind the report's words: lookup, seeds, looks, escaping."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from hypothesis import strategies as st
 
 from pulse_unlearn.records import Cell, Measurement, Result
 from pulse_unlearn.report import paper
-from pulse_unlearn.report.answer import status
 from pulse_unlearn.report.assumptions import assumptions, flatten
-from pulse_unlearn.report.estimates import Numbers, Place, combine
-from pulse_unlearn.report.findings import ABSENT, LEANING, SEEN, UNTESTED, findings
-from pulse_unlearn.report.load import Flag
+from pulse_unlearn.report.drawing import colour, marker
+from pulse_unlearn.report.estimates import HowOften, Numbers, Place, combine
+from pulse_unlearn.report.extras import OverSeeds
+from pulse_unlearn.report.figure_tables import figure4_table
 from pulse_unlearn.report.printable import plain, printable, printable_block
 from pulse_unlearn.report.svg import inline_svg
-from pulse_unlearn.report.words import percent
+from pulse_unlearn.report.tables import Notes, shown
+from pulse_unlearn.report.words import percent, points, reading_phrase, with_reading_titles
 
 GA = Place("finetuned", "GA", "projector+llm", 1)
 
@@ -29,41 +30,81 @@ def result(
     *,
     modality: str = "all",
     seed: int = 0,
+    reason: str = "",
 ) -> Result:
     low = high = None
     if value is not None and half is not None:
         low, high = value - half, value + half
     cell = Cell(place.scenario, place.method, place.scope, seed, place.request)
-    return Result(cell, Measurement(name, modality, measure, value, low, high, 100, 20))
+    return Result(cell, Measurement(name, modality, measure, value, low, high, 100, 20, reason))
 
 
-def forget(accuracy: float, half: float | None = 0.05, **others: float) -> Numbers:
-    rows = [
-        result(GA, "forget", "accuracy", accuracy, half),
-        result(GA, "forget", "chance", 0.25),
-    ]
-    for measure, value in others.items():
-        rows.append(result(GA, "forget", measure, value, 0.05))
-    return Numbers(rows)
+def seeds_of(measure: str, *values: float | None, half: float | None = 0.1) -> list[Result]:
+    return [result(GA, "forget", measure, v, half, seed=s) for s, v in enumerate(values)]
 
 
-def test_seeds_come_together_as_mean_and_outer_interval() -> None:
-    rows = [result(GA, "forget", "accuracy", v, 0.1, seed=s) for s, v in enumerate((0.2, 0.4, 0.6))]
-    together = combine(rows)
+def test_several_seeds_take_the_interval_over_seeds_and_never_the_outer_one() -> None:
+    rows = seeds_of("accuracy", 0.2, 0.4, 0.6)
+    key = ("finetuned", "GA", "projector+llm", 1, "forget", "all", "accuracy")
+    over = {key: OverSeeds(0.4, 0.15, 0.65, 0.2)}
+    together = Numbers(rows, {}, over).get(GA, "forget", "all", "accuracy")
+    assert together is not None
     assert together.value == pytest.approx(0.4)
-    assert (together.low, together.high) == pytest.approx((0.1, 0.7))
+    assert (together.low, together.high, together.spread) == (0.15, 0.65, 0.2)
     assert together.seeds == ((0, 0.2), (1, 0.4), (2, 0.6))
+    assert shown(together, "accuracy", Notes(), seeds=3).beside == ("sd 20.0 over 3 seeds",)
 
 
-def test_one_seed_without_interval_leaves_none() -> None:
+def test_several_seeds_without_their_row_have_a_mean_and_no_interval() -> None:
+    together = combine(seeds_of("accuracy", 0.2, 0.4))
+    assert together.value == pytest.approx(0.3)
+    assert (together.low, together.high, together.spread) == (None, None, None)
+
+
+def test_one_seed_keeps_its_own_interval_whatever_stands_over_seeds() -> None:
+    alone = combine(seeds_of("accuracy", 0.2), OverSeeds(0.2, None, None, None))
+    assert (alone.low, alone.high) == pytest.approx((0.1, 0.3))
+    assert alone.spread is None
+    assert shown(alone, "accuracy", Notes(), seeds=3).beside == ("1 of 3 seeds",)
+
+
+@pytest.mark.parametrize("measure", ["below_chance", "one_letter", "remembered"])
+def test_truths_are_counted_and_never_averaged(measure: str) -> None:
+    numbers = Numbers(seeds_of(measure, 1.0, 0.0, 1.0, None, half=None))
+    assert numbers.how_often(GA, "forget", "all", measure) == HowOften(2, 3)
+    assert numbers.how_often(GA, "retain", "all", measure) == HowOften(0, 0)
+    with pytest.raises(ValueError, match=measure):
+        numbers.get(GA, "forget", "all", measure)
+
+
+def test_the_highest_reading_and_the_letter_are_read_from_their_remarks() -> None:
+    readings = ("by rotated_accuracy; n/a (3 people)", "by words_accuracy", "by rotated_accuracy")
     rows = [
-        result(GA, "forget", "accuracy", 0.2, 0.1, seed=0),
-        result(GA, "forget", "accuracy", None, seed=1),
+        result(GA, "forget", "latent_accuracy", 0.9, seed=seed, reason=reason)
+        for seed, reason in enumerate(readings)
     ]
-    together = combine(rows)
-    assert together.value == pytest.approx(0.2)
-    assert together.low is None
-    assert together.high is None
+    rows.append(result(GA, "forget", "letter_share", 0.9, reason="letter D, true in 25%"))
+    numbers = Numbers(rows)
+    assert numbers.highest(GA, "forget") == ("rotated_accuracy", "words_accuracy")
+    assert numbers.letters(GA, "forget") == ("D",)
+    assert numbers.highest(GA, "retain") == ()
+
+
+def test_a_method_looks_the_same_everywhere_and_no_two_look_alike() -> None:
+    labels = ["GA", "NPO", "ga_llm", *(f"own{k}" for k in range(9))]
+    scopes = {"ga_llm": "llm"}
+    places = [
+        Place(scenario, label, scopes.get(label, "projector+llm"), 1)
+        for scenario in ("sustainability", "finetuned")
+        for label in labels
+        if (scenario, label) != ("sustainability", "GA")
+    ]
+    numbers = Numbers([result(place, "forget", "accuracy", 0.5) for place in places])
+    looks = {label: numbers.look(label) for label in labels}
+    assert looks["GA"] == 0
+    assert looks["ga_llm"] == len(labels) - 1, "another scope only varies a method"
+    drawn = {(colour(look), marker(look)) for look in looks.values()}
+    assert len(drawn) == len(labels)
 
 
 def test_before_unlearning_is_shared_by_all_methods() -> None:
@@ -84,60 +125,15 @@ def test_labels_stand_for_registered_methods() -> None:
     numbers = Numbers(rows, {"ga_llm": "ga", "ga": "ga"})
     assert numbers.paper(llm) == "GA"
     assert numbers.mains("finetuned") == [both]
-    assert findings(numbers)[3].verdict == SEEN
 
 
-@pytest.mark.parametrize(
-    ("numbers", "kind"),
-    [
-        (forget(0.1, unparsable=0.8), "broken"),
-        (forget(0.1, unparsable=0.1, below_chance=1.0), "avoids"),
-        (forget(0.5, unparsable=0.0), "remembered"),
-        (forget(0.25, letter_accuracy=0.6), "suppressed"),
-        (forget(0.25, letter_accuracy=0.27), "unrecovered"),
-        (forget(0.25, None), "unknown"),
-        (Numbers([]), "unknown"),
-    ],
-)
-def test_status_tells_forgetting_from_what_looks_like_it(numbers: Numbers, kind: str) -> None:
-    assert status(numbers, (), GA).kind == kind
-
-
-def test_a_collapse_flag_outweighs_the_numbers() -> None:
-    flag = Flag("finetuned", "GA", "projector+llm", "0", "1", "collapsed", "")
-    assert status(forget(0.25), (flag,), GA).kind == "broken"
-    elsewhere = Flag("finetuned", "GA", "llm", "0", "1", "collapsed", "")
-    assert status(forget(0.25), (elsewhere,), GA).kind == "unrecovered"
-
-
-@pytest.mark.parametrize(
-    ("fine", "pretrained", "half", "verdict"),
-    [(90, 20, 5, SEEN), (90, 85, 5, LEANING), (20, 90, 5, ABSENT), (90, 20, None, LEANING)],
-)
-def test_pretrained_costs_more_by_its_rule(
-    fine: float, pretrained: float, half: float | None, verdict: str
-) -> None:
-    other = Place("pretrained", "GA", "projector+llm", 1)
-    numbers = Numbers(
-        [
-            result(GA, "general", "kept_pct", fine, half),
-            result(other, "general", "kept_pct", pretrained, half),
-        ]
-    )
-    assert findings(numbers)[0].verdict == verdict
-
-
-def test_findings_without_numbers_are_untested() -> None:
-    assert {finding.verdict for finding in findings(Numbers([]))} == {UNTESTED}
-
-
-def test_one_weak_cell_weakens_a_finding() -> None:
-    rows = []
-    for method, kept in (("GA", 5.0), ("NPO", 80.0)):
-        place = Place("sustainability", method, "projector+llm", 5)
-        rows.append(result(place, "general", "kept_pct", kept, 3))
-    assert findings(Numbers(rows[:1]))[1].verdict == SEEN
-    assert findings(Numbers(rows))[1].verdict == ABSENT
+def test_the_papers_ratios_stand_beside_its_own_scope_alone() -> None:
+    both, llm = GA, Place("finetuned", "ga_llm", "llm", 1)
+    rows = [result(place, "forget", "forgotten_pct", 70.0, 2) for place in (both, llm)]
+    table = figure4_table(Numbers(rows, {"ga_llm": "ga"}))
+    assert table is not None
+    papers = {row.heads[1]: row.cells[0].paper for row in table.rows}
+    assert papers == {"GA": "71", "ga_llm": ""}
 
 
 def test_the_papers_numbers_agree_with_each_other() -> None:
@@ -162,10 +158,10 @@ def test_the_papers_ratios_of_later_requests_come_from_figure_5() -> None:
 
 @given(st.text())
 def test_printable_text_is_one_harmless_line(text: str) -> None:
-    for shown in (printable(text), plain(text)):
-        assert len(shown.splitlines()) <= 1
-        assert not set(shown) & set("\x00\x1b\x7f\x9b\u202e\u2066\r\n")
-        shown.encode("utf-8")
+    for line in (printable(text), plain(text)):
+        assert len(line.splitlines()) <= 1
+        assert not set(line) & set("\x00\x1b\x7f\x9b\u202e\u2066\r\n")
+        line.encode("utf-8")
     printable_block(text).encode("utf-8")
 
 
@@ -190,6 +186,22 @@ def test_long_text_is_cut_and_said() -> None:
 )
 def test_percent(value: float | None, measure: str, text: str) -> None:
     assert percent(value, measure) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.254, "+25.4"), (-0.003, "−0.3"), (0.0001, "0.0"), (None, "–")]
+)
+def test_points_have_their_sign(value: float | None, text: str) -> None:
+    assert points(value) == text
+
+
+def test_readings_have_names_for_people() -> None:
+    remark = "rotated_accuracy 98%, accuracy 28%, words_per_token_accuracy 5%, words_named 1%"
+    named = "rotated 98 %, strict 28 %, words per token 5 %, named in words 1 %"
+    assert with_reading_titles(remark) == named
+    assert reading_phrase(["words_accuracy", "words_named"]).startswith("asked in words")
+    assert reading_phrase(["words_accuracy", "rotated_accuracy"]).startswith("by the reading")
+    assert reading_phrase([]).startswith("by the reading")
 
 
 def test_inline_svg_is_named_and_escaped() -> None:

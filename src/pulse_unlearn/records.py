@@ -214,13 +214,15 @@ class QuestionScore:
     circular: float | None
     """1 if the greedy answer is right in every cyclic order."""
     flipped: float | None
-    """1 if readable orders name different options; None with fewer than two readable."""
+    """1 if readable orders name different options; None with fewer than two readable, or if one is
+    missing."""
     mentions: float | None
     """Share of the orders in which the greedy answer names the true option anywhere."""
     mentions_others: float | None
     """The same for the other options, averaged over them: what naming at random would score."""
     words: float | None
-    """The likeliest option text behind the bare question, by the sum over its tokens."""
+    """The likeliest option text behind the bare question, by the sum over its tokens, without the
+    end of turn."""
     words_per_token: float | None
     """The same by the mean over its tokens."""
     words_probability: float | None

@@ -35,7 +35,8 @@ class LetterHabit:
     above_base_rate: bool
     """Whether the share lies above the base rate with 95 % simultaneous confidence."""
     entropy: float | None
-    """Of the letters said, 0 (one letter) to 1 (all alike)."""
+    """Of the letters said, over the logarithm of how many are said or true: 0 (one letter) to 1
+    (all alike); None where that is one."""
     readable: float
     """Share of all answers that can be read."""
 
@@ -55,8 +56,9 @@ class LetterHabit:
 def letter_habit(scores: Sequence[QuestionScore], *, level: float = LEVEL) -> LetterHabit:
     """Measure the preference for a letter over all orders asked, clustered by individual.
 
-    For every letter the share said minus the share true is tested against 0 with a t interval,
-    Bonferroni over the letters; the letter of the largest such difference is told.
+    All answers count alike, whatever their modality. For every letter the share said minus the
+    share true is tested against 0 with a t interval, Bonferroni over the letters; the letter of
+    the largest such difference is told, the last one of equals.
     """
     said = [
         (cluster_of(score), choice, truth)
@@ -96,7 +98,8 @@ def letter_bias(scores: Sequence[QuestionScore]) -> Estimate:
 
     RStd of Zheng et al. 2024 (arXiv 2309.03882); 0 is unbiased. Among questions with the most
     common number of options: with fewer options, chance is higher for the first letters only,
-    which would look like a bias.
+    which would look like a bias. What cannot be read counts as wrong; the spread is that of the
+    population of letters.
     """
     if not scores:
         return Estimate(None, reason="no questions")

@@ -7,15 +7,13 @@ People are therefore the unit everywhere; only general-ability questions are ind
 Near 0 and 1 a symmetric interval fails as well: the t interval of an accuracy of 2 to 10 % covers
 83 to 94 %. Accuracies and their ratios therefore get score intervals, whose width goes with the
 candidate value instead of the value seen. `tests/test_evaluation_coverage.py` measures coverage.
-Sources: Miller 2024 (arXiv 2411.00640); Wilson 1927; Liang and Zeger 1986; Kish 1965, section 8.2
-(effective number); Korn and Graubard 1998 (effective number with t quantile); Nam and Blackwelder
-2002, doi 10.1002/sim.1044 (score interval of a ratio of paired proportions).
+Sources: Miller 2024 (arXiv 2411.00640); Wilson 1927; Liang and Zeger 1986; Kish 1965 and Korn and
+Graubard 1998 (effective number of answers); Nam and Blackwelder 2002 (ratio of paired shares).
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -37,9 +35,9 @@ NO_VARIATION = 1e-9
 ASSUMED_ANSWERS = 0.2
 """Weight, in answers of the rarer kind, of the assumption that a person knows all or nothing.
 
-With few such answers the variance between people is as good as unknown, and mostly too low: then
-this weight widens the interval. With a fifth of an answer, coverage at accuracies of 2 to 98 %
-stays within 93 and 98 % up to an intra-person correlation of 0.3, within 91 and 98 % up to 0.8.
+With few such answers the variance between people is as good as unknown, and mostly too low: this
+widens the interval then. Accuracies of 2 to 98 % are covered in 93 to 98 % of cases up to an
+intra-person correlation of 0.3, in 91 to 98 % up to 0.8.
 """
 
 PRECISION = 1e-6
@@ -70,10 +68,9 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class OverSeeds:
-    """The mean of one number over independent runs, with its interval."""
+    """The mean of one number over independent runs, with its interval; None without a run."""
 
     value: float | None
-    """Mean over the runs; None without a run."""
     low: float | None
     high: float | None
     spread: float | None
@@ -84,31 +81,28 @@ class OverSeeds:
 
 @dataclass(frozen=True, slots=True)
 class _Design:
-    """Which person and stratum each of n answers belongs to, and its weight in the mean."""
+    """Numbers of the person and stratum of n answers, and their weights in the mean, all (n,)."""
 
     cluster: IndexArray
-    """Number of the person, (n,)."""
     stratum: IndexArray
-    """Number of the stratum, (n,)."""
+    weights: FloatArray
+    """1 / (strata times answers of the stratum); they sum to 1."""
     sizes: FloatArray
     """Answers per stratum, (strata,)."""
-    weights: FloatArray
-    """1 / (strata times answers of the stratum), (n,); they sum to 1."""
     people: int
 
     @classmethod
     def of(cls, clusters: Sequence[Hashable], strata: Sequence[Hashable] | None) -> _Design:
-        """Number people and strata in order of first appearance; no `strata` is one stratum."""
+        """Return the design; no `strata` are one stratum."""
         cluster = _numbered(clusters)
         stratum = np.zeros(len(cluster), dtype=np.intp) if strata is None else _numbered(strata)
         sizes = np.bincount(stratum).astype(np.float64)
-        weights = 1.0 / (len(sizes) * sizes[stratum])
-        return cls(cluster, stratum, sizes, weights, int(cluster.max()) + 1)
+        weights = np.asarray(1.0 / (len(sizes) * sizes[stratum]))
+        return cls(cluster, stratum, weights, sizes, int(cluster.max()) + 1)
 
     def means(self, values: FloatArray) -> FloatArray:
         """Return the mean of `values`, (n,), in every stratum, (strata,)."""
-        means: FloatArray = np.bincount(self.stratum, weights=values) / self.sizes
-        return means
+        return np.asarray(np.bincount(self.stratum, weights=values) / self.sizes)
 
     def per_person(self, values: FloatArray) -> FloatArray:
         """Return the sum of `values`, (n,), of every person, (people,)."""
@@ -116,8 +110,7 @@ class _Design:
 
     def residuals(self, values: FloatArray) -> FloatArray:
         """Return the weighted distances of `values` from their stratum's mean, (n,)."""
-        residuals: FloatArray = self.weights * (values - self.means(values)[self.stratum])
-        return residuals
+        return np.asarray(self.weights * (values - self.means(values)[self.stratum]))
 
     def variance(self, residuals: FloatArray) -> float:
         """Return the cluster-robust variance of the mean: G/(G-1) sum_g u_g^2, G people."""
@@ -148,25 +141,22 @@ class _Design:
 
 @dataclass(frozen=True, slots=True)
 class _RatioTest:
-    """The score test of a ratio (after - c) / (before - c), see `ratio_interval`."""
+    """The score test of `ratio_interval`; `shares` are those of `_outcomes`, `factor` t^2 / n."""
 
     before: float
     after: float
     chance: float
     shares: tuple[float, ...]
-    """Shares of questions right both times, only after, only before, never."""
     factor: float
-    """t^2 / effective number of questions."""
 
     def excess(self, ratio: float) -> float:
         """Return T^2 - t^2 S / n, positive where `ratio` is ruled out."""
         gap = self.after - self.chance - ratio * (self.before - self.chance)
         return gap * gap - self.factor * _spread_if(ratio, self.shares, self.chance)
 
-    def ends(self) -> tuple[float | None, float | None]:
-        """Return the ratios at which `excess` turns positive; None if it does not."""
-        value = (self.after - self.chance) / (self.before - self.chance)
-        inside = (value, -self.factor * _mean_square(self.shares, _share_of_t(value, self.chance)))
+    def ends(self, value: float, spread: float) -> tuple[float | None, float | None]:
+        """Return where `excess` turns positive below and above `value`, where S is `spread`."""
+        inside = (value, -self.factor * spread)
         steps = [0.05 * 2.0**power for power in range(16)]
         high = _first_outside(self.excess, inside, [value + step for step in steps])
         if self.chance:
@@ -186,8 +176,7 @@ def wilson(successes: float, total: int, *, level: float = LEVEL) -> Interval:
     """
     if total <= 0:
         return Interval(reason="no questions")
-    low, high = _wilson_ends(successes, total, quantile=float(special.ndtri((1 + level) / 2)))
-    return Interval(low, high)
+    return Interval(*_wilson_ends(successes, total, float(special.ndtri((1 + level) / 2))))
 
 
 def clustered_mean(
@@ -226,11 +215,9 @@ def clustered_mean(
         return Estimate(value, ends.low, ends.high, ends.reason)
     quantile = float(special.stdtrit(design.people - 1, (1 + level) / 2))
     if bounds == (0.0, 1.0):
-        number = design.effective_answers(
-            residuals, spread=value * (1 - value), rarity=min(value, 1 - value)
-        )
-        low, high = _wilson_ends(value * number, number, quantile=quantile)
-        return Estimate(value, low, high, note)
+        rarity = min(value, 1 - value)
+        number = design.effective_answers(residuals, spread=value * (1 - value), rarity=rarity)
+        return Estimate(value, *_wilson_ends(value * number, number, quantile), note)
     half = quantile * error
     return Estimate(value, max(value - half, bounds[0]), min(value + half, bounds[1]), note)
 
@@ -247,10 +234,9 @@ def without_variation(
 
     At most a share h of all people differs from those seen, h being Wilson's upper end for 0 of
     `count`; they may lie anywhere in `bounds`. For 0 of 50 that is [0, 0.071]: as many answers
-    as people. The formula of `clustered_mean` gives the same for no answer of the rarer kind (but
-    for t in place of z: 0.075). It is wider than with one right answer of 500, [0, 0.024]: one
-    that stands alone among its person's ten speaks against people who know all or nothing, none
-    does not.
+    as people. `clustered_mean`'s formula gives the same for none of the rarer kind (0.075, with t
+    for z). One right of 500 gives less, [0, 0.024]: standing alone among its person's ten it
+    speaks against people who know all or nothing; none does not.
     """
     share = unseen_share(count, level=level)
     low = value - share * (value - bounds[0])
@@ -277,11 +263,11 @@ def ratio_interval(
 
     The interval holds all ratios r for which T = (A - c) - r (B - c) is within t sqrt(S(r) / n)
     of 0. S(r) is the variance of one question's share of T if r were true (`_spread_if`); n is
-    the effective number of questions, S(A / B) / variance of T at the ratio seen, clustered and
-    widened as for accuracies; t has G - 1 degrees of freedom. Without clusters and chance this is
-    the score interval of Nam and Blackwelder 2002. It stays sound where almost nothing is left
-    and where almost nothing was lost. Where B is not clearly above c, no ratio is ruled out, and
-    there is no interval. If people do not differ (all lost, all kept), n is their number.
+    the effective number of questions, S / variance of T at the ratio seen, clustered and widened
+    as for accuracies; t has G - 1 degrees of freedom. Without clusters and chance this is the
+    score interval of Nam and Blackwelder 2002, sound also where almost nothing is left or lost.
+    Where B is not clearly above c, no ratio is ruled out, and there is no interval. If people do
+    not differ (all lost, all kept), n is their number.
     """
     if before.size == 0:
         return Estimate(None, reason="no questions")
@@ -290,18 +276,19 @@ def ratio_interval(
     was, now = (float(design.means(values).mean()) for values in (before, after))
     start, rest = was - guess, now - guess
     if start <= NO_VARIATION:
-        what = "zero" if chance is None else "chance"
-        return Estimate(None, reason=f"not above {what} before: nothing to lose")
+        least = "zero" if chance is None else "chance"
+        return Estimate(None, reason=f"not above {least} before: nothing to lose")
     note = few_clusters(design.people, unit)
     value = rest / start
     if design.people < MIN_INDIVIDUALS:
         return Estimate(value, reason=note)
     shares = _outcomes(design, before, after)
     residuals = design.residuals(after - value * before)
-    spread = _mean_square(shares, _share_of_t(value, guess))
+    terms = _share_of_t(value, guess)
+    spread = sum(share * term * term for share, term in zip(shares, terms, strict=True))
     number = design.effective_answers(residuals, spread=spread, rarity=min(spread, now, 1 - now))
     quantile = float(special.stdtrit(design.people - 1, (1 + level) / 2))
-    low, high = _RatioTest(was, now, guess, shares, quantile**2 / number).ends()
+    low, high = _RatioTest(was, now, guess, shares, quantile**2 / number).ends(value, spread)
     if design.variance(residuals) < NO_VARIATION**2:
         note = join_reasons("no variation seen", note)
     if low is None or high is None:
@@ -321,11 +308,11 @@ def t_over_seeds(
 
     Each of the S runs draws people, data order and initialisation anew, so that the spread
     between runs, sd, holds all of it: mean +- t sd / sqrt(S), t with S - 1 degrees of freedom,
-    cut at `bounds`. One run has no interval: how its people differ does not say how training
-    again would. `sampling` are the half widths of the runs' own intervals. If sd is 0 (all runs
-    at 0, all at 1), the widest takes its place: mean +- max(sampling) / sqrt(S). With
-    `same_people` in every run sd holds training alone, and other people would move all runs
-    alike: the half width is sqrt(t^2 sd^2 / S + mean(sampling)^2).
+    cut at `bounds`. One run has no interval: its people say nothing about training again.
+    `sampling` are the half widths of the runs' own intervals. If sd is 0 (all runs at 0 or 1), the
+    widest takes its place: mean +- max(sampling) / sqrt(S). With `same_people` in every run sd
+    holds training alone, and other people would move all runs alike: the half width is
+    sqrt(t^2 sd^2 / S + mean(sampling)^2).
     """
     count = len(values)
     if count < 2:
@@ -339,15 +326,13 @@ def t_over_seeds(
         if not sampling:
             reason = join_reasons(reason, "no run has an interval of its own")
             return OverSeeds(value, None, None, spread, count, reason)
-        if same_people:
-            half = math.hypot(half, float(np.mean(sampling)))
-        else:
-            half = max(sampling) / math.sqrt(count)
+        people = float(np.mean(sampling))
+        half = math.hypot(half, people) if same_people else max(sampling) / math.sqrt(count)
     low, high = max(value - half, bounds[0]), min(value + half, bounds[1])
     return OverSeeds(value, low, high, spread, count, reason)
 
 
-def _wilson_ends(successes: float, total: float, *, quantile: float) -> tuple[float, float]:
+def _wilson_ends(successes: float, total: float, quantile: float) -> tuple[float, float]:
     """Return the ends of Wilson's interval; neither number need be whole."""
     squared = quantile * quantile
     centre = (successes + squared / 2) / (total + squared)
@@ -368,10 +353,6 @@ def _outcomes(design: _Design, before: FloatArray, after: FloatArray) -> tuple[f
     return tuple(share if share > NO_VARIATION else 0.0 for share in shares)
 
 
-def _mean_square(shares: Sequence[float], terms: Sequence[float]) -> float:
-    return sum(share * term * term for share, term in zip(shares, terms, strict=True))
-
-
 def _share_of_t(ratio: float, chance: float) -> tuple[float, float, float, float]:
     """Return (after - c) - ratio (before - c) of a question, in the order of `_outcomes`."""
     never = -chance * (1 - ratio)
@@ -381,9 +362,9 @@ def _share_of_t(ratio: float, chance: float) -> tuple[float, float, float, float
 def _spread_if(ratio: float, shares: Sequence[float], chance: float) -> float:
     """Return the mean square of a question's share of T if `ratio` were the true one.
 
-    The outcomes' shares are then the likeliest ones for which T is 0 (constrained maximum
-    likelihood): p / (1 + m e), p being the share seen and e the share of T, m such that the mean
-    of e is 0. If no such m exists, an outcome nobody had carries the rest.
+    The outcomes' shares are then the likeliest ones for which T is 0: p / (1 + m e), p being the
+    share seen and e the share of T, m (`tilt`) such that the mean of e is 0. If there is no such
+    m, an outcome nobody had carries the rest.
     """
     terms = _share_of_t(ratio, chance)
     least, most = min(terms), max(terms)
@@ -408,8 +389,7 @@ def _first_outside(
 ) -> float | None:
     """Return where `excess` turns positive between a place and the first of `trials` outside.
 
-    `found` is the place and the `excess` there, not above 0. None if no trial is outside. Root
-    by Ridders' method (1979, doi 10.1109/TCS.1979.1084580).
+    `found` is the place and its `excess`. None if no trial is outside. Ridders' method (1979).
     """
     inside, below = found
     for outside in trials:
@@ -452,22 +432,6 @@ def sum_by(values: FloatArray, clusters: Sequence[Hashable]) -> FloatArray:
     return np.bincount(_numbered(clusters), weights=values).astype(np.float64)
 
 
-def resample_counts(count: int, *, resamples: int, seed: int, stream: int = 0) -> FloatArray:
-    """Return how often each of `count` clusters is drawn, (resamples, count), rows sum to count.
-
-    Different `stream`s of one seed are independent.
-    """
-    generator = np.random.Generator(np.random.PCG64([seed, stream]))
-    shares = np.full(count, 1.0 / count)
-    return generator.multinomial(count, shares, size=resamples).astype(np.float64)
-
-
-def percentiles(values: FloatArray, *, level: float = LEVEL) -> tuple[float, float]:
-    """Return the ends of the central `level` of `values`, which must be finite."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def join_reasons(*reasons: str) -> str:
     """Join the reasons that say something, each once."""
     return "; ".join(dict.fromkeys(reason for reason in reasons if reason))
@@ -475,13 +439,12 @@ def join_reasons(*reasons: str) -> str:
 
 def stratified_weights(strata: Sequence[Hashable]) -> FloatArray:
     """Return each value's weight in the mean of the stratum means; the weights sum to 1."""
-    sizes = Counter(strata)
-    weights = [1.0 / (len(sizes) * sizes[label]) for label in strata]
-    return np.array(weights, dtype=np.float64)
+    stratum = _numbered(strata)
+    sizes = np.bincount(stratum)
+    return np.asarray(1.0 / (len(sizes) * sizes[stratum]))
 
 
 def _numbered(labels: Sequence[Hashable]) -> IndexArray:
     """Return the number of every label, in order of first appearance."""
     order: dict[Hashable, int] = {}
-    numbers = [order.setdefault(label, len(order)) for label in labels]
-    return np.array(numbers, dtype=np.intp)
+    return np.array([order.setdefault(label, len(order)) for label in labels], dtype=np.intp)

@@ -179,7 +179,7 @@ def asked_for(
     having = [score for score, has in zip(scores, there, strict=True) if has]
     if not having:
         return [], values[there], "not asked"
-    note = f"without {len(scores) - len(having)} of {len(scores)} questions not asked so"
+    note = f"without {len(scores) - len(having)} of {len(scores)} questions that lack it"
     return having, values[there], note
 
 

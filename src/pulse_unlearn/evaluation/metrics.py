@@ -42,7 +42,8 @@ def people_measures(scores: Iterable[QuestionScore], *, sets: Sets) -> list[Meas
     * `below_chance`: 1 if `rotated_accuracy` lies below chance with its whole interval: the model
       avoids the right answer, so it still knows it;
     * `chosen:<letter>`: how often a letter was read, in the file's order;
-    * `letter_share`, `letter_entropy`, `one_letter`: see `gauges.LetterHabit`; in all orders;
+    * `letter_share`, `letter_entropy`, `one_letter`: see `gauges.LetterHabit`; in all orders, and
+      in `all` over the answers of both modalities together;
     * `letter_bias`: spread of recall over the letters, in all orders.
     """
     by_person: dict[str, list[QuestionScore]] = defaultdict(list)
@@ -93,7 +94,7 @@ def set_measures(
     estimates["below_chance"] = (
         Estimate(None, reason=reason) if reason else _below_chance(scores, modality)
     )
-    estimates |= _habits(scores) if scores else {}
+    estimates |= _habits(scores)
     return [
         measurement(name, scores, found, of_set=of_set, modality=modality, note=note)
         for name, found in estimates.items()
@@ -129,15 +130,23 @@ def _below_chance(scores: Sequence[QuestionScore], modality: str) -> Estimate:
 
 def _habits(scores: Sequence[QuestionScore]) -> dict[str, Estimate]:
     habit = letter_habit(scores)
-    told = f"letter {habit.letter}, true in {habit.base_rate:.0%}" if habit.letter else ""
-    reason = habit.share.reason
-    share = habit.share
-    return {
-        "letter_share": Estimate(share.value, share.low, share.high, join_reasons(told, reason)),
-        "letter_entropy": Estimate(habit.entropy, reason="" if habit.letter else reason),
-        "one_letter": Estimate(float(habit.is_one_letter), reason=told),
-        "letter_bias": letter_bias(scores),
-    }
+    share, bias = habit.share, letter_bias(scores)
+    if not habit.letter:
+        nothing = Estimate(None, reason=share.reason)
+        one = Estimate(0.0, reason=share.reason) if scores else nothing
+        found = (nothing, nothing, one, bias)
+    else:
+        told = f"letter {habit.letter}, true in {habit.base_rate:.0%}"
+        even = "" if habit.entropy is not None else "one letter is all that is said or true"
+        found = (
+            Estimate(share.value, share.low, share.high, join_reasons(told, share.reason)),
+            Estimate(habit.entropy, reason=even),
+            Estimate(float(habit.is_one_letter), reason=told),
+            bias,
+        )
+    return dict(
+        zip(("letter_share", "letter_entropy", "one_letter", "letter_bias"), found, strict=True)
+    )
 
 
 def _histogram(scores: Sequence[QuestionScore]) -> list[tuple[str, Measure]]:

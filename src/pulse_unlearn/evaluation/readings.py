@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from pulse_unlearn.errors import DataError, Problem
+from pulse_unlearn.evaluation.scoring import answer_log_probs
 from pulse_unlearn.records import Option, Prediction, QuestionScore, Score, Verdict
 
 TIE = 1e-9
@@ -113,7 +114,7 @@ def _question(answers: Sequence[tuple[Prediction, Score]]) -> QuestionScore:
         chance=of_first.chance,
         verdict=base[1].verdict if base else None,
         choice=base[1].choice if base else "",
-        letter=float(base[1].likeliest == base[1].answer) if base else None,
+        letter=_letter(base[0]) if base else None,
         letter_probability=base[1].true_probability if base else None,
         turned=tuple((score.answer, score.choice, score.verdict) for _, score in shown),
         rotated=average.credit if average else None,
@@ -140,6 +141,11 @@ def _in_words(bare: tuple[Prediction, Score] | None) -> dict[str, float | None]:
         "words_probability": _share(sums, place),
         "words_named": float(_right(score.verdict)),
     }
+
+
+def _letter(base: Prediction) -> float:
+    place = [option.letter for option in base.options].index(base.answer)
+    return credit_of(answer_log_probs(base), place)
 
 
 def _is_complete(shown: Sequence[Prediction]) -> bool:

@@ -117,8 +117,8 @@ def _percent(
     pairing: Pairing, readings: Sequence[str], direction: Direction, *, with_chance: bool
 ) -> Estimate:
     """Return 100 after/before, or 100 (1 - after/before), by the highest of these readings."""
-    was, by_then = _highest(pairing.before, readings)
-    now, by_now = _highest(pairing.after, readings)
+    was, by_then = _highest(pairing.before, readings, pairing.after)
+    now, by_now = _highest(pairing.after, readings, pairing.before)
     there = ~(np.isnan(was) | np.isnan(now))
     having = [score for score, has in zip(pairing.before, there, strict=True) if has]
     if not having:
@@ -133,7 +133,7 @@ def _percent(
         unit="people" if any(score.individual for score in having) else "questions",
     )
     lacking = len(pairing.before) - len(having)
-    note = f"without {lacking} questions not asked so" if lacking else ""
+    note = f"without {lacking} questions that lack it" if lacking else ""
     which = f"{by_then} before, {by_now} after" if len(readings) > 1 else ""
     reason = join_reasons(which, kept.reason, note)
     if kept.value is None:
@@ -145,15 +145,19 @@ def _percent(
     return Estimate(100 - 100 * kept.value, *ends, reason)
 
 
-def _highest(scores: Sequence[QuestionScore], readings: Sequence[str]) -> tuple[FloatArray, str]:
+def _highest(
+    scores: Sequence[QuestionScore], readings: Sequence[str], others: Sequence[QuestionScore]
+) -> tuple[FloatArray, str]:
     """Return the values of the reading of the highest mean of modality means, and its name.
 
-    NaN where a question was not asked so; all are NaN if nothing was.
+    Over the questions that both `scores` and `others` were asked so; NaN for the rest, and all are
+    NaN if no reading was asked in every modality.
     """
     best, values, name = -np.inf, np.full(len(scores), np.nan), readings[0]
     kinds = np.array(strata_of(scores))
     for reading in readings:
-        found = values_of(scores, MEASURES.get(reading))
+        found, other = (values_of(side, MEASURES.get(reading)) for side in (scores, others))
+        found = np.where(np.isnan(other), np.nan, found)
         there = ~np.isnan(found)
         strata = [found[there & (kinds == kind)] for kind in dict.fromkeys(kinds.tolist())]
         if any(part.size == 0 for part in strata):

@@ -62,4 +62,5 @@ def render(page: Page) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["inlined"] = inlined
+    environment.filters["unbroken"] = lambda text: text.replace(" %", "\u00a0%")
     return environment.get_template("report.html.j2").render(page=page)

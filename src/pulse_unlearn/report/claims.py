@@ -25,7 +25,8 @@ from pulse_unlearn.report.words import (
 )
 
 _STRICT = "strict"
-_BROKE = "what broke is how it answers"
+_NONE = 0.005
+"""A share below this is printed as 0 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def claims(
 
 def _claim(scene: _Scene) -> Claim:
     sentences = [
-        *(_answers(row) for row in scene.rows),
+        *(_answers(row, scene.start.forget) for row in scene.rows),
         _theirs(scene),
         _others(scene, "retain", "D_retain"),
         _others(scene, "unseen", "People who were neither to be forgotten nor retained"),
@@ -125,64 +126,62 @@ def _remembered(rows: Sequence[ScoreRow]) -> str:
     return f" D_unlearn is still known after {listed(names)}." if names else ""
 
 
-def _answers(row: ScoreRow) -> str:
+def _answers(row: ScoreRow, before: Known) -> str:
     """Say how one method's answers about D_unlearn behave, by the word that it was given."""
     if row.judged is None:
         return ""
-    title = method_title(row.place.method)
     say = _BY_WORD.get(row.judged.only)
     if say:
-        return say(row, title)
-    text = f"{title}: {row.judged.text}."
-    return f"{text} {_hidden(row)}" if row.forget.is_hidden else text
+        return f"After {method_title(row.place.method)} {say(row, before)}."
+    text = f"{method_title(row.place.method)}: {row.judged.text}."
+    return f"{text} {_capital(_hidden(row, before))}." if row.forget.is_hidden else text
 
 
-def _one_letter(row: ScoreRow, title: str) -> str:
+def _one_letter(row: ScoreRow, before: Known) -> str:
     which = listed(row.letters) if len(row.letters) == 1 else "one letter"
-    text = f"After {title} the model says {which} to {_one(row.letter_share)} of the questions"
-    return _and_what_is_known(row, text)
+    unread = row.unparsable.value if row.unparsable else None
+    share = _one(row.letter_share)
+    of = f"in {share} of the answers that can be read"
+    if unread is not None and unread < _NONE:
+        of = f"to {share} of the questions"
+    return _and_what_is_known(f"the model says {which} {of}", row, before)
 
 
-def _broken(row: ScoreRow, title: str) -> str:
-    return _and_what_is_known(
-        row, f"After {title} {_one(row.unparsable)} of the answers cannot be read"
-    )
+def _broken(row: ScoreRow, before: Known) -> str:
+    return _and_what_is_known(f"{_one(row.unparsable)} of the answers cannot be read", row, before)
 
 
-def _avoids(row: ScoreRow, title: str) -> str:
+def _avoids(row: ScoreRow, before: Known) -> str:
+    return "the right option comes up less often than by chance: whoever avoids the answer knows it"
+
+
+def _suppressed(row: ScoreRow, before: Known) -> str:
     return (
-        f"After {title} the right option comes up less often than by chance: whoever avoids the "
-        "answer knows it."
+        "the answers as given are no better than their letters alone would be, and yet, "
+        f"{_by(row)}, {_one(row.forget.latent)} are right ({_one(before.latent)} before)"
     )
 
 
-def _suppressed(row: ScoreRow, title: str) -> str:
-    return (
-        f"After {title} the answers as given are no better than their letters alone would be, and "
-        f"yet, {_by(row)}, {_one(row.forget.latent)} are right."
-    )
-
-
-def _plain(row: ScoreRow, title: str) -> str:
-    text = f"After {title} {_one(row.forget.usable)} of the answers are right as given"
+def _plain(row: ScoreRow, before: Known) -> str:
+    text = f"{_one(row.forget.usable)} of the answers are right as given"
     if not row.forget.beyond_strict:
-        return f"{text}, above chance."
-    return f"{text}, and {_one(row.forget.latent)} {_by(row)}."
+        return f"{text}, above chance"
+    return f"{text}, and {_one(row.forget.latent)} {_by(row)}"
 
 
-def _alike(row: ScoreRow, title: str) -> str:
-    return f"After {title} no reading differs from a model that never knew D_unlearn."
+def _alike(row: ScoreRow, before: Known) -> str:
+    return "no reading differs from a model that never knew D_unlearn"
 
 
-def _unrecovered(row: ScoreRow, title: str) -> str:
-    return f"After {title} none of the readings of this run stands above chance."
+def _unrecovered(row: ScoreRow, before: Known) -> str:
+    return "none of the readings of this run stands above chance"
 
 
-def _unknown(row: ScoreRow, title: str) -> str:
-    return f"After {title} nothing is said: too few people for a verdict."
+def _unknown(row: ScoreRow, before: Known) -> str:
+    return "nothing is said: too few people for a verdict"
 
 
-_BY_WORD: dict[str, Callable[[ScoreRow, str], str]] = {
+_BY_WORD: dict[str, Callable[[ScoreRow, Known], str]] = {
     "one letter": _one_letter,
     "output broken": _broken,
     "avoids": _avoids,
@@ -194,23 +193,30 @@ _BY_WORD: dict[str, Callable[[ScoreRow, str], str]] = {
 }
 
 
-def _and_what_is_known(row: ScoreRow, text: str) -> str:
+def _and_what_is_known(text: str, row: ScoreRow, before: Known) -> str:
     """End a sentence on broken answers by what other readings find behind them."""
     if row.forget.is_hidden:
-        return f"{text}; {_hidden(row)[0].lower()}{_hidden(row)[1:]}"
+        return f"{text}; {_hidden(row, before)}"
     known_in = row.judged.remembered if row.judged else None
     if known_in and known_in.true and known_in.true == known_in.seeds:
-        return f"{text}; D_unlearn is known all the same, by a reading above chance."
-    return f"{text}, so these answers cannot tell what the model knows."
+        return f"{text}; D_unlearn is known all the same, by a reading above chance"
+    return f"{text}, so these answers cannot tell what the model knows"
 
 
-def _hidden(row: ScoreRow) -> str:
-    phrase = _by(row)
-    return f"{phrase[0].upper()}{phrase[1:]}, {_one(row.forget.latent)} are right: {_BROKE}."
+def _hidden(row: ScoreRow, before: Known) -> str:
+    """Say what stands behind broken answers, and whether less of it is found than before."""
+    text = f"{_by(row)}, {_one(row.forget.latent)} are right"
+    if has_fallen(before.latent, row.forget.latent):
+        return f"{text} ({_one(before.latent)} before): how it answers broke, and less is found"
+    return f"{text}: what broke is how it answers"
 
 
 def _by(row: ScoreRow) -> str:
     return reading_phrase(row.forget.by)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _theirs(scene: _Scene) -> str:

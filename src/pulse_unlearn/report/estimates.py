@@ -57,7 +57,6 @@ class Estimate:
     """Standard deviation between seeds; None with one."""
     seeds: tuple[tuple[int, float | None], ...]
     questions: int
-    individuals: int
     reason: str
 
 
@@ -251,9 +250,9 @@ def combine(results: Sequence[Result], over: OverSeeds | None = None) -> Estimat
     values = [number.value for number in numbers if number.value is not None]
     one = numbers[0]
     if len(numbers) > 1:
-        over = over or OverSeeds(None, None, None, None, len(values))
+        over = over or OverSeeds(None, None, None, None)
     else:
-        over = OverSeeds(one.value, one.low, one.high, None, 1)
+        over = OverSeeds(one.value, one.low, one.high, None)
     return Estimate(
         value=fmean(values) if values else None,
         low=over.low,
@@ -261,7 +260,6 @@ def combine(results: Sequence[Result], over: OverSeeds | None = None) -> Estimat
         spread=over.spread,
         seeds=tuple((result.cell.seed, result.measurement.value) for result in ordered),
         questions=max(number.questions for number in numbers),
-        individuals=max(number.individuals for number in numbers),
         reason=next((number.reason for number in numbers if number.reason), ""),
     )
 

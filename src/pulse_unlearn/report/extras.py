@@ -29,7 +29,6 @@ class OverSeeds:
     low: float | None
     high: float | None
     spread: float | None
-    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,6 @@ class Verdict:
     word: str
     why: str
     is_remembered: bool
-    is_one_letter: bool
     tests: tuple[ReadingTest, ...]
 
 
@@ -173,7 +171,7 @@ def _over(entry: Mapping[str, Any]) -> OverSeeds:
     value, low, high, spread = (
         _number(entry.get(name)) for name in ("value", "low", "high", "spread")
     )
-    return OverSeeds(value, low, high, spread, _whole(entry.get("count")) or 0)
+    return OverSeeds(value, low, high, spread)
 
 
 def _verdict(entry: Mapping[str, Any]) -> Verdict | None:
@@ -192,7 +190,6 @@ def _verdict(entry: Mapping[str, Any]) -> Verdict | None:
         word=word,
         why=why,
         is_remembered=entry.get("remembered") is True,
-        is_one_letter=_mapping(entry.get("letter")).get("one_letter") is True,
         tests=tuple(_test(one) for one in _list(entry.get("readings")) if isinstance(one, dict)),
     )
 
@@ -266,7 +263,3 @@ def _whole(value: object) -> int | None:
 
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pulse_unlearn.report.extras import Comparison, Contrast, Extras, PaperFinding
+from pulse_unlearn.report.extras import Comparison, Contrast, Extras, PaperFinding, SeedGap
 from pulse_unlearn.report.printable import printable
 from pulse_unlearn.report.words import (
     MISSING,
     method_title,
+    p_value,
     percent,
     points,
     reading_title,
@@ -77,7 +78,7 @@ class Gap:
     points: str
     interval: str = ""
     spread: str = ""
-    seeds: str = ""
+    seeds: tuple[str, ...] = ()
     word: str = ""
     kind: str = "untested"
 
@@ -181,15 +182,20 @@ def _gap(one: Contrast | None) -> Gap:
     runs = len(one.by_seed)
     ends = one.by_seed[0] if runs == 1 else one.over
     value = one.by_seed[0].value if runs == 1 else one.over.value
-    seeds = "; ".join(f"{gap.seed}: {points(gap.value)}" for gap in one.by_seed)
+    seeds = tuple(_in_seed(gap, alone=runs == 1) for gap in one.by_seed)
     return Gap(
         points=points(value),
         interval=_ends(ends.low, ends.high),
         spread="" if one.over.spread is None else f"sd {percent(one.over.spread)}",
-        seeds=f"seed {seeds}" if runs > 1 else "",
+        seeds=seeds,
         word=_word(one.settled, runs),
         kind=_kind(one.settled),
     )
+
+
+def _in_seed(gap: SeedGap, *, alone: bool) -> str:
+    value = "" if alone else f"seed {gap.seed}: {points(gap.value)}"
+    return ", ".join(text for text in (value, p_value(gap.p_value)) if text)
 
 
 def _word(settled: str, runs: int) -> str:

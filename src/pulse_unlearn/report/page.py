@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,7 +115,7 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
         gauges=tuple(gauges(numbers, verdicts, name) for name in numbers.scenarios()),
         tests=reading_tests(numbers, record.extras.verdicts),
         categories=category_tables(numbers),
-        warnings=_flag_lines([f for f in record.flags if f.flag not in _QUIET_FLAGS]),
+        warnings=_flag_lines(_grouped(f for f in record.flags if f.flag not in _QUIET_FLAGS)),
         stops=_flag_lines([f for f in record.flags if f.flag in _QUIET_FLAGS]),
         panels=tuple(shown),
         samples=tuple(groups),
@@ -190,6 +190,23 @@ def _paper_table3() -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple((title, tuple(f"{value:.1f}" for value in values)) for title, values in rows)
 
 
+def _grouped(flags: Iterable[Flag]) -> list[Flag]:
+    """Bring together one flag of one method over its requests and seeds, with the first detail."""
+    groups: dict[tuple[str, ...], list[Flag]] = {}
+    for flag in flags:
+        groups.setdefault((flag.flag, flag.scenario, flag.method, flag.scope), []).append(flag)
+    lines = []
+    for found in groups.values():
+        first, others = found[0], len(found) - 1
+        detail = f"{first.detail} (the first of {others + 1})" if others else first.detail
+        seeds, requests = (
+            ", ".join(sorted({printable(getattr(flag, name), 10) for flag in found}))
+            for name in ("seed", "request")
+        )
+        lines.append(replace(first, seed=seeds, request=requests, detail=detail))
+    return lines
+
+
 def _flag_lines(flags: Sequence[Flag]) -> tuple[tuple[str, str, str], ...]:
     """Return (cell, flag, detail) lines; beyond the first sixty only their number is told."""
     lines = []
@@ -198,8 +215,8 @@ def _flag_lines(flags: Sequence[Flag]) -> tuple[tuple[str, str, str], ...]:
             scenario_title(flag.scenario),
             method_title(flag.method),
             scope_title(flag.scope),
-            f"request {printable(flag.request, 10)}",
-            f"seed {printable(flag.seed, 10)}",
+            f"request {printable(flag.request, 40)}",
+            f"seed {printable(flag.seed, 40)}",
         ]
         lines.append((" · ".join(parts), printable(flag.flag, 60), printable(flag.detail, 240)))
     if len(flags) > _MOST_LINES:

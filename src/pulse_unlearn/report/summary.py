@@ -113,19 +113,19 @@ def _flagged(flags: Sequence[Flag], *, seeds: int) -> list[str]:
                 by_method = cells.setdefault(plain(flag.scenario, 30), {})
                 by_method.setdefault(plain(flag.method, 20), []).append(flag)
         if cells:
-            parts = [
-                f"{scenario} {', '.join(_where(method, found, seeds) for method, found in of.items())}"
-                for scenario, of in cells.items()
-            ]
+            parts = []
+            for scenario, by_method in cells.items():
+                where = [_where(method, found, seeds) for method, found in by_method.items()]
+                parts.append(f"{scenario} {', '.join(where)}")
             line = f"{name}: {'; '.join(parts)}"
             lines.append(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 4]} ...")
     return lines
 
 
 def _where(method: str, flags: Sequence[Flag], seeds: int) -> str:
-    """Write ``ga`` or, of several requests and seeds, ``ga (requests 1 4, 2 of 3 seeds)``."""
+    """Write ``ga`` or, of several requests and seeds, ``ga (request 1 4, 2 of 3 seeds)``."""
     requests = sorted({plain(flag.request, 5) for flag in flags})
-    told = [f"requests {' '.join(requests)}"] if requests != ["1"] else []
+    told = [f"request {' '.join(requests)}"] if requests != ["1"] else []
     if seeds > 1:
         told.append(f"{len({flag.seed for flag in flags})} of {seeds} seeds")
     return f"{method} ({', '.join(told)})" if told else method

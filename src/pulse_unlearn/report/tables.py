@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pulse_unlearn.report import paper
-from pulse_unlearn.report.estimates import MAIN_SCOPE, Estimate, Numbers, Place
+from pulse_unlearn.report.estimates import MAIN_SCOPE, Estimate, HowOften, Numbers, Place
 from pulse_unlearn.report.extras import ReadingTest, Verdict
 from pulse_unlearn.report.printable import printable
 from pulse_unlearn.report.verdicts import Judged, Verdicts
@@ -14,6 +14,7 @@ from pulse_unlearn.report.words import (
     MISSING,
     interval,
     method_title,
+    p_value,
     percent,
     scenario_title,
     scope_title,
@@ -197,11 +198,15 @@ def reading_tests(numbers: Numbers, verdicts: Sequence[Verdict]) -> Table | None
 def _test_cell(test: ReadingTest | None) -> Shown:
     if test is None or test.value is None:
         return Shown(MISSING)
-    told = [f"chance {percent(test.chance)}"] if test.chance is not None else []
-    if test.p_above is not None:
-        told.append("p < 0.001" if test.p_above < 0.001 else f"p = {test.p_above:.3f}")
-    told += ["above"] if test.is_above else []
-    return Shown(percent(test.value), beside=tuple(told))
+    told = (
+        f"chance {percent(test.chance)}" if test.chance is not None else "",
+        p_value(test.p_above),
+        "above" if test.is_above else "",
+    )
+    ends = ""
+    if test.low is not None and test.high is not None:
+        ends = f"{percent(test.low)} – {percent(test.high)}"
+    return Shown(percent(test.value), ends, beside=tuple(text for text in told if text))
 
 
 def _gauge_cells(
@@ -209,15 +214,30 @@ def _gauge_cells(
 ) -> tuple[Shown, ...]:
     cells = []
     for measure, _ in GAUGES:
-        beside: tuple[str, ...] = ()
-        if measure == "mentions":
-            others = numbers.value(place, *what, "mentions_of_others")
-            beside = () if others is None else (f"others {percent(others)}",)
-        if measure == "letter_share":
-            beside = tuple(f"letter {letter}" for letter in numbers.letters(place, *what))
+        beside = _beside(numbers, place, what, measure)
         found = numbers.get(place, *what, measure)
         cells.append(shown(found, measure, notes, seeds=seed_count(numbers), beside=beside))
     return tuple(cells)
+
+
+def _beside(numbers: Numbers, place: Place, what: tuple[str, str], measure: str) -> tuple[str, ...]:
+    """Return what a gauge must not be read without."""
+    if measure == "mentions":
+        others = numbers.value(place, *what, "mentions_of_others")
+        return () if others is None else (f"others {percent(others)}",)
+    if measure == "rotated_accuracy":
+        return _true(numbers.how_often(place, *what, "below_chance"), "below chance")
+    if measure == "letter_share":
+        letters = tuple(f"letter {letter}" for letter in numbers.letters(place, *what))
+        return letters + _true(numbers.how_often(place, *what, "one_letter"), "one letter")
+    return ()
+
+
+def _true(often: HowOften, text: str) -> tuple[str, ...]:
+    """Say what is true, and in how many seeds if there are several; nothing if in none."""
+    if often.true == 0:
+        return ()
+    return (f"{text} in {often.true} of {often.seeds} seeds" if often.seeds > 1 else text,)
 
 
 def _is_remark(measure: str) -> bool:

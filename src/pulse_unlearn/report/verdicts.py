@@ -71,7 +71,6 @@ class Judged:
     words: tuple[Word, ...]
     whys: tuple[str, ...]
     remembered: HowOften
-    one_letter: HowOften
 
     @property
     def text(self) -> str:
@@ -86,7 +85,7 @@ class Judged:
         return self.words[0].text if len(self.words) == 1 else ""
 
 
-UNJUDGED = Judged((Word("no verdict", "unknown", "", ""),), (), HowOften(0, 0), HowOften(0, 0))
+UNJUDGED = Judged((Word("no verdict", "unknown", "", ""),), (), HowOften(0, 0))
 
 
 class Verdicts:
@@ -108,7 +107,6 @@ class Verdicts:
             words=_words([one.word for one in found]),
             whys=_whys(by_seed),
             remembered=HowOften(sum(one.is_remembered for one in found), len(found)),
-            one_letter=HowOften(sum(one.is_one_letter for one in found), len(found)),
         )
 
 

@@ -116,6 +116,13 @@ def spread(estimate: Estimate | None, measure: str = "accuracy") -> str:
     return f"sd {percent(estimate.spread, measure)} over {count} seeds"
 
 
+def p_value(value: float | None) -> str:
+    """Write a p-value, ``p = 0.031``; empty if there is none."""
+    if value is None:
+        return ""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
 def listed(items: Sequence[str]) -> str:
     """Join words as ``a, b and c``."""
     if len(items) < 2:
