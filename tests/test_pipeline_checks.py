@@ -21,7 +21,7 @@ def answered(number: int, text: str, *, answer: str = "B", rotation: int = 0, lo
 
 
 def test_strict_is_exactly_the_answer_as_greedy_decoding_gives_it():
-    """`B.` is read as B in the report; the stop rule asks for the answer itself, before and after."""
+    """`B.` is read as B in the report; the stop rule asks for the answer itself."""
     asked = [answered(1, "B"), answered(2, "B."), answered(3, "C"), answered(4, "B")]
     ids = [one.example_id for one in asked]
     assert accuracy_of(asked, ids, decides="strict") == 0.5

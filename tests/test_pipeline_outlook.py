@@ -50,7 +50,7 @@ def test_paper_has_the_steps_and_questions_of_its_file(paper):
 
 
 def test_each_reading_has_its_price_and_can_be_turned_off():
-    """Orders and words are told apart, so that a big run may choose; all in operations, unpacked."""
+    """Orders and words are told apart, so that a big run may choose; in operations, unpacked."""
     every = outlook(load("paper", "seeds=[0]"))["seed0/target/score"].forms
     assert set(every) == {"file", "orders", "words"}
     # Three orders more than the file's of 1250 + 1002 questions, one more of 162; all as long.
@@ -58,7 +58,7 @@ def test_each_reading_has_its_price_and_can_be_turned_off():
     for off, left in (
         (("scoring.words=none",), {"file", "orders"}),
         (("scoring.people=vanilla", "scoring.general=vanilla"), {"file", "words"}),
-        (ONE_ORDER[1:3] + ("scoring.general=vanilla",), {"file"}),
+        ((*ONE_ORDER[1:3], "scoring.general=vanilla"), {"file"}),
     ):
         found = outlook(load("paper", "seeds=[0]", *off))["seed0/target/score"].forms
         assert set(found) == left

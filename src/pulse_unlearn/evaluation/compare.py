@@ -100,7 +100,12 @@ def equivalent(
     people for an interval the answer is no.
     """
     first, second = tuple(a), tuple(b)
-    found = [paired_difference(first, second, measure=name, level=0.9) for name in measures]
+    kinds = {score.modality for score in first}
+    modality = kinds.pop() if len(kinds) == 1 else ALL
+    found = [
+        paired_difference(first, second, measure=name, modality=modality, level=0.9)
+        for name in measures
+    ]
     tested = [gap for gap in found if gap.value is not None]
     return bool(tested) and all(
         gap.low is not None and gap.high is not None and -margin < gap.low and gap.high < margin

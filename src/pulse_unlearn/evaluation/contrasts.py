@@ -75,7 +75,13 @@ def contrast(label: str, by_seed: Mapping[int, Gaps]) -> Contrast:
     """Measure a contrast in every seed and over all of them; p-values are not yet corrected."""
     found = {seed: _measured(gaps) for seed, gaps in sorted(by_seed.items()) if gaps.values}
     values = [gap.value for gap in found.values()]
-    return Contrast(label, found, t_over_seeds(values, bounds=(-1.0, 1.0)))
+    halves = [
+        (gap.high - gap.low) / 2
+        for gap in found.values()
+        if gap.high is not None and gap.low is not None
+    ]
+    over = t_over_seeds(values, sampling=halves, bounds=(-1.0, 1.0))
+    return Contrast(label, found, over)
 
 
 def settle(family: Sequence[Contrast]) -> tuple[Contrast, ...]:

@@ -131,7 +131,22 @@ def strict_above_habit(scores: Sequence[QuestionScore]) -> AboveChance:
     sum_l p_l q_l of them, q_l being the share of questions whose truth is l (Cohen 1960). That
     varies with the sample, too, so each question counts with its projection
     [choice = truth] - q(choice) - p(truth) + sum_l p_l q_l: a constant letter gives exactly 0.
+    All among questions with as many options: fewer options favour the first letters on both sides.
     """
+    kinds: dict[float, list[QuestionScore]] = {}
+    for score in scores:
+        kinds.setdefault(score.chance, []).append(score)
+    parts = [_habit_gaps(alike) for alike in kinds.values()]
+    gaps = [gap for part, _ in parts for gap in part]
+    ordered = [score for alike in kinds.values() for score in alike]
+    expected = math.fsum(part * len(found) for found, part in parts) / len(scores)
+    value = math.fsum(accuracy(score) or 0.0 for score in scores) / len(scores)
+    above, below = one_sided(gaps, [cluster_of(score) for score in ordered])
+    return AboveChance(value, expected, above, below)
+
+
+def _habit_gaps(scores: Sequence[QuestionScore]) -> tuple[list[float], float]:
+    """Return each question's projection and sum_l p_l q_l, among questions of as many options."""
     chosen = Counter(score.choice for score in scores if score.choice)
     true = Counter(score.answer for score in scores)
     count = len(scores)
@@ -143,9 +158,7 @@ def strict_above_habit(scores: Sequence[QuestionScore]) -> AboveChance:
         + expected
         for score in scores
     ]
-    value = math.fsum(accuracy(score) or 0.0 for score in scores) / count
-    above, below = one_sided(gaps, [cluster_of(score) for score in scores])
-    return AboveChance(value, expected, above, below)
+    return gaps, expected
 
 
 def one_sided(gaps: Sequence[float], clusters: Sequence[str]) -> tuple[float, float]:

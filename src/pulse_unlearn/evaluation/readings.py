@@ -36,6 +36,8 @@ class Order:
     log_probs: tuple[float, ...]
     """Natural, in this order, not renormalised."""
     true_place: int
+    rotation: int = 0
+    """Places by which the texts are moved up against the first order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def average_over(orders: Sequence[Order]) -> Averaged:
     sums = [0.0] * len(first.options)
     for order in orders:
         total = _log_sum(order.log_probs)
-        places = _places(first.options, order.options)
+        places = _places(first.options, order.options, order.rotation - first.rotation)
         for place, value in zip(places, order.log_probs, strict=True):
             sums[place] += value - total if math.isfinite(value) else value
     means = [value / len(orders) for value in sums]
@@ -120,7 +122,7 @@ def _question(answers: Sequence[tuple[Prediction, Score]]) -> QuestionScore:
         rotated=average.credit if average else None,
         rotated_probability=average.probability if average else None,
         circular=float(all(_right(score.verdict) for _, score in shown)) if complete else None,
-        flipped=_flipped(first.options, shown) if complete else None,
+        flipped=_flipped(first, shown) if complete else None,
         mentions=fmean(s.answer in s.mentioned for _, s in shown) if named else None,
         mentions_others=fmean(map(_others, shown)) if named else None,
         **_in_words(bare),
@@ -158,23 +160,30 @@ def _is_complete(shown: Sequence[Prediction]) -> bool:
 
 def _order(one: Prediction) -> Order:
     place = [option.letter for option in one.options].index(one.answer)
-    return Order(one.options, one.option_log_probs, place)
+    return Order(one.options, one.option_log_probs, place, one.rotation)
 
 
-def _places(first: Sequence[Option], turned: Sequence[Option]) -> list[int]:
-    """Return where each option of `turned` stands in `first`; equal texts in their order."""
+def _places(first: Sequence[Option], turned: Sequence[Option], rotation: int) -> list[int]:
+    """Return where each option of `turned` stands in `first`, moved up by `rotation` places.
+
+    Where that does not fit, options are matched by their texts, equal ones in their order.
+    """
+    count = len(first)
+    moved = [(place + rotation) % count for place in range(count)]
+    if all(first[place].text == one.text for place, one in zip(moved, turned, strict=True)):
+        return moved
     left: dict[str, list[int]] = defaultdict(list)
     for place, option in enumerate(first):
         left[option.text].append(place)
     return [left[option.text].pop(0) for option in turned]
 
 
-def _flipped(first: Sequence[Option], shown: Sequence[tuple[Prediction, Score]]) -> float | None:
+def _flipped(first: Prediction, shown: Sequence[tuple[Prediction, Score]]) -> float | None:
     chosen = []
     for one, score in shown:
         if score.choice:
             place = [option.letter for option in one.options].index(score.choice)
-            chosen.append(_places(first, one.options)[place])
+            chosen.append(_places(first.options, one.options, one.rotation - first.rotation)[place])
     return float(len(set(chosen)) > 1) if len(chosen) > 1 else None
 
 

@@ -103,10 +103,13 @@ def test_readings(scores: Sequence[QuestionScore]) -> tuple[ReadingTest, ...]:
         chance = sum(score.chance for score in having) / len(having)
         estimate = estimate_mean(scores, MEASURES.get(name))
         tests.append(ReadingTest(name, estimate, chance, above, below))
-    named, others = values_of(scores, mentions), values_of(scores, mentions_of_others)
-    above, below = one_sided((named - others).tolist(), [cluster_of(score) for score in scores])
-    estimate = estimate_mean(scores, mentions)
-    tests.append(ReadingTest(MENTIONS, estimate, float(others.mean()), above, below))
+    # In one order alone a constant letter names the truth as often as that letter is true.
+    turned = [score for score in scores if score.rotated is not None]
+    if turned:
+        named, others = values_of(turned, mentions), values_of(turned, mentions_of_others)
+        above, below = one_sided((named - others).tolist(), [cluster_of(s) for s in turned])
+        estimate = estimate_mean(turned, mentions)
+        tests.append(ReadingTest(MENTIONS, estimate, float(others.mean()), above, below))
     return tuple(tests)
 
 
@@ -171,7 +174,7 @@ def _word(
     above = [test for test in tests if test.is_above]
     known = f"; remembered all the same: {_listed(above)}" if above else ""
     spoken = [verdict for score in scores for _, _, verdict in score.turned]
-    unread = spoken.count("unparsable") / len(spoken)
+    unread = spoken.count("unparsable") / len(spoken) if spoken else 0.0
     rotated = by_name.get(ROTATED)
     if unread >= MOSTLY:
         return "output broken", f"{unread:.0%} of the answers cannot be read{known}"
