@@ -16,7 +16,11 @@ def answered(number: int, text: str, *, answer: str = "B", rotation: int = 0, lo
     shown = tuple(replace(option, text=text) for option, text in zip(TRADES, turned, strict=True))
     one = prediction(text, answer=answer, shown=shown, log_probs=log_probs)
     return replace(
-        one, example_id=f"q{number}/{rotation}", question_id=f"q{number}", rotation=rotation
+        one,
+        example_id=f"q{number}/{rotation}",
+        question_id=f"q{number}",
+        individual=f"p{number}",
+        rotation=rotation,
     )
 
 

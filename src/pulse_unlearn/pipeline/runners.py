@@ -149,6 +149,7 @@ def run_unlearn(work: Work) -> None:
         settings.stop.check_every,
         loss_bound=settings.stop.loss_bound,
         accuracy_at_most=limit.accuracy if limit else None,
+        at_once=settings.stop.floor == "chance",
     )
     references = References(prepared, reader, recurring(steps) if asked else ())
     objective = Unlearning(reader, method, settings.answer_tokens, references)

@@ -83,6 +83,8 @@ class StopRule:
     loss_bound: float | None = None
     accuracy_at_most: float | None = None
     accuracy_at_least: float | None = None
+    at_once: bool = True
+    """Whether `accuracy_at_most` may hold before the first step."""
 
     @property
     def looks_at_answers(self) -> bool:
@@ -92,7 +94,7 @@ class StopRule:
     @property
     def may_hold_at_once(self) -> bool:
         """Whether the rule may hold before the first step: earlier requests took these people."""
-        return self.accuracy_at_most is not None
+        return self.at_once and self.accuracy_at_most is not None
 
     def due(self, step: int) -> bool:
         """Tell whether accuracy is to be measured after this many steps."""
