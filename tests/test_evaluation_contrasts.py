@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -111,6 +112,25 @@ def test_strata_weigh_alike_whatever_their_sizes():
     assert found.p_value == pytest.approx(2 / 2**10)
     exact = clustered_mean(values, clusters, strata=strata, bounds=(-1.0, 1.0))
     assert (found.low, found.high) == (exact.low, exact.high)
+
+
+def test_the_sign_flip_weighs_strata_alike():
+    """Fault: p of the sum over questions, where the value is the mean of two modalities.
+
+    Person i: one question with the image, gap i / 10; three by name, gap -1/10 each. The terms are
+    i / 10 - 1/10, i = 1..8; as plain sums they would be i / 10 - 3/10.
+    """
+    names = [f"p{place}" for place in range(1, 9)]
+    values = (*(place / 10 for place in range(1, 9)), *([-0.1] * 24))
+    clusters = (*names, *(name for name in names for _ in range(3)))
+    found = contrast("x", {0: Gaps(values, clusters, ("image",) * 8 + ("name",) * 24)}).by_seed[0]
+
+    def exact(terms):
+        signs = np.array(list(itertools.product((-1, 1), repeat=8)))
+        return np.mean(np.abs(signs @ np.array(terms)) >= sum(terms))
+
+    assert found.p_value == exact(range(8)) == 4 / 2**8
+    assert exact([place - 3 for place in range(1, 9)]) > 0.05
 
 
 def test_the_sign_flip_turns_whole_people():

@@ -73,7 +73,7 @@ def test_two_orders_by_hand():
 
 
 def test_mass_outside_the_options_does_not_weigh():
-    """Fault: log-probabilities averaged as they are, so that the most readable order decides."""
+    """Fault: probabilities averaged as they are, so that the most readable order decides."""
     one, other = turned([0.0, 0.0])
     one = replace(one, option_log_probs=(-1.0, -2.0))
     other = replace(other, option_log_probs=(-2.5, -1.0))

@@ -66,7 +66,8 @@ def test_two_losses_that_are_no_numbers_are_skipped_and_counted(bench, tmp_path)
     found = outcome_of(run, "seed0.finetuned.ga.unlearn")
     assert found["skipped_steps"] == 2
     assert found["flags"] == []
-    broken = {"collapsed", "one_letter"}  # how the answers of a model of random weights look
+    # How the answers of a model of random weights look.
+    broken = {"collapsed", "one_letter", "target_reached_by_unreadable_answers"}
     assert flags(run, "ga") - broken == {"stopped", "skipped_steps"}
     assert "2 steps had a non-finite loss" in (run / "report.html").read_text()
     assert_strict(run)
