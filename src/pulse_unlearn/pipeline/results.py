@@ -253,7 +253,8 @@ def write_results(
 
 def _flat(row: SeedsRow) -> dict[str, Any]:
     content = asdict(row)
-    return {**content, **content.pop("over")}
+    over = content.pop("over")
+    return {**content, **over}
 
 
 def _told(verdict: Verdict) -> dict[str, Any]:
