@@ -1,5 +1,6 @@
 import math
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from pulse_unlearn.errors import ConfigError, DataError
 from pulse_unlearn.evaluation.parsers import PARSERS, parse
 from pulse_unlearn.evaluation.scoring import readings, score, score_all
 from pulse_unlearn.records import Option
-from synthetic_scores import TRADES, options, prediction
+from synthetic_scores import TRADES, in_words, options, prediction
 
 
 @given(
@@ -127,3 +128,21 @@ def test_likelihood_is_listed_with_the_parsers_and_reads_no_text():
 def test_likelihood_judges_nothing_it_has_no_numbers_for():
     with pytest.raises(DataError, match="log-prob"):
         score(prediction("B", log_probs=[math.nan, -1, -1, -2]), parser="likelihood")
+
+
+@pytest.mark.xfail(reason="numbers beside the sums are not looked at", strict=True)
+@pytest.mark.parametrize(
+    "broken",
+    [
+        in_words("x", [-1.0] * 4, ends=[math.nan] * 4),
+        in_words("x", [-1.0] * 4, ends=[-math.inf] * 4),
+        in_words("x", [-1.0] * 4, ends=[-1.0] * 3),
+        in_words("x", [-1.0] * 4, tokens=[1] * 3),
+        replace(in_words("x", [-1.0] * 4), option_tokens=()),
+    ],
+    ids=["end not a number", "end impossible", "ends lack one", "tokens lack one", "no tokens"],
+)
+def test_unusable_numbers_of_an_answer_in_words_are_named(broken):
+    """Fault: NaN as a probability in `scores.parquet`, or an error that names no example."""
+    with pytest.raises(DataError, match="q1/words"):
+        score(broken)

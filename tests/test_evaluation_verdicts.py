@@ -173,7 +173,7 @@ def test_families_of_ignorant_models_seldom_seem_to_remember():
     design = Design(people=20, each=2, truths=SKEWED)
     models = [Model(), Model(letter=0), Model(otherwise="random"), Model(says="junk")]
     alarms = bare = 0
-    count = 50
+    count = 40
     for number in range(count):
         family = {
             str(place): verdicts.test_readings(
@@ -294,13 +294,13 @@ def test_without_other_orders_or_words():
     """Fault: readings nobody asked for counted as known or unknown, or a word that needs them."""
     bare = Design(truths=SKEWED, orders=False, words=False)
     knows = verdict_of(ask(Model(0.9), bare, seed=1))
-    assert [test.reading for test in knows.tests] == ["accuracy", "mentions"]
+    # In one order mentions cannot be told from a letter's base rate.
+    assert [test.reading for test in knows.tests] == ["accuracy"]
     assert knows.word == "remembered"
     # Nothing shows what is beneath, and so it is not said.
     assert verdict_of(ask(Model(0.9, says="junk"), bare, seed=2)).why.endswith("cannot be read")
-    assert verdict_of(ask(Model(), bare, seed=3)).why == (
-        "none of these stands above chance: accuracy, mentions"
-    )
+    ignorant = verdict_of(ask(Model(), bare, seed=3))
+    assert ignorant.why == "none of these stands above chance: accuracy"
     turned = verdict_of(ask(Model(0.9, letter=1), replace(bare, orders=True), seed=4))
     assert [t.reading for t in turned.tests] == ["accuracy", "rotated_accuracy", "mentions"]
     assert turned.is_remembered
