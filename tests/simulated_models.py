@@ -215,7 +215,10 @@ def judged(predictions: Sequence[Prediction]) -> tuple[Score, ...]:
 @cache
 def _read(text: str, options: tuple[Option, ...], asked_as: AskedAs) -> Score:
     level = tuple(-1.0 for _ in options)
-    stub = Prediction("", "", "", "text_only", "", 0, options, "A", text, level, asked_as, level)
+    ones = tuple(1 for _ in options)
+    stub = Prediction(
+        "", "", "", "text_only", "", 0, options, "A", text, level, asked_as, level, ones
+    )
     return score(stub)
 
 

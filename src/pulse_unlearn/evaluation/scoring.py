@@ -143,13 +143,25 @@ def _check(prediction: Prediction) -> list[Problem]:
     if len(log_probs) != len(letters):
         got = f"{len(log_probs)} log-probabilities for {len(letters)} options"
         problems.append(Problem("options without a log-probability", where, got))
-    elif prediction.option_tokens and min(prediction.option_tokens) < 1:
-        got = ", ".join(map(str, prediction.option_tokens))
-        problems.append(Problem("an option's text has no tokens", where, got))
-    elif any(math.isnan(value) or value == math.inf for value in log_probs) or all(
-        value == -math.inf for value in log_probs
-    ):
-        fix = "the model's logits are not finite: look at the weights of this stage"
-        got = ", ".join(map(str, log_probs))
-        problems.append(Problem("unusable log-probabilities", where, got, fix=fix))
+    else:
+        problems += _check_numbers(prediction, where)
     return problems
+
+
+def _check_numbers(prediction: Prediction, where: str) -> list[Problem]:
+    """Return what is wrong with the numbers beside the options, which are as many as these."""
+    count = len(prediction.options)
+    ends, tokens = prediction.end_log_probs, prediction.option_tokens
+    bare = prediction.asked_as == "words"
+    if (bare or ends or tokens) and not len(ends) == len(tokens) == count:
+        got = f"{len(ends)} ends and {len(tokens)} numbers of tokens for {count} options"
+        return [Problem("options in words without their numbers", where, got)]
+    if tokens and min(tokens) < 1:
+        return [Problem("an option's text has no tokens", where, ", ".join(map(str, tokens)))]
+    fix = "the model's logits are not finite: look at the weights of this stage"
+    return [
+        Problem("unusable log-probabilities", where, ", ".join(map(str, values)), fix=fix)
+        for values in (prediction.option_log_probs, ends)
+        if any(math.isnan(value) or value == math.inf for value in values)
+        or (values and all(value == -math.inf for value in values))
+    ]

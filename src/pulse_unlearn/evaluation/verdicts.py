@@ -84,7 +84,7 @@ class Verdict:
 
     @property
     def is_remembered(self) -> bool:
-        """Whether any reading stands above chance, whatever the word."""
+        """Whether any reading stands above chance, whatever the word; `avoids` stands below it."""
         return any(test.is_above for test in self.tests)
 
 

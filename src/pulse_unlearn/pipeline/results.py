@@ -93,7 +93,8 @@ def compute_results(evidence: Evidence, verdicts: Mapping[Cell, Verdict]) -> lis
         sets = _sets(operation, evidence, request=operation.cell.request)
         results += _measure(operation.cell, after, sets, evidence)
         verdict = verdicts[operation.cell]
-        remembered = Estimate(float(verdict.is_remembered), reason=verdict.why)
+        told = None if verdict.word == "unknown" else float(verdict.is_remembered)
+        remembered = Estimate(told, reason=verdict.why)
         about = [score for score in after if score.individual in sets["forget"]]
         row = measurement("remembered", about, remembered, of_set="forget", modality=ALL)
         relative = [row, *relative_measures(before, after, sets=sets)]
