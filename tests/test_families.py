@@ -222,7 +222,7 @@ def test_generation_begins_as_the_answers_do(name):
     for row, reply in enumerate(replies):
         first = seen.log_probs[row, -int(seen.mask[row].sum())]
         expected = first[encoder.letter_ids(examples[row])].tolist()
-        assert reply.log_probs == pytest.approx(expected, abs=TOLERANCE)
+        assert reply.chances.log_probs == pytest.approx(expected, abs=TOLERANCE)
 
 
 # --- what is trained

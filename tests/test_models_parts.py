@@ -58,7 +58,7 @@ def agrees(model, encoder):
             length = len(alone)
             torch.testing.assert_close(together[row, -length:], alone, atol=1e-5, rtol=0)
             letters = alone[0, encoder.letter_ids(one)].tolist()
-            assert replies[row].log_probs == pytest.approx(letters, abs=1e-5)
+            assert replies[row].chances.log_probs == pytest.approx(letters, abs=1e-5)
 
 
 def test_a_family_without_an_entry_works_by_its_module_tree(folder):
