@@ -235,6 +235,7 @@ def test_its_experiment_runs_from_choice_to_report(world, tmp_path):
 
 
 @needs_drawing
+@pytest.mark.slow
 def test_a_finished_world_is_not_trained_again(world, monkeypatch):
     monkeypatch.setattr(larger, "installed_weights", lambda: Path("unused"))
 
