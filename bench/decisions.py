@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions
 from pulse_unlearn.models.full import ADAPTER_FILE
-from pulse_unlearn.pipeline.runners import OUTCOME, PREDICTIONS
+from pulse_unlearn.pipeline.asked import PREDICTIONS
+from pulse_unlearn.pipeline.runners import OUTCOME
 from pulse_unlearn.pipeline.work import ADAPTER
 from pulse_unlearn.records import Prediction
 from pulse_unlearn.store.stages import stage_folders

@@ -12,9 +12,12 @@ from pulse_unlearn.cli.show_costs import print_costs, work
 from pulse_unlearn.config import Experiment
 from pulse_unlearn.data.checks import gathered
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.evaluation.compare import detectable_difference
+from pulse_unlearn.evaluation.compare import RHO, detectable_difference
+from pulse_unlearn.evaluation.intervals import intraclass_correlation
+from pulse_unlearn.evaluation.scoring import score_all
+from pulse_unlearn.evaluation.table import read_predictions
 from pulse_unlearn.models.describe import describe
-from pulse_unlearn.pipeline.asked import words_notes
+from pulse_unlearn.pipeline.asked import PREDICTIONS, words_notes
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
 from pulse_unlearn.pipeline.leaks import find_leaks, known_sides
 from pulse_unlearn.pipeline.outlook import StageOutlook, look_ahead
@@ -66,7 +69,7 @@ def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float |
         )
     if unknown:
         click.echo(f"memory, disk and time are not estimated: {unknown}\n")
-    _print_detectable(inputs)
+    _print_detectable(inputs, Store(run))
     refused = [*missing, *([] if assumed else _leaks(inputs))]
     if refused:
         click.echo("\nbefore it can run")
@@ -168,11 +171,10 @@ def _all_parents(operation: Operation, inputs: Inputs) -> set[str]:
     return found
 
 
-def _print_detectable(inputs: Inputs) -> None:
+def _print_detectable(inputs: Inputs, store: Store) -> None:
     click.echo(
         "smallest difference in accuracy, between two methods or before and after, that this "
-        "design can detect\n  in one seed (80 % power, 5 % level; a person's answers correlated "
-        "by 0.3, half of the answers differing)"
+        "design can detect\n  in one seed (80 % power, 5 % level; half of the answers differing)"
     )
     seen = set()
     for operation in inputs.plan.operations:
@@ -180,13 +182,15 @@ def _print_detectable(inputs: Inputs) -> None:
         if scenario in seen:
             continue
         seen.add(scenario)
+        measured = _correlation(inputs, store, operation)
+        rho = RHO if measured is None else measured
+        source = "assumed" if measured is None else f"measured in {operation.before}"
+        click.echo(f"  {scenario}: a person's answers correlated by {rho:.2f}, {source}")
         for name, group in (("D_unlearn", operation.forget), ("D_retain", operation.retain)):
             count = _size(group, inputs)
             asked = count * _questions_each(group, inputs)
-            points = 100 * detectable_difference(count, round(asked))
-            click.echo(
-                f"  {scenario} {name} ({count} people, {asked:.0f} questions): {points:.1f} points"
-            )
+            points = 100 * detectable_difference(count, round(asked), rho=rho)
+            click.echo(f"    {name} ({count} people, {asked:.0f} questions): {points:.1f} points")
     count = len(inputs.general)
     points = 100 * detectable_difference(count, count, discordance=GENERAL_DISCORDANCE)
     click.echo(
@@ -195,10 +199,34 @@ def _print_detectable(inputs: Inputs) -> None:
     )
 
 
+def _correlation(inputs: Inputs, store: Store, operation: Operation) -> float | None:
+    """Return how alike a person's answers were before the operation; None if not yet asked.
+
+    Over everybody of the scenario: those chosen because they know everything do not differ.
+    """
+    key = inputs.keys.get(operation.before)
+    folder = store.find(key) if key else None
+    if folder is None:
+        return None
+    people = {*_everybody(operation.forget, inputs), *_everybody(operation.retain, inputs)}
+    asked = [
+        one
+        for one in read_predictions(folder / PREDICTIONS)
+        if one.asked_as == "options" and one.rotation == 0 and one.individual in people
+    ]
+    right = [one.verdict == "correct" for one in score_all(asked)]
+    return intraclass_correlation(right, [one.individual for one in asked]) if asked else None
+
+
+def _everybody(group: Group, inputs: Inputs) -> list[str]:
+    """Return the people of the group, or those that it will be chosen from."""
+    chosen = inputs.plan.stage(group.selection).ask if group.selection else (group,)
+    return [key for one in chosen for key in one.ids]
+
+
 def _questions_each(group: Group, inputs: Inputs) -> float:
     """Return the mean number of questions a person of the group is asked."""
-    chosen = inputs.plan.stage(group.selection).ask if group.selection else (group,)
-    people = [key for one in chosen for key in one.ids]
+    people = _everybody(group, inputs)
     return sum(len(inputs.people[key].questions) for key in people) / max(len(people), 1)
 
 

@@ -137,11 +137,15 @@ def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
     return tuple(adjusted)
 
 
+RHO = 0.3
+"""Correlation of a person's answers that is assumed until answers are there to measure it by."""
+
+
 def detectable_difference(
     individuals: int,
     questions: int,
     *,
-    rho: float = 0.3,
+    rho: float = RHO,
     power: float = 0.8,
     level: float = LEVEL,
     discordance: float = 0.5,

@@ -427,6 +427,25 @@ def few_clusters(count: int, unit: str = "people") -> str:
     return ""
 
 
+def intraclass_correlation(values: ArrayLike, clusters: Sequence[Hashable]) -> float | None:
+    """Return the correlation of two answers about one person, 0 at least; None if undefined.
+
+    (MSB - MSW) / (MSB + (m - 1) MSW), mean squares between and within people of the one-way
+    analysis of variance, m = (n - sum_g n_g^2 / n) / (people - 1). Source: Donner and Koval 1980.
+    """
+    array, cluster = np.asarray(values, dtype=np.float64), _numbered(clusters)
+    counts = np.bincount(cluster).astype(np.float64)
+    people, total = len(counts), float(array.size)
+    if people < 2 or total <= people:
+        return None
+    means = np.bincount(cluster, weights=array) / counts
+    between = float(counts @ (means - array.mean()) ** 2) / (people - 1)
+    within = float(np.sum((array - means[cluster]) ** 2)) / (total - people)
+    size = (total - float(counts @ counts) / total) / (people - 1)
+    whole = between + (size - 1) * within
+    return max(0.0, (between - within) / whole) if whole > NO_VARIATION else None
+
+
 def sum_by(values: FloatArray, clusters: Sequence[Hashable]) -> FloatArray:
     """Return the sum of `values` in every cluster, clusters in order of first appearance."""
     return np.bincount(_numbered(clusters), weights=values).astype(np.float64)

@@ -7,7 +7,7 @@ tokens of the assistant's answer (and of the end of turn, if asked for), never t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,9 @@ from pulse_unlearn.records import Example
 
 AnswerTokens = Literal["with_end", "text"]
 
+KEPT_TEXTS = 20_000
+"""Examples whose tokens are kept: every stage of a run asks the same questions again."""
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedBatch:
@@ -40,7 +43,7 @@ class EncodedBatch:
 
 
 class Encoder:
-    """Encodes examples for one model; holds the processor and nothing that changes."""
+    """Encodes examples for one model; keeps the tokens of what it was asked last."""
 
     def __init__(self, processor: Any, family: Family) -> None:
         self.processor = processor
@@ -53,6 +56,8 @@ class Encoder:
         self.pictures = Pictures(processor)
         self._reserved = Reserved(processor)
         self._letters: dict[str, tuple[int, ...]] = {}
+        self._lines: dict[Hashable, Line] = {}
+        self._spoken: dict[Hashable, list[tuple[int, ...]]] = {}
 
     def prompt(self, example: Example) -> str:
         """Return the text up to where the answer begins, with the image placeholder if any."""
@@ -93,6 +98,16 @@ class Encoder:
 
         Raises ModelError as `answers` does, and where a picture cannot be told from its text.
         """
+        keys = [(*_asked(one), tokens, one.answer if tokens else "") for one in examples]
+        new = {key: one for key, one in zip(keys, examples, strict=True) if key not in self._lines}
+        if len(self._lines) + len(new) > KEPT_TEXTS:
+            self._lines.clear()
+            new = dict(zip(keys, examples, strict=True))
+        if new:
+            self._lines.update(zip(new, self._read(list(new.values()), tokens), strict=True))
+        return [self._lines[key] for key in keys]
+
+    def _read(self, examples: Sequence[Example], tokens: AnswerTokens | None) -> list[Line]:
         self._reserved.refuse(examples)
         prompts = [self.prompt(example) for example in examples]
         heads = self._ids(prompts)
@@ -138,9 +153,15 @@ class Encoder:
         """
         if not example.said:
             return self.letters(example)
-        prompt = self.prompt(example)
-        full = [prompt + self.turns.prefix + text + self.turns.end for text in example.said]
-        return [tuple(tail) for tail in self._tails([prompt] * len(full), full)]
+        key = (*_asked(example), example.said)
+        if key not in self._spoken:
+            prompt = self.prompt(example)
+            full = [prompt + self.turns.prefix + text + self.turns.end for text in example.said]
+            tails = [tuple(tail) for tail in self._tails([prompt] * len(full), full)]
+            if len(self._spoken) >= KEPT_TEXTS:
+                self._spoken.clear()
+            self._spoken[key] = tails
+        return self._spoken[key]
 
     def decode(self, tokens: Tensor) -> list[str]:
         """Return generated token ids [B, N] as texts without special tokens."""
@@ -227,3 +248,9 @@ class Encoder:
                     fix="give the family an answer_prefix behind which a letter is one token",
                 )
             )
+
+
+def _asked(example: Example) -> tuple[Hashable, ...]:
+    """Return what an example's prompt is made of."""
+    digest = example.picture.digest if example.picture else ""
+    return example.prompt, example.system, digest

@@ -11,6 +11,9 @@ from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.records import Example, Individual, Question
 from pulse_unlearn.scenarios import Stage
 
+PREDICTIONS = "predictions.parquet"
+"""The answers of a score stage, in its folder."""
+
 
 def asked(inputs: Inputs, stage: Stage, people: Sequence[Individual]) -> list[Example]:
     """Return what a score stage asks about these people, and of the general questions."""

@@ -14,7 +14,7 @@ from pulse_unlearn.errors import Corrupted, Problem, StoreError
 from pulse_unlearn.evaluation.readings import by_question
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions, write_scores
-from pulse_unlearn.pipeline.asked import words_notes
+from pulse_unlearn.pipeline.asked import PREDICTIONS, words_notes
 from pulse_unlearn.pipeline.findings import Material, comparisons, paper_findings
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
 from pulse_unlearn.pipeline.leaks import (
@@ -198,7 +198,7 @@ class _Pipeline:
         )
 
     def _predictions_of(self, name: str) -> tuple[Prediction, ...]:
-        return read_predictions(self.folder_of(name) / "predictions.parquet")
+        return read_predictions(self.folder_of(name) / PREDICTIONS)
 
     def _answers_of(self, name: str) -> tuple[Score, ...]:
         parser = self.inputs.experiment.scoring.parser

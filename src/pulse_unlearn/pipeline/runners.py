@@ -38,6 +38,7 @@ from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.models.loading import LoadedModel, load_model
 from pulse_unlearn.models.packed import Packed
 from pulse_unlearn.models.readers import choose
+from pulse_unlearn.pipeline.asked import PREDICTIONS
 from pulse_unlearn.pipeline.checks import Habits, accuracy_of, habits_of
 from pulse_unlearn.pipeline.work import (
     ADAPTER,
@@ -56,7 +57,6 @@ from pulse_unlearn.training.references import References, recurring
 from pulse_unlearn.training.steps import FinetuneSteps, Steps, UnlearnSteps
 
 OUTCOME = "outcome.json"
-PREDICTIONS = "predictions.parquet"
 ASKED = "asked.json"
 """How a score stage was asked: examples a pass at the end (below the setting where memory did not
 suffice) and whether they were packed."""
