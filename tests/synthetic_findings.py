@@ -113,7 +113,7 @@ def contrast(label: str, seeds: Sequence[int], value: float) -> Row:
     """Return a contrast that every seed shows, judged by the rule of three."""
     generator = random.Random(repr(label) + str(value))
     gaps = {seed: value + generator.gauss(0, 0.01) for seed in seeds}
-    settled = "one run" if len(seeds) < 3 else "seen" if value > 0.05 else "not settled"
+    settled = "too few runs" if len(seeds) < 3 else "seen" if value > 0.05 else "not settled"
     by_seed = [
         {"seed": seed, "value": gap, "low": gap - 0.04, "high": gap + 0.04,
          "p_value": 0.001 if settled == "seen" else 0.4}

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from scipy import stats
+
 from pulse_unlearn.evaluation.readings import by_question
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.records import Modality, Option, Prediction, QuestionScore, Verdict
@@ -205,3 +208,23 @@ def rotated(question: str, choices: str, *, truth: int = 0, category: str = "") 
         )
         for rotation, choice in enumerate(choices)
     ]
+
+
+def half_width(gaps: np.ndarray, *, level: float = 0.95) -> float:
+    """Return the half width of the interval of mean paired gaps, by hand; people x kinds x each.
+
+    t sqrt(variance): that of the person means, mixed with the one if a person's gaps were alike.
+    """
+    people, questions = len(gaps), gaps[0].size
+    seen = gaps.mean(axis=(1, 2)).var(ddof=1) / people
+    rest = (gaps - gaps.mean(axis=(0, 2), keepdims=True)).var() / (people * questions)
+    changed = np.abs(gaps).mean()
+    weight = min(changed, 1 - changed) * gaps.var() / rest
+    mixed = (weight * seen + 1.0 * questions * rest) / (weight + 1.0)
+    return float(stats.t.ppf((1 + level) / 2, people - 1) * np.sqrt(max(seen, mixed)))
+
+
+def gaps_of(one: Sequence[QuestionScore], other: Sequence[QuestionScore], each: int) -> np.ndarray:
+    """Return the differences of two such lists of scores, people x kinds x `each`."""
+    right = [[score.verdict == "correct" for score in scores] for scores in (one, other)]
+    return np.subtract(*np.array(right, float)).reshape(2, -1, each).swapaxes(0, 1)

@@ -15,18 +15,17 @@ from pulse_unlearn.evaluation.compare import (
     paired_difference,
 )
 from pulse_unlearn.evaluation.intervals import clustered_mean, unseen_share
-from synthetic_scores import general_score, people_scores, person_score
+from synthetic_scores import gaps_of, general_score, half_width, people_scores, person_score
 
 
-def test_paired_difference_is_the_t_interval_over_people():
+def test_paired_difference_is_the_widened_t_interval_over_people():
     better = people_scores([5, 4, 3, 4, 5] * 4, [3, 4, 3, 5, 4] * 4)
     worse = people_scores([3, 4, 1, 2, 4] * 4, [3, 2, 2, 5, 1] * 4)
     found = paired_difference(better, worse)
-    gaps = np.array([2, 2, 3, 2, 4] * 4) / 10  # per person, both modalities, of 10 questions
-    low, high = stats.t.interval(0.95, 19, gaps.mean(), stats.sem(gaps))
+    half = half_width(gaps_of(better, worse, 5))
     assert found.value == pytest.approx(0.26)
-    assert found.low == pytest.approx(low)
-    assert found.high == pytest.approx(high)
+    assert found.low == pytest.approx(0.26 - half)
+    assert found.high == pytest.approx(0.26 + half)
     assert (found.questions, found.individuals) == (200, 20)
     assert found.p_value == pytest.approx(1 / 10_001)  # no flip of 10,000 comes near
 
@@ -162,8 +161,10 @@ def asked(strict, words=None, *, people=20, modality=None):
 def test_equivalent_needs_the_whole_interval_of_every_reading_within_the_margin():
     """Fault: a difference that is not significant taken for equivalence; one reading forgotten."""
     level, other = asked(lambda place: 2 + place % 2), asked(lambda place: 2 + (place + 1) % 2)
-    # Equal means, gaps of +-20 points over 20 people: 90 % half width t_19 0.2 / sqrt(19) = 0.0793.
-    half = stats.t.ppf(0.95, 19) * 0.2 / math.sqrt(19)
+    # Equal means, gaps of +-20 points over 20 people; plain t: t_19 0.2 / sqrt(19) = 0.0793.
+    ordered = [sorted(scores, key=lambda score: score.modality) for scores in (level, other)]
+    half = half_width(gaps_of(*ordered, 5), level=0.9)
+    assert half == pytest.approx(stats.t.ppf(0.95, 19) * 0.2 / math.sqrt(19), rel=0.05)
     assert equivalent(level, other, margin=half + 1e-6)
     assert not equivalent(level, other, margin=half - 1e-6)
     assert equivalent(level, level, margin=0.15)

@@ -43,14 +43,14 @@ def one(by_seed) -> str:
     ("by_seed", "settled"),
     [
         ({}, "not tested"),
-        ({0: alike(0.5)}, "one run"),
-        ({0: alike(0.5), 1: alike(0.5)}, "one run"),
+        ({0: alike(0.5)}, "too few runs"),
+        ({0: alike(0.5), 1: alike(0.5)}, "too few runs"),
         ({0: alike(0.5), 1: alike(0.1), 2: alike(0.9)}, "seen"),
         ({0: alike(-0.5), 1: alike(-0.1), 2: alike(-0.9)}, "opposite"),
         ({0: alike(0.5), 1: alike(-0.5), 2: alike(0.5)}, "not settled"),
         ({0: alike(0.5), 1: NOTHING, 2: alike(0.5)}, "not settled"),
         ({0: NOTHING, 1: NOTHING, 2: NOTHING}, "not settled"),
-        ({0: alike(0.5), 1: alike(0.5), 2: gaps()}, "one run"),
+        ({0: alike(0.5), 1: alike(0.5), 2: gaps()}, "too few runs"),
         ({3: alike(0.5), 1: alike(0.5), 2: alike(0.5), 7: alike(0.5)}, "seen"),
         ({3: alike(0.5), 1: alike(0.5), 2: alike(0.5), 7: alike(0.0)}, "not settled"),
     ],
@@ -213,14 +213,14 @@ def test_settling_changes_nothing_but_p_values():
     assert settle([]) == ()
 
 
-@given(st.lists(st.sampled_from(["seen", "opposite", "not settled", "one run", "not tested"])))
+@given(st.lists(st.sampled_from(["seen", "opposite", "not settled", "too few runs", "not tested"])))
 def test_together_is_what_all_say(kinds):
     """Fault: a finding of the paper granted because one method of three shows it."""
     made = {
         "seen": {seed: alike(0.5) for seed in range(3)},
         "opposite": {seed: alike(-0.5) for seed in range(3)},
         "not settled": {0: alike(0.5), 1: alike(-0.5), 2: alike(0.5)},
-        "one run": {0: alike(0.5)},
+        "too few runs": {0: alike(0.5)},
         "not tested": {},
     }
     told = together([contrast(str(n), made[kind]) for n, kind in enumerate(kinds)])

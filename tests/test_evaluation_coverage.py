@@ -188,15 +188,17 @@ def test_ratios(after, chance):
         assert 0.93 <= np.mean(found) <= 0.97
 
 
-def test_where_almost_nothing_was_lost_the_ratio_covers_and_the_t_difference_does_not():
+def test_where_almost_nothing_was_lost_ratio_and_difference_cover_and_plain_t_does_not():
     clusters, strata = layout(50)
-    ratios, differences = [], []
+    ratios, differences, plain = [], [], []
     for was, now in forgotten_here_and_there(13, people=50, runs=250):
         ratios.append(covers(ratio_interval(was, now, clusters, strata=strata), 0.97))
         gap = clustered_mean(now - was, clusters, strata=strata, bounds=(-1.0, 1.0))
         differences.append(covers(gap, -0.03 * 0.75))
+        plain.append(covers(t_interval(now - was), -0.03 * 0.75))
     assert 0.90 <= np.mean(ratios) <= 0.99
-    assert np.mean(differences) < 0.90
+    assert 0.90 <= np.mean(differences) <= 0.99
+    assert np.mean(plain) < 0.90
 
 
 @pytest.mark.parametrize(("between", "most"), [(0.05, 0.80), (0.10, 0.58)])

@@ -91,8 +91,8 @@ def test_two_modalities_are_the_mean_of_means_with_the_variance_of_person_means(
     gaps = clustered_mean(values, people, strata=strata, bounds=(-1.0, 1.0))
     if per_person.std() > 1e-9:
         low, high = stats.t.interval(0.95, len(first) - 1, per_person.mean(), stats.sem(per_person))
-        assert gaps.low == pytest.approx(low, abs=1e-12)
-        assert gaps.high == pytest.approx(high, abs=1e-12)
+        assert max(low, -1.0) >= gaps.low - 1e-12
+        assert min(high, 1.0) <= gaps.high + 1e-12
         shares = np.mean(first) / 5, np.mean(second) / 3
         low, high = wilson_by_quadratic(shares, (5, 3), len(first), stats.sem(per_person) ** 2)
         assert estimate.low == pytest.approx(low, abs=1e-9)
@@ -194,7 +194,7 @@ def test_the_interval_is_asymmetric_where_few_are_right():
     assert (estimate.low, estimate.high) == pytest.approx(tuple(sorted(ends)))  # 0.0054, 0.178
 
 
-def test_differences_keep_the_t_interval():
+def test_differences_of_one_answer_a_person_keep_the_t_interval():
     gaps = [1.0] * 6 + [0.0] * 20 + [-1.0] * 4
     estimate = clustered_mean(gaps, list(range(30)), bounds=(-1.0, 1.0))
     low, high = stats.t.interval(0.95, 29, 2 / 30, stats.sem(gaps))

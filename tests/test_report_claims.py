@@ -226,7 +226,9 @@ def test_a_finding_is_told_in_both_readings_side_by_side() -> None:
 
 @pytest.mark.parametrize(("gaps", "word"), [((0.3,), "one run"), ((0.3, 0.3), "2 runs")])
 def test_fewer_than_three_runs_give_no_finding(gaps: tuple[float, ...], word: str) -> None:
-    one = PaperFinding("llm_hurts", "accuracy", "one run", (contrast("ga", "one run", *gaps),))
+    one = PaperFinding(
+        "llm_hurts", "accuracy", "too few runs", (contrast("ga", "too few runs", *gaps),)
+    )
     finding = findings(extras(findings=(one,)))[3]
     assert finding.verdicts[0][1] == f"{word}: no finding"
     gap = finding.lines[0].gaps[0]
@@ -253,7 +255,7 @@ def test_numbers_that_are_none_are_left_out() -> None:
 
 def test_comparisons_stand_by_scenario_and_set() -> None:
     ones = tuple(
-        Comparison("finetuned", of_set, reading, contrast("ga - npo", "one run", -0.1))
+        Comparison("finetuned", of_set, reading, contrast("ga - npo", "too few runs", -0.1))
         for of_set in ("forget", "general")
         for reading in ("accuracy", "rotated_accuracy")
     )

@@ -25,7 +25,7 @@ from pulse_unlearn.evaluation.intervals import (
 ENOUGH_SEEDS = 3
 SURE = 0.05
 
-Settled = Literal["seen", "opposite", "not settled", "one run", "not tested"]
+Settled = Literal["seen", "opposite", "not settled", "too few runs", "not tested"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Contrast:
         if not self.by_seed:
             return "not tested"
         if len(self.by_seed) < ENOUGH_SEEDS:
-            return "one run"
+            return "too few runs"
         gaps = self.by_seed.values()
         if all(gap.p_value < SURE and gap.value > 0 for gap in gaps):
             return "seen"

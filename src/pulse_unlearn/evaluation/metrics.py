@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pulse_unlearn.evaluation.gauges import letter_bias, letter_habit
+from pulse_unlearn.evaluation.gauges import LetterHabit, letter_bias, letter_habit
 from pulse_unlearn.evaluation.intervals import Estimate, join_reasons, wilson
 from pulse_unlearn.evaluation.measures import (
     ALL,
@@ -128,6 +128,13 @@ def _below_chance(scores: Sequence[QuestionScore], modality: str) -> Estimate:
     return Estimate(float(found.high < chance), reason=found.reason)
 
 
+def _one_letter(habit: LetterHabit, told: str) -> Estimate:
+    """Return whether the model says one letter; None where too few people were asked to tell."""
+    if habit.share.low is None:
+        return Estimate(None, reason=join_reasons(told, habit.share.reason))
+    return Estimate(float(habit.is_one_letter), reason=told)
+
+
 def _habits(scores: Sequence[QuestionScore]) -> dict[str, Estimate]:
     habit = letter_habit(scores)
     share, bias = habit.share, letter_bias(scores)
@@ -141,7 +148,7 @@ def _habits(scores: Sequence[QuestionScore]) -> dict[str, Estimate]:
         found = (
             Estimate(share.value, share.low, share.high, join_reasons(told, share.reason)),
             Estimate(habit.entropy, reason=even),
-            Estimate(float(habit.is_one_letter), reason=told),
+            _one_letter(habit, told),
             bias,
         )
     return dict(

@@ -184,16 +184,26 @@ def _word(
     if rotated and rotated.p_below is not None and rotated.p_below < SURE:
         shown = _listed([rotated])
         return "avoids", f"below chance ({shown}): whoever avoids the answer knows it{known}"
+    control = _of_control(above, never_knew)
     if above and not by_name[STRICT].is_above:
-        return "suppressed", f"strict answers show nothing, and yet: {_listed(above)}"
+        return "suppressed", f"strict answers show nothing, and yet: {_listed(above)}{control}"
     if above:
-        return "remembered", f"above chance: {_listed(above)}"
+        return "remembered", f"above chance: {_listed(above)}{control}"
     asked = ", ".join(test.reading for test in tests)
     if never_knew and equivalent(scores, never_knew, margin=MARGIN):
         return "like never known", (
             f"within {MARGIN:.0%} of a model that never knew, by every reading: {asked}"
         )
     return "not recovered", f"none of these stands above chance: {asked}"
+
+
+def _of_control(above: Sequence[ReadingTest], never_knew: Sequence[QuestionScore]) -> str:
+    """Say what the model that never knew scores by the highest of these readings."""
+    highest = highest_of(above)
+    if highest is None or not never_knew:
+        return ""
+    share = estimate_mean(never_knew, MEASURES.get(highest.reading)).value
+    return "" if share is None else f"; a model that never knew: {highest.reading} {share:.0%}"
 
 
 def _listed(tests: Sequence[ReadingTest]) -> str:

@@ -103,6 +103,7 @@ class _Pipeline:
                 chosen = self._selection(stage.name)
                 last = min(one["accuracy"] for one in chosen["candidates"] if one["chosen"])
                 told = {"stage": stage.name, "candidates": len(chosen["candidates"])}
+                told |= {"decides": stage.decides, "questions": chosen["questions"]}
                 sizes = {name: len(chosen[name]) for name in ("forget", "retain", "unseen")}
                 found.append({**told, **sizes, "perfect": chosen["perfect"], "lowest_chosen": last})
         return found

@@ -19,9 +19,20 @@ def how_chosen(selections: Sequence[Selection]) -> tuple[str, ...]:
     return tuple(f"{', '.join(stages)}: {text}" for text, stages in said.items())
 
 
+def _by(one: Selection) -> str:
+    """Say what counted as right, and on which pictures."""
+    asked = {"other_view": "on views that are never scored", "scored": "on the scored views"}
+    how = (
+        f"by the reading {printable(one.decides, 20)}" if one.decides else "",
+        asked.get(one.questions, ""),
+    )
+    told = ", ".join(part for part in how if part)
+    return f" ({told})" if told else ""
+
+
 def _sentence(one: Selection) -> str:
     chosen = one.forget + one.retain
-    text = f"{one.perfect} of {one.candidates} candidates had every answer right"
+    text = f"{one.perfect} of {one.candidates} candidates had every answer right{_by(one)}"
     if one.perfect > chosen:
         text += "; among them the mean probability of the true option decided"
     elif one.lowest_chosen is not None:

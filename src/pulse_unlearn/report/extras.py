@@ -114,6 +114,10 @@ class Selection:
     perfect: int
     """Candidates with every answer right, among whom accuracy cannot choose."""
     lowest_chosen: float | None
+    decides: str = ""
+    """The reading by which an answer counted as right."""
+    questions: str = ""
+    """`other_view` or `scored`: the views on which they were asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +252,8 @@ def _selection(entry: Mapping[str, Any]) -> Selection | None:
     candidates, forget, retain, unseen, perfect = counts
     lowest = _number(entry.get("lowest_chosen"))
     stage = str(entry.get("stage", ""))
-    return Selection(stage, candidates, forget, retain, unseen, perfect, lowest)
+    how = {name: str(entry.get(name, "")) for name in ("decides", "questions")}
+    return Selection(stage, candidates, forget, retain, unseen, perfect, lowest, **how)
 
 
 def _number(value: object) -> float | None:

@@ -22,7 +22,7 @@ from pulse_unlearn.report.words import (
 )
 
 READINGS: tuple[str, ...] = ("accuracy", "rotated_accuracy")
-NOT_TESTED, ONE_RUN = "not tested", "one run"
+NOT_TESTED, TOO_FEW = "not tested", "too few runs"
 
 RULE = (
     "Seen means: in every one of at least three runs with other seeds, each on its own, by a "
@@ -199,7 +199,7 @@ def _in_seed(gap: SeedGap, *, alone: bool) -> str:
 
 
 def _word(settled: str, runs: int) -> str:
-    if settled == ONE_RUN:
+    if settled == TOO_FEW:
         return f"{'one run' if runs == 1 else f'{runs} runs'}: no finding"
     return printable(settled, 40)
 
