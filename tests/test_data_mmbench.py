@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 
 from data_cases import TSV_COLUMNS, encoded, noise, picture, tsv_row, write_tsv
 from pulse_unlearn.data import mmbench
+from pulse_unlearn.data.examples import circular
 from pulse_unlearn.data.mmbench import load_mmbench, load_scored
+from pulse_unlearn.data.mmbench_table import COPY
+from pulse_unlearn.data.orders import orders_of
 from pulse_unlearn.errors import DataError
 
 
@@ -42,16 +45,38 @@ def test_an_image_may_be_the_index_of_another_row(tmp_path):
     assert {question.picture.digest for question in found} == {picture(3).digest}
 
 
-def test_circular_copies_are_left_to_our_own_rotation(tmp_path):
+def test_circular_copies_are_the_orders_that_are_asked(tmp_path):
+    """Fault: the file's copies dropped, and options rotated that the file keeps in place."""
     copies = [
-        tsv_row(5 + turn * 1_000_000, image="5", A="square", B="star", C="ring", D="circle")
-        for turn in (1, 2, 3)
+        tsv_row(5 + COPY, image="5", A="square", B="ring", C="circle", D="star", answer="A"),
+        tsv_row(5 + 2 * COPY, image="5", A="ring", B="circle", C="square", D="star", answer="C"),
     ]
-    found = load_mmbench(write_tsv(tmp_path / "dev.tsv", [*copies, tsv_row(5), tsv_row(6)]))
-    assert [question.id for question in found] == ["5", "6"]
-    assert found[0].options[0].text == "circle"
-    (note,) = load_scored(tmp_path / "dev.tsv").notes
-    assert note.startswith("3 circular copies are left out")
+    base = tsv_row(5, A="circle", B="square", C="ring", D="star", answer="B")
+    path = write_tsv(tmp_path / "dev.tsv", [*copies, base, tsv_row(6)])
+    first, second = load_mmbench(path)
+    assert (first.id, first.options[0].text, second.id) == ("5", "circle", "6")
+    assert first.orders == ((0, 1, 2, 3), (1, 2, 0, 3), (2, 0, 1, 3))
+    assert (second.orders, len(orders_of(second))) == ((), 4)
+    asked = circular([first], profile="mmbench_llava")
+    shown = [[option.text for option in one.options] for one in asked]
+    assert shown[1] == ["square", "ring", "circle", "star"]
+    assert [one.answer for one in asked] == ["B", "A", "C"]
+    (note,) = load_scored(path).notes
+    assert note == "1 question asked in the orders of the file's own circular copies"
+
+
+def test_a_copy_must_be_one_of_its_question(tmp_path):
+    rows = [
+        tsv_row(5),
+        tsv_row(5 + COPY, image="5", A="cube"),
+        tsv_row(6, A="circle", B="square", answer="A"),
+        tsv_row(6 + COPY, image="6", A="square", B="circle", answer="A"),
+    ]
+    told = {p.where: p.what for p in problems_of(write_tsv(tmp_path / "dev.tsv", rows))}
+    assert told == {
+        "dev.tsv:3": "a circular copy has other options than its question",
+        "dev.tsv:5": "a circular copy has another answer than its question",
+    }
 
 
 def test_pictures_larger_than_the_csv_module_reads_by_default(tmp_path):
@@ -148,7 +173,6 @@ def test_every_bad_row_is_named_by_its_line(tmp_path):
         ("dev.tsv:9", "the image is not base64"),
         ("dev.tsv:9", "the question needs a picture"),
         ("dev.tsv:10", "not a usable picture"),
-        ("dev.tsv:11", "options are the same"),
         ("dev.tsv:12", "the question is empty"),
         ("dev.tsv:13", "a circular copy of a question that is not there"),
         ("dev.tsv:14", "the index is not a number"),
@@ -240,3 +264,99 @@ def test_a_table_of_fewer_columns_and_more_options_is_one_too(tmp_path):
     path.write_text("\t".join(names) + "\n" + "\t".join(cells) + "\n", encoding="utf-8")
     (question,) = load_mmbench(path)
     assert (question.truth, question.hint, len(question.options)) == ("面", "", 5)
+
+
+# --- files as they are in the wild
+
+
+def test_equal_options_are_taken_and_told(tmp_path):
+    rows = [
+        tsv_row(1),
+        tsv_row(2, A="two", B="two", C="three", D="", answer="C"),
+        tsv_row(3, A="grey", B="grey", C="red", D="blue", answer="B"),
+    ]
+    path = write_tsv(tmp_path / "dev.tsv", rows)
+    assert [q.truth for q in load_mmbench(path)][1:] == ["three", "grey"]
+    assert load_scored(path).notes == (
+        "2 questions with equal options, taken as they are (2, 3)",
+        "1 question where an option equal to the true one counts as true, too (3)",
+    )
+    alike = write_tsv(tmp_path / "own.tsv", [tsv_row(4, A="x", B="x", C="", D="", answer="A")])
+    assert [problem.what for problem in problems_of(alike)] == ["options are the same"]
+
+
+def test_options_about_others_stay_where_the_file_has_no_copies(tmp_path):
+    rows = [
+        tsv_row(1, D="None of these", answer="A"),
+        tsv_row(2, A="grey", B="round", C="both A and B", D="Neither of the above", answer="C"),
+        tsv_row(3, A="以上都不是", B="月饼", C="粽子", D="", answer="B"),
+    ]
+    path = write_tsv(tmp_path / "dev.tsv", rows)
+    found = [orders_of(question) for question in load_mmbench(path)]
+    assert found[0] == ((0, 1, 2, 3), (1, 2, 0, 3), (2, 0, 1, 3))
+    assert found[1] == ((0, 1, 2, 3),)
+    assert found[2] == ((0, 1, 2), (0, 2, 1))
+    stays, named = load_scored(path).notes
+    assert stays == "2 questions whose options about other options stay in place (1, 3)"
+    assert named == "1 question asked in the file's order only: options name letters (2)"
+
+
+def test_other_spellings_of_header_index_and_answer(tmp_path):
+    image = base64.b64encode(encoded(noise(1))).decode()
+    names = ("Index", "Question", "A", "B", "answer", "L2-category", "Category", "image")
+    cells = ("1.0", "Is it grey?", "yes", "no", "a", "perception", "colour", image)
+    path = tmp_path / "own.tsv"
+    path.write_text("\t".join(names) + "\n" + "\t".join(cells) + "\n", encoding="utf-8")
+    (question,) = load_mmbench(path)
+    assert (question.id, question.answer) == ("1", "A")
+    assert (question.category, question.l2_category) == ("colour", "perception")
+
+
+def test_up_to_twenty_six_options(tmp_path):
+    image = base64.b64encode(encoded(noise(1))).decode()
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    names = ("index", "question", *letters, "answer", "image")
+    cells = ("1", "Which letter is last?", *letters.lower(), "Z", image)
+    path = tmp_path / "own.tsv"
+    path.write_text("\t".join(names) + "\n" + "\t".join(cells) + "\n", encoding="utf-8")
+    (question,) = load_mmbench(path)
+    assert (question.truth, len(question.options), len(orders_of(question))) == ("z", 26, 26)
+
+
+def test_pictures_by_path_and_as_data_uris(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/41.png").write_bytes(encoded(noise(1)))
+    (tmp_path.parent / "outside.png").write_bytes(encoded(noise(2)))
+    uri = "data:image/png;base64," + base64.b64encode(encoded(noise(3))).decode()
+    columns = ("index", "question", "A", "B", "answer", "image", "image_path")
+
+    def written(*pictures):
+        lines = ["\t".join(columns)]
+        for number, (image, place) in enumerate(pictures):
+            lines.append("\t".join((str(number), "Grey?", "yes", "no", "A", image, place)))
+        (tmp_path / "own.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return tmp_path / "own.tsv"
+
+    first, second = load_mmbench(written(("", "pictures/41.png"), (uri, "")))
+    assert (first.picture.data, second.picture.data) == (encoded(noise(1)), encoded(noise(3)))
+    bad = written(("", "../outside.png"), ("", "none.png"), ("", "['a.png', 'b.png']"), ("[1]", ""))
+    assert [(p.where, p.what) for p in problems_of(bad) if "needs" not in p.what] == [
+        ("own.tsv:2", "a picture outside the folder"),
+        ("own.tsv:3", "a picture that cannot be read"),
+        ("own.tsv:4", "a question with a list of pictures"),
+        ("own.tsv:5", "a question with a list of pictures"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["dev.parquet", "dev.xlsx", "dev.jsonl"])
+def test_other_file_formats_are_told(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PAR1")
+    (problem,) = problems_of(tmp_path / name)
+    assert problem.what == "MMBench files are read as TSV"
+    assert "export the table" in problem.fix
+
+
+@pytest.mark.parametrize("answer", ["1", "yes", "AB"])
+def test_an_answer_that_is_no_letter_is_told_with_the_letters(tmp_path, answer):
+    (problem,) = problems_of(write_tsv(tmp_path / "dev.tsv", [tsv_row(1, answer=answer)]))
+    assert (problem.got, problem.allowed) == (repr(answer), "A, B, C, D")

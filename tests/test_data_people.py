@@ -221,7 +221,7 @@ def test_every_fault_is_told_in_one_pass(tmp_path):
         row(12, ask("A", **two), ask("B", **two), image="p1.png"),
         row(13, ask("A", **two), image="people.jsonl"),
         row(14, ask("A", **two), image="p1.png", group="real"),
-        row(15, ask("A", options={"A": "x", "Z": "y", "B": "z"}), image="p1.png"),
+        row(15, ask("A", options={"A": "x", "Ä": "y", "B": "z"}), image="p1.png"),
         row(16, ask("A", question={"text": "Who?"}, **two), image="p1.png"),
         row(17, ask("A", question="Who\0?", **two), "Who?", image="p1.png"),
         row(18, ask("A", **two), image=["p1.png", "p2.png"]),

@@ -145,8 +145,8 @@ def test_ties_are_shared():
     assert only(turned([0.0, 0.0, -1.0, -1.0], truth=2)).rotated == 0.0
     # A letter's prior makes rounding: still equal.
     assert only(turned([0.1, 0.1, 0.1], prior=[0.3, 17.7, -3.1])).rotated == pytest.approx(1 / 3)
-    assert credit_of([-1.0, -1.0, -2.0], 1) == 0.5
-    assert credit_of([-1.0, -1.0 + 1e-6, -2.0], 0) == 0.0
+    assert credit_of([-1.0, -1.0, -2.0], [1]) == 0.5
+    assert credit_of([-1.0, -1.0 + 1e-6, -2.0], [0]) == 0.0
 
 
 def test_a_tie_of_letters_is_shared_too():
@@ -175,15 +175,19 @@ def test_a_number_that_is_none_earns_nothing():
     """Fault: NaN that wins a comparison."""
     shown = options("x", "y")
     for values in ((math.nan, -1.0), (-1.0, math.nan), (math.nan, math.nan)):
-        found = average_over([Order(shown, values, 0), Order(shown[::-1], (-1.0, -1.0), 1)])
+        found = average_over([Order(shown, values, (0,)), Order(shown[::-1], (-1.0, -1.0), (1,))])
         assert found == Averaged(0.0, 0.5)
 
 
-def test_equal_texts_share_what_is_believed():
+def test_an_option_equal_to_the_true_one_is_true_too():
     """Fault: an error, or one of two options of the same text taken for the other's rival."""
     texts = ["red", "red", "blue", "green"]
-    assert only(turned([3.0, 3.0, 0.0, 0.0], texts=texts)).rotated == 0.5
-    assert only(turned([3.0, 3.0, 0.0, 0.0], texts=texts, truth=1)).rotated == 0.5
+    for truth in (0, 1):
+        score = only(turned([3.0, 3.0, 0.0, 0.0], texts=texts, truth=truth, said="AABB"))
+        assert (score.rotated, score.chance, score.letter) == (1.0, 0.5, 1.0)
+        assert score.verdict == "correct"
+        assert score.rotated_probability == pytest.approx(2 / (2 + 2 * math.exp(-3.0)))
+    assert only(turned([3.0, 0.0, 0.0, 0.0], texts=texts, truth=1)).rotated == 1.0
     assert only(turned([3.0, 3.0, 0.0, 0.0], texts=texts, truth=2)).rotated == 0.0
     assert only(turned([0.0, 0.0, 3.0, 0.0], texts=texts, truth=2)).rotated == 1.0
 
@@ -194,8 +198,9 @@ def test_one_letter_cannot_choose_between_equal_texts(letter):
     prior = [30.0 * (place == letter) for place in range(4)]
     texts = ["red", "red", "blue", "green"]
     found = [only(turned([0.0] * 4, texts=texts, truth=place, prior=prior)) for place in range(4)]
-    assert [score.rotated for score in found] == [0.25] * 4
-    assert [score.rotated_probability for score in found] == pytest.approx([0.25] * 4)
+    assert [score.rotated for score in found] == [0.5, 0.5, 0.25, 0.25]
+    assert [score.rotated_probability for score in found] == pytest.approx([0.5, 0.5, 0.25, 0.25])
+    assert [score.rotated for score in found] == [score.chance for score in found]
 
 
 # --- what was asked, and what was not
@@ -216,6 +221,22 @@ def test_orders_that_lack_one_give_no_average():
     assert (alone.verdict, alone.letter, alone.rotated) == ("correct", 1.0, None)
     twice = [*whole, replace(whole[1], example_id="again", rotation=7)]
     assert only(twice).rotated is None
+
+
+def test_an_option_that_stays_in_place_leaves_the_question_complete():
+    """Fault: MMBench's three copies of `None of these` questions taken for a missing order."""
+    texts, found = ["red", "blue", "green", "none of these"], []
+    for turn in range(3):
+        places = [(place + turn) % 3 for place in range(3)] + [3]
+        shown = options(*(texts[place] for place in places))
+        one = prediction(
+            LETTERS[places.index(0)], shown=shown, answer=LETTERS[places.index(0)],
+            log_probs=[2.0 * (place == 0) for place in places],
+        )  # fmt: skip
+        found.append(replace(one, example_id=f"q1/{turn}", rotation=turn))
+    score = only(found)
+    assert (score.circular, score.rotated, score.flipped) == (1.0, 1.0, 0.0)
+    assert only(found[:2]).circular is None
 
 
 def test_without_the_files_order_its_letter_is_still_the_truth():

@@ -57,6 +57,9 @@ class Question:
     l2_category: str = ""
     """The wider ability that MMBench counts the category to."""
     picture: Picture | None = None
+    orders: tuple[tuple[int, ...], ...] = ()
+    """Every order in which the file itself shows the options, its own order first: the places of
+    this question's options under A, B, ... Empty where the file has no circular copies."""
 
     @property
     def truth(self) -> str:
@@ -178,7 +181,7 @@ class Score:
     mentioned: str
     """Letters of all options that the text names anywhere, in alphabetical order."""
     chance: float
-    """1 / number of options."""
+    """Share of the options that are true: 1 / number of options, unless true ones are equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +199,7 @@ class QuestionScore:
     answer: str
     """Letter of the true option in the file's order."""
     chance: float
-    """1 / number of options."""
+    """Share of the options that are true: 1 / number of options, unless true ones are equal."""
     verdict: Verdict | None
     """On the greedy answer in the file's order: the paper's reading, `strict` by default."""
     choice: str

@@ -6,12 +6,13 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from string import ascii_uppercase
 
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import Option, Question, ShortAnswer
 
-LETTERS = "ABCDEFGH"
-"""Letters an option may carry; the benchmarks use A to D."""
+LETTERS = ascii_uppercase
+"""Letters an option may carry; the benchmarks use A to D, few questions more."""
 MAX_CHARACTERS = 20_000
 """Longest text taken; the longest MMBench hint has a few thousand, a 1 MB field is damage."""
 SHOWN = 25
@@ -28,8 +29,11 @@ def clean(text: object) -> str:
     return "" if text is None else str(text).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-def check_question(question: Question, where: str) -> list[Problem]:
-    """Return what makes a multiple-choice question unusable; empty if it can be asked."""
+def check_question(question: Question, where: str, *, twins: bool = False) -> list[Problem]:
+    """Return what makes a multiple-choice question unusable; empty if it can be asked.
+
+    `twins` lets options be equal, as they are in public files.
+    """
     problems = check_text("question", question.question, where)
     if question.hint:
         problems += check_text("hint", question.hint, where)
@@ -39,14 +43,16 @@ def check_question(question: Question, where: str) -> list[Problem]:
         problems += check_text("l2-category", question.l2_category, where)
     for option in question.options:
         problems += check_text(f"option {option.letter}", option.text, where)
-    problems += check_options(question.options, question.answer, where)
+    problems += check_options(question.options, question.answer, where, twins=twins)
     if question.modality == "multimodal" and question.picture is None:
         problems.append(Problem("the question needs a picture", where, fix="add the picture"))
     return problems
 
 
-def check_options(options: Sequence[Option], answer: str, where: str) -> list[Problem]:
-    """Return problems of the options together: two or more, all different, one the answer."""
+def check_options(
+    options: Sequence[Option], answer: str, where: str, *, twins: bool = False
+) -> list[Problem]:
+    """Return problems of the options together: two or more, one the answer, others not alike."""
     problems = []
     letters = ", ".join(option.letter for option in options) or "none"
     if len(options) < 2:
@@ -55,7 +61,7 @@ def check_options(options: Sequence[Option], answer: str, where: str) -> list[Pr
     for option in options:
         under[option.text].append(option.letter)
     for text, same in under.items():
-        if len(same) > 1:
+        if len(same) > 1 and (not twins or len(under) < 2):
             problems.append(
                 Problem(
                     "options are the same",

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Literal
 
+from pulse_unlearn.data.orders import orders_of
 from pulse_unlearn.data.prompts import PROFILES, render, render_short_answer, said
 from pulse_unlearn.data.words import obstacle
 from pulse_unlearn.records import (
@@ -44,20 +45,20 @@ def scored(questions: Sequence[Question], *, profile: str) -> list[Example]:
 
 
 def circular(questions: Sequence[Question], *, profile: str) -> list[Example]:
-    """Return every rotation of each question: letters stay, texts move up by `rotation` places.
+    """Return each question in every order of `orders_of`: letters stay, texts move.
 
     Rotation 0 comes first and equals what `scored` asks (MMBench, arXiv 2307.06281, CircularEval).
     """
     return [
         _choice(
             question,
-            [(place + turn) % len(question.options) for place in range(len(question.options))],
+            order,
             profile=profile,
             view="scored" if turn == 0 else f"rotation{turn}",
             rotation=turn,
         )
         for question in questions
-        for turn in range(len(question.options))
+        for turn, order in enumerate(orders_of(question))
     ]
 
 

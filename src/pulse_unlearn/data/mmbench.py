@@ -1,49 +1,39 @@
-"""MMBench questions: a TSV with pictures inside, read with CSV quoting; all bad rows named at once.
+"""MMBench questions: a TSV with pictures inside, all bad rows named at once.
 
-Source: MMBench (arXiv 2307.06281) and its public TSV files. A row's image is base64 or the index of
-another row; circular copies of a question carry `index + k * 1000000` and are left out here, since
-`examples.circular` makes the rotations of any file itself.
+Source: MMBench (arXiv 2307.06281) and its public TSV files. A row's image is base64, the index of
+another row, or a path in the file's folder. Circular copies of a question carry
+`index + k * 1000000`: they are the orders in which its options are asked. A few public questions
+have equal options: they are taken, and whichever is equal to the true one is true as well.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import csv
-import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-from pulse_unlearn.data.checks import LETTERS, check_question, clean, gathered
+from pulse_unlearn.data.checks import check_question, clean, gathered
 from pulse_unlearn.data.images import check_pictures, picture_from_bytes
-from pulse_unlearn.data.records_file import long_fields
+from pulse_unlearn.data.mmbench_table import (
+    COPY,
+    PUBLIC_MD5,
+    TAKE_DEV,
+    WRITTEN_OUT,
+    Row,
+    as_index,
+    letters_of,
+    not_the_public_file,
+    read_rows,
+)
+from pulse_unlearn.data.orders import names_letters, staying
 from pulse_unlearn.data.source import Dataset, digest
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.records import Option, Picture, Question
 
-COPY = 1_000_000
-"""Distance between the indices of a question and of its circular copies."""
-PUBLIC_MD5 = {
-    "MMBench_DEV_EN": "b6caf1133a01c6bb705cf753bb527ed8",
-    "MMBench_DEV_CN": "08b8fc3324a5ed74155350f57be69fbd",
-    "MMBench_DEV_EN_V11": "30c05be8f2f347a50be25aa067248184",
-    "MMBench_DEV_CN_V11": "593f9b5f6bea453d870a798b34ae4f37",
-    "CCBench": "f5dde47f24dc5a6fb6e595b409b466ac",
-}
-"""MD5 of the public files with answers, by name, as VLMEvalKit's table of data sets lists them
-(vlmeval/dataset/image_mcq.py); a file of another name is anybody's own."""
-_NEEDED = ("index", "question", "A", "B", "answer", "image")
-_WRITTEN_OUT = "nan"
-"""What some table libraries write for an empty cell they have read."""
-_TAKE_DEV = "take a split with answers (dev); test splits have none"
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    index: int
-    cells: Mapping[str, str]
-    where: str
+_SHOWN = 10
+"""Questions that a note names."""
 
 
 def load_mmbench(path: Path) -> list[Question]:
@@ -59,10 +49,10 @@ class _Table:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._problems = _not_the_public_file(path)
-        self._rows: dict[int, _Row] = {}
+        self._problems = not_the_public_file(path)
+        self._rows: dict[int, Row] = {}
         try:
-            rows = list(_rows(path, self._problems))
+            rows = read_rows(path, self._problems)
         except DataError as error:
             # A torn download is no public file either, and that is the better explanation.
             raise DataError([*self._problems, *error.problems]) from error
@@ -71,55 +61,83 @@ class _Table:
                 got = f"{row.index}: {self._rows[row.index].where}"
                 self._problems.append(Problem("the index stands twice", row.where, got))
             self._rows.setdefault(row.index, row)
-        options = {
-            _cell(row, letter)
-            for row in self._rows.values()
-            for letter in LETTERS
-            if letter in row.cells
-        }
+        self._letters = letters_of(rows)
+        texts = {row.cell(letter) for row in self._rows.values() for letter in self._letters}
         # A file with options that are truly empty means the text where it says `nan`.
-        self._written_out = _WRITTEN_OUT in options and "" not in options
+        self._written_out = WRITTEN_OUT in texts and "" not in texts
+        self._questions: list[Question] = []
 
     def questions(self) -> list[Question]:
         """Return the base questions; raises DataError."""
         problems, rows = self._problems, self._rows
-        if rows and not any(_content(row, "answer") for row in rows.values()):
-            problems.append(_unanswered(self._path))
+        if rows and not any(row.content("answer") for row in rows.values()):
+            problems.append(Problem("no question has an answer", self._path.name, fix=TAKE_DEV))
             raise DataError(gathered(problems))
+        copies: dict[int, list[Row]] = defaultdict(list)
+        for row in sorted(rows.values(), key=lambda row: row.index):
+            if row.index >= COPY:
+                copies[row.index % COPY].append(row)
         problems += [
             Problem("a circular copy of a question that is not there", row.where, str(row.index))
-            for row in rows.values()
-            if row.index % COPY not in rows
+            for base, of in copies.items()
+            for row in of
+            if base not in rows
         ]
-        questions = []
-        for row in rows.values():
-            if row.index < COPY:
-                options = self._options(row)
-                question = _question(row, options, _picture(row, rows, problems))
-                problems += check_question(question, row.where)
-                questions.append(question)
+        questions = [
+            self._question(row, copies[row.index]) for row in rows.values() if row.index < COPY
+        ]
         if not questions and not problems:
             problems.append(Problem("there are no questions", str(self._path)))
         problems += check_pictures(q.picture for q in questions if q.picture)
         if problems:
             raise DataError(gathered(problems))
+        self._questions = questions
         return questions
 
     def notes(self) -> tuple[str, ...]:
-        """Return what was left out or read in a way that could be another."""
-        copies = sum(index >= COPY for index in self._rows)
-        notes = [f"{copies} circular copies are left out: every question is rotated here"]
-        notes = notes if copies else []
+        """Return what was read in a way that could be another; questions must have been read."""
+        asked = self._questions
+        own = [q for q in asked if q.orders]
+        twins = [q for q in asked if len({o.text for o in q.options}) < len(q.options)]
+        true = [q for q in twins if [o.text for o in q.options].count(q.truth) > 1]
+        stays = [q for q in asked if not q.orders and staying(q.options)]
+        named = [q for q in stays if names_letters(q.options)]
+        stays = [q for q in stays if q not in named]
+        notes = [
+            _note(own, "asked in the orders of the file's own circular copies"),
+            _note(twins, "with equal options, taken as they are", named=True),
+            _note(true, "where an option equal to the true one counts as true, too", named=True),
+            _note(stays, "whose options about other options stay in place", named=True),
+            _note(named, "asked in the file's order only: options name letters", named=True),
+        ]
         if self._written_out:
-            notes.append(f"options that say {_WRITTEN_OUT} are empty: no option is empty otherwise")
-        return tuple(notes)
+            notes.append(f"options that say {WRITTEN_OUT} are empty: no option is empty otherwise")
+        return tuple(note for note in notes if note)
 
-    def _options(self, row: _Row) -> tuple[Option, ...]:
+    def _question(self, row: Row, copies: Sequence[Row]) -> Question:
+        """Return a row's question; what is wrong with it or its copies is told."""
+        options = self._options(row)
+        question = Question(
+            id=str(row.index),
+            modality="multimodal",
+            question=row.cell("question"),
+            options=options,
+            answer=_answer(row),
+            hint=row.content("hint"),
+            category=row.content("category"),
+            l2_category=row.content("l2-category"),
+            picture=self._picture(row),
+            orders=self._orders(row, options, copies),
+        )
+        self._problems += check_question(question, row.where, twins=True)
+        return question
+
+    def _options(self, row: Row) -> tuple[Option, ...]:
         """Return a row's options; one that is missing before others is told."""
-        empty = {"", _WRITTEN_OUT} if self._written_out else {""}
-        texts = {letter: _cell(row, letter) for letter in LETTERS}
+        empty = {"", WRITTEN_OUT} if self._written_out else {""}
+        texts = {letter: row.cell(letter) for letter in self._letters}
         options = tuple(Option(letter, text) for letter, text in texts.items() if text not in empty)
-        missing = [letter for letter in LETTERS[: len(options)] if texts[letter] in empty]
+        missing = [letter for letter in self._letters[: len(options)] if texts[letter] in empty]
         # A public file is what it is; in any other an empty cell there is a text that was lost.
         if missing and self._path.stem not in PUBLIC_MD5:
             self._problems.append(
@@ -132,25 +150,106 @@ class _Table:
             )
         return options
 
+    def _orders(
+        self, row: Row, options: Sequence[Option], copies: Sequence[Row]
+    ) -> tuple[tuple[int, ...], ...]:
+        """Return the orders of a question and of its copies; none where there are no copies."""
+        truth = {option.letter: option.text for option in options}.get(_answer(row))
+        orders = [tuple(range(len(options)))]
+        for copy in copies:
+            texts = [option.text for option in self._options(copy)]
+            order = _places(texts, [option.text for option in options])
+            shown = dict(zip((option.letter for option in options), texts, strict=False))
+            if order is None:
+                what, fix = "a circular copy has other options than its question", ""
+            elif shown.get(_answer(copy)) != truth:
+                what, fix = "a circular copy has another answer than its question", ""
+            else:
+                orders.append(order)
+                continue
+            fix = fix or "take the copies out: the question is rotated without them"
+            self._problems.append(Problem(what, copy.where, f"{copy.index}: {row.where}", fix=fix))
+        return tuple(dict.fromkeys(orders)) if copies else ()
 
-def _not_the_public_file(path: Path) -> list[Problem]:
-    """Return a problem if the file bears a public file's name but isn't that file."""
-    known = PUBLIC_MD5.get(path.stem)
-    if known is None or not path.is_file():
-        return []
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found == known:
-        return []
-    return [
-        Problem(
-            "not the public file of this name",
-            path.name,
-            got=f"MD5 {found}",
-            allowed=f"MD5 {known}",
-            fix="download it again; give a changed or shortened copy a name of its own",
-        )
-    ]
+    def _picture(self, row: Row) -> Picture | None:
+        """Return the row's picture, following indices of other rows; None if its cell is empty."""
+        holder, seen = row, {row.index}
+        while (index := as_index(clean(holder.cells.get("image")))) is not None:
+            if index not in self._rows or index in seen:
+                what = "comes back to itself" if index in seen else "is not there"
+                what = f"the row its image refers to {what}"
+                self._problems.append(Problem(what, row.where, str(index)))
+                return None
+            seen.add(index)
+            holder = self._rows[index]
+        text = holder.content("image")
+        if text:
+            return _decoded(text, holder.where, self._problems)
+        path = holder.content("image-path")
+        return _beside(self._path.parent, path, holder.where, self._problems) if path else None
+
+
+def _answer(row: Row) -> str:
+    text = row.cell("answer")
+    return text.upper() if len(text) == 1 else text
+
+
+def _places(texts: Sequence[str], of: Sequence[str]) -> tuple[int, ...] | None:
+    """Return where each of `texts` stands in `of`, equal ones in their order; None if not all."""
+    left: dict[str, list[int]] = defaultdict(list)
+    for place, text in enumerate(of):
+        left[text].append(place)
+    if sorted(texts) != sorted(of):
+        return None
+    return tuple(left[text].pop(0) for text in texts)
+
+
+def _note(questions: Sequence[Question], what: str, *, named: bool = False) -> str:
+    if not questions:
+        return ""
+    told = ", ".join(question.id for question in questions[:_SHOWN])
+    more = f" and {len(questions) - _SHOWN} more" if len(questions) > _SHOWN else ""
+    count = f"{len(questions)} question{'s' if len(questions) > 1 else ''}"
+    return f"{count} {what}{f' ({told}{more})' if named else ''}"
+
+
+def _decoded(text: str, where: str, problems: list[Problem]) -> Picture | None:
+    if text.startswith("["):
+        problems.append(_several(where, text))
+        return None
+    encoded = text.partition("base64,")[2] if text.startswith("data:") else text
+    try:
+        data = base64.b64decode("".join(encoded.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        problems.append(Problem("the image is not base64", where, f"{text[:30]!r}; {error}"))
+        return None
+    return picture_from_bytes(data, where)
+
+
+def _beside(folder: Path, name: str, where: str, problems: list[Problem]) -> Picture | None:
+    """Read a picture by its path, inside the file's folder only."""
+    if name.startswith("["):
+        problems.append(_several(where, name))
+        return None
+    path, allowed = folder / name, "a path inside the folder of the TSV"
+    if not path.resolve().is_relative_to(folder.resolve()):
+        problems.append(Problem("a picture outside the folder", where, repr(name[:80]), allowed))
+        return None
+    try:
+        return picture_from_bytes(path.read_bytes(), str(path))
+    except (OSError, ValueError) as error:
+        problems.append(Problem("a picture that cannot be read", where, str(error), allowed))
+        return None
+
+
+def _several(where: str, text: str) -> Problem:
+    return Problem(
+        "a question with a list of pictures",
+        where,
+        repr(text[:40]),
+        "one picture a question",
+        "take these questions out: questions on several pictures are not asked",
+    )
 
 
 def load_scored(file: Path) -> Dataset:
@@ -174,115 +273,3 @@ def load_training(file: Path) -> Dataset:
         digests=digest([beside], root=file.parent),
         notes=table.notes(),
     )
-
-
-def _rows(path: Path, problems: list[Problem]) -> Iterator[_Row]:
-    """Yield the rows that have an index; what is wrong with the others is added to `problems`.
-
-    Raises DataError if the file as a whole is no such table.
-    """
-    line = 0
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file, long_fields():
-            reader = csv.DictReader(file, delimiter="\t", strict=True)
-            _check_header(reader.fieldnames or (), path)
-            line = reader.line_num
-            for cells in reader:
-                where, line = f"{path.name}:{line + 1}", reader.line_num
-                row = _row(cells, where, problems)
-                if row:
-                    yield row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            Problem(
-                "not a readable MMBench file",
-                f"{path}:{line + 1}" if line else str(path),
-                got=str(error),
-                allowed="a UTF-8 TSV with CSV quoting, header "
-                "`index question hint A B C D answer category image ...`",
-            )
-        ) from error
-
-
-def _row(cells: Mapping[str | None, object], where: str, problems: list[Problem]) -> _Row | None:
-    if None in cells or None in cells.values():
-        problems.append(
-            Problem(
-                "the row has other columns than the header",
-                where,
-                fix="quote cells that hold tabs or line breaks, doubling the quotes inside",
-            )
-        )
-        return None
-    index = clean(cells["index"])
-    if not _is_index(index):
-        problems.append(Problem("the index is not a number", where, repr(index[:40])))
-        return None
-    return _Row(int(index), {str(key): str(value) for key, value in cells.items()}, where)
-
-
-def _check_header(header: object, path: Path) -> None:
-    names = list(header) if isinstance(header, list | tuple) else []
-    missing = [name for name in _NEEDED if name not in names]
-    if missing:
-        raise DataError(
-            Problem(
-                "columns are missing",
-                str(path),
-                got=", ".join(name[:20] for name in names[:16]) or "an empty file",
-                allowed=f"needs {', '.join(_NEEDED)}; lacks {', '.join(missing)}",
-                fix=_TAKE_DEV if missing == ["answer"] else "",
-            )
-        )
-
-
-def _unanswered(path: Path) -> Problem:
-    return Problem("no question has an answer", path.name, "an empty column", fix=_TAKE_DEV)
-
-
-def _question(row: _Row, options: tuple[Option, ...], picture: Picture | None) -> Question:
-    return Question(
-        id=str(row.index),
-        modality="multimodal",
-        question=_cell(row, "question"),
-        options=options,
-        answer=_cell(row, "answer"),
-        hint=_content(row, "hint"),
-        category=_content(row, "category"),
-        l2_category=_content(row, "l2-category"),
-        picture=picture,
-    )
-
-
-def _cell(row: _Row, column: str) -> str:
-    return clean(row.cells.get(column))
-
-
-def _content(row: _Row, column: str) -> str:
-    """Return a cell in which `nan` can only mean that it is empty."""
-    text = _cell(row, column)
-    return "" if text == _WRITTEN_OUT else text
-
-
-def _picture(row: _Row, rows: Mapping[int, _Row], problems: list[Problem]) -> Picture | None:
-    """Return the row's picture, following indices of other rows; None if its cell is empty."""
-    holder, seen = row, {row.index}
-    while _is_index(text := clean(holder.cells["image"])):
-        if int(text) not in rows or int(text) in seen:
-            what = "comes back to itself" if int(text) in seen else "is not there"
-            problems.append(Problem(f"the row its image refers to {what}", row.where, text[:40]))
-            return None
-        seen.add(int(text))
-        holder = rows[int(text)]
-    if not text:
-        return None
-    try:
-        data = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        problems.append(Problem("the image is not base64", holder.where, f"{text[:30]!r}; {error}"))
-        return None
-    return picture_from_bytes(data, holder.where)
-
-
-def _is_index(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= 12

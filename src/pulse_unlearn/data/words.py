@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from itertools import permutations
 
+from pulse_unlearn.data.orders import is_about_options
 from pulse_unlearn.records import Question
 
 POINTS_AT_OPTIONS = "its words point at the options"
@@ -21,13 +22,6 @@ _POINTING = re.compile(
     r"|下列|以下|哪个选项|哪一个选项|哪一项|选项中",
     re.IGNORECASE,
 )
-_ABOUT_OPTIONS = re.compile(
-    r"\b(?:all|none|both|neither|either|any|two) of (?:the )?"
-    r"(?:above|these|them|others?|options?)\b"
-    r"|以上(?:都|皆|全)|都不(?:是|对)",
-    re.IGNORECASE,
-)
-_TWO_LETTERS = re.compile(r"(?<!\w)\(?([A-Z])\)? (?:and|or|nor|&) \(?([A-Z])\)?(?!\w)")
 
 
 def obstacle(question: Question) -> str:
@@ -35,20 +29,13 @@ def obstacle(question: Question) -> str:
     texts = [" ".join(option.text.casefold().split()) for option in question.options]
     if _POINTING.search(question.question):
         return POINTS_AT_OPTIONS
-    letters = {option.letter for option in question.options}
-    if any(_is_about_options(option.text, letters) for option in question.options):
+    if is_about_options(question.options):
         return NAMES_OPTIONS
     if len(set(texts)) < len(texts):
         return EQUAL_TEXTS
     if any(longer.startswith(shorter + " ") for shorter, longer in permutations(texts, 2)):
         return BEGINS_ANOTHER
     return ""
-
-
-def _is_about_options(text: str, letters: Set[str]) -> bool:
-    if _ABOUT_OPTIONS.search(text):
-        return True
-    return any(letters >= set(found.groups()) for found in _TWO_LETTERS.finditer(text))
 
 
 def obstacles(questions: Iterable[Question]) -> Counter[str]:

@@ -130,7 +130,7 @@ def rotated_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size:
     found = _option_chances(reader, examples, batch_size)
     orders: dict[str, list[Order]] = {}
     for example, chances in zip(examples, found, strict=True):
-        order = Order(example.options, options_log_probs(chances), _true_place(example))
+        order = Order(example.options, options_log_probs(chances), (_true_place(example),))
         orders.setdefault(example.question_id, []).append(order)
     return math.fsum(average_over(turned).credit for turned in orders.values()) / len(orders)
 

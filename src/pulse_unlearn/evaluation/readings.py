@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from pulse_unlearn.errors import DataError, Problem
-from pulse_unlearn.evaluation.scoring import answer_log_probs
+from pulse_unlearn.evaluation.scoring import answer_log_probs, true_letters, true_places
 from pulse_unlearn.records import Option, Prediction, QuestionScore, Score, Verdict
 
 TIE = 1e-9
@@ -35,7 +35,8 @@ class Order:
     options: tuple[Option, ...]
     log_probs: tuple[float, ...]
     """Natural, in this order, not renormalised."""
-    true_place: int
+    true_places: tuple[int, ...]
+    """More than one where options are equal to the true one."""
     rotation: int = 0
     """Places by which the texts are moved up against the first order."""
 
@@ -63,16 +64,16 @@ def average_over(orders: Sequence[Order]) -> Averaged:
         for place, value in zip(places, order.log_probs, strict=True):
             sums[place] += value - total if math.isfinite(value) else value
     means = [value / len(orders) for value in sums]
-    return Averaged(credit_of(means, first.true_place), _share(means, first.true_place))
+    return Averaged(credit_of(means, first.true_places), _share(means, first.true_places))
 
 
-def credit_of(values: Sequence[float], place: int) -> float:
-    """Return 1 if `values[place]` is the largest, its share of a tie, 0 if another one is."""
+def credit_of(values: Sequence[float], places: Sequence[int]) -> float:
+    """Return 1 if the largest value stands in `places`, their share of a tie, else 0."""
     if any(math.isnan(value) for value in values):
         return 0.0
     best = max(values)
     ties = [number for number, value in enumerate(values) if value >= best - TIE]
-    return 1.0 / len(ties) if place in ties else 0.0
+    return len({*ties} & {*places}) / len(ties)
 
 
 def by_question(
@@ -106,7 +107,6 @@ def _question(answers: Sequence[tuple[Prediction, Score]]) -> QuestionScore:
     first, of_first = base or bare or answers[0]
     complete = _is_complete([one for one, _ in shown])
     average = average_over([_order(one) for one, _ in shown]) if complete else None
-    named = [score.mentioned for _, score in shown]
     return QuestionScore(
         question_id=first.question_id,
         individual=first.individual,
@@ -123,8 +123,8 @@ def _question(answers: Sequence[tuple[Prediction, Score]]) -> QuestionScore:
         rotated_probability=average.probability if average else None,
         circular=float(all(_right(score.verdict) for _, score in shown)) if complete else None,
         flipped=_flipped(first, shown) if complete else None,
-        mentions=fmean(s.answer in s.mentioned for _, s in shown) if named else None,
-        mentions_others=fmean(map(_others, shown)) if named else None,
+        mentions=fmean(map(_names_truth, shown)) if shown else None,
+        mentions_others=fmean(map(_names_others, shown)) if shown else None,
         **_in_words(bare),
     )
 
@@ -134,33 +134,35 @@ def _in_words(bare: tuple[Prediction, Score] | None) -> dict[str, float | None]:
         names = ("words", "words_per_token", "words_probability", "words_named")
         return dict.fromkeys(names)
     one, score = bare
-    place = [option.letter for option in one.options].index(one.answer)
-    sums = one.option_log_probs
+    true, sums = true_places(one), one.option_log_probs
     means = [value / count for value, count in zip(sums, one.option_tokens, strict=True)]
     return {
-        "words": credit_of(sums, place),
-        "words_per_token": credit_of(means, place),
-        "words_probability": _share(sums, place),
+        "words": credit_of(sums, true),
+        "words_per_token": credit_of(means, true),
+        "words_probability": _share(sums, true),
         "words_named": float(_right(score.verdict)),
     }
 
 
 def _letter(base: Prediction) -> float:
-    place = [option.letter for option in base.options].index(base.answer)
-    return credit_of(answer_log_probs(base), place)
+    return credit_of(answer_log_probs(base), true_places(base))
 
 
 def _is_complete(shown: Sequence[Prediction]) -> bool:
-    """Tell whether the true option stood under every letter once, in two orders or more."""
-    if len(shown) < 2:
-        return False
-    letters = sorted(option.letter for option in shown[0].options)
-    return sorted(one.answer for one in shown) == letters
+    """Tell whether every order was asked: two or more, as many as there are options that move.
+
+    Each of those stood under as many letters as there are orders; others stay where they are.
+    """
+    under: dict[str, set[str]] = defaultdict(set)
+    for one in shown:
+        for option in one.options:
+            under[option.text].add(option.letter)
+    moving = [option for option in shown[0].options if len(under[option.text]) > 1] if shown else []
+    return len(shown) == len(moving) > 1
 
 
 def _order(one: Prediction) -> Order:
-    place = [option.letter for option in one.options].index(one.answer)
-    return Order(one.options, one.option_log_probs, place, one.rotation)
+    return Order(one.options, one.option_log_probs, true_places(one), one.rotation)
 
 
 def _places(first: Sequence[Option], turned: Sequence[Option], rotation: int) -> list[int]:
@@ -183,24 +185,31 @@ def _flipped(first: Prediction, shown: Sequence[tuple[Prediction, Score]]) -> fl
     for one, score in shown:
         if score.choice:
             place = [option.letter for option in one.options].index(score.choice)
-            chosen.append(_places(first.options, one.options, one.rotation - first.rotation)[place])
+            chosen.append(one.options[place].text)
     return float(len(set(chosen)) > 1) if len(chosen) > 1 else None
 
 
-def _others(answer: tuple[Prediction, Score]) -> float:
+def _names_truth(answer: tuple[Prediction, Score]) -> bool:
     one, score = answer
-    wrong = set(score.mentioned) - {score.answer}
-    return len(wrong) / (len(one.options) - 1)
+    return bool({*true_letters(one)} & {*score.mentioned})
+
+
+def _names_others(answer: tuple[Prediction, Score]) -> float:
+    one, score = answer
+    true = {*true_letters(one)}
+    return len({*score.mentioned} - true) / max(len(one.options) - len(true), 1)
 
 
 def _right(verdict: Verdict) -> bool:
     return verdict == "correct"
 
 
-def _share(values: Sequence[float], place: int) -> float:
-    """Return exp(values[place]) over the sum of all; equal shares where all are impossible."""
+def _share(values: Sequence[float], places: Sequence[int]) -> float:
+    """Return exp(values) at `places` over the sum of all; equal shares if all are impossible."""
     total = _log_sum(values)
-    return math.exp(values[place] - total) if math.isfinite(total) else 1.0 / len(values)
+    if not math.isfinite(total):
+        return len(places) / len(values)
+    return math.fsum(math.exp(values[place] - total) for place in places)
 
 
 def _log_sum(values: Sequence[float]) -> float:

@@ -47,6 +47,18 @@ def answer_log_probs(prediction: Prediction) -> tuple[float, ...]:
     return tuple(text + end for text, end in pairs)
 
 
+def true_places(prediction: Prediction) -> tuple[int, ...]:
+    """Return the places of the true option and of those whose text is the same."""
+    options = prediction.options
+    truth = next(option.text for option in options if option.letter == prediction.answer)
+    return tuple(place for place, option in enumerate(options) if option.text == truth)
+
+
+def true_letters(prediction: Prediction) -> str:
+    """Return the letters of the true option and of those whose text is the same."""
+    return "".join(prediction.options[place].letter for place in true_places(prediction))
+
+
 def readings() -> dict[str, str]:
     """Return every name that answers can be read by, with what it does."""
     texts = {name: parser.__doc__ or "" for name, parser in PARSERS}
@@ -104,12 +116,11 @@ def _judge(prediction: Prediction, read: Callable[[Prediction], Parsed]) -> Scor
     if parsed.reading == "refused":
         verdict = "refused"
     elif parsed.reading == "answered":
-        verdict = "correct" if parsed.letter == prediction.answer else "wrong"
-    letters = [option.letter for option in prediction.options]
+        verdict = "correct" if parsed.letter in true_letters(prediction) else "wrong"
+    true = true_places(prediction)
     log_probs = answer_log_probs(prediction)
     best = max(log_probs)
     total = math.fsum(math.exp(value - best) for value in log_probs)
-    truth = log_probs[letters.index(prediction.answer)]
     return Score(
         example_id=prediction.example_id,
         question_id=prediction.question_id,
@@ -122,9 +133,9 @@ def _judge(prediction: Prediction, read: Callable[[Prediction], Parsed]) -> Scor
         verdict=verdict,
         choice=parsed.letter,
         likeliest=read_likelihood(prediction).letter,
-        true_probability=math.exp(truth - best) / total,
+        true_probability=math.fsum(math.exp(log_probs[at] - best) for at in true) / total,
         mentioned=_mentioned(prediction.text, prediction.options),
-        chance=1.0 / len(letters),
+        chance=len(true) / len(prediction.options),
     )
 
 
