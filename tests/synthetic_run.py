@@ -336,7 +336,8 @@ def _write_results(
         for seed in recipe.seeds
     }
     chosen = {"stage": "seed0/select", "candidates": 153, "forget": 20, "retain": 25, "unseen": 54,
-              "perfect": 73, "lowest_chosen": 1.0, "decides": "strict", "questions": "other_view"}  # fmt: skip
+              "perfect": 73, "lowest_chosen": 1.0,
+              "decides": "strict", "questions": "other_view"}  # fmt: skip
     findings = paper_findings(recipe.methods, recipe.seeds)
     if recipe.hostile:
         findings[0]["contrasts"].append(contrast(HOSTILE, recipe.seeds, 0.1))

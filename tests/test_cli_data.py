@@ -77,7 +77,7 @@ def test_formats_are_recognised(tmp_path):
     done = invoke("data", "check", tsv)
     assert "2 general questions: 1 of 2 options, 1 of 4 options" in done.output
     folder = benchmark(tmp_path / "people")
-    done = invoke("data", "check", folder, "--allow-overlap")
+    done = invoke("data", "check", folder, "--allow-overlap", "trained_on_scored")
     assert "2 people, fictional: 10 questions with a picture" in done.output
     assert "allowed: person 002: a scored picture is trained on" in done.output
     assert isinstance(invoke("data", "check", folder).exception, DataError)
@@ -98,7 +98,7 @@ def test_many_people_with_one_picture_are_all_named_in_a_list_that_can_be_read(t
     problems = invoke("data", "check", tmp_path).exception.problems
     assert len(problems) == SHOWN + 1
     assert all(f"person {name}" in "\n".join(map(str, problems)) for name in names)
-    allowed = invoke("data", "check", tmp_path, "--allow-overlap").output
+    allowed = invoke("data", "check", tmp_path, "--allow-overlap", "trained_on_scored").output
     assert f"{SHOWN + 10} overlaps allowed" in allowed
 
 
@@ -125,7 +125,7 @@ def test_overlaps_are_refused_before_anything_is_written(own, tmp_path):
         run_experiment(load(own, *TINY, "seeds=[0]"), tmp_path / "runs")
     told = {problem.where: problem for problem in caught.value.problems}
     assert "it is among the training pictures" in told["person p04"].got
-    assert "data.allow_overlap" in told["person p04"].fix
+    assert "--allow-overlap trained_on_scored" in told["person p04"].fix
     assert not list((tmp_path / "runs").rglob("experiment.yaml"))
 
 
@@ -154,10 +154,12 @@ def test_allowed_overlaps_are_notes(own):
     refused = read_inputs(load(own))
     with pytest.raises(DataError, match="it is the only picture"):
         check_leaks(refused, known_sides(refused.plan))
-    allowed = read_inputs(load(own, "data.allow_overlap=true"))
+    allowed = read_inputs(load(own, "data.allow_overlap=[trained_on_scored]"))
     check_leaks(allowed, known_sides(allowed.plan))
     (note,) = leak_notes(allowed, known_sides(allowed.plan))
-    assert note.startswith("allowed by data.allow_overlap: person p04: a scored picture is trained")
+    assert note.startswith(
+        "allowed by data.allow_overlap (trained_on_scored): person p04: a scored picture is trained"
+    )
     # Allowing changes no stage, so nothing has to be computed anew.
     assert allowed.keys == refused.keys
 
@@ -196,14 +198,14 @@ def test_from_init_to_a_report(own, tmp_path):
     general = f"data.general={{source: mmbench, path: {tsv}}}"
     sets = [part for override in (*TINY, general) for part in ("--set", override)]
     runs = ("--runs", tmp_path / "runs")
-    done = invoke("run", path, *sets, *runs, "--allow-overlap")
+    done = invoke("run", path, *sets, *runs, "--allow-overlap", "trained_on_scored")
     assert done.exit_code == 0, done.output
     run = tmp_path / "runs/own-people"
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert any("person p04: a scored picture is trained on" in note for note in results["notes"])
     assert "a scored picture is trained on" in (run / "report.html").read_text(encoding="utf-8")
     recorded = yaml.safe_load((run / "experiment.yaml").read_text(encoding="utf-8"))
-    assert recorded["data"]["allow_overlap"] is True
+    assert recorded["data"]["allow_overlap"] == ["trained_on_scored"]
     assert recorded["data"]["people"]["options_seed"] == 0
     sets_of = results["sets"]["finetuned/0"]
     assert sorted(sets_of["forget"] + sets_of["retain"]) == [f"p{n:02d}" for n in range(1, 13)]

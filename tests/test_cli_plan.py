@@ -92,7 +92,7 @@ def test_numbers_of_questions_are_those_of_the_data(tmp_path):
     write_starter(tmp_path / "own")
     said = plan(str(tmp_path / "own/experiment.yaml"))
     # Four of the twelve are forgotten; everybody is asked seven questions.
-    assert re.search(r"finetuned D_unlearn \(4 people, 28 questions\): [\d.]+ points", said)
+    assert re.search(r"finetuned: .* assumed\n    D_unlearn \(4 people, 28 questions\): [\d.]+ points", said)
     assert "general ability: 60 questions, asked in the file's order" in said
     turned = plan(str(tmp_path / "own/experiment.yaml"), "--set", "scoring.general=circular")
     assert re.search(r"general ability: 60 questions, asked in every rotation: (\d{3})", turned)
@@ -107,7 +107,7 @@ def test_overlaps_are_told_before_a_run_refuses_them(tmp_path):
     experiment = str(tmp_path / "own/experiment.yaml")
     said = plan(experiment).split("before it can run")[1]
     assert "person p04: a scored picture is trained on" in said
-    allowed = plan(experiment, "--set", "data.allow_overlap=true")
+    allowed = plan(experiment, "--set", "data.allow_overlap=[same_person,trained_on_scored]")
     assert "allowed by data.allow_overlap, and listed in the report: 1 overlaps" in allowed
     assert "before it can run" not in allowed
 

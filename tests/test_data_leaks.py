@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from data_cases import encoded, person, picture, question
+from pulse_unlearn.data.about_people import about_people, left_out
 from pulse_unlearn.data.datasets import load_general, load_general_training, load_people
 from pulse_unlearn.data.images import decode, picture_from_bytes
 from pulse_unlearn.data.leaks import Part, find_duplicates, find_overlaps, find_trained_on_scored
@@ -106,13 +107,19 @@ def test_scored_material_in_training_is_named():
     ]
 
 
-def test_general_questions_in_training_and_faces_among_them_are_named():
+def test_general_questions_in_training_are_named_and_faces_are_left_out():
     asked = question("g1", shown=picture(1), individual="")
     same = replace(asked, id="t1")
     other = replace(asked, id="t2", question="Which other?")
     face = replace(asked, id="t3", picture=FORGET[2].other_pictures[0])
     found = find_trained_on_scored(FORGET, general=[asked], general_training=[same, other, face])
-    assert [problem.where for problem in found] == ["general question t3", "training question t1"]
+    assert [problem.where for problem in found] == ["training question t1"]
+    stays, (note,) = left_out(FORGET, [same, other, face], allowed=["named"])
+    assert [question.id for question in stays] == ["t1", "t2"]
+    assert note == "general question t3 is left out: it shows a person's picture (f2)"
+    stays, (note,) = left_out(FORGET, [same, other, face], allowed=["pictured"])
+    assert [question.id for question in stays] == ["t1", "t2", "t3"]
+    assert note.startswith("general question t3 stays: ")
 
 
 @pytest.mark.parametrize(
@@ -129,12 +136,10 @@ def test_general_questions_in_training_and_faces_among_them_are_named():
 def test_a_person_whom_a_general_question_names_is_told(words, told):
     person = replace(FORGET[0], name="Lara Hayes")
     blank = replace(question("g1", shown=picture(1), individual=""), question="Where is it?")
-    found = find_trained_on_scored([person, FORGET[1]], general=[replace(blank, **words)])
-    assert [(problem.where, problem.got) for problem in found] == [
-        ("general question g1", "person f0")
-    ] * told
+    found = about_people([person, FORGET[1]], [replace(blank, **words)])
+    assert found == ({"g1": {"named": "f0"}} if told else {})
     single = replace(person, name="Lara")
-    assert find_trained_on_scored([single], general=[replace(blank, **words)]) == []
+    assert about_people([single], [replace(blank, **words)]) == {}
 
 
 def test_the_world_scores_nothing_that_it_trains_on(world):
@@ -142,6 +147,7 @@ def test_the_world_scores_nothing_that_it_trains_on(world):
     trained = load_general_training("world").general_training
     found = find_trained_on_scored(world, general=general, general_training=trained)
     assert found == []
+    assert about_people(world, [*general, *trained]) == {}
 
 
 @pytest.mark.parametrize(

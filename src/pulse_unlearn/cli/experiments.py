@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pulse_unlearn.cli.kinds import KINDS
 from pulse_unlearn.errors import Corrupted, Interrupted, Problem, StoreError
 
 if TYPE_CHECKING:
@@ -39,11 +40,18 @@ _RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Pat
 @click.option("--repair", is_flag=True, help="Set damaged stages aside and compute them anew.")
 @click.option(
     "--allow-overlap",
-    is_flag=True,
-    help="Go on although people overlap or scored material is trained on; the report says so.",
+    type=KINDS,
+    default=(),
+    help="Go on although people overlap (same_person) or scored material is trained on "
+    "(trained_on_scored), keep general questions that name or show people (named, pictured); "
+    "several with commas. The report says so.",
 )
 def run(
-    experiment: str, overrides: tuple[str, ...], runs: Path, repair: bool, allow_overlap: bool
+    experiment: str,
+    overrides: tuple[str, ...],
+    runs: Path,
+    repair: bool,
+    allow_overlap: tuple[str, ...],
 ) -> None:
     """Run EXPERIMENT (a shipped name or a .yaml file) to its report.
 
@@ -51,7 +59,7 @@ def run(
     """
     from pulse_unlearn.pipeline.signals import stop_on_signals
 
-    overrides += ("data.allow_overlap=true",) if allow_overlap else ()
+    overrides += (f"data.allow_overlap=[{','.join(allow_overlap)}]",) if allow_overlap else ()
     with stop_on_signals() as stop:
         loaded = _load(experiment, overrides)
         from pulse_unlearn.cli.progress import make_progress

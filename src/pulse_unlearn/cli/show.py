@@ -19,7 +19,7 @@ from pulse_unlearn.evaluation.table import read_predictions
 from pulse_unlearn.models.describe import describe
 from pulse_unlearn.pipeline.asked import PREDICTIONS, words_notes
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
-from pulse_unlearn.pipeline.leaks import find_leaks, known_sides
+from pulse_unlearn.pipeline.leaks import find_leaks, known_sides, refused
 from pulse_unlearn.pipeline.outlook import StageOutlook, look_ahead
 from pulse_unlearn.pipeline.standin import data_are_there, stand_in, still_missing
 from pulse_unlearn.pipeline.survey import chosen_sizes
@@ -70,23 +70,21 @@ def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float |
     if unknown:
         click.echo(f"memory, disk and time are not estimated: {unknown}\n")
     _print_detectable(inputs, Store(run))
-    refused = [*missing, *([] if assumed else _leaks(inputs))]
-    if refused:
+    problems = [*missing, *([] if assumed else _leaks(inputs))]
+    if problems:
         click.echo("\nbefore it can run")
-        for problem in refused:
+        for problem in problems:
             click.echo("  " + str(problem).replace("\n", "\n  "))
 
 
 def _leaks(inputs: Inputs) -> list[Problem]:
     """Return the overlaps a run would refuse; those that are allowed are counted in print."""
     leaks = find_leaks(inputs, known_sides(inputs.plan))
-    if not inputs.experiment.data.allow_overlap:
-        return gathered(leaks)
-    if leaks:
-        click.echo(
-            f"\nallowed by data.allow_overlap, and listed in the report: {len(leaks)} overlaps"
-        )
-    return []
+    wrong = refused(inputs, leaks)
+    passed = sum(map(len, leaks.values())) - len(wrong)
+    if passed:
+        click.echo(f"\nallowed by data.allow_overlap, and listed in the report: {passed} overlaps")
+    return gathered(wrong)
 
 
 def _print_sets(inputs: Inputs) -> None:
@@ -127,7 +125,7 @@ def _print_asked(inputs: Inputs) -> None:
             "    one order alone cannot tell a lost memory from a model that says one letter to "
             "everything"
         )
-    for note in words_notes(inputs):
+    for note in (*inputs.notes, *words_notes(inputs)):
         click.echo(f"    {note}")
 
 

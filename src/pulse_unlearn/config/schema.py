@@ -84,6 +84,9 @@ class PeopleSettings(SourceSettings):
     """Draws those options among other people's answers."""
 
 
+Overlap = Literal["same_person", "trained_on_scored", "named", "pictured"]
+
+
 class DataSettings(Settings):
     """People, general questions, and the text they are asked with."""
 
@@ -93,9 +96,10 @@ class DataSettings(Settings):
     general_prompt: str = "short"
     general_questions: Positive | None = None
     """Score only this many general questions, the same ones in every run; None scores all."""
-    allow_overlap: bool = False
-    """Go on although the same person stands on both sides, or scored material is trained on; the
-    report lists what was let pass."""
+    allow_overlap: tuple[Overlap, ...] = ()
+    """Go on although the same person stands on both sides (`same_person`) or scored material is
+    trained on (`trained_on_scored`); keep general questions that name (`named`) or show
+    (`pictured`) people of the run. The report lists what was let pass."""
 
 
 Decides = Literal["strict", "rotated", "likelihood"]

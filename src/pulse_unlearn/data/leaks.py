@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pulse_unlearn.data.about_people import pictures_of
 from pulse_unlearn.data.images import decode
-from pulse_unlearn.data.naming import is_variant, normalised, plain, words_of
+from pulse_unlearn.data.naming import is_variant, normalised, words_of
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import Individual, Picture, Question
 
@@ -35,7 +36,10 @@ embedded world's 48-pixel avatars, copies that were rescaled or saved as JPEG (q
 _BLOCK = 256
 """Pictures compared with all others at a time; bounds the table of differences."""
 
-_FIX = "take one of the two out, or set data.allow_overlap: true, which the report will say"
+_FIX = (
+    "take one of the two out, or allow it with --allow-overlap same_person "
+    "(data.allow_overlap: [same_person]), which the report will say"
+)
 Reduced = npt.NDArray[np.float32]
 
 
@@ -86,13 +90,10 @@ def find_trained_on_scored(
 ) -> list[Problem]:
     """Return scored material that is trained on as well: pictures of people, general questions.
 
-    Also names people whom general questions show or name.
-
     A scored picture also is trained on if the person has no other one, as in MLLMU-Bench for most
     people, or if a training picture is a nearly identical copy of it.
     """
     problems = _scored_and_trained(individuals)
-    problems += _people_among(individuals, [*general, *general_training])
     asked = {_asked(question): question.id for question in general}
     for question in general_training:
         if _asked(question) in asked:
@@ -132,8 +133,8 @@ def _scored_and_trained(individuals: Sequence[Individual]) -> list[Problem]:
                     got="; ".join(got),
                     allowed="training pictures that are never scored",
                     fix="add further pictures to train on, score further poses "
-                    "(data.people.scored_picture: other_pose), or set data.allow_overlap: true, "
-                    "which the report will say",
+                    "(data.people.scored_picture: other_pose), or allow it with --allow-overlap "
+                    "trained_on_scored, which the report will say",
                 )
             )
     return problems
@@ -144,37 +145,6 @@ def _copies(scored: Sequence[Picture], trained: Sequence[Picture]) -> bool:
         return False
     ours, theirs = (np.stack([_reduce(p) for p in views]) for views in (scored, trained))
     return bool((_differences(ours, theirs) <= NEAR).any())
-
-
-def _people_among(individuals: Sequence[Individual], general: Sequence[Question]) -> list[Problem]:
-    """Return people whose pictures general questions show, or whose whole names they say."""
-    shown = {question.picture.digest: question.id for question in general if question.picture}
-    said = [(question.id, plain(text)) for question in general for text in _texts_of(question)]
-    problems = []
-    for person in individuals:
-        pictured = {shown[p.digest] for p in _pictures_of(person) if p.digest in shown}
-        # A single name may be a word of any question.
-        name = plain(person.name) if len(words_of(person.name)) > 1 else ""
-        named = {place for place, text in said if name and name in text}
-        problems += [
-            Problem(
-                what,
-                f"general question {place}",
-                got=f"person {person.id}",
-                fix="take the question out, or set data.allow_overlap: true, which the report "
-                "will say",
-            )
-            for what, places in (
-                ("a general question shows a person's picture", pictured),
-                ("a general question says a person's name", named),
-            )
-            for place in sorted(places)
-        ]
-    return problems
-
-
-def _texts_of(question: Question) -> tuple[str, ...]:
-    return (question.hint, question.question, *(option.text for option in question.options))
 
 
 def _questions_of(person: Individual) -> Iterable[Hashable]:
@@ -191,7 +161,7 @@ _KEYS: tuple[tuple[str, Callable[[Individual], Iterable[Hashable]]], ...] = (
     ("same id", lambda person: [person.id]),
     ("same name", _names_of),
     ("same questions and answers", _questions_of),
-    ("identical picture", lambda person: [picture.digest for picture in _pictures_of(person)]),
+    ("identical picture", lambda person: [picture.digest for picture in pictures_of(person)]),
 )
 
 
@@ -236,7 +206,7 @@ def _alike(members: Sequence[_Member]) -> list[tuple[tuple[int, int], str]]:
     views = [
         (number, picture)
         for number, member in enumerate(members)
-        for picture in {p.digest: p for p in _pictures_of(member.person)}.values()
+        for picture in {p.digest: p for p in pictures_of(member.person)}.values()
     ]
     if not views:
         return []
@@ -271,12 +241,6 @@ def _differences(ours: Reduced, theirs: Reduced) -> npt.NDArray[np.float64]:
     contrast = np.maximum(np.maximum.outer(a.std(1), b.std(1)), 1.0)
     result: npt.NDArray[np.float64] = apart / contrast
     return result
-
-
-def _pictures_of(person: Individual) -> Iterable[Picture]:
-    yield from (question.picture for question in person.questions if question.picture)
-    yield from person.training_pictures
-    yield from person.other_pictures
 
 
 def _asked(question: Question) -> Hashable:

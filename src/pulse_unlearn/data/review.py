@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_unlearn.data import mllmu
+from pulse_unlearn.data.about_people import left_out
 from pulse_unlearn.data.datasets import DATASETS, DatasetEntry, Loader
 from pulse_unlearn.data.leaks import find_duplicates, find_trained_on_scored
 from pulse_unlearn.data.parquet import shards
@@ -24,8 +25,8 @@ class Review:
 
     parts: tuple[str, ...]
     """One line for each thing there is to say."""
-    leaks: tuple[Problem, ...]
-    """People who stand there twice, scored material that is trained on."""
+    leaks: Mapping[str, Sequence[Problem]]
+    """By kind: people who stand there twice, scored material that is trained on."""
 
 
 def recognise(path: Path) -> str:
@@ -63,14 +64,20 @@ def review(name: str, source: Source) -> Review:
     people = [person for part in read for person in part.individuals]
     general = [question for part in read for question in part.general]
     training = [question for part in read for question in part.general_training]
-    leaks = find_duplicates(people)
-    leaks += find_trained_on_scored(people, general=general, general_training=training)
+    leaks = {
+        "same_person": find_duplicates(people),
+        "trained_on_scored": find_trained_on_scored(
+            people, general=general, general_training=training
+        ),
+    }
+    _, about = left_out(people, [*general, *training], allowed=())
     lines = [*_about_people(people), *_about_general(general)]
     lines += [f"{len(training)} general questions to train on"] if training else []
     files = {file for part in read for file in part.digests}
     lines.append(f"{len(files - {'as read'})} files")
     lines += [f"note: {note}" for part in read for note in part.notes]
-    return Review(tuple(lines), tuple(leaks))
+    lines += [f"note: {note}" for note in about]
+    return Review(tuple(lines), leaks)
 
 
 def _loaders(entry: DatasetEntry) -> Iterator[Loader]:

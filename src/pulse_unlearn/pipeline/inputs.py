@@ -9,6 +9,7 @@ from typing import Any
 
 from pulse_unlearn.config import DataSettings, Experiment
 from pulse_unlearn.data import PROFILES, Dataset, Source, datasets
+from pulse_unlearn.data.about_people import left_out
 from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.models.source import model_digest
 from pulse_unlearn.records import Individual, Question
@@ -31,6 +32,8 @@ class Inputs:
     """Stage name -> its identity in the store."""
     ingredients: Mapping[str, Ingredients]
     """Stage name -> what its fingerprint was made of."""
+    notes: tuple[str, ...] = ()
+    """What was read in a way that could be another, and general questions left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,14 @@ def read_inputs(experiment: Experiment) -> Inputs:
         tuple(person.id for person in people.individuals if person.group == "celebrity"),
     )
     plan = build_plan(experiment, roster)
-    questions = sample(general.general, experiment.data.general_questions)
+    allowed = experiment.data.allow_overlap
+    kept, about = left_out(people.individuals, general.general, allowed=allowed)
+    training_kept, more = left_out(people.individuals, training.general_training, allowed=allowed)
+    questions = sample(kept, experiment.data.general_questions)
+    fewer = {
+        "general": _missing(general.general, kept),
+        "general_training": _missing(training.general_training, training_kept),
+    }
     digests = {
         **{f"people/{name}": value for name, value in people.digests.items()},
         **{f"general/{name}": value for name, value in general.digests.items()},
@@ -67,7 +77,7 @@ def read_inputs(experiment: Experiment) -> Inputs:
     ingredients: dict[str, Ingredients] = {}
     for number, stage in enumerate(plan.stages, start=1):
         parents = tuple(keys[name].fingerprint for name in stage.parents)
-        made_of = _ingredients(stage, experiment, digests, parents)
+        made_of = _ingredients(stage, experiment, digests, parents, fewer)
         ingredients[stage.name] = made_of
         identity = fingerprint(
             made_of.kind, made_of.settings, data=made_of.data, parents=made_of.parents
@@ -78,10 +88,11 @@ def read_inputs(experiment: Experiment) -> Inputs:
         plan,
         individuals,
         questions,
-        training.general_training,
+        training_kept,
         digests,
         keys,
         ingredients,
+        tuple(dict.fromkeys((*people.notes, *general.notes, *training.notes, *about, *more))),
     )
 
 
@@ -159,7 +170,11 @@ def _wanting(experiment: Experiment) -> list[Problem]:
 
 
 def _ingredients(
-    stage: Stage, experiment: Experiment, digests: Mapping[str, str], parents: tuple[str, ...]
+    stage: Stage,
+    experiment: Experiment,
+    digests: Mapping[str, str],
+    parents: tuple[str, ...],
+    missing: Mapping[str, list[str]],
 ) -> Ingredients:
     """Gather what decides this stage's output, and nothing that cannot change it."""
     settings: dict[str, Any] = {
@@ -195,8 +210,16 @@ def _ingredients(
     used = {"score": ("people/", "general/", "model"), "select": ()}.get(
         stage.kind, ("people/", "general_training/", "model")
     )
+    gone = {name: ids for name, ids in missing.items() if ids and f"{name}/" in used}
+    if gone:
+        settings["left_out"] = gone
     data = {name: value for name, value in digests.items() if name.startswith(used)}
     return Ingredients(stage.kind, settings, data, parents)
+
+
+def _missing(all_of: tuple[Question, ...], kept: tuple[Question, ...]) -> list[str]:
+    stays = {question.id for question in kept}
+    return sorted(question.id for question in all_of if question.id not in stays)
 
 
 def _named(group: Group) -> list[str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
+from pulse_unlearn.config import Overlap
 from pulse_unlearn.data.checks import gathered
 from pulse_unlearn.data.leaks import Part, find_overlaps, find_trained_on_scored
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.scenarios import Group, Operation, Plan
 
+Leaks = Mapping[Overlap, list[Problem]]
 Sides = tuple[tuple[str, tuple[str, ...]], ...]
 """(name, ids) of each part of an operation: every request, or all to forget; those to retain."""
 
@@ -35,14 +37,26 @@ def check_leaks(inputs: Inputs, sides: Iterable[Sides]) -> None:
 
     So it does if what is scored is trained on: pictures of people, general questions.
     """
-    problems = find_leaks(inputs, sides)
-    if problems and not inputs.experiment.data.allow_overlap:
+    problems = refused(inputs, find_leaks(inputs, sides))
+    if problems:
         raise DataError(gathered(problems))
+
+
+def refused(inputs: Inputs, leaks: Leaks) -> list[Problem]:
+    """Return the leaks of every kind that data.allow_overlap does not name."""
+    allowed = inputs.experiment.data.allow_overlap
+    return [problem for kind, of in leaks.items() if kind not in allowed for problem in of]
 
 
 def leak_notes(inputs: Inputs, sides: Iterable[Sides]) -> list[str]:
     """Return what the report must say: every leak that data.allow_overlap let pass."""
-    return [f"allowed by data.allow_overlap: {problem}" for problem in find_leaks(inputs, sides)]
+    allowed = inputs.experiment.data.allow_overlap
+    return [
+        f"allowed by data.allow_overlap ({kind}): {problem}"
+        for kind, problems in find_leaks(inputs, sides).items()
+        if kind in allowed
+        for problem in problems
+    ]
 
 
 def _sides(
@@ -60,11 +74,11 @@ def _parts(operation: Operation, resolve: Callable[[Group], tuple[str, ...]]) ->
     return tuple((name, resolve(group)) for name, group in groups)
 
 
-def find_leaks(inputs: Inputs, sides: Iterable[Sides]) -> list[Problem]:
-    """Return all that is refused; people who are in several operations are told once."""
+def find_leaks(inputs: Inputs, sides: Iterable[Sides]) -> Leaks:
+    """Return all leaks by kind; people who are in several operations are told once."""
     sides = list(sides)
     people = inputs.people
-    problems = [
+    twice = [
         problem
         for parts in sides
         for problem in find_overlaps(
@@ -72,9 +86,10 @@ def find_leaks(inputs: Inputs, sides: Iterable[Sides]) -> list[Problem]:
         )
     ]
     used = sorted({identity for parts in sides for _, ids in parts for identity in ids})
-    problems += find_trained_on_scored(
+    trained = find_trained_on_scored(
         [people[identity] for identity in used],
         general=inputs.general,
         general_training=inputs.general_training,
     )
-    return list(dict.fromkeys(problems))
+    found: dict[Overlap, list[Problem]] = {"same_person": twice, "trained_on_scored": trained}
+    return {kind: list(dict.fromkeys(problems)) for kind, problems in found.items()}

@@ -273,7 +273,11 @@ def write_products(pipeline: _Pipeline) -> None:
         comparisons(material),
         pipeline.selections(),
         resolved_sets(evidence),
-        [*leak_notes(pipeline.inputs, sides), *words_notes(pipeline.inputs)],
+        [
+            *pipeline.inputs.notes,
+            *leak_notes(pipeline.inputs, sides),
+            *words_notes(pipeline.inputs),
+        ],
     )
     results = compute_results(evidence, verdicts)
     write_results(run, results, findings, same_people=evidence.same_people)
