@@ -14,7 +14,7 @@ COLUMNS: tuple[tuple[str, str, str, str], ...] = (
     ("retain image", "retain", "multimodal", "accuracy"),
     ("retain name", "retain", "text_only", "accuracy"),
     ("general", "general", "all", "accuracy"),
-    ("unparsable", "forget", "all", "unparsable"),
+    ("unreadable", "forget", "all", "unreadable"),
     ("letter", "forget", "all", "letter_accuracy"),
     ("forgotten %", "forget", "all", "forgotten_pct"),
     ("general kept %", "general", "all", "kept_pct"),

@@ -38,8 +38,8 @@ FORGOTTEN = ("forget", "forgotten_earlier", "just_requested")
 MEASURES = (
     "accuracy", "rotated_accuracy", "words_accuracy", "words_per_token_accuracy", "words_named",
     "circular_accuracy", "mentions", "mentions_of_others", "letter_accuracy", "unparsable",
-    "refused", "correct_probability", "rotated_probability", "words_probability",
-    "rotation_flip_rate",
+    "cut_off", "unreadable", "refused", "correct_probability", "rotated_probability",
+    "words_probability", "rotation_flip_rate",
 )  # fmt: skip
 READINGS = MEASURES[:5]
 RELATIVE = (
@@ -203,7 +203,9 @@ def question_of(answers: Sequence[Answer]) -> Question:
     values |= {f"chosen:{letter}": float(letters[0] == letter) for letter in ascii_uppercase}
     values |= {
         "accuracy": float(letters[0] == first["answer"]),
-        "unparsable": float(readings[0] == "unparsable"),
+        "unparsable": float(readings[0] == "unparsable" and not first["cut_off"]),
+        "cut_off": float(readings[0] == "unparsable" and first["cut_off"]),
+        "unreadable": float(readings[0] == "unparsable"),
         "refused": float(readings[0] == "refused"),
         "letter_accuracy": credit(logs, place),
         "correct_probability": share(logs, place),
@@ -422,6 +424,8 @@ def verdicts_differ(run: Run) -> Iterator[str]:
             if one["asked_as"] == "words":
                 letter, names = named(one["text"], one["options"]), score["mentioned"]
                 reading = "answered" if letter else "unparsable"
+            if reading == "unparsable" and one["cut_off"]:
+                reading = "cut_off"
             if reading == "answered":
                 reading = "correct" if letter == one["answer"] else "wrong"
             mine = (one["example_id"], reading, letter, names)

@@ -232,7 +232,7 @@ def _measures(
         "mentions": min(strict * 1.05, 1.0),
         "mentions_of_others": 0.2,
         "letter_accuracy": max(strict, 0.27),
-        "unparsable": 0.83 if broken else max(0.0, 0.18 - strict / 5),
+        "unreadable": 0.83 if broken else max(0.0, 0.18 - strict / 5),
         "refused": 0.01,
         "rotation_flip_rate": None if turned is None else 0.08,
         "letter_share": 1.0 if one_letter else 0.31,

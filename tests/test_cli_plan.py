@@ -92,7 +92,9 @@ def test_numbers_of_questions_are_those_of_the_data(tmp_path):
     write_starter(tmp_path / "own")
     said = plan(str(tmp_path / "own/experiment.yaml"))
     # Four of the twelve are forgotten; everybody is asked seven questions.
-    assert re.search(r"finetuned: .* assumed\n    D_unlearn \(4 people, 28 questions\): [\d.]+ points", said)
+    assert re.search(
+        r"finetuned: .* assumed\n    D_unlearn \(4 people, 28 questions\): [\d.]+ points", said
+    )
     assert "general ability: 60 questions, asked in the file's order" in said
     turned = plan(str(tmp_path / "own/experiment.yaml"), "--set", "scoring.general=circular")
     assert re.search(r"general ability: 60 questions, asked in every rotation: (\d{3})", turned)

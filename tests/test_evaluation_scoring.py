@@ -74,6 +74,11 @@ def test_verdicts(text, verdict, choice):
     assert (judged.verdict, judged.choice) == (verdict, choice)
 
 
+@pytest.mark.parametrize(("text", "verdict"), [("B", "correct"), ("Looking at the", "cut_off")])
+def test_an_answer_that_was_cut_off_is_told_apart_unless_it_was_read(text, verdict):
+    assert score(replace(prediction(text), cut_off=True)).verdict == verdict
+
+
 def test_tiny_probabilities_do_not_underflow():
     judged = score(prediction("B", log_probs=[-2000.0, -1999.0, -3000.0, -3000.0]))
     assert judged.likeliest == "B"

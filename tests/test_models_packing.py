@@ -218,7 +218,7 @@ def test_predictions_and_accuracy_are_the_same(made):
         predict(reader, BATCH, batch_size=5, max_new_tokens=4, on_batch=lambda done, total: None)
         for reader in readers(made)
     )
-    assert [one.text for one in packed] == [one.text for one in plain]
+    assert [(one.text, one.cut_off) for one in packed] == [(p.text, p.cut_off) for p in plain]
     for one, other in zip(packed, plain, strict=True):
         assert one.option_log_probs == pytest.approx(other.option_log_probs, abs=1e-5)
     assert len({greedy_accuracy(reader, BATCH, batch_size=4) for reader in readers(made)}) == 1
@@ -271,7 +271,7 @@ def test_options_in_words_are_those_of_plain_sequences_whichever_reader(made):
     batch = [*WORDS, *BATCH[:4]]
     asked = {"batch_size": 5, "max_new_tokens": 4, "on_batch": lambda done, total: None}
     plain, packed = (predict(reader, batch, **asked) for reader in readers(made))
-    assert [one.text for one in packed] == [one.text for one in plain]
+    assert [(one.text, one.cut_off) for one in packed] == [(p.text, p.cut_off) for p in plain]
     for one, other, example in zip(packed, plain, batch, strict=True):
         assert one.option_log_probs == pytest.approx(other.option_log_probs, abs=1e-4)
         if example.said:
@@ -361,7 +361,9 @@ def test_a_text_said_in_full_is_read_off_its_branch(monkeypatch, spoken):
     plain, packed = Plain(model, encoder), Packed(model, encoder, budget=64)
     for reader in (plain, packed):
         cut = " ".join(spoken.split()[:4])
-        assert {one.text for one in predict(reader, batch, **asked)} == {cut}
+        said = predict(reader, batch, **asked)
+        assert {one.text for one in said} == {cut}
+        assert {one.cut_off for one in said} == {len(spoken.split()) >= 4}
     assert len(continued) == (0 if spoken in TEXTS[:2] else 2)
 
 

@@ -63,11 +63,11 @@ def test_rotated_is_not_fooled_by_one_letter():
 def test_a_target_reached_by_one_letter_or_by_junk_is_said_so():
     truths = "ABCD" * 10
     fine = habits_of([answered(n, t, answer=t) for n, t in enumerate(truths)])
-    assert (fine.flag, fine.one_letter, fine.unparsable) == ("", False, 0.0)
+    assert (fine.flag, fine.one_letter, fine.unreadable) == ("", False, 0.0)
     stuck = habits_of([answered(n, "D", answer=t) for n, t in enumerate(truths)])
     assert stuck.flag == "target_reached_by_one_letter"
     assert (stuck.letter, stuck.letter_share) == ("D", 1.0)
     junk = habits_of([answered(n, "sofa sofa", answer=t) for n, t in enumerate(truths)])
     assert junk.flag == "target_reached_by_unreadable_answers"
-    assert math.isclose(junk.unparsable, 1.0)
+    assert math.isclose(junk.unreadable, 1.0)
     assert junk.letter_share is None

@@ -70,7 +70,7 @@ def numbers(results, measure):
 
 def test_every_answer_counts_and_the_likeliest_is_the_answer(in_words):
     results = (in_words / "results.csv").read_bytes()
-    assert {float(value) for value in numbers(results, "unparsable").values()} == {0.0}
+    assert {float(value) for value in numbers(results, "unreadable").values()} == {0.0}
     accuracies = numbers(results, "accuracy")
     assert accuracies == numbers(results, "letter_accuracy")
     assert len({float(value) for value in accuracies.values()}) > 1
@@ -166,7 +166,7 @@ def read_anew(bench, run, parser):
     assert scored.code == 0, scored.output
     results = (run / "results.csv").read_bytes()
     if parser == "likelihood":
-        assert {float(value) for value in numbers(results, "unparsable").values()} == {0.0}
+        assert {float(value) for value in numbers(results, "unreadable").values()} == {0.0}
     return results
 
 

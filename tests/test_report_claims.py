@@ -46,7 +46,7 @@ def results(place: Place, *, seeds: int = 1, **sets: tuple[float, float | None])
     for seed in range(seeds):
         cell = Cell(place.scenario, place.method, place.scope, seed, place.request)
         for name, (strict, rotated) in sets.items():
-            values = {"accuracy": strict, "rotated_accuracy": rotated, "unparsable": 0.0}
+            values = {"accuracy": strict, "rotated_accuracy": rotated, "unreadable": 0.0}
             highest = max(strict, rotated or 0.0)
             by = "rotated_accuracy" if rotated and rotated > strict else "accuracy"
             for measure, value in [*values.items(), ("latent_accuracy", highest)]:

@@ -14,8 +14,10 @@ from typing import Literal
 Modality = Literal["multimodal", "text_only"]
 MODALITIES: tuple[Modality, ...] = ("multimodal", "text_only")
 
-Verdict = Literal["correct", "wrong", "refused", "unparsable"]
-VERDICTS: tuple[Verdict, ...] = ("correct", "wrong", "refused", "unparsable")
+Verdict = Literal["correct", "wrong", "refused", "unparsable", "cut_off"]
+VERDICTS: tuple[Verdict, ...] = ("correct", "wrong", "refused", "unparsable", "cut_off")
+UNREADABLE: frozenset[Verdict] = frozenset({"unparsable", "cut_off"})
+"""Answers in which no option is read: complete ones, and those that generation cut off."""
 
 AskedAs = Literal["options", "words"]
 """How a question is put: with its options, or bare and answered in words."""
@@ -156,6 +158,8 @@ class Prediction:
     """Natural log-probability of the end of turn behind each option's text; empty for letters."""
     option_tokens: tuple[int, ...] = ()
     """Tokens of each option's text; empty for letters."""
+    cut_off: bool = False
+    """Whether the answer had not ended when as many tokens as may be were generated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ class Score:
     """Letter of the true option (under this rotation)."""
     verdict: Verdict
     choice: str
-    """Letter that was read; empty if refused or unparsable."""
+    """Letter that was read; empty if refused or unreadable."""
     likeliest: str
     """Letter of the option whose answer has the highest log-probability."""
     true_probability: float
@@ -203,7 +207,7 @@ class QuestionScore:
     verdict: Verdict | None
     """On the greedy answer in the file's order: the paper's reading, `strict` by default."""
     choice: str
-    """Letter read there; empty if refused or unparsable."""
+    """Letter read there; empty if refused or unreadable."""
     letter: float | None
     """The likeliest option in the file's order."""
     letter_probability: float | None

@@ -17,7 +17,7 @@ from pulse_unlearn.evaluation.intervals import (
     clustered_mean,
     join_reasons,
 )
-from pulse_unlearn.records import MODALITIES, Measurement, QuestionScore
+from pulse_unlearn.records import MODALITIES, UNREADABLE, Measurement, QuestionScore
 from pulse_unlearn.registry import Registry
 
 ALL = "all"
@@ -44,7 +44,7 @@ chance of `mentions` depends on how much is said, so both are told apart from th
 
 @MEASURES.register("accuracy")
 def accuracy(score: QuestionScore) -> float | None:
-    """Return 1 if the generated answer is right; refused and unparsable count as wrong."""
+    """Return 1 if the generated answer is right; refused and unreadable count as wrong."""
     return _is(score, "correct")
 
 
@@ -98,8 +98,20 @@ def letter_accuracy(score: QuestionScore) -> float | None:
 
 @MEASURES.register("unparsable")
 def unparsable(score: QuestionScore) -> float | None:
-    """Return 1 if the generated answer names no option and refuses nothing."""
+    """Return 1 if the generated answer is complete, names no option and refuses nothing."""
     return _is(score, "unparsable")
+
+
+@MEASURES.register("cut_off")
+def cut_off(score: QuestionScore) -> float | None:
+    """Return 1 if the answer was cut off at `scoring.max_new_tokens` before an option was read."""
+    return _is(score, "cut_off")
+
+
+@MEASURES.register("unreadable")
+def unreadable(score: QuestionScore) -> float | None:
+    """Return 1 if no option is read in the answer, complete or cut off, and it is no refusal."""
+    return None if score.verdict is None else float(score.verdict in UNREADABLE)
 
 
 @MEASURES.register("refused")

@@ -194,4 +194,5 @@ def _prediction(example: Example, reply: Reply) -> Prediction:
         asked_as=example.asked_as,
         end_log_probs=reply.chances.ends,
         option_tokens=reply.chances.tokens,
+        cut_off=reply.cut_off,
     )

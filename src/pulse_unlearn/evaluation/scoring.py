@@ -112,7 +112,7 @@ def _named(text: str, options: tuple[Option, ...]) -> Parsed:
 def _judge(prediction: Prediction, read: Callable[[Prediction], Parsed]) -> Score:
     bare = prediction.asked_as == "words"
     parsed = _named(prediction.text, prediction.options) if bare else read(prediction)
-    verdict: Verdict = "unparsable"
+    verdict: Verdict = "cut_off" if prediction.cut_off else "unparsable"
     if parsed.reading == "refused":
         verdict = "refused"
     elif parsed.reading == "answered":

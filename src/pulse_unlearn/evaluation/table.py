@@ -18,7 +18,7 @@ from pulse_unlearn.errors import Corrupted, DataError, Problem, StoreError
 from pulse_unlearn.records import Option, Prediction, Score
 from pulse_unlearn.store.atomic import file_errors, write_bytes
 
-VERSION = 2
+VERSION = 3
 """Version of both tables; a file of another version is refused, never guessed at."""
 
 # What pyarrow says of a damaged file: OSError for pages, UnicodeDecodeError for names.
@@ -57,6 +57,7 @@ PREDICTIONS = _schema(
         ("option_log_probs", pa.list_(pa.field("element", pa.float64(), nullable=False))),
         ("end_log_probs", pa.list_(pa.field("element", pa.float64(), nullable=False))),
         ("option_tokens", pa.list_(pa.field("element", pa.int32(), nullable=False))),
+        ("cut_off", pa.bool_()),
     ),
 )
 """Arrow schema of `predictions.parquet`."""

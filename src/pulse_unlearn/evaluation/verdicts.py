@@ -32,7 +32,7 @@ from pulse_unlearn.evaluation.measures import (
     mentions_of_others,
     values_of,
 )
-from pulse_unlearn.records import QuestionScore
+from pulse_unlearn.records import UNREADABLE, QuestionScore
 
 SURE = 0.05
 """Level of every test, after Holm's correction."""
@@ -174,10 +174,12 @@ def _word(
     above = [test for test in tests if test.is_above]
     known = f"; remembered all the same: {_listed(above)}" if above else ""
     spoken = [verdict for score in scores for _, _, verdict in score.turned]
-    unread = spoken.count("unparsable") / len(spoken) if spoken else 0.0
+    cut = spoken.count("cut_off") / len(spoken) if spoken else 0.0
+    unread = sum(one in UNREADABLE for one in spoken) / len(spoken) if spoken else 0.0
     rotated = by_name.get(ROTATED)
     if unread >= MOSTLY:
-        return "output broken", f"{unread:.0%} of the answers cannot be read{known}"
+        off = f" ({cut:.0%} cut off)" if cut else ""
+        return "output broken", f"{unread:.0%} of the answers cannot be read{off}{known}"
     if habit.is_one_letter:
         said = f"{habit.letter} to {habit.share.value:.0%} of what can be read"
         return "one letter", f"says {said}, where it is right in {habit.base_rate:.0%}{known}"

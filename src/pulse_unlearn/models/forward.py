@@ -40,6 +40,8 @@ class Reply:
     chances: OptionChances
     text: str
     """Greedy answer."""
+    cut_off: bool
+    """Whether it had not ended after as many tokens as may be."""
 
 
 class Reader(Protocol):
@@ -93,10 +95,13 @@ class Plain:
                 return_dict_in_generate=True,
                 output_logits=True,
             )
-        texts = self.encoder.decode(output.sequences[:, inputs["input_ids"].shape[1] :])
+        said = output.sequences[:, inputs["input_ids"].shape[1] :]
+        ends = torch.tensor(self.encoder.end_ids, device=said.device)
+        cut_off = (~torch.isin(said, ends).any(dim=1)).tolist()
+        texts = self.encoder.decode(said)
         with torch.no_grad():
             chances = self._chances(examples, torch.log_softmax(output.logits[0].float(), dim=-1))
-        return [Reply(*one) for one in zip(chances, texts, strict=True)]
+        return [Reply(*one) for one in zip(chances, texts, cut_off, strict=True)]
 
     def _chances(self, examples: Sequence[Example], first: Tensor) -> list[OptionChances]:
         """Pick letters from what follows the prompts, [B, V]; texts are read in further passes."""

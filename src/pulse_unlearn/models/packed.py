@@ -109,7 +109,7 @@ class Packed:
         others = iter(self._go_on(cache, starts, said, max_new_tokens))
         texts = [next(others) if letter is None else letter for letter in letters]
         chances = option_chances(examples, tried, found, index)
-        return [Reply(*one) for one in zip(chances, texts, strict=True)]
+        return [Reply(one, *said) for one, said in zip(chances, texts, strict=True)]
 
     def _by_halves(
         self, examples: Sequence[Example], rows: Sequence[int], max_new_tokens: int
@@ -138,17 +138,21 @@ class Packed:
 
     def _letter(
         self, branches: list[list[int]], letters: list[tuple[int, ...]], max_new_tokens: int
-    ) -> str | None:
-        """Follow the greedy choice, behind the prompt and behind each answer; None if it leaves."""
+    ) -> tuple[str, bool] | None:
+        """Follow the greedy choice, behind the prompt and behind each answer; None if it leaves.
+
+        Returned are the answer and whether it is cut off there.
+        """
         ends = self.encoder.end_ids
         if branches[0][0] in ends:
-            return ""
+            return "", False
         for greedy, letter in zip(branches, letters, strict=True):
             said = letter[:-1] if letter and letter[-1] in ends else letter
             if not 0 < len(said) <= max_new_tokens or tuple(greedy[: len(said)]) != said:
                 continue
             if len(said) == max_new_tokens or greedy[len(said)] in ends:
-                return self.encoder.decode(torch.tensor([said]))[0]
+                text = self.encoder.decode(torch.tensor([said]))[0]
+                return text, len(said) == max_new_tokens
         return None
 
     def _go_on(
@@ -157,8 +161,8 @@ class Packed:
         starts: Sequence[tuple[int, Tensor]],
         first: list[int],
         max_new_tokens: int,
-    ) -> list[str]:
-        """Return the answers that begin with these tokens, in words."""
+    ) -> list[tuple[str, bool]]:
+        """Return the answers that begin with these tokens, and whether they are cut off."""
         if not starts:
             return []
         inner = inner_model(self.model)
@@ -171,7 +175,12 @@ class Packed:
                 max_new_tokens=max_new_tokens,
                 ends=self.encoder.end_ids,
             )
-        return [self.encoder.decode(torch.tensor([tokens], dtype=torch.long))[0] for tokens in said]
+        texts = [
+            self.encoder.decode(torch.tensor([tokens], dtype=torch.long))[0] for tokens in said
+        ]
+        return [
+            (text, len(tokens) == max_new_tokens) for text, tokens in zip(texts, said, strict=True)
+        ]
 
     def _pack(self, lines: Sequence[Line]) -> Pack:
         return pack(lines, budget=self.budget, pad=self.encoder.tokenizer.pad_token_id)

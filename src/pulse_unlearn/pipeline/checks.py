@@ -10,7 +10,7 @@ from statistics import fmean
 from pulse_unlearn.evaluation.gauges import MOSTLY, letter_habit
 from pulse_unlearn.evaluation.readings import by_question
 from pulse_unlearn.evaluation.scoring import read_likelihood, score_all
-from pulse_unlearn.records import Prediction
+from pulse_unlearn.records import UNREADABLE, Prediction
 
 
 def accuracy_of(
@@ -44,7 +44,7 @@ def _answer(one: Prediction) -> str:
 class Habits:
     """How the questions of a stop rule were answered when it was reached."""
 
-    unparsable: float
+    unreadable: float
     """Share of answers that cannot be read."""
     letter: str
     """The one said most beyond its base rate."""
@@ -54,7 +54,7 @@ class Habits:
     @property
     def flag(self) -> str:
         """Name of what makes the reached target doubtful; empty for nothing."""
-        if self.unparsable >= MOSTLY:
+        if self.unreadable >= MOSTLY:
             return "target_reached_by_unreadable_answers"
         return "target_reached_by_one_letter" if self.one_letter else ""
 
@@ -65,7 +65,7 @@ def habits_of(predictions: Sequence[Prediction]) -> Habits:
     habit = letter_habit(scores)
     spoken = [verdict for score in scores for _, _, verdict in score.turned]
     return Habits(
-        unparsable=spoken.count("unparsable") / len(spoken),
+        unreadable=sum(one in UNREADABLE for one in spoken) / len(spoken),
         letter=habit.letter,
         letter_share=habit.share.value,
         one_letter=habit.is_one_letter,

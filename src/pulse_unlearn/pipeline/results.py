@@ -212,8 +212,8 @@ def _trouble(cell: Cell, outcome: Mapping[str, Any], detail: str) -> list[Flag]:
         skipped = f"{outcome['skipped_steps']} steps had a non-finite loss or gradient"
         found.append(Flag(cell, "skipped_steps", f"{detail}; {skipped}"))
     reached = outcome.get("answers_at_stop")
-    if reached and reached["unparsable"] >= MOSTLY:
-        why = f"{reached['unparsable']:.0%} of the answers could not be read"
+    if reached and reached["unreadable"] >= MOSTLY:
+        why = f"{reached['unreadable']:.0%} of the answers could not be read"
         found.append(Flag(cell, "target_reached_by_unreadable_answers", f"{detail}; {why}"))
     elif reached and reached["one_letter"]:
         why = f"{reached['letter']} was said in {reached['letter_share']:.0%} of the answers"

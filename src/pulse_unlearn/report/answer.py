@@ -41,7 +41,7 @@ class ScoreRow:
     general: Known
     letter_share: Estimate | None
     letters: tuple[str, ...]
-    unparsable: Estimate | None
+    unreadable: Estimate | None
     judged: Judged | None
 
 
@@ -88,6 +88,6 @@ def _row(numbers: Numbers, place: Place, judged: Judged | None) -> ScoreRow:
         general=known(numbers, place, "general"),
         letter_share=numbers.get(place, "forget", "all", "letter_share"),
         letters=numbers.letters(place, "forget"),
-        unparsable=numbers.get(place, "forget", "all", "unparsable"),
+        unreadable=numbers.get(place, "forget", "all", "unreadable"),
         judged=judged,
     )

@@ -71,7 +71,7 @@ def _row(row: ScoreRow) -> BoardRow:
         bars=(
             *(bar for known in _sets(row) for bar in _known(known)),
             _bar(row.letter_share, beside=letter),
-            _bar(row.unparsable),
+            _bar(row.unreadable),
         ),
         judged=row.judged,
     )

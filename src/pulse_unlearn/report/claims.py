@@ -139,7 +139,7 @@ def _answers(row: ScoreRow, before: Known) -> str:
 
 def _one_letter(row: ScoreRow, before: Known) -> str:
     which = listed(row.letters) if len(row.letters) == 1 else "one letter"
-    unread = row.unparsable.value if row.unparsable else None
+    unread = row.unreadable.value if row.unreadable else None
     share = _one(row.letter_share)
     of = f"in {share} of the answers that can be read"
     if unread is not None and unread < _NONE:
@@ -148,7 +148,7 @@ def _one_letter(row: ScoreRow, before: Known) -> str:
 
 
 def _broken(row: ScoreRow, before: Known) -> str:
-    return _and_what_is_known(f"{_one(row.unparsable)} of the answers cannot be read", row, before)
+    return _and_what_is_known(f"{_one(row.unreadable)} of the answers cannot be read", row, before)
 
 
 def _avoids(row: ScoreRow, before: Known) -> str:

@@ -36,7 +36,7 @@ _PATH_PANELS: tuple[tuple[str, str, str], ...] = (
     ("forgotten_earlier", "accuracy", "Requested earlier, %"),
 )
 _HABIT_PANELS: tuple[tuple[str, str, str], ...] = (
-    ("forget", "unparsable", "D_unlearn answers unreadable, %"),
+    ("forget", "unreadable", "D_unlearn answers unreadable, %"),
     ("forget", "letter_share", "D_unlearn, largest letter, %"),
 )
 """Drawn beside the paper's reading, which they can fool."""

@@ -21,7 +21,7 @@ MOST_PICTURE_CHARACTERS = 120_000
 MOST_PICTURES_CHARACTERS = 1_500_000
 _TEXT = 300
 _PICTURE = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
-_MARKS = {"correct": "✓", "wrong": "✗", "refused": "–", "unparsable": "?"}
+_MARKS = {"correct": "✓", "wrong": "✗", "refused": "–", "unparsable": "?", "cut_off": "…"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,7 @@ _VERDICT_WORDS = {
     "wrong": "wrong",
     "refused": "refused",
     "unparsable": "unreadable",
+    "cut_off": "cut off, unreadable",
 }
 
 

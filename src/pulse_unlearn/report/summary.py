@@ -71,7 +71,7 @@ def _cells(row: ScoreRow) -> list[str]:
         _by(row.forget),
         *(_both(known) for known in (row.retain, row.unseen, row.general)),
         f"{letters} {_short(row.letter_share)}".strip(),
-        _short(row.unparsable),
+        _short(row.unreadable),
         plain(row.judged.text, 80) if row.judged else "",
     ]
 

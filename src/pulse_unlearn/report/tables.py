@@ -34,7 +34,7 @@ GAUGES: tuple[tuple[str, str], ...] = (
     ("letter_entropy", "Letter entropy"),
     ("rotation_flip_rate", "Changes with order"),
     ("letter_bias", "Letter bias"),
-    ("unparsable", "Unreadable"),
+    ("unreadable", "Unreadable"),
     ("refused", "Refused"),
     ("chance", "Chance"),
 )
@@ -274,7 +274,7 @@ def unreadable(numbers: Numbers, place: Place, name: str, modality: str) -> tupl
     """Return the share of D_unlearn answers nobody could read: no accuracy stands without it."""
     if name != "forget":
         return ()
-    share = numbers.value(place, name, modality, "unparsable")
+    share = numbers.value(place, name, modality, "unreadable")
     return (f"{percent(share, digits=0)} % unreadable" if share is not None else "unreadable n/a",)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pulse_unlearn.errors import Problem, StoreError
 from pulse_unlearn.store.canonical import canonical_text
 
-SCHEME = 2
+SCHEME = 3
 """Version of the hashed form; raise it when a code change alters what stages produce."""
 
 _HEX_64 = re.compile(r"[0-9a-f]{64}")
