@@ -43,8 +43,8 @@ def test_texts_are_pinned(profile):
 @pytest.mark.parametrize("profile", PROFILES.names())
 def test_only_vicuna_has_a_system_sentence(profile):
     sentence = (
-        "A chat between a curious human and an artificial intelligence assistant. The assistant "
-        "gives helpful, detailed, and polite answers to the human's questions."
+        "A chat between a curious user and an artificial intelligence assistant. The assistant "
+        "gives helpful, detailed, and polite answers to the user's questions."
     )
     expected = sentence if profile == "mmbench_llava_vicuna" else ""
     assert PROFILES.get(profile).system == expected

@@ -1,7 +1,9 @@
 """What answers say: letters bare and declared, refusals, options named in passing."""
 
+import json
 import string
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from pulse_unlearn.errors import ConfigError
 from pulse_unlearn.evaluation.parsers import (
     PARSERS,
+    UNPARSABLE,
     Parsed,
     mentioned,
     named_in_words,
@@ -668,3 +671,49 @@ def test_named_in_words(text, letter):
 def test_equal_texts_are_several_and_a_longer_one_is_one():
     assert named_in_words("red", options("red", "red")) == ""
     assert named_in_words("a court judge", options("judge", "court judge")) == "B"
+
+
+# --- declared: models that talk
+
+FORMS = [
+    json.loads(line)
+    for line in Path(__file__).with_name("answer_forms.jsonl").read_text("utf-8").splitlines()
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form["text"])
+def test_answers_as_public_models_give_them(form):
+    shown = options(*form["options"])
+    read = parse(form["text"], shown, parser="declared")
+    assert (read.letter or ("refused" if read.reading == "refused" else "")) == form["says"]
+    # Strict reads fewer of them, and none otherwise.
+    strict = parse(form["text"], shown, parser="strict")
+    assert strict.letter in ("", form["says"])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("The cap would fit a pilot, the robe fits a judge.\nB", "B"),
+        ("B\nThe robe is that of a judge.", "B"),
+        ("She is a judge, I think.", "B"),
+        ("He is a pilot. B", ""),
+        ("B\nC", ""),
+        ("B\nShe flies, as a pilot.", ""),
+        ("She is not a judge.", ""),
+        ("Judge, not pilot", ""),
+        ("I think she is a judge, as A would wear white.", ""),
+        ("e", ""),
+        ("The options are A, B, C and D.", ""),
+        ("The answer is B. The answer is C.", ""),
+    ],
+)
+def test_declared_never_chooses_between_two(text, says):
+    assert parse(text, options("baker", "judge", "pilot", "nurse"), parser="declared").letter == says
+
+
+@given(st.text(max_size=40))
+def test_declared_reads_all_that_strict_reads(text):
+    shown = options("baker", "judge", "pilot", "nurse")
+    strict, talking = (parse(text, shown, parser=name) for name in ("strict", "declared"))
+    assert strict in (talking, UNPARSABLE)

@@ -120,8 +120,8 @@ def test_the_system_sentence_stands_where_vicuna_v1_has_it(folder):
         shown = "<image>\n" if one.picture else ""
         asked = families.replaced(one, system=PROFILES.get("mmbench_llava_vicuna").system)
         text = (
-            "A chat between a curious human and an artificial intelligence assistant. The "
-            "assistant gives helpful, detailed, and polite answers to the human's questions. "
+            "A chat between a curious user and an artificial intelligence assistant. The "
+            "assistant gives helpful, detailed, and polite answers to the user's questions. "
             f"USER: {shown}{one.prompt} ASSISTANT:"
         )
         assert encoder.prompt(asked) == text

@@ -234,7 +234,7 @@ def test_a_prompt_the_model_cannot_be_asked_in_is_refused_before_anything_is_tra
     ended = bench.run(tmp_path, "--set", "data.general_prompt=mmbench_llava_vicuna")
     assert ended.code == 1, ended.output
     assert "does not write the prompt profile's system sentence" in ended.output
-    assert "polite answers to the human's questions" in ended.output
+    assert "polite answers to the user's questions" in ended.output
     assert "data.general_prompt" in ended.output
     assert "Traceback" not in ended.output
     assert computed(ended) == []

@@ -91,9 +91,9 @@ def test_paper_asks_questions_of_the_length_it_should(paper):
     # LLaVA's own last line and system sentence; behind them the four letters.
     text = 1980 - 1 + 1 + 60 + 4 * len("A. " + OPTION) + len("\n") * 5
     text += len("Answer with the option's letter from the given choices directly.")
-    text += len("A chat between a curious human and an artificial intelligence assistant. ")
+    text += len("A chat between a curious user and an artificial intelligence assistant. ")
     text += len(
-        "The assistant gives helpful, detailed, and polite answers to the human's questions."
+        "The assistant gives helpful, detailed, and polite answers to the user's questions."
     )
     scored = paper["seed0/target/score"].batch.longest
     assert scored == pytest.approx(576 + text / 4 + TEMPLATE_TOKENS + 4, abs=1)

@@ -108,7 +108,7 @@ Decides = Literal["strict", "rotated", "likelihood"]
 class ScoringSettings(Settings):
     """How answers are produced and read; `likelihood` takes the likeliest, whatever is said."""
 
-    parser: Literal["strict", "first_character", "vlmevalkit", "likelihood"] = "strict"
+    parser: Literal["strict", "declared", "first_character", "vlmevalkit", "likelihood"] = "strict"
     decided_by: Decides | None = None
     """Chooses people, ends trainings; None is `likelihood` if the parser is that, else strict.
     `rotated` asks every order of the options, so that no preference for a letter can decide."""

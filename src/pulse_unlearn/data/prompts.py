@@ -39,6 +39,8 @@ class PromptProfile:
     """What the assistant says for an option of a multiple-choice question."""
     system: str = ""
     """Text of a system turn before the question; empty for none."""
+    source: str = ""
+    """Where the words stand: file and name in the project that they are from."""
 
 
 _LLAVA = PromptProfile(
@@ -46,6 +48,7 @@ _LLAVA = PromptProfile(
     after_letter=". ",
     instruction="Answer with the option's letter from the given choices directly.",
     short_instruction="Answer the question using a single word or phrase.",
+    source="LLaVA, llava/eval/model_vqa_mmbench.py and docs/Evaluation.md",
 )
 
 
@@ -66,6 +69,7 @@ PROFILES.add(
         after_letter=": ",
         instruction="Just give ONE letter representing the answer directly.",
         short_instruction="",
+        source="MLLMU-Bench, eval.py (multiple choice)",
     ),
 )
 PROFILES.add("mmbench_llava", _LLAVA)
@@ -74,8 +78,10 @@ PROFILES.add(
     replace(
         _LLAVA,
         description="`mmbench_llava` with the system sentence of LLaVA-1.5's `vicuna_v1`",
-        system="A chat between a curious human and an artificial intelligence assistant. "
-        "The assistant gives helpful, detailed, and polite answers to the human's questions.",
+        system="A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions.",
+        source="LLaVA, llava/conversation.py, `conv_vicuna_v1`; `conv_llava_v1`, the older one, "
+        "says human for user",
     ),
 )
 PROFILES.add(
@@ -85,6 +91,7 @@ PROFILES.add(
         after_letter=". ",
         instruction="请直接回答选项字母。",
         short_instruction="请直接回答问题。",
+        source="LLaVA, llava/eval/model_vqa_mmbench.py (--lang cn); the short instruction is ours",
     ),
 )
 PROFILES.add(
@@ -97,6 +104,7 @@ PROFILES.add(
         before_hint="Hint: ",
         before_question="Question: ",
         above_options="Options:",
+        source="VLMEvalKit, vlmeval/dataset/image_mcq.py, `build_prompt`",
     ),
 )
 PROFILES.add(

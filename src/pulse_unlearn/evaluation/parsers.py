@@ -65,6 +65,9 @@ _LETTER_STANDING = re.compile(
 _NO_NOUN = "is|was|or|and|because|since|as|for|but|which|that|with|in|on|from|not|would|fits|seems"
 _ARTICLE = re.compile(rf" (?!(?:{_NO_NOUN})\b)[a-z]")
 _PRONOUN = re.compile(r" (?!(?:is|or)\b)[a-z]")
+_DENIES = re.compile(
+    r"\b(?:not|no|never|neither|nor|none|cannot|without)\b|n't\b|[不没沒非]", re.IGNORECASE
+)
 _REFUSAL = re.compile(
     r"\b(?:sorry|apologi[sz]e|refuse\s+to|decline\s+to"
     r"|(?:i|we)\s+(?:do\s+not|don'?t|cannot|can\s*not|can'?t|am\s+unable|am\s+not\s+(?:able|sure)"
@@ -118,6 +121,39 @@ def parse_strict(text: str, options: tuple[Option, ...]) -> Parsed:
         return Parsed("answered", letters.pop())
     refused = not letters and _REFUSAL.search(said) and len(mentioned(text, options)) != 1
     return REFUSED if refused else UNPARSABLE
+
+
+@PARSERS.register("declared")
+def parse_declared(text: str, options: tuple[Option, ...]) -> Parsed:
+    """Read a model that talks: all that `strict` reads, and what else names one option.
+
+    Also read are a letter that is the whole first or last line or the last sentence (`B`, then an
+    explanation; `... **(B)**`), a lower-case letter that is the whole answer, and the one option
+    whose text is said in a text that denies nothing (`She is a judge.`). Two of these that
+    disagree are unparsable, and so is a letter beside which only other options are named.
+    """
+    read = parse_strict(text, options)
+    if read.reading != "unparsable":
+        return read
+    said = plain(text)
+    spans = spans_of(said, options)
+    known = {option.letter for option in options}
+    if declared(said, spans, known) or not said:
+        return UNPARSABLE
+    found = {match["letter"] for part in _ends_of(said) if (match := _LETTER_ALONE.fullmatch(part))}
+    if len(said) == 1 and not spans:
+        found.add(said.upper())
+    if not found and spans and not _DENIES.search(said):
+        found = {*mentioned(text, options)}
+    named = {span.letter for span in spans}
+    one = len(found) == 1 and found <= known and (not named or found <= named)
+    return Parsed("answered", found.pop()) if one else UNPARSABLE
+
+
+def _ends_of(said: str) -> tuple[str, ...]:
+    """Return the first line of a plain text, its last line and its last sentence."""
+    lines = said.split("\n")
+    return lines[0], lines[-1], re.split(r"(?<=[.!?]) ", lines[-1])[-1]
 
 
 @PARSERS.register("first_character")
