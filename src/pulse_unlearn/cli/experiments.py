@@ -110,10 +110,36 @@ def plan(
 
 
 @click.command()
-@_RUN
-@click.option("--parser", help="Read the stored answers with this parser.")
-def score(run_folder: Path, parser: str | None) -> None:
-    """Judge the stored answers of RUN anew, without a model, and write its results."""
+@click.argument("run_folder", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
+@click.option("--parser", help="Read the answers with this parser.")
+@click.option(
+    "--answers",
+    type=click.Path(path_type=Path),
+    help="Judge answers made elsewhere: LLaVA's .jsonl, VLMEvalKit's table as .tsv or .csv.",
+)
+@click.option("--general", type=click.Path(path_type=Path), help="The TSV they are answers to.")
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Write all of it here, too.")
+def score(
+    run_folder: Path | None,
+    parser: str | None,
+    answers: Path | None,
+    general: Path | None,
+    out: Path | None,
+) -> None:
+    """Judge the stored answers of RUN anew, without a model, and write its results.
+
+    With --answers and --general instead of RUN: judge answers that others made to an MMBench file,
+    vanilla and circular, by category, by every parser or by --parser alone.
+    """
+    if answers or general:
+        if run_folder or not (answers and general):
+            raise click.UsageError("give RUN alone, or --answers and --general together")
+        from pulse_unlearn.cli.foreign import score_answers
+
+        score_answers(answers, general, [parser] if parser else [], out)
+        return
+    if run_folder is None:
+        raise click.UsageError("give RUN, or --answers and --general")
     record = str(run_folder / "experiment.yaml")
     loaded = _load(record, ())
     if parser:

@@ -124,8 +124,12 @@ class ScoringSettings(Settings):
 
     @property
     def decides(self) -> Decides:
-        """The reading that people are chosen and trainings ended by."""
-        return self.decided_by or ("likelihood" if self.parser == "likelihood" else "strict")
+        """The reading that people are chosen and trainings ended by.
+
+        A model that talks never says a bare letter, which `strict` would wait for.
+        """
+        own: dict[str, Decides] = {"likelihood": "likelihood", "declared": "rotated"}
+        return self.decided_by or own.get(self.parser, "strict")
 
 
 class SpeedSettings(Settings):

@@ -12,6 +12,7 @@ import base64
 import binascii
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_unlearn.data.checks import check_question, clean, gathered
@@ -34,6 +35,24 @@ from pulse_unlearn.records import Option, Picture, Question
 
 _SHOWN = 10
 """Questions that a note names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What one row of a file shows: a question in one order of its options."""
+
+    question_id: str
+    """Of the base question."""
+    where: str
+    options: tuple[Option, ...]
+    answer: str
+    category: str
+    l2_category: str
+
+
+def load_rows(path: Path) -> dict[int, Shown]:
+    """Read what every row of a TSV shows, by index; raises DataError as `load_mmbench` does."""
+    return _Table(path).shown()
 
 
 def load_mmbench(path: Path) -> list[Question]:
@@ -93,6 +112,21 @@ class _Table:
             raise DataError(gathered(problems))
         self._questions = questions
         return questions
+
+    def shown(self) -> dict[int, Shown]:
+        """Return what every row shows, by index; circular copies too. Raises as `questions`."""
+        self.questions()
+        return {
+            row.index: Shown(
+                str(row.index % COPY),
+                row.where,
+                self._options(row),
+                _answer(row),
+                row.content("category"),
+                row.content("l2-category"),
+            )
+            for row in self._rows.values()
+        }
 
     def notes(self) -> tuple[str, ...]:
         """Return what was read in a way that could be another; questions must have been read."""
