@@ -17,9 +17,9 @@ from scipy import special, stats
 from pulse_unlearn.evaluation.intervals import (
     Estimate,
     clustered_mean,
-    ratio_interval,
     t_over_seeds,
 )
+from pulse_unlearn.evaluation.ratios import ratio_interval
 
 EACH = 5
 """Questions per person and modality."""

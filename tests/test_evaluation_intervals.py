@@ -11,13 +11,13 @@ from pulse_unlearn.evaluation.intervals import (
     clustered_mean,
     few_clusters,
     join_reasons,
-    ratio_interval,
     stratified_weights,
     sum_by,
     t_over_seeds,
     unseen_share,
     wilson,
 )
+from pulse_unlearn.evaluation.ratios import ratio_interval
 
 Z2 = 3.841458820694124  # z^2 for 95 %
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from pulse_unlearn.errors import DataError
-from pulse_unlearn.evaluation.intervals import ratio_interval
+from pulse_unlearn.evaluation.ratios import ratio_interval
 from pulse_unlearn.evaluation.relative import pair, relative_measures
 from pulse_unlearn.records import Measurement, QuestionScore
 from synthetic_scores import (

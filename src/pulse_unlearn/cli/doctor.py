@@ -11,8 +11,15 @@ _COLOURS = {"ok": "green", "note": "yellow", "stop": "red"}
 
 
 @click.command()
-@click.option("--model", metavar="PATH", help="Also look at this model's config and processor.")
+@click.option("--model", metavar="PATH", help="Also look at this model, and ask it ten questions.")
 @click.option("--revision", help="The model is on the hub, at this commit; its cache is looked at.")
+@click.option(
+    "--prompt",
+    default="mmbench_llava",
+    show_default=True,
+    help="Prompt profile the questions are asked with; `short` for the embedded model.",
+)
+@click.option("--ask/--no-ask", default=True, help="Ask the ten questions, or load no weights.")
 @click.option(
     "--runs",
     type=click.Path(path_type=Path, file_okay=False),
@@ -20,12 +27,17 @@ _COLOURS = {"ok": "green", "note": "yellow", "stop": "red"}
     show_default=True,
     help="Folder that is to hold the run folders.",
 )
-def doctor(model: str | None, revision: str | None, runs: Path) -> None:
-    """Look for what would stop a run here, and say how to mend it; exit code 1 if there is any."""
+def doctor(model: str | None, revision: str | None, prompt: str, ask: bool, runs: Path) -> None:
+    """Look for what would stop a run here, and say how to mend it; exit code 1 if there is any.
+
+    A model is asked ten questions: whether it answers with a letter, talks, or is cut off decides
+    which parser and how many tokens an experiment should name.
+    """
     from pulse_unlearn.pipeline.doctor import examine
 
     stops = 0
-    for finding in examine(runs, model=model, revision=revision):
+    asked = prompt if ask else ""
+    for finding in examine(runs, model=model, revision=revision, prompt=asked):
         stops += finding.state == "stop"
         mark = click.style(f"{finding.state:4s}", fg=_COLOURS[finding.state])
         click.echo(f"{mark}  {finding.name:12s}  {' '.join(finding.said.split())}")

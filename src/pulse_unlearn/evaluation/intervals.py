@@ -8,13 +8,13 @@ Near 0 and 1 a symmetric interval fails as well: the t interval of an accuracy o
 83 to 94 %. Accuracies and their ratios therefore get score intervals, whose width goes with the
 candidate value instead of the value seen. `tests/test_evaluation_coverage.py` measures coverage.
 Sources: Miller 2024 (arXiv 2411.00640); Wilson 1927; Liang and Zeger 1986; Kish 1965 and Korn and
-Graubard 1998 (effective number of answers); Nam and Blackwelder 2002 (ratio of paired shares).
+Graubard 1998 (effective number of answers).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,9 +46,6 @@ ASSUMED_CHANGES = 1.0
 Of 3 % that change with a correlation of 0.3 within a person, plain t intervals cover 87 to 88 %,
 these 92 to 100; with a correlation of 0.6, 83 and 87.
 """
-
-PRECISION = 1e-6
-"""The ends of the interval of a ratio are this exact."""
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.intp]
@@ -87,7 +84,7 @@ class OverSeeds:
 
 
 @dataclass(frozen=True, slots=True)
-class _Design:
+class Design:
     """Numbers of the person and stratum of n answers, and their weights in the mean, all (n,)."""
 
     cluster: IndexArray
@@ -99,7 +96,7 @@ class _Design:
     people: int
 
     @classmethod
-    def of(cls, clusters: Sequence[Hashable], strata: Sequence[Hashable] | None) -> _Design:
+    def of(cls, clusters: Sequence[Hashable], strata: Sequence[Hashable] | None) -> Design:
         """Return the design; no `strata` are one stratum."""
         cluster = _numbered(clusters)
         stratum = np.zeros(len(cluster), dtype=np.intp) if strata is None else _numbered(strata)
@@ -154,35 +151,6 @@ class _Design:
         return (rarer * seen + assumed * alike) / (rarer + assumed)
 
 
-@dataclass(frozen=True, slots=True)
-class _RatioTest:
-    """The score test of `ratio_interval`; `shares` are those of `_outcomes`, `factor` t^2 / n."""
-
-    before: float
-    after: float
-    chance: float
-    shares: tuple[float, ...]
-    factor: float
-
-    def excess(self, ratio: float) -> float:
-        """Return T^2 - t^2 S / n, positive where `ratio` is ruled out."""
-        gap = self.after - self.chance - ratio * (self.before - self.chance)
-        return gap * gap - self.factor * _spread_if(ratio, self.shares, self.chance)
-
-    def ends(self, value: float, spread: float) -> tuple[float | None, float | None]:
-        """Return where `excess` turns positive below and above `value`, where S is `spread`."""
-        inside = (value, -self.factor * spread)
-        steps = [0.05 * 2.0**power for power in range(16)]
-        high = _first_outside(self.excess, inside, [value + step for step in steps])
-        if self.chance:
-            return _first_outside(self.excess, inside, [value - step for step in steps]), high
-        if value <= NO_VARIATION:
-            return 0.0, high
-        # Without chance taken off a ratio is above 0, which is ruled out if anything is left.
-        nearer = [value * 0.5**power for power in range(1, 60)]
-        return _first_outside(self.excess, inside, nearer), high
-
-
 def wilson(successes: float, total: int, *, level: float = LEVEL) -> Interval:
     """Return the Wilson score interval of a proportion; for independent answers only.
 
@@ -191,7 +159,7 @@ def wilson(successes: float, total: int, *, level: float = LEVEL) -> Interval:
     """
     if total <= 0:
         return Interval(reason="no questions")
-    return Interval(*_wilson_ends(successes, total, float(special.ndtri((1 + level) / 2))))
+    return Interval(*wilson_ends(successes, total, float(special.ndtri((1 + level) / 2))))
 
 
 def clustered_mean(
@@ -218,7 +186,7 @@ def clustered_mean(
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
         return Estimate(None, reason="no questions")
-    design = _Design.of(clusters, strata)
+    design = Design.of(clusters, strata)
     value = float(design.means(array).mean())
     note = few_clusters(design.people, unit)
     if design.people < MIN_INDIVIDUALS:
@@ -232,7 +200,7 @@ def clustered_mean(
     if bounds == (0.0, 1.0):
         rarity = min(value, 1 - value)
         number = design.effective_answers(residuals, spread=value * (1 - value), rarity=rarity)
-        return Estimate(value, *_wilson_ends(value * number, number, quantile), note)
+        return Estimate(value, *wilson_ends(value * number, number, quantile), note)
     changed = float(np.abs(array).mean())
     spread, rarity = float(np.mean(array**2)) - value**2, min(changed, 1 - changed)
     variance = design.widened(residuals, spread=spread, rarity=rarity, assumed=ASSUMED_CHANGES)
@@ -261,57 +229,6 @@ def without_variation(
     return Interval(
         low, value + share * (bounds[1] - value), join_reasons("no variation seen", note)
     )
-
-
-def ratio_interval(
-    before: FloatArray,
-    after: FloatArray,
-    clusters: Sequence[Hashable],
-    *,
-    strata: Sequence[Hashable] | None = None,
-    chance: FloatArray | None = None,
-    level: float = LEVEL,
-    unit: str = "people",
-) -> Estimate:
-    """Return after / before over the same questions, 1 being no loss, clustered by individual.
-
-    All arrays hold one number in [0, 1] per question; both accuracies A (after) and B (before)
-    are means of stratum means. With `chance` the value is (A - c) / (B - c), c being the mean of
-    `chance`, a known number. It is None where B is not above 0 or c.
-
-    The interval holds all ratios r for which T = (A - c) - r (B - c) is within t sqrt(S(r) / n)
-    of 0. S(r) is the variance of one question's share of T if r were true (`_spread_if`); n is
-    the effective number of questions, S / variance of T at the ratio seen, clustered and widened
-    as for accuracies; t has G - 1 degrees of freedom. Without clusters and chance this is the
-    score interval of Nam and Blackwelder 2002, sound also where almost nothing is left or lost.
-    Where B is not clearly above c, no ratio is ruled out, and there is no interval. If people do
-    not differ (all lost, all kept), n is their number.
-    """
-    if before.size == 0:
-        return Estimate(None, reason="no questions")
-    design = _Design.of(clusters, strata)
-    guess = 0.0 if chance is None else float(design.means(chance).mean())
-    was, now = (float(design.means(values).mean()) for values in (before, after))
-    start, rest = was - guess, now - guess
-    if start <= NO_VARIATION:
-        least = "zero" if chance is None else "chance"
-        return Estimate(None, reason=f"not above {least} before: nothing to lose")
-    note = few_clusters(design.people, unit)
-    value = rest / start
-    if design.people < MIN_INDIVIDUALS:
-        return Estimate(value, reason=note)
-    shares = _outcomes(design, before, after)
-    residuals = design.residuals(after - value * before)
-    terms = _share_of_t(value, guess)
-    spread = sum(share * term * term for share, term in zip(shares, terms, strict=True))
-    number = design.effective_answers(residuals, spread=spread, rarity=min(spread, now, 1 - now))
-    quantile = float(special.stdtrit(design.people - 1, (1 + level) / 2))
-    low, high = _RatioTest(was, now, guess, shares, quantile**2 / number).ends(value, spread)
-    if design.variance(residuals) < NO_VARIATION**2:
-        note = join_reasons("no variation seen", note)
-    if low is None or high is None:
-        return Estimate(value, reason=join_reasons("no interval: hardly above chance before", note))
-    return Estimate(value, low, high, note)
 
 
 def t_over_seeds(
@@ -350,7 +267,7 @@ def t_over_seeds(
     return OverSeeds(value, low, high, spread, count, reason)
 
 
-def _wilson_ends(successes: float, total: float, quantile: float) -> tuple[float, float]:
+def wilson_ends(successes: float, total: float, quantile: float) -> tuple[float, float]:
     """Return the ends of Wilson's interval; neither number need be whole."""
     squared = quantile * quantile
     centre = (successes + squared / 2) / (total + squared)
@@ -360,74 +277,6 @@ def _wilson_ends(successes: float, total: float, quantile: float) -> tuple[float
     low = 0.0 if successes <= 0 else max(0.0, centre - half)
     high = 1.0 if successes >= total else min(1.0, centre + half)
     return low, high
-
-
-def _outcomes(design: _Design, before: FloatArray, after: FloatArray) -> tuple[float, ...]:
-    """Return the shares of questions right both times, only after, only before, never."""
-    both = float(design.means(np.minimum(before, after)).mean())
-    gained = float(design.means(np.maximum(after - before, 0.0)).mean())
-    lost = float(design.means(np.maximum(before - after, 0.0)).mean())
-    shares = (both, gained, lost, 1 - both - gained - lost)
-    return tuple(share if share > NO_VARIATION else 0.0 for share in shares)
-
-
-def _share_of_t(ratio: float, chance: float) -> tuple[float, float, float, float]:
-    """Return (after - c) - ratio (before - c) of a question, in the order of `_outcomes`."""
-    never = -chance * (1 - ratio)
-    return 1 - ratio + never, 1 + never, -ratio + never, never
-
-
-def _spread_if(ratio: float, shares: Sequence[float], chance: float) -> float:
-    """Return the mean square of a question's share of T if `ratio` were the true one.
-
-    The outcomes' shares are then the likeliest ones for which T is 0: p / (1 + m e), p being the
-    share seen and e the share of T, m (`tilt`) such that the mean of e is 0. If there is no such
-    m, an outcome nobody had carries the rest.
-    """
-    terms = _share_of_t(ratio, chance)
-    least, most = min(terms), max(terms)
-    seen = [(p, e) for p, e in zip(shares, terms, strict=True) if p and e]
-    low, high, tilt = -1 / most, -1 / least, 0.0
-    # The mean of e falls with the tilt m: Newton's step, or halving where it leaves the bracket.
-    for _ in range(60):
-        parts = [(p * e / (1 + tilt * e), e / (1 + tilt * e)) for p, e in seen]
-        mean, slope = sum([one for one, _ in parts]), -sum([one * e for one, e in parts])
-        low, high = (tilt, high) if mean > 0 else (low, tilt)
-        step = mean / slope if slope else 0.0
-        last, tilt = tilt, tilt - step if low < tilt - step < high else (low + high) / 2
-        if abs(tilt - last) < PRECISION * (1 + abs(tilt)):
-            break
-    fitted = [(p * e / (1 + tilt * e), e) for p, e in seen]
-    mean = sum([one for one, _ in fitted])
-    return sum([one * e for one, e in fitted]) + abs(mean * (least if mean > 0 else most))
-
-
-def _first_outside(
-    excess: Callable[[float], float], found: tuple[float, float], trials: Sequence[float]
-) -> float | None:
-    """Return where `excess` turns positive between a place and the first of `trials` outside.
-
-    `found` is the place and its `excess`. None if no trial is outside. Ridders' method (1979).
-    """
-    inside, below = found
-    for outside in trials:
-        above = excess(outside)
-        if above > 0:
-            break
-        inside, below = outside, above
-    else:
-        return None
-    while abs(outside - inside) > PRECISION:
-        middle = (inside + outside) / 2
-        centre = excess(middle)
-        root = math.sqrt(centre * centre - below * above)
-        point = middle - (middle - inside) * centre / root if root else middle
-        for place, height in ((middle, centre), (point, excess(point))):
-            if height > 0:
-                outside, above = place, height
-            else:
-                inside, below = place, height
-    return inside if -below < above else outside
 
 
 def unseen_share(count: int, *, level: float = LEVEL) -> float:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from pulse_unlearn.errors import DataError, Problem
-from pulse_unlearn.evaluation.intervals import Estimate, FloatArray, join_reasons, ratio_interval
+from pulse_unlearn.evaluation.intervals import Estimate, FloatArray, join_reasons
 from pulse_unlearn.evaluation.measures import (
     ALL,
     GENERAL,
@@ -21,6 +21,7 @@ from pulse_unlearn.evaluation.measures import (
     strata_of,
     values_of,
 )
+from pulse_unlearn.evaluation.ratios import ratio_interval
 from pulse_unlearn.records import MODALITIES, Measurement, QuestionScore, Sets
 
 FORGET_SETS: frozenset[str] = frozenset({"forget", "forgotten_earlier", "just_requested"})

@@ -41,8 +41,13 @@ class Finding:
     fix: str = ""
 
 
-def examine(runs: Path, *, model: str | None, revision: str | None = None) -> Iterator[Finding]:
-    """Yield the findings, quick ones first; `model` is a folder, or a hub id with a revision."""
+def examine(
+    runs: Path, *, model: str | None, revision: str | None = None, prompt: str = ""
+) -> Iterator[Finding]:
+    """Yield the findings, quick ones first; `model` is a folder, or a hub id with a revision.
+
+    It is asked ten questions by the prompt profile `prompt`, none if that is empty.
+    """
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}")
     yield from _libraries()
     yield from _torch()
@@ -51,7 +56,7 @@ def examine(runs: Path, *, model: str | None, revision: str | None = None) -> It
     yield _disk(runs)
     yield _hub()
     if model is not None:
-        yield from _model(model, revision)
+        yield from _model(model, revision, prompt)
 
 
 def version_of(name: str) -> str | None:
@@ -214,8 +219,8 @@ def _hub() -> Finding:
         return Finding("hub", "note", said, fix)
 
 
-def _model(name: str, revision: str | None) -> Iterator[Finding]:
-    """Look at a model's config and processor as loading it would, but at no weight."""
+def _model(name: str, revision: str | None, prompt: str) -> Iterator[Finding]:
+    """Look at a model's config and processor as loading it would, then ask it ten questions."""
     from pulse_unlearn.models.describe import describe
 
     settings = ModelSettings(source=name, revision=revision)
@@ -238,6 +243,30 @@ def _model(name: str, revision: str | None) -> Iterator[Finding]:
         yield from _stops("processor", error)
         return
     yield Finding("processor", "ok", fields)
+    if prompt:
+        yield from _manner(settings, prompt, bytes_needed=described.shape.parameters * 4)
+
+
+def _manner(settings: ModelSettings, prompt: str, *, bytes_needed: float) -> Iterator[Finding]:
+    """Ask ten questions, where the weights fit into this machine's memory."""
+    from pulse_unlearn.pipeline.ten_questions import ask
+
+    folder = Path(settings.source).expanduser()
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        yield Finding("answers", "note", "not asked: there are no weights in this folder")
+        return
+    available = _available()
+    if available is not None and bytes_needed > available:
+        gib = bytes_needed / 2**30
+        yield Finding("answers", "note", f"not asked: {gib:.0f} GiB of weights do not fit here")
+        return
+    try:
+        manner = ask(settings, profile=prompt)
+    except ModelError as error:
+        yield from _stops("answers", error)
+        return
+    state: State = "ok" if manner.habit == "letter" else "note"
+    yield Finding("answers", state, manner.said, manner.fix)
 
 
 def _stops(name: str, error: ModelError) -> Iterator[Finding]:
