@@ -108,13 +108,13 @@ def _by_plain_name(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
             yield name.removeprefix(WRAPPED).replace(".base_layer.", "."), parameter
 
 
-def does_not_fit(what: str, folder: Path, got: str) -> ModelError:
-    """Return the error for an adapter or update that was made for another model."""
+def does_not_fit(what: str, folder: Path, got: str, *, base: str = "") -> ModelError:
+    """Return the error for an adapter or update that was made for another model: `base`."""
     return ModelError(
         Problem(
             f"the {what} does not fit the model",
             str(folder),
             got=got,
-            fix=f"use the base model the {what} was trained on",
+            fix=f"use the base model the {what} was trained on{base and f' ({base})'}",
         )
     )
