@@ -14,9 +14,13 @@ from transformers import PreTrainedModel
 
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.adapter_layers import LAYER, Placed, Sizes, no_layers, place, settle
-from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG as CONFIG_FILE
-from pulse_unlearn.models.checkpoints import LLAVA_TRAINED, pointer_problems
-from pulse_unlearn.models.full import ADAPTER_FILE, does_not_fit
+from pulse_unlearn.models.checkpoints import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILE,
+    LLAVA_TRAINED,
+    pointer_problems,
+)
+from pulse_unlearn.models.full import does_not_fit
 
 _PLAIN = (None, False, [], {}, "")
 _USUAL: dict[str, tuple[Any, ...]] = {
@@ -141,11 +145,11 @@ def _require_low_rank(folder: Path) -> dict[str, Any]:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise does_not_fit("adapter", folder, f"{type(error).__name__}: {error}") from error
     if not isinstance(found, dict):
-        raise does_not_fit("adapter", folder, f"{CONFIG_FILE} is no JSON object")
+        raise does_not_fit("adapter", folder, f"{ADAPTER_CONFIG} is no JSON object")
     return found
 
 
@@ -192,7 +196,7 @@ def _more(folder: Path, found: Mapping[str, Any]) -> list[Problem]:
     return [
         Problem(
             "the adapter is more than low-rank layers",
-            str(folder / CONFIG_FILE),
+            str(folder / ADAPTER_CONFIG),
             got=", ".join(f"{field} {value!r}" for field, value in more.items()),
             allowed="LoRA without these",
             fix=_MERGE,

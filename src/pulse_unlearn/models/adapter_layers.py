@@ -71,6 +71,7 @@ def place(model: PreTrainedModel, sizes: Sizes, config: Any) -> Placed:
     faults = (
         *_absences(absent, modules),
         *_untrained(config, paths, renamed),
+        *_tied(model, paths.values(), modules),
         *_widths(sizes, linear, modules),
         *_other_ranks(ranks, linear, config),
     )
@@ -189,6 +190,18 @@ def _untrained(config: Any, paths: Mapping[str, str], renamed: _Renamed) -> Iter
     lacking = sorted(set(named) - set(paths.values()))
     if lacking:
         yield f"{_some(lacking, 'layer')} without tensors in the file"
+
+
+def _tied(
+    model: PreTrainedModel, paths: Collection[str], modules: Mapping[str, nn.Module]
+) -> Iterator[str]:
+    """Yield a line about an output layer that is the embedding too: merging would change both."""
+    given, said = model.get_input_embeddings(), model.get_output_embeddings()
+    if said is None or _bare(said).weight is not _bare(given).weight:
+        return
+    held = [path for path in paths if modules[path] is said]
+    if held:
+        yield f"{_some(held, 'layer')} sharing its weight with the embedding"
 
 
 def _any_number(path: str) -> str:

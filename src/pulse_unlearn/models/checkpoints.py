@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from pulse_unlearn.errors import Problem
+from safetensors import SafetensorError, safe_open
+
+from pulse_unlearn.errors import ModelError, Problem
 
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILE = "adapter_model.safetensors"
 LLAVA_TRAINED = "non_lora_trainables.bin"
 """What LLaVA's own trainer writes beside an adapter: the projector, pickled."""
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -85,6 +89,17 @@ def own_code(told: str, source: str) -> Problem | None:
         fix="use a model of such a family; or, having read that code, "
         f"--set model.trust_remote_code=[{source}]",
     )
+
+
+def adapter_parameters(folder: Path) -> int:
+    """Return how many numbers an adapter has; raises ModelError if its file cannot be read."""
+    try:
+        with safe_open(folder / ADAPTER_FILE, framework="np") as file:
+            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            Problem("the adapter's file cannot be read", str(folder / ADAPTER_FILE), str(error))
+        ) from error
 
 
 def _version(config: Mapping[str, Any]) -> str:

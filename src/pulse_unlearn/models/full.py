@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, ADAPTER_FILE
 
 FULL_FILE = "changed_weights.safetensors"
-ADAPTER_FILE = "adapter_model.safetensors"
 WRAPPED = "base_model.model."
 """What PEFT writes before the path of a layer."""
 _LOW_RANK = ".lora_A.weight"
@@ -71,7 +71,7 @@ def touched(folder: Path) -> set[str]:
             return set(file.keys())
     with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
         keys = [key for key in file.keys() if key.endswith(_LOW_RANK)]  # noqa: SIM118
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     matrices = set(config.get("target_parameters") or ())
     bare = {name.rpartition(".")[0] for name in matrices}
     paths = {key.removeprefix(WRAPPED).removesuffix(_LOW_RANK) for key in keys}

@@ -28,10 +28,16 @@ from transformers.utils import logging as progress_bars
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.adapters import hold_frozen
+from pulse_unlearn.models.checkpoints import folder_problems, own_code, unconverted
 from pulse_unlearn.models.families import Family, known_family, no_entry
-from pulse_unlearn.models.hub import cached_folder, fetch_command, is_offline
+from pulse_unlearn.models.hub import TOKENIZER, cached_folder, fetch_command, is_offline
 from pulse_unlearn.models.parts import FAILURES, family_for
-from pulse_unlearn.models.processors import load_processor, processor_problems, show_whole
+from pulse_unlearn.models.processors import (
+    load_processor,
+    processor_problems,
+    read_whole,
+    show_whole,
+)
 from pulse_unlearn.models.source import model_source
 from pulse_unlearn.models.trial import require_working
 from pulse_unlearn.models.turns import Turns
@@ -46,6 +52,8 @@ class LoadedModel:
     family: Family
     device: torch.device
     """Where inputs go; with a device map, where the first layer lies."""
+    beside: tuple[Path, ...] = ()
+    """Adapters that belong to the model and are not in its weights: the first of every chain."""
 
 
 def load_model(settings: ModelSettings) -> LoadedModel:
@@ -74,8 +82,9 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     placed = settings.device_map != "none" or settings.quantise != "none"
     if not placed:
         loaded.to(device)
-    own = [Path(folder) for folder in settings.adapters]
-    model: Any = hold_frozen(loaded, own, how="merged")
+    own = tuple(Path(folder) for folder in settings.adapters)
+    beside = () if settings.frozen_adapters == "merged" else own
+    model: Any = loaded if beside else hold_frozen(loaded, own, how="merged")
     model.requires_grad_(False)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -84,7 +93,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     model.eval()
     if known_family(family.model_type) is None:
         require_working(model, processor, family)
-    return LoadedModel(model, processor, family, device)
+    return LoadedModel(model, processor, family, device, beside)
 
 
 @contextmanager
@@ -108,7 +117,11 @@ def _located(settings: ModelSettings, source: str) -> tuple[str, dict[str, Any]]
     if Path(source).is_dir():
         return source, options
     if is_offline(settings):
-        return str(cached_folder(settings)), options
+        folder = cached_folder(settings)
+        problems = folder_problems(folder)
+        if problems:
+            raise ModelError(problems)
+        return str(folder), options
     return source, {**options, "revision": settings.revision}
 
 
@@ -117,11 +130,9 @@ def before_weights(
 ) -> tuple[PretrainedConfig, Any, Family]:
     """Read config and processor, and raise ModelError for whatever would not work with them."""
     where = settings.source
-    try:
-        config = AutoConfig.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
-        raise _cannot_load(settings, error) from error
+    config = _config(settings, source, options)
     family = family_for(config, where)
+    _require_vocabulary(source)
     try:
         processor = load_processor(source, config, family, options)
     # A tokenizer without the family's special tokens is an attribute or a key that is not there.
@@ -130,6 +141,7 @@ def before_weights(
             why = f"its processor cannot be used: {type(error).__name__}: {str(error).strip()}"
             raise no_entry(config.model_type, why) from error
         raise _cannot_load(settings, error) from error
+    read_whole(processor)
     problems = processor_problems(processor, family, config, where)
     if problems and not Path(where).is_dir():
         copy = f"in a copy ({fetch_command(settings)} --local-dir FOLDER): "
@@ -139,6 +151,34 @@ def before_weights(
     Turns(processor, family)
     show_whole(processor, settings)
     return config, processor, family
+
+
+def _config(
+    settings: ModelSettings, source: str, options: Mapping[str, Any]
+) -> PretrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(source, **options)
+        written, _ = PretrainedConfig.get_config_dict(source, **options)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(settings, error) from error
+    problem = unconverted(written, settings.source)
+    if problem:
+        raise ModelError(problem)
+    return config
+
+
+def _require_vocabulary(source: str) -> None:
+    """Raise ModelError for a folder without one: transformers may make a tokenizer of nothing."""
+    folder = Path(source)
+    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER):
+        raise ModelError(
+            Problem(
+                "the tokenizer's vocabulary is missing",
+                source,
+                allowed=" or ".join(TOKENIZER),
+                fix="copy the tokenizer's files from the model this one was made from",
+            )
+        )
 
 
 def _placement(settings: ModelSettings, family: Family) -> dict[str, Any]:
@@ -196,7 +236,15 @@ def _device(settings: ModelSettings) -> torch.device:
 
 def _cannot_load(settings: ModelSettings, error: Exception) -> ModelError:
     told = f"{type(error).__name__}: {error}"
-    if any(word in told for word in ("attn_implementation", "FlashAttention")):
+    code = own_code(told, settings.source)
+    if code:
+        return ModelError(code)
+    if "recognize this architecture" in told:
+        told = told.partition(".")[0]
+        fix = "use a model of a family that transformers has; a later release may have this one"
+    elif "size must have" in told:
+        fix = 'mend "size" in preprocessor_config.json'
+    elif any(word in told for word in ("attn_implementation", "FlashAttention")):
         fix = "--set model.attention=sdpa, or eager, which every model has"
     elif Path(settings.source).is_dir():
         fix = "complete the folder: it needs config, tokenizer, processor and *.safetensors"

@@ -106,6 +106,38 @@ def show_whole(processor: Any, settings: ModelSettings) -> None:
     processor.image_processor = LlavaImageProcessorPil(**{**values, "do_pad": True})
 
 
+def read_whole(processor: Any) -> str:
+    """Switch off cutting and filling up that a tokenizer's file asks for; return what it asked.
+
+    A processor would pass both on, and cut prompts or move their pictures without a word.
+    """
+    tokenizer = processor.tokenizer
+    backend, asked = getattr(tokenizer, "backend_tokenizer", None), []
+    if backend is not None and backend.truncation:
+        asked.append(f"cutting at {backend.truncation['max_length']:,} tokens")
+        backend.no_truncation()
+    if backend is not None and backend.padding:
+        asked.append("filling up")
+        backend.no_padding()
+    if not asked and "truncation" in tokenizer.init_kwargs:
+        asked.append("cutting")
+    for name in _CUTS:
+        tokenizer.init_kwargs.pop(name, None)
+    return " and ".join(asked)
+
+
+_CUTS = (
+    "max_length",
+    "padding",
+    "pad_to_multiple_of",
+    "stride",
+    "truncation",
+    "truncation_side",
+    "truncation_strategy",
+)
+"""What a tokenizer was made with that a processor takes for the wish of whoever calls it."""
+
+
 def processor_problems(
     processor: Any, family: Family, config: PretrainedConfig, where: str
 ) -> list[Problem]:
@@ -128,6 +160,7 @@ def processor_problems(
             )
         )
     problems += _tokenizer_problems(tokenizer, config, where)
+    problems += _unbounded(processor.image_processor, where)
     # A template that only the tokenizer holds is never applied by the processor.
     if not getattr(processor, "chat_template", None):
         problems.append(
@@ -143,8 +176,23 @@ def processor_problems(
     return problems
 
 
+_PROBE = "Who is this"
+
+
 def _tokenizer_problems(tokenizer: Any, config: PretrainedConfig, where: str) -> list[Problem]:
     problems = []
+    written = tokenizer.decode(tokenizer(_PROBE, add_special_tokens=False)["input_ids"])
+    if " " not in written.strip():
+        problems.append(
+            Problem(
+                "the tokenizer loses the spaces between words",
+                where,
+                got=f"{_PROBE!r} comes back as {written!r} from {type(tokenizer).__name__}",
+                allowed=repr(_PROBE),
+                fix='if tokenizer.json is a byte-level one, write "tokenizer_class": '
+                '"TokenizersBackend" into tokenizer_config.json',
+            )
+        )
     if tokenizer.pad_token_id is None:
         problems.append(
             Problem(
@@ -163,6 +211,31 @@ def _tokenizer_problems(tokenizer: Any, config: PretrainedConfig, where: str) ->
             )
         )
     return problems
+
+
+def _unbounded(pictures: Any, where: str) -> list[Problem]:
+    """Return a problem for a processor of pictures of any size that lacks one of their bounds."""
+    wanted = getattr(type(pictures), "size", None)
+    if not isinstance(wanted, Mapping) or set(wanted) != set(_BOUNDS):
+        return []
+    size = {name: value for name, value in dict(pictures.size).items() if value}
+    absent = [name for name in _BOUNDS if name not in size]
+    if not absent:
+        return []
+    meant = {name: size.get(name) or size.get(old) or wanted[name] for name, old in _BOUNDS.items()}
+    return [
+        Problem(
+            f"the size of pictures has no {' and no '.join(absent)}, and none could be shown",
+            where,
+            got=json.dumps(size),
+            allowed="least and most pixels of a picture, as shortest_edge and longest_edge",
+            fix=f'write "size": {json.dumps(meant)} into preprocessor_config.json',
+        )
+    ]
+
+
+_BOUNDS = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
+"""Bound on a picture's pixels (Qwen2-VL's class) -> its name in older files."""
 
 
 def _disagreement(processor: Any, name: str, implied: Any, where: str) -> Problem | None:

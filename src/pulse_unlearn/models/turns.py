@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 from jinja2 import TemplateError
@@ -11,6 +12,11 @@ from pulse_unlearn.models.families import Family
 
 KINDS = ("image", "video")
 _ANSWER = "ANSWER"
+TODAY = date(2024, 7, 26)
+"""The day it is in every prompt whose template asks; a result must not depend on the calendar.
+Llama's templates write this one where they are given no clock."""
+_CLOCK = "strftime_now"
+"""What transformers calls its clock in a template."""
 _FAILURES = (TemplateError, TypeError)
 """What a template raises; a TypeError where it adds a turn's parts to a string."""
 _FIX = "give the family an entry in models/families.py with answer_prefix and answer_end"
@@ -73,6 +79,8 @@ class Turns:
             ) from error
 
     def _apply(self, turns: list[dict[str, Any]], **options: Any) -> str:
+        if asks_the_date(self._processor):
+            options[_CLOCK] = TODAY.strftime
         written: str = self._processor.apply_chat_template(turns, tokenize=False, **options)
         return written
 
@@ -116,6 +124,11 @@ class Turns:
             # Of `<end>` and `<end>x` at one place, the longer is meant.
             return min(places, key=lambda token: (places[token], -len(token)))
         return str(tokenizer.eos_token)
+
+
+def asks_the_date(processor: Any) -> bool:
+    """Tell whether a chat template would write the day on which it is used."""
+    return _CLOCK in str(processor.chat_template)
 
 
 def special_tokens(processor: Any) -> frozenset[str]:

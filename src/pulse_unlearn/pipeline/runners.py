@@ -66,7 +66,7 @@ def run_score(work: Work) -> None:
     """Ask the model this stage's questions and store every answer."""
     stage, experiment = work.stage, work.inputs.experiment
     loaded = load_model(experiment.model)
-    folders = [work.adapter_of(name) for name in stage.chain]
+    folders = [*loaded.beside, *(work.adapter_of(name) for name in stage.chain)]
     model = hold_frozen(loaded.model, folders, how=experiment.model.frozen_adapters)
     scoring = experiment.scoring
     asked = questions(work)
@@ -285,9 +285,9 @@ def _prepare(
 ) -> Prepared:
     stage = work.stage
     below = Below(
-        chain=tuple(work.adapter_of(name) for name in stage.chain),
+        chain=(*loaded.beside, *(work.adapter_of(name) for name in stage.chain)),
         start_from=work.adapter_of(stage.start_from) if stage.start_from else None,
-        reference_depth=stage.reference_depth,
+        reference_depth=len(loaded.beside) + stage.reference_depth,
         keep_reference=keep_reference,
     )
     if settings.update == "full":
