@@ -22,7 +22,7 @@ from pulse_unlearn.models.checkpoints import (
 )
 from pulse_unlearn.models.full import does_not_fit
 
-_PLAIN = (None, False, [], {}, "")
+_PLAIN: tuple[Any, ...] = (None, False, [], {}, "")
 _USUAL: dict[str, tuple[Any, ...]] = {
     "peft_type": (*_PLAIN, "LORA"),
     "bias": (*_PLAIN, "none"),

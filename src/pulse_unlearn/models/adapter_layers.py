@@ -192,9 +192,7 @@ def _untrained(config: Any, paths: Mapping[str, str], renamed: _Renamed) -> Iter
         yield f"{_some(lacking, 'layer')} without tensors in the file"
 
 
-def _tied(
-    model: PreTrainedModel, paths: Collection[str], modules: Mapping[str, nn.Module]
-) -> Iterator[str]:
+def _tied(model: Any, paths: Collection[str], modules: Mapping[str, nn.Module]) -> Iterator[str]:
     """Yield a line about an output layer that is the embedding too: merging would change both."""
     given, said = model.get_input_embeddings(), model.get_output_embeddings()
     if said is None or _bare(said).weight is not _bare(given).weight:
@@ -225,9 +223,7 @@ def _widths(
         yield f"{_some(everywhere, 'layer')} of another width ({names[0]}: {first})"
 
 
-def _other_ranks(
-    ranks: Mapping[str, int], linear: Mapping[str, str], config: Any
-) -> Iterator[str]:
+def _other_ranks(ranks: Mapping[str, int], linear: Mapping[str, str], config: Any) -> Iterator[str]:
     """Yield a line about ranks that the config does not say: the scale rests on them."""
     said = {name: declared(config.rank_pattern, name, config.r) for name in linear}
     wrong = [name for name in linear if name in ranks and ranks[name] != said[name]]

@@ -32,15 +32,11 @@ from pulse_unlearn.models.checkpoints import folder_problems, own_code, unconver
 from pulse_unlearn.models.families import Family, known_family, no_entry
 from pulse_unlearn.models.hub import TOKENIZER, cached_folder, fetch_command, is_offline
 from pulse_unlearn.models.parts import FAILURES, family_for
-from pulse_unlearn.models.processors import (
-    load_processor,
-    processor_problems,
-    read_whole,
-    show_whole,
-)
+from pulse_unlearn.models.processor_checks import processor_problems
+from pulse_unlearn.models.processors import load_processor, read_whole, show_whole
 from pulse_unlearn.models.source import model_source
 from pulse_unlearn.models.trial import require_working
-from pulse_unlearn.models.turns import Turns
+from pulse_unlearn.models.turns import TODAY, Turns, asks_the_date
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +50,19 @@ class LoadedModel:
     """Where inputs go; with a device map, where the first layer lies."""
     beside: tuple[Path, ...] = ()
     """Adapters that belong to the model and are not in its weights: the first of every chain."""
+    notes: tuple[str, ...] = ()
+    """What was done otherwise than the model's files say."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallFiles:
+    """What is read of a model before its weights."""
+
+    config: PretrainedConfig
+    processor: Any
+    family: Family
+    notes: tuple[str, ...]
+    """What is done otherwise than they say."""
 
 
 def load_model(settings: ModelSettings) -> LoadedModel:
@@ -62,7 +71,8 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     _require_bitsandbytes(settings)
     with quiet_libraries(), model_source(settings) as source:
         source, options = _located(settings, source)
-        config, processor, family = before_weights(settings, source, options)
+        files = before_weights(settings, source, options)
+        config, processor, family = files.config, files.processor, files.family
         auto: Any = AutoModelForImageTextToText  # its stubs do not know output_loading_info
         try:
             loaded, report = auto.from_pretrained(
@@ -93,7 +103,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     model.eval()
     if known_family(family.model_type) is None:
         require_working(model, processor, family)
-    return LoadedModel(model, processor, family, device, beside)
+    return LoadedModel(model, processor, family, device, beside, files.notes)
 
 
 @contextmanager
@@ -125,9 +135,7 @@ def _located(settings: ModelSettings, source: str) -> tuple[str, dict[str, Any]]
     return source, {**options, "revision": settings.revision}
 
 
-def before_weights(
-    settings: ModelSettings, source: str, options: Mapping[str, Any]
-) -> tuple[PretrainedConfig, Any, Family]:
+def before_weights(settings: ModelSettings, source: str, options: Mapping[str, Any]) -> SmallFiles:
     """Read config and processor, and raise ModelError for whatever would not work with them."""
     where = settings.source
     config = _config(settings, source, options)
@@ -141,7 +149,7 @@ def before_weights(
             why = f"its processor cannot be used: {type(error).__name__}: {str(error).strip()}"
             raise no_entry(config.model_type, why) from error
         raise _cannot_load(settings, error) from error
-    read_whole(processor)
+    asked = read_whole(processor)
     problems = processor_problems(processor, family, config, where)
     if problems and not Path(where).is_dir():
         copy = f"in a copy ({fetch_command(settings)} --local-dir FOLDER): "
@@ -150,14 +158,15 @@ def before_weights(
         raise ModelError(problems)
     Turns(processor, family)
     show_whole(processor, settings)
-    return config, processor, family
+    notes = [f"the tokenizer's file asks for {asked}: switched off"] if asked else []
+    if asks_the_date(processor):
+        notes.append(f"the chat template writes the date: always {TODAY}")
+    return SmallFiles(config, processor, family, tuple(notes))
 
 
-def _config(
-    settings: ModelSettings, source: str, options: Mapping[str, Any]
-) -> PretrainedConfig:
+def _config(settings: ModelSettings, source: str, options: Mapping[str, Any]) -> PretrainedConfig:
     try:
-        config = AutoConfig.from_pretrained(source, **options)
+        config: PretrainedConfig = AutoConfig.from_pretrained(source, **options)
         written, _ = PretrainedConfig.get_config_dict(source, **options)
     except (OSError, ValueError) as error:
         raise _cannot_load(settings, error) from error

@@ -59,7 +59,7 @@ from pulse_unlearn.training.steps import FinetuneSteps, Steps, UnlearnSteps
 OUTCOME = "outcome.json"
 ASKED = "asked.json"
 """How a score stage was asked: examples a pass at the end (below the setting where memory did not
-suffice) and whether they were packed."""
+suffice), whether they were packed, and what was done otherwise than the model's files say."""
 
 
 def run_score(work: Work) -> None:
@@ -92,7 +92,8 @@ def run_score(work: Work) -> None:
     )
     write_predictions(work.folder / PREDICTIONS, predictions)
     how = {"batch_size": sizes[-1], "packed": isinstance(reader, Packed)}
-    write_json(work.folder / ASKED, how)
+    notes = {"notes": list(loaded.notes)} if loaded.notes else {}
+    write_json(work.folder / ASKED, how | notes)
 
 
 def run_finetune(work: Work) -> None:
