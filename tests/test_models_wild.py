@@ -96,13 +96,9 @@ def test_layers_of_the_vision_tower_are_found_by_the_names_they_had(tmp_path):
     assert found.keys() == {f"{layer}.weight"}
 
 
-COLPALI = {
-    "language_model.model.layers.0.self_attn.q_proj": "model.language_model.layers.0.self_attn.q_proj"
-}
-
-
 def test_layers_of_paligemma_are_found_by_the_names_they_had(tmp_path):
-    ((old, new),) = COLPALI.items()
+    old = "language_model.model.layers.0.self_attn.q_proj"
+    new = "model.language_model.layers.0.self_attn.q_proj"
     halves = {key.replace(new, old): v for key, v in wild.update("paligemma", [new]).items()}
     found = changed("paligemma", wild.write(tmp_path / "a", halves, target_modules="(.*q_proj)"))
     assert found.keys() == {f"{new}.weight"}

@@ -36,7 +36,7 @@ from pulse_unlearn.models.processor_checks import processor_problems
 from pulse_unlearn.models.processors import load_processor, read_whole, show_whole
 from pulse_unlearn.models.source import model_source
 from pulse_unlearn.models.trial import require_working
-from pulse_unlearn.models.turns import TODAY, Turns, asks_the_date
+from pulse_unlearn.models.turns import TODAY, Turns, stop_clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +156,11 @@ def before_weights(settings: ModelSettings, source: str, options: Mapping[str, A
         problems = [replace(problem, fix=copy + problem.fix) for problem in problems]
     if problems:
         raise ModelError(problems)
+    dated = stop_clock(processor)
     Turns(processor, family)
     show_whole(processor, settings)
     notes = [f"the tokenizer's file asks for {asked}: switched off"] if asked else []
-    if asks_the_date(processor):
+    if dated:
         notes.append(f"the chat template writes the date: always {TODAY}")
     return SmallFiles(config, processor, family, tuple(notes))
 

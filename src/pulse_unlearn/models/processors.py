@@ -110,18 +110,19 @@ def read_whole(processor: Any) -> str:
 
     A processor would pass both on, and cut prompts or move their pictures without a word.
     """
-    tokenizer = processor.tokenizer
-    backend, asked = getattr(tokenizer, "backend_tokenizer", None), []
-    if backend is not None and backend.truncation:
-        asked.append(f"cutting at {backend.truncation['max_length']:,} tokens")
-        backend.no_truncation()
-    if backend is not None and backend.padding:
+    tokenizer, asked = processor.tokenizer, []
+    # The tokenizer itself may have been used since, which switches off what it was made with.
+    made = tokenizer.init_kwargs
+    if made.get("truncation") or made.get("truncation_strategy"):
+        asked.append(f"cutting at {made.get('max_length')} tokens")
+    if made.get("padding") or "pad_to_multiple_of" in made:
         asked.append("filling up")
-        backend.no_padding()
-    if not asked and "truncation" in tokenizer.init_kwargs:
-        asked.append("cutting")
     for name in _CUTS:
-        tokenizer.init_kwargs.pop(name, None)
+        made.pop(name, None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
     return " and ".join(asked)
 
 

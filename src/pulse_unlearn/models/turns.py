@@ -17,6 +17,8 @@ TODAY = date(2024, 7, 26)
 Llama's templates write this one where they are given no clock."""
 _CLOCK = "strftime_now"
 """What transformers calls its clock in a template."""
+_SIGNS = "aAbBdHIjmMpSUwWxXyYcFeDT"
+"""What stands behind a per cent sign in a form of date and time."""
 _FAILURES = (TemplateError, TypeError)
 """What a template raises; a TypeError where it adds a turn's parts to a string."""
 _FIX = "give the family an entry in models/families.py with answer_prefix and answer_end"
@@ -79,8 +81,6 @@ class Turns:
             ) from error
 
     def _apply(self, turns: list[dict[str, Any]], **options: Any) -> str:
-        if asks_the_date(self._processor):
-            options[_CLOCK] = TODAY.strftime
         written: str = self._processor.apply_chat_template(turns, tokenize=False, **options)
         return written
 
@@ -126,9 +126,22 @@ class Turns:
         return str(tokenizer.eos_token)
 
 
-def asks_the_date(processor: Any) -> bool:
-    """Tell whether a chat template would write the day on which it is used."""
-    return _CLOCK in str(processor.chat_template)
+def stop_clock(processor: Any) -> bool:
+    """Make a chat template that asks for the date write `TODAY`; tell whether it asks.
+
+    A macro of the clock's own name stands before it: transformers lets no function be passed in.
+    """
+    template = processor.chat_template
+    if _CLOCK not in str(template):
+        return False
+    values = "".join(f"|replace('%{sign}','{TODAY.strftime(f'%{sign}')}')" for sign in _SIGNS)
+    macro = f"{{% macro {_CLOCK}(format) %}}{{{{ format{values} }}}}{{% endmacro +%}}"
+    processor.chat_template = (
+        {name: macro + text for name, text in template.items()}
+        if isinstance(template, dict)
+        else macro + template
+    )
+    return True
 
 
 def special_tokens(processor: Any) -> frozenset[str]:
