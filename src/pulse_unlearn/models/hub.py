@@ -11,7 +11,7 @@ from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 
 NEEDED = ("config.json", "tokenizer_config.json")
-TOKENIZER = ("tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model", "tekken.json")
+TOKENIZER = ("tokenizer.json", "vocab.json", "tokenizer.model")
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

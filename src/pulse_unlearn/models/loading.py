@@ -177,15 +177,18 @@ def _config(settings: ModelSettings, source: str, options: Mapping[str, Any]) ->
     return config
 
 
+_VOCABULARY = (*TOKENIZER, "spiece.model", "tekken.json")
+
+
 def _require_vocabulary(source: str) -> None:
     """Raise ModelError for a folder without one: transformers may make a tokenizer of nothing."""
     folder = Path(source)
-    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER):
+    if folder.is_dir() and not any((folder / name).is_file() for name in _VOCABULARY):
         raise ModelError(
             Problem(
                 "the tokenizer's vocabulary is missing",
                 source,
-                allowed=" or ".join(TOKENIZER),
+                allowed=" or ".join(_VOCABULARY),
                 fix="copy the tokenizer's files from the model this one was made from",
             )
         )
