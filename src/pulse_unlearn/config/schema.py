@@ -35,7 +35,7 @@ class ModelSettings(Settings):
     trust_remote_code: tuple[str, ...] = ()
     """Models, named one by one, whose own Python code may be executed; nothing else is."""
     adapters: tuple[str, ...] = ()
-    """PEFT folders that belong to the model, first to last: added into its weights when loaded."""
+    """PEFT folders that belong to the model, first to last; held as `frozen_adapters` says."""
     image_aspect: Literal["processor", "pad"] = "processor"
     """`processor` shows pictures as the model's files say; `pad` makes them square with borders, as
     LLaVA-1.5 was trained."""
@@ -48,14 +48,13 @@ class ModelSettings(Settings):
     """Hold the language model's weights in fewer bits (bitsandbytes, extra `quant`)."""
     gradient_checkpointing: bool = False
     frozen_adapters: Literal["merged", "stacked"] = "merged"
-    """How adapters of earlier stages are held: added into the weights, or kept beside them."""
+    """How the model's adapters and those of earlier stages are held: added into the weights, or
+    kept beside them, where half precision does not round small updates away."""
 
     @model_validator(mode="after")
     def _quantised_weights_stay(self) -> ModelSettings:
         if self.quantise != "none" and self.frozen_adapters == "merged":
             raise ValueError("quantise rounds what is merged: set frozen_adapters to stacked")
-        if self.quantise != "none" and self.adapters:
-            raise ValueError("quantise rounds what is merged: merge model.adapters beforehand")
         return self
 
 

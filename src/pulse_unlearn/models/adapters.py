@@ -21,10 +21,10 @@ from transformers import PreTrainedModel
 
 from pulse_unlearn.config import LoraSettings, Scope
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.adapter_folder import CONFIG_FILE, load_adapter
+from pulse_unlearn.models.adapter_folder import load_adapter
+from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, ADAPTER_FILE
 from pulse_unlearn.models.families import Family
 from pulse_unlearn.models.full import (
-    ADAPTER_FILE,
     copies,
     is_full,
     load_full,
@@ -254,12 +254,12 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
         save_embedding_layers=False,
     )
     nested = folder / TRAINED
-    for name in (ADAPTER_FILE, CONFIG_FILE):
+    for name in (ADAPTER_FILE, ADAPTER_CONFIG):
         (nested / name).rename(folder / name)
     for leftover in (*nested.iterdir(), folder / "README.md"):
         leftover.unlink(missing_ok=True)
     nested.rmdir()
-    path = folder / CONFIG_FILE
+    path = folder / ADAPTER_CONFIG
     written = json.loads(path.read_text(encoding="utf-8"))
     written["target_modules"] = sorted(written["target_modules"])
     path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")

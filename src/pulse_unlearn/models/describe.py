@@ -14,6 +14,7 @@ from typing import Any
 
 from pulse_unlearn.config import ModelSettings, SpeedSettings
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.checkpoints import folder_problems, unconverted
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.formulas import Config, UnknownShape, shape_of, text_config
 from pulse_unlearn.models.known import KNOWN
@@ -50,6 +51,9 @@ def describe(settings: ModelSettings) -> Described:
         files = _files(name, settings)
         if "config.json" in files:
             config = _read(files["config.json"])
+            problem = unconverted(config, name)
+            if problem:
+                raise ModelError(problem)
             origin = f"its config.json ({_where(settings, files['config.json'])})"
         elif name in KNOWN:
             config, origin = KNOWN[name], "sizes known to the package; the model is not here yet"
@@ -114,6 +118,9 @@ class TextCounter:
             from tokenizers import Tokenizer
 
             self._tokenizer = Tokenizer.from_file(str(tokenizer))
+            # A file may say to cut and fill up to some length; a model's prompts never are.
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
 
     def __call__(self, text: str) -> int:
         """Return how many tokens the text takes, without a template."""
@@ -133,6 +140,9 @@ _SMALL_FILES = (
 def _files(name: str, settings: ModelSettings) -> dict[str, Path]:
     folder = Path(name)
     if folder.is_dir():
+        problems = folder_problems(folder)
+        if problems:
+            raise ModelError(problems)
         return {file: folder / file for file in _SMALL_FILES if (folder / file).is_file()}
     # Here, because importing it takes time that a local model need not spend.
     from huggingface_hub import try_to_load_from_cache

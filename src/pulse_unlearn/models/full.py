@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, ADAPTER_FILE
 
 FULL_FILE = "changed_weights.safetensors"
-ADAPTER_FILE = "adapter_model.safetensors"
 WRAPPED = "base_model.model."
 """What PEFT writes before the path of a layer."""
 _LOW_RANK = ".lora_A.weight"
@@ -71,7 +71,7 @@ def touched(folder: Path) -> set[str]:
             return set(file.keys())
     with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
         keys = [key for key in file.keys() if key.endswith(_LOW_RANK)]  # noqa: SIM118
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     matrices = set(config.get("target_parameters") or ())
     bare = {name.rpartition(".")[0] for name in matrices}
     paths = {key.removeprefix(WRAPPED).removesuffix(_LOW_RANK) for key in keys}
@@ -108,13 +108,13 @@ def _by_plain_name(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
             yield name.removeprefix(WRAPPED).replace(".base_layer.", "."), parameter
 
 
-def does_not_fit(what: str, folder: Path, got: str) -> ModelError:
-    """Return the error for an adapter or update that was made for another model."""
+def does_not_fit(what: str, folder: Path, got: str, *, base: str = "") -> ModelError:
+    """Return the error for an adapter or update that was made for another model: `base`."""
     return ModelError(
         Problem(
             f"the {what} does not fit the model",
             str(folder),
             got=got,
-            fix=f"use the base model the {what} was trained on",
+            fix=f"use the base model the {what} was trained on{base and f' ({base})'}",
         )
     )

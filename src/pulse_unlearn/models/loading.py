@@ -28,13 +28,15 @@ from transformers.utils import logging as progress_bars
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.adapters import hold_frozen
+from pulse_unlearn.models.checkpoints import folder_problems, own_code, unconverted
 from pulse_unlearn.models.families import Family, known_family, no_entry
-from pulse_unlearn.models.hub import cached_folder, fetch_command, is_offline
+from pulse_unlearn.models.hub import TOKENIZER, cached_folder, fetch_command, is_offline
 from pulse_unlearn.models.parts import FAILURES, family_for
-from pulse_unlearn.models.processors import load_processor, processor_problems, show_whole
+from pulse_unlearn.models.processor_checks import processor_problems
+from pulse_unlearn.models.processors import load_processor, read_whole, show_whole
 from pulse_unlearn.models.source import model_source
 from pulse_unlearn.models.trial import require_working
-from pulse_unlearn.models.turns import Turns
+from pulse_unlearn.models.turns import TODAY, Turns, stop_clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,21 @@ class LoadedModel:
     family: Family
     device: torch.device
     """Where inputs go; with a device map, where the first layer lies."""
+    beside: tuple[Path, ...] = ()
+    """Adapters that belong to the model and are not in its weights: the first of every chain."""
+    notes: tuple[str, ...] = ()
+    """What was done otherwise than the model's files say."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmallFiles:
+    """What is read of a model before its weights."""
+
+    config: PretrainedConfig
+    processor: Any
+    family: Family
+    notes: tuple[str, ...]
+    """What is done otherwise than they say."""
 
 
 def load_model(settings: ModelSettings) -> LoadedModel:
@@ -54,7 +71,8 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     _require_bitsandbytes(settings)
     with quiet_libraries(), model_source(settings) as source:
         source, options = _located(settings, source)
-        config, processor, family = before_weights(settings, source, options)
+        files = before_weights(settings, source, options)
+        config, processor, family = files.config, files.processor, files.family
         auto: Any = AutoModelForImageTextToText  # its stubs do not know output_loading_info
         try:
             loaded, report = auto.from_pretrained(
@@ -74,8 +92,9 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     placed = settings.device_map != "none" or settings.quantise != "none"
     if not placed:
         loaded.to(device)
-    own = [Path(folder) for folder in settings.adapters]
-    model: Any = hold_frozen(loaded, own, how="merged")
+    own = tuple(Path(folder) for folder in settings.adapters)
+    beside = () if settings.frozen_adapters == "merged" else own
+    model: Any = loaded if beside else hold_frozen(loaded, own, how="merged")
     model.requires_grad_(False)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -84,7 +103,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     model.eval()
     if known_family(family.model_type) is None:
         require_working(model, processor, family)
-    return LoadedModel(model, processor, family, device)
+    return LoadedModel(model, processor, family, device, beside, files.notes)
 
 
 @contextmanager
@@ -108,20 +127,20 @@ def _located(settings: ModelSettings, source: str) -> tuple[str, dict[str, Any]]
     if Path(source).is_dir():
         return source, options
     if is_offline(settings):
-        return str(cached_folder(settings)), options
+        folder = cached_folder(settings)
+        problems = folder_problems(folder)
+        if problems:
+            raise ModelError(problems)
+        return str(folder), options
     return source, {**options, "revision": settings.revision}
 
 
-def before_weights(
-    settings: ModelSettings, source: str, options: Mapping[str, Any]
-) -> tuple[PretrainedConfig, Any, Family]:
+def before_weights(settings: ModelSettings, source: str, options: Mapping[str, Any]) -> SmallFiles:
     """Read config and processor, and raise ModelError for whatever would not work with them."""
     where = settings.source
-    try:
-        config = AutoConfig.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
-        raise _cannot_load(settings, error) from error
+    config = _config(settings, source, options)
     family = family_for(config, where)
+    _require_vocabulary(source)
     try:
         processor = load_processor(source, config, family, options)
     # A tokenizer without the family's special tokens is an attribute or a key that is not there.
@@ -130,15 +149,49 @@ def before_weights(
             why = f"its processor cannot be used: {type(error).__name__}: {str(error).strip()}"
             raise no_entry(config.model_type, why) from error
         raise _cannot_load(settings, error) from error
+    asked = read_whole(processor)
     problems = processor_problems(processor, family, config, where)
     if problems and not Path(where).is_dir():
         copy = f"in a copy ({fetch_command(settings)} --local-dir FOLDER): "
         problems = [replace(problem, fix=copy + problem.fix) for problem in problems]
     if problems:
         raise ModelError(problems)
+    dated = stop_clock(processor)
     Turns(processor, family)
     show_whole(processor, settings)
-    return config, processor, family
+    notes = [f"the tokenizer's file asks for {asked}: switched off"] if asked else []
+    if dated:
+        notes.append(f"the chat template writes the date: always {TODAY}")
+    return SmallFiles(config, processor, family, tuple(notes))
+
+
+def _config(settings: ModelSettings, source: str, options: Mapping[str, Any]) -> PretrainedConfig:
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(source, **options)
+        written, _ = PretrainedConfig.get_config_dict(source, **options)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(settings, error) from error
+    problem = unconverted(written, settings.source)
+    if problem:
+        raise ModelError(problem)
+    return config
+
+
+_VOCABULARY = (*TOKENIZER, "spiece.model", "tekken.json")
+
+
+def _require_vocabulary(source: str) -> None:
+    """Raise ModelError for a folder without one: transformers may make a tokenizer of nothing."""
+    folder = Path(source)
+    if folder.is_dir() and not any((folder / name).is_file() for name in _VOCABULARY):
+        raise ModelError(
+            Problem(
+                "the tokenizer's vocabulary is missing",
+                source,
+                allowed=" or ".join(_VOCABULARY),
+                fix="copy the tokenizer's files from the model this one was made from",
+            )
+        )
 
 
 def _placement(settings: ModelSettings, family: Family) -> dict[str, Any]:
@@ -196,7 +249,15 @@ def _device(settings: ModelSettings) -> torch.device:
 
 def _cannot_load(settings: ModelSettings, error: Exception) -> ModelError:
     told = f"{type(error).__name__}: {error}"
-    if any(word in told for word in ("attn_implementation", "FlashAttention")):
+    code = own_code(told, settings.source)
+    if code:
+        return ModelError(code)
+    if "recognize this architecture" in told:
+        told = told.partition(".")[0]
+        fix = "use a model of a family that transformers has; a later release may have this one"
+    elif "size must have" in told:
+        fix = 'mend "size" in preprocessor_config.json'
+    elif any(word in told for word in ("attn_implementation", "FlashAttention")):
         fix = "--set model.attention=sdpa, or eager, which every model has"
     elif Path(settings.source).is_dir():
         fix = "complete the folder: it needs config, tokenizer, processor and *.safetensors"

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.checkpoints import own_code
 from pulse_unlearn.models.describe import entry_of
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.shapes import Linear, Part, PictureRule, Shape, Stack
@@ -34,8 +35,9 @@ def shape_on_meta(folder: Path) -> Shape:
     try:
         config: Any = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     except (OSError, ValueError) as error:
+        code = own_code(str(error), str(folder))
         raise ModelError(
-            Problem("the model's config.json cannot be read", str(folder), got=str(error))
+            code or Problem("the model's config.json cannot be read", str(folder), got=str(error))
         ) from error
     family = entry_of(config.model_type)
     if family is None:

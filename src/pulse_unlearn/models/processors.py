@@ -1,4 +1,4 @@
-"""A model's processor: read so that it works with Pillow alone, checked before any weight is.
+"""A model's processor, read so that it works with Pillow alone.
 
 Pictures are always processed by Pillow, whether or not torchvision is installed: the two differ in
 the last digits, and a number must not depend on what else is in an environment. Videos need
@@ -7,7 +7,6 @@ torchvision and are never shown here, so the video part of a processor is left o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -106,101 +105,37 @@ def show_whole(processor: Any, settings: ModelSettings) -> None:
     processor.image_processor = LlavaImageProcessorPil(**{**values, "do_pad": True})
 
 
-def processor_problems(
-    processor: Any, family: Family, config: PretrainedConfig, where: str
-) -> list[Problem]:
-    """Return what is wrong with a processor that would only fail, or mislead, much later."""
-    problems = [
-        problem
-        for name, implied in family.processor_fields.items()
-        if (problem := _disagreement(processor, name, implied(config), where))
-    ]
-    tokenizer = processor.tokenizer
-    found, meant = getattr(processor, "image_token_id", None), _placeholders(config)
-    if found is not None and meant and found not in meant:
-        problems.append(
-            Problem(
-                "the tokenizer has another number for a picture's token than the model's config",
-                where,
-                got=str(found),
-                allowed=" or ".join(map(str, sorted(meant))),
-                fix="take config.json and the tokenizer's files from one revision",
-            )
-        )
-    problems += _tokenizer_problems(tokenizer, config, where)
-    # A template that only the tokenizer holds is never applied by the processor.
-    if not getattr(processor, "chat_template", None):
-        problems.append(
-            Problem(
-                "the processor has no chat template",
-                where,
-                fix="write the tokenizer's, from tokenizer_config.json, into chat_template.jinja"
-                if getattr(tokenizer, "chat_template", None)
-                else "add chat_template.jinja, from a later revision of the repository if there is "
-                "one: the form of a prompt as the model card gives it",
-            )
-        )
-    return problems
+def read_whole(processor: Any) -> str:
+    """Switch off cutting and filling up that a tokenizer's file asks for; return what it asked.
+
+    A processor would pass both on, and cut prompts or move their pictures without a word.
+    """
+    tokenizer, asked = processor.tokenizer, []
+    # The tokenizer itself may have been used since, which switches off what it was made with.
+    made = tokenizer.init_kwargs
+    if made.get("truncation") or made.get("truncation_strategy"):
+        asked.append(f"cutting at {made.get('max_length')} tokens")
+    if made.get("padding") or "pad_to_multiple_of" in made:
+        asked.append("filling up")
+    for name in _CUTS:
+        made.pop(name, None)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    return " and ".join(asked)
 
 
-def _tokenizer_problems(tokenizer: Any, config: PretrainedConfig, where: str) -> list[Problem]:
-    problems = []
-    if tokenizer.pad_token_id is None:
-        problems.append(
-            Problem(
-                "the tokenizer has no pad token",
-                where,
-                fix=f'write "pad_token": "{_pad_token(tokenizer, config)}" '
-                "into tokenizer_config.json",
-            )
-        )
-    if tokenizer.eos_token_id is None:
-        problems.append(
-            Problem(
-                "the tokenizer has no end-of-turn token",
-                where,
-                fix='write "eos_token" into tokenizer_config.json',
-            )
-        )
-    return problems
-
-
-def _disagreement(processor: Any, name: str, implied: Any, where: str) -> Problem | None:
-    """Return a problem unless the processor's attribute is what the model's config implies."""
-    found = processor
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    # Sizes are written as a number, or as that number twice.
-    implied = implied[0] if isinstance(implied, list | tuple) else implied
-    if found is None:
-        fault = f"the processor has no {name}"
-    elif implied is not None and found != implied:
-        fault = f"the processor's {name} is not what the model's config implies"
-    else:
-        return None
-    leaf = name.rpartition(".")[2]
-    file = "preprocessor_config.json" if "." in name else "processor_config.json"
-    value = "the vision tower's value" if implied is None else json.dumps(implied)
-    return Problem(
-        f"{fault}, so image tokens and image features cannot match",
-        where,
-        got=repr(found),
-        allowed=value,
-        fix=f'write "{leaf}": {value} into {file}',
-    )
-
-
-def _placeholders(config: PretrainedConfig) -> set[int]:
-    """Return the tokens a prompt may have for a picture: its own, or the one it begins with."""
-    names = ("image_token_id", "image_token_index", "boi_token_index")
-    return {value for name in names if isinstance(value := getattr(config, name, None), int)}
-
-
-def _pad_token(tokenizer: Any, config: PretrainedConfig) -> str:
-    """Return the token the config pads with, if the tokenizer has it, or else the one that ends."""
-    number = getattr(config, "pad_token_id", None)
-    known = number is not None and 0 <= number < len(tokenizer)
-    return str(tokenizer.convert_ids_to_tokens(number) if known else tokenizer.eos_token)
+_CUTS = (
+    "max_length",
+    "padding",
+    "pad_to_multiple_of",
+    "stride",
+    "truncation",
+    "truncation_side",
+    "truncation_strategy",
+)
+"""What a tokenizer was made with that a processor takes for the wish of whoever calls it."""
 
 
 def _require_own(

@@ -12,17 +12,23 @@ from pulse_unlearn.models.source import model_source
 
 
 def look_at_processor(settings: ModelSettings) -> str:
-    """Return the fields that matter, such as `patch_size 14`; raises ModelError with all faults.
+    """Return the fields that matter, such as `patch_size 14`, and what is done otherwise.
 
-    Reads what lies on this machine; the hub is not asked.
+    Raises ModelError with all faults. Reads what lies on this machine; the hub is not asked.
     """
     with quiet_libraries(), model_source(settings) as source:
         options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
         options |= {"revision": settings.revision} if settings.revision else {}
-        config, processor, family = before_weights(settings, source, options)
+        files = before_weights(settings, source, options)
+    config, processor, family = files.config, files.processor, files.family
     if known_family(config.model_type) is None:
         return f"{type(processor).__name__}; no entry for family {config.model_type!r} to check by"
     fields = [f"{name} {attrgetter(name)(processor)}" for name in family.processor_fields]
     tokenizer = processor.tokenizer
-    fields += [f"pad {tokenizer.pad_token!r}", f"end {tokenizer.eos_token!r}", "chat template"]
+    fields += [
+        f"pad {tokenizer.pad_token!r}",
+        f"end {tokenizer.eos_token!r}",
+        "chat template",
+        *files.notes,
+    ]
     return f"{type(processor).__name__}: {', '.join(fields)}"

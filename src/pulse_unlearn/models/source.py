@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pulse_unlearn.config import EMBEDDED, ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.checkpoints import folder_problems
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -20,11 +21,14 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 def model_source(settings: ModelSettings) -> Iterator[str]:
     """Yield the folder or hub id to load from; the embedded model may have to be unpacked.
 
-    Raises ModelError for a folder of pickled weights and for a hub id without a pinned revision.
+    Raises ModelError for a folder that is an adapter's, of pickled weights or of Git LFS's
+    pointers, and for a hub id without a pinned revision.
     """
     with embedded_or_named(settings) as source:
         if settings.source != EMBEDDED and Path(source).is_dir():
-            _refuse_pickles(Path(source))
+            problems = folder_problems(Path(source)) or _pickles(Path(source))
+            if problems:
+                raise ModelError(problems)
         missing = missing_revision(settings)
         if missing:
             raise ModelError(missing)
@@ -90,16 +94,17 @@ def _lines(folder: Path, required: str) -> list[str]:
     return lines
 
 
-def _refuse_pickles(folder: Path) -> None:
+def _pickles(folder: Path) -> list[Problem]:
     has_safetensors = any(folder.glob("*.safetensors"))
     pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
-    if pickled and not has_safetensors:
-        raise ModelError(
-            Problem(
-                "pickled weights are never read",
-                str(folder),
-                got=", ".join(pickled),
-                allowed="*.safetensors",
-                fix="convert them with transformers' save_pretrained on a machine that trusts them",
-            )
+    if not pickled or has_safetensors:
+        return []
+    return [
+        Problem(
+            "pickled weights are never read",
+            str(folder),
+            got=", ".join(pickled),
+            allowed="*.safetensors",
+            fix="convert them with transformers' save_pretrained on a machine that trusts them",
         )
+    ]

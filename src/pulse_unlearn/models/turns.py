@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 from jinja2 import TemplateError
@@ -11,6 +12,13 @@ from pulse_unlearn.models.families import Family
 
 KINDS = ("image", "video")
 _ANSWER = "ANSWER"
+TODAY = date(2024, 7, 26)
+"""The day it is in every prompt whose template asks; a result must not depend on the calendar.
+Llama's templates write this one where they are given no clock."""
+_CLOCK = "strftime_now"
+"""What transformers calls its clock in a template."""
+_SIGNS = "aAbBdHIjmMpSUwWxXyYcFeDT"
+"""What stands behind a per cent sign in a form of date and time."""
 _FAILURES = (TemplateError, TypeError)
 """What a template raises; a TypeError where it adds a turn's parts to a string."""
 _FIX = "give the family an entry in models/families.py with answer_prefix and answer_end"
@@ -116,6 +124,24 @@ class Turns:
             # Of `<end>` and `<end>x` at one place, the longer is meant.
             return min(places, key=lambda token: (places[token], -len(token)))
         return str(tokenizer.eos_token)
+
+
+def stop_clock(processor: Any) -> bool:
+    """Make a chat template that asks for the date write `TODAY`; tell whether it asks.
+
+    A macro of the clock's own name stands before it: transformers lets no function be passed in.
+    """
+    template = processor.chat_template
+    if _CLOCK not in str(template):
+        return False
+    values = "".join(f"|replace('%{sign}','{TODAY.strftime(f'%{sign}')}')" for sign in _SIGNS)
+    macro = f"{{% macro {_CLOCK}(format) %}}{{{{ format{values} }}}}{{% endmacro +%}}"
+    processor.chat_template = (
+        {name: macro + text for name, text in template.items()}
+        if isinstance(template, dict)
+        else macro + template
+    )
+    return True
 
 
 def special_tokens(processor: Any) -> frozenset[str]:

@@ -113,13 +113,14 @@ def measure(inputs: Inputs, model: Described) -> Measured:
 def _prepare(
     loaded: LoadedModel, settings: FinetuneSettings | UnlearnSettings, model: ModelSettings
 ) -> Prepared:
-    """Make trainable what the settings train, over nothing."""
+    """Make trainable what the settings train, over the model's own adapters alone."""
+    own = loaded.beside
+    below = Below(own, reference_depth=len(own), keep_reference=settings.update != "full")
     if settings.update == "full":
-        below = Below(keep_reference=False)
         return prepare_full(loaded.model, below, family=loaded.family, scope=settings.scope)
     return prepare(
         loaded.model,
-        Below(),
+        below,
         how=model.frozen_adapters,
         fresh=lambda held: add_trainable(
             held, loaded.family, settings.scope, lora=settings.lora, seed=0

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
 from pulse_unlearn.methods import Extent, build_method
 from pulse_unlearn.models import costs
+from pulse_unlearn.models.checkpoints import adapter_parameters
 from pulse_unlearn.models.costs import NOTHING, Adapter, Asked, Batch, Memory
 from pulse_unlearn.models.describe import Described
 from pulse_unlearn.pipeline.inputs import Inputs
@@ -249,7 +251,10 @@ class _Stage:
         beside = chain[inside:]
         if self.stage.start_from and self.stage.reference_depth > len(chain):
             beside.append(self._made_by(self.stage.start_from))
-        return sum(made.parameters(self.model.shape) for made in beside)
+        own = self.inputs.experiment.model.adapters if how == "stacked" and not full else ()
+        return sum(made.parameters(self.model.shape) for made in beside) + sum(
+            adapter_parameters(Path(folder)) for folder in own
+        )
 
     def _made_by(self, name: str) -> Adapter:
         made = self.inputs.plan.stage(name)

@@ -59,14 +59,14 @@ from pulse_unlearn.training.steps import FinetuneSteps, Steps, UnlearnSteps
 OUTCOME = "outcome.json"
 ASKED = "asked.json"
 """How a score stage was asked: examples a pass at the end (below the setting where memory did not
-suffice) and whether they were packed."""
+suffice), whether they were packed, and what was done otherwise than the model's files say."""
 
 
 def run_score(work: Work) -> None:
     """Ask the model this stage's questions and store every answer."""
     stage, experiment = work.stage, work.inputs.experiment
     loaded = load_model(experiment.model)
-    folders = [work.adapter_of(name) for name in stage.chain]
+    folders = [*loaded.beside, *(work.adapter_of(name) for name in stage.chain)]
     model = hold_frozen(loaded.model, folders, how=experiment.model.frozen_adapters)
     scoring = experiment.scoring
     asked = questions(work)
@@ -92,7 +92,8 @@ def run_score(work: Work) -> None:
     )
     write_predictions(work.folder / PREDICTIONS, predictions)
     how = {"batch_size": sizes[-1], "packed": isinstance(reader, Packed)}
-    write_json(work.folder / ASKED, how)
+    notes = {"notes": list(loaded.notes)} if loaded.notes else {}
+    write_json(work.folder / ASKED, how | notes)
 
 
 def run_finetune(work: Work) -> None:
@@ -285,9 +286,9 @@ def _prepare(
 ) -> Prepared:
     stage = work.stage
     below = Below(
-        chain=tuple(work.adapter_of(name) for name in stage.chain),
+        chain=(*loaded.beside, *(work.adapter_of(name) for name in stage.chain)),
         start_from=work.adapter_of(stage.start_from) if stage.start_from else None,
-        reference_depth=stage.reference_depth,
+        reference_depth=len(loaded.beside) + stage.reference_depth,
         keep_reference=keep_reference,
     )
     if settings.update == "full":
