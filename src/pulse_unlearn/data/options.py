@@ -45,13 +45,37 @@ class Pool:
         No option says what is true of the person, in whatever spelling. `order` is what the places
         are drawn by, such as the question's id.
         """
+        others = [self._texts[fact.attribute][key] for key in self._others(fact)]
+        draw = (seed, fact.individual, fact.attribute)
+        return choose(fact.answer, others, count=count, draw=draw, seed=seed, order=order)
+
+    def is_lonely(self, fact: Fact) -> bool:
+        """Return whether nobody has another answer, so that no option could be drawn."""
+        return not self._others(fact)
+
+    def _others(self, fact: Fact) -> list[str]:
         true = self._true[fact.individual, fact.attribute]
-        others = [key for key in self._texts[fact.attribute] if key not in true]
-        others.sort(key=lambda key: _hash(seed, fact.individual, fact.attribute, key))
-        texts = [self._texts[fact.attribute][key] for key in others[: count - 1]]
-        texts = sorted([*texts, fact.answer], key=lambda text: _hash(seed, "place", order, text))
-        options = [Option(letter, text) for letter, text in zip(LETTERS, texts, strict=False)]
-        return options, LETTERS[texts.index(fact.answer)]
+        return [key for key in self._texts[fact.attribute] if key not in true]
+
+
+def choose(
+    answer: str,
+    others: Sequence[str],
+    *,
+    count: int,
+    draw: Sequence[object],
+    seed: int,
+    order: str,
+) -> tuple[list[Option], str]:
+    """Return the answer among `count - 1` of the others, and its letter.
+
+    `draw` is what the others are drawn by, `order` what the places are. None of the others may say
+    what the answer says.
+    """
+    drawn = sorted(others, key=lambda text: _hash(*draw, same_answer(text)))[: count - 1]
+    texts = sorted([*drawn, answer], key=lambda text: _hash(seed, "place", order, text))
+    options = [Option(letter, text) for letter, text in zip(LETTERS, texts, strict=False)]
+    return options, LETTERS[texts.index(answer)]
 
 
 def too_few(options: Sequence[Option], fact: Fact, where: str) -> list[Problem]:

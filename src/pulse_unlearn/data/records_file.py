@@ -45,7 +45,8 @@ def long_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _json_lines(path: Path, problems: list[Problem]) -> Iterator[Row]:
+def json_lines(path: Path, problems: list[Problem]) -> Iterator[Row]:
+    """Yield the rows of a file with a JSON object on each line; what is none is a problem."""
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         where = f"{path.name}:{number}"
         if not line.strip():
@@ -87,7 +88,7 @@ def _parquet(path: Path, problems: list[Problem]) -> Iterator[Row]:
 
 
 _READERS: dict[str, Callable[[Path, list[Problem]], Iterator[Row]]] = {
-    ".jsonl": _json_lines,
+    ".jsonl": json_lines,
     ".csv": _csv,
     ".parquet": _parquet,
 }
