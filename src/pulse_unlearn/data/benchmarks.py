@@ -23,7 +23,7 @@ _SIGNS = (
     ("fiubench", frozenset({"qa_list"})),
     ("clear", frozenset({"image", "caption"})),
 )
-_PLACES = ("*/*.parquet", "*/*/*.parquet")
+_PLACES = ("*/*.parquet", "*/*/[0-9][0-9][0-9][0-9].parquet")
 _LOOKED_AT = 60
 """Files whose columns are read; CLEAR has 21 configs."""
 

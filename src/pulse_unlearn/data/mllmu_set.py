@@ -48,6 +48,8 @@ def load_both_groups(root: Path, *, scored_picture: ScoredPicture = "own") -> Da
     if scored_picture == "other_pose":
         individuals = score_on_other_pose(individuals)
         digests |= digest_as_read(individuals)
+    elif told:
+        digests |= digest_as_read(individuals)
     notes = (*told, *_strangers(root, individuals), *_asked_twice(individuals))
     return Dataset(individuals=tuple(individuals), digests=digests, notes=notes)
 

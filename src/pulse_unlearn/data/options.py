@@ -45,9 +45,10 @@ class Pool:
         No option says what is true of the person, in whatever spelling. `order` is what the places
         are drawn by, such as the question's id.
         """
-        others = [self._texts[fact.attribute][key] for key in self._others(fact)]
-        draw = (seed, fact.individual, fact.attribute)
-        return choose(fact.answer, others, count=count, draw=draw, seed=seed, order=order)
+        others = self._others(fact)
+        others.sort(key=lambda key: _hash(seed, fact.individual, fact.attribute, key))
+        texts = [self._texts[fact.attribute][key] for key in others[: count - 1]]
+        return _placed(fact.answer, texts, seed=seed, order=order)
 
     def is_lonely(self, fact: Fact) -> bool:
         """Return whether nobody has another answer, so that no option could be drawn."""
@@ -59,20 +60,23 @@ class Pool:
 
 
 def choose(
-    answer: str,
-    others: Sequence[str],
-    *,
-    count: int,
-    draw: Sequence[object],
-    seed: int,
-    order: str,
+    answer: str, wrong: Iterable[str], *, count: int, seed: int, order: str
 ) -> tuple[list[Option], str]:
-    """Return the answer among `count - 1` of the others, and its letter.
+    """Return `count` options for an answer that comes with its own wrong ones, and its letter.
 
-    `draw` is what the others are drawn by, `order` what the places are. None of the others may say
-    what the answer says.
+    Fewer if there are fewer that differ from one another and from the answer. `order` is what all
+    is drawn by, such as the question's id.
     """
-    drawn = sorted(others, key=lambda text: _hash(*draw, same_answer(text)))[: count - 1]
+    texts = {same_answer(text): text for text in wrong}
+    texts.pop(same_answer(answer), None)
+    texts.pop("", None)
+    drawn = sorted(texts.values(), key=lambda text: _hash(seed, "wrong", order, text))[: count - 1]
+    return _placed(answer, drawn, seed=seed, order=order)
+
+
+def _placed(
+    answer: str, drawn: Sequence[str], *, seed: int, order: str
+) -> tuple[list[Option], str]:
     texts = sorted([*drawn, answer], key=lambda text: _hash(seed, "place", order, text))
     options = [Option(letter, text) for letter, text in zip(LETTERS, texts, strict=False)]
     return options, LETTERS[texts.index(answer)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class Album:
         if name not in self._read:
             self._read[name] = _bytes_of(path)
         if self._read[name] is None:
-            what = "there is no such picture" if not path.exists() else "not a readable file"
+            what = "there is no such picture" if not os.path.exists(path) else "not a readable file"
             self._problems.append(Problem(what, where))
         return self._read[name]
 

@@ -64,6 +64,27 @@ def json_lines(path: Path, problems: list[Problem]) -> Iterator[Row]:
             )
 
 
+def json_rows(path: Path, problems: list[Problem]) -> list[Row]:
+    """Read a JSON file that is one list of objects, or has one on each line; raises DataError.
+
+    `where` is `<file> entry <n>`, counted from 0, or `<file>:<line>`.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError:
+        return list(json_lines(path, problems))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(Problem("not readable as JSON", path.name, str(error)[:120])) from error
+    rows = []
+    for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+        where = f"{path.name} entry {number}"
+        if isinstance(entry, dict):
+            rows.append(Row(entry, where))
+        else:
+            problems.append(Problem("not an object", where, type(entry).__name__))
+    return rows
+
+
 def _csv(path: Path, problems: list[Problem]) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file, long_fields():
         reader = csv.DictReader(file, strict=True)
