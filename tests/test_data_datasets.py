@@ -33,6 +33,7 @@ from pulse_unlearn.data.hub import local_path
 from pulse_unlearn.data.source import Dataset, Source
 from pulse_unlearn.data.starter import write_starter
 from pulse_unlearn.errors import ConfigError, DataError
+from relative_cases import clear_folder, fiubench_folder, umu_folder
 
 WORLD = Path(str(files("pulse_unlearn"))) / "assets" / "world"
 
@@ -52,6 +53,10 @@ def sources(tmp_path):
         "world": None,
         "mllmu": str(benchmark(tmp_path / "mllmu")),
         "people": str(tmp_path / "own"),
+        "umu": str(umu_folder(tmp_path / "umu")),
+        "fiubench": str(fiubench_folder(tmp_path / "fiubench")),
+        "clear": str(clear_folder(tmp_path / "clear")),
+        "clear_real_world": str(tmp_path / "clear"),
         "mmbench": str(write_tsv(tmp_path / "dev.tsv", rows)),
     }
 
@@ -184,7 +189,7 @@ def test_no_training_file_is_no_training_material(sources, tmp_path):
     ("load", "source", "told"),
     [
         (load_people, "wrld", "did you mean 'world'"),
-        (load_people, "mmbench", "mllmu, people, world"),
+        (load_people, "mmbench", "clear, fiubench, mllmu, people, umu, world"),
         (load_general, "mllmu", "mmbench, world"),
         (load_people, "mllmu", "needs a path"),
         (load_general, "mmbench", "needs a path"),

@@ -37,7 +37,7 @@ def init(folder: Path) -> None:
 
 @data.command()
 @click.argument("path")
-@click.option("--source", help="What it is, if not recognised: people, mllmu, mmbench, ...")
+@click.option("--source", help="What it is, if not recognised: people, mllmu, umu, ...")
 @click.option("--revision", help="PATH is a data set on the hub, at this commit.")
 @click.option(
     "--scored-picture",

@@ -78,7 +78,7 @@ class PeopleSettings(SourceSettings):
     scored_picture: Literal["own", "other_pose"] = "own"
     """Score on the picture beside the questions, or on a further pose (`Test_Set`)."""
     options: Annotated[int, Field(ge=2, le=8)] = 4
-    """How many options a question gets that comes with its true answer only (source `people`)."""
+    """How many options a question gets without options in its file (not `mllmu`, `umu`)."""
     options_seed: int = 0
     """Draws those options among other people's answers."""
 

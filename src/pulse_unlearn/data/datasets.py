@@ -10,10 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pulse_unlearn.data import embedded, mmbench
+from pulse_unlearn.data.clear import load_clear, load_real_world
+from pulse_unlearn.data.configs import PATTERNS
+from pulse_unlearn.data.fiubench import load_fiubench
 from pulse_unlearn.data.hub import local_path
 from pulse_unlearn.data.mllmu_set import load_both_groups
 from pulse_unlearn.data.people import load_folder
 from pulse_unlearn.data.source import Dataset, Source
+from pulse_unlearn.data.umu import load_umu
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import Registry
 
@@ -69,8 +73,33 @@ def _loader(name: str, part: str, choose: Callable[[DatasetEntry], Loader | None
 def _mllmu_people(source: Source) -> Dataset:
     """Load fictional people and celebrities of an MLLMU-Bench folder or hub data set."""
     what = "the folder that holds Full_Set and Retain_Set"
-    root = local_path(source, "mllmu", what, patterns=("*/*.parquet",))
+    root = local_path(source, "mllmu", what, patterns=PATTERNS)
     return load_both_groups(root, scored_picture=source.scored_picture)
+
+
+def _umu_people(source: Source) -> Dataset:
+    """Load fictional and real people of a UMU-Bench folder or hub data set."""
+    what = "the folder that holds Full_Set and Real_Person_Set"
+    return load_umu(local_path(source, "umu", what, patterns=PATTERNS), source=source)
+
+
+def _fiubench_people(source: Source) -> Dataset:
+    """Load the people of a FIUBench folder or hub data set."""
+    what = "the folder that holds full.json, split.json and the pictures"
+    root = local_path(source, "fiubench", what, patterns=("*.json", "*/*.jpg", "*/*.png"))
+    return load_fiubench(root, source=source)
+
+
+def _clear_people(source: Source) -> Dataset:
+    """Load authors and celebrities of a CLEAR folder or hub data set."""
+    what = "the folder that holds full, full+tofu, forget10_perturbed and real_faces"
+    return load_clear(local_path(source, "clear", what, patterns=PATTERNS), source=source)
+
+
+def _clear_general(source: Source) -> Dataset:
+    """Load the general questions of a CLEAR folder or hub data set."""
+    root = local_path(source, "clear_real_world", "the folder with real_world", patterns=PATTERNS)
+    return load_real_world(root, source=source)
 
 
 def _own_people(source: Source) -> Dataset:
@@ -107,6 +136,37 @@ DATASETS.add(
         "MLLMU-Bench people; path: the folder with Full_Set, Retain_Set, ft_Data and Test_Set, "
         "or the hub id with a revision",
         people=_mllmu_people,
+    ),
+)
+DATASETS.add(
+    "umu",
+    DatasetEntry(
+        "UMU-Bench people; path: the folder with Full_Set and Real_Person_Set, "
+        "or the hub id with a revision",
+        people=_umu_people,
+    ),
+)
+DATASETS.add(
+    "fiubench",
+    DatasetEntry(
+        "FIUBench people, asked with their picture only; path: the folder with full.json, "
+        "split.json and the unpacked pictures",
+        people=_fiubench_people,
+    ),
+)
+DATASETS.add(
+    "clear",
+    DatasetEntry(
+        "CLEAR people; path: the folder with full, full+tofu, forget10_perturbed and the like, "
+        "real_faces, or the hub id with a revision",
+        people=_clear_people,
+    ),
+)
+DATASETS.add(
+    "clear_real_world",
+    DatasetEntry(
+        "CLEAR's general questions; path: the folder with real_world, or hub id and revision",
+        general=_clear_general,
     ),
 )
 DATASETS.add(

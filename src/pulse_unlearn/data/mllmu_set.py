@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pulse_unlearn.data import mllmu
 from pulse_unlearn.data.checks import SHOWN, clean, gathered
-from pulse_unlearn.data.parquet import read_rows, shards
+from pulse_unlearn.data.configs import read_rows, shards
+from pulse_unlearn.data.mllmu_rows import same_id
 from pulse_unlearn.data.source import Dataset, ScoredPicture, digest, digest_as_read
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.records import Individual
@@ -27,31 +28,39 @@ def load_both_groups(root: Path, *, scored_picture: ScoredPicture = "own") -> Da
     shared = _shared_ids(root) if len(configs) == 2 else frozenset()
     individuals: list[Individual] = []
     problems: list[Problem] = []
+    told: list[str] = []
+    digests: dict[str, str] = {}
     for config in configs or [mllmu.FICTIONAL]:
         # Where both groups use the same ids, further pictures are those of the fictional people.
         apart = config == mllmu.CELEBRITIES and bool(shared)
         prefix = CELEBRITY_PREFIX if apart else ""
         try:
-            individuals += mllmu.load_people(root, config=config, more=not apart, id_prefix=prefix)
+            group = mllmu.read_group(root, config=config, more=not apart, id_prefix=prefix)
+            individuals += group.individuals
+            told += group.notes
+            digests |= group.digests
         except DataError as error:
             problems += error.problems
     if problems:
         raise DataError(list(dict.fromkeys(problems)))
     used = [*configs, *mllmu.training_configs(root), mllmu.OTHER_POSES]
-    digests = digest([file for config in used for file in shards(root, config)], root=root)
+    digests |= digest([file for config in used for file in shards(root, config)], root=root)
     if scored_picture == "other_pose":
         individuals = score_on_other_pose(individuals)
         digests |= digest_as_read(individuals)
-    notes = (*_strangers(root, individuals), *_asked_twice(individuals))
+    elif told:
+        digests |= digest_as_read(individuals)
+    notes = (*told, *_strangers(root, individuals), *_asked_twice(individuals))
     return Dataset(individuals=tuple(individuals), digests=digests, notes=notes)
 
 
 def _strangers(root: Path, individuals: Sequence[Individual]) -> Iterator[str]:
     """Tell rows of further pictures that belong to nobody who is asked anything."""
-    known = {person.id.removeprefix(CELEBRITY_PREFIX) for person in individuals}
+    known = {same_id(person.id.removeprefix(CELEBRITY_PREFIX)) for person in individuals}
     for config in (*mllmu.training_configs(root), mllmu.OTHER_POSES):
         rows = read_rows(root, config, needed=("ID",), optional=(), problems=[])
-        unknown = [str(row.values["ID"]) for row in rows if clean(row.values["ID"]) not in known]
+        ids = [clean(row.values["ID"]) for row in rows]
+        unknown = [identity for identity in ids if same_id(identity) not in known]
         if unknown:
             named = ", ".join(sorted(set(unknown))[:SHOWN])
             yield f"{config}: {len(unknown)} rows are left out, of people in no group: {named}"
@@ -70,7 +79,7 @@ def _shared_ids(root: Path) -> frozenset[str]:
     """Return ids that both groups use; other columns are not read, problems are told elsewhere."""
     both = [
         {
-            str(row.values["ID"])
+            same_id(clean(row.values["ID"]))
             for row in read_rows(root, config, needed=("ID",), optional=(), problems=[])
         }
         for config in (mllmu.FICTIONAL, mllmu.CELEBRITIES)

@@ -45,13 +45,41 @@ class Pool:
         No option says what is true of the person, in whatever spelling. `order` is what the places
         are drawn by, such as the question's id.
         """
-        true = self._true[fact.individual, fact.attribute]
-        others = [key for key in self._texts[fact.attribute] if key not in true]
+        others = self._others(fact)
         others.sort(key=lambda key: _hash(seed, fact.individual, fact.attribute, key))
         texts = [self._texts[fact.attribute][key] for key in others[: count - 1]]
-        texts = sorted([*texts, fact.answer], key=lambda text: _hash(seed, "place", order, text))
-        options = [Option(letter, text) for letter, text in zip(LETTERS, texts, strict=False)]
-        return options, LETTERS[texts.index(fact.answer)]
+        return _placed(fact.answer, texts, seed=seed, order=order)
+
+    def is_lonely(self, fact: Fact) -> bool:
+        """Return whether nobody has another answer, so that no option could be drawn."""
+        return not self._others(fact)
+
+    def _others(self, fact: Fact) -> list[str]:
+        true = self._true[fact.individual, fact.attribute]
+        return [key for key in self._texts[fact.attribute] if key not in true]
+
+
+def choose(
+    answer: str, wrong: Iterable[str], *, count: int, seed: int, order: str
+) -> tuple[list[Option], str]:
+    """Return `count` options for an answer that comes with its own wrong ones, and its letter.
+
+    Fewer if there are fewer that differ from one another and from the answer. `order` is what all
+    is drawn by, such as the question's id.
+    """
+    texts = {same_answer(text): text for text in wrong}
+    texts.pop(same_answer(answer), None)
+    texts.pop("", None)
+    drawn = sorted(texts.values(), key=lambda text: _hash(seed, "wrong", order, text))[: count - 1]
+    return _placed(answer, drawn, seed=seed, order=order)
+
+
+def _placed(
+    answer: str, drawn: Sequence[str], *, seed: int, order: str
+) -> tuple[list[Option], str]:
+    texts = sorted([*drawn, answer], key=lambda text: _hash(seed, "place", order, text))
+    options = [Option(letter, text) for letter, text in zip(LETTERS, texts, strict=False)]
+    return options, LETTERS[texts.index(answer)]
 
 
 def too_few(options: Sequence[Option], fact: Fact, where: str) -> list[Problem]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ class Album:
 
     def __init__(self, folder: Path, problems: list[Problem]) -> None:
         self._folder, self._problems = folder.resolve(), problems
+        self._roots = (self._folder, *_blobs(self._folder))
         self._read: dict[str, bytes | None] = {}
         self.digests: dict[str, str] = {}
         """Picture file, relative to the folder -> SHA-256."""
@@ -27,19 +29,26 @@ class Album:
         """Return the different pictures a person's column names, in order."""
         found: dict[str, Picture] = {}
         for cell in draft.cells.get(column, ()):
-            where = f"{draft.where} {column}"
-            data = cell.get("bytes") if isinstance(cell, Mapping) else None
-            if not isinstance(data, bytes):
-                name = cell.get("path") if isinstance(cell, Mapping) else cell
-                where = f"{where} {name}"
-                data = self._file(name, where)
-            if data is not None:
-                picture = picture_from_bytes(data, where)
+            picture = self.picture(cell, f"{draft.where} {column}")
+            if picture is not None:
                 found.setdefault(picture.digest, picture)
-                self.read.append(picture)
-                if not isinstance(cell, Mapping):
-                    self.digests[str(cell)] = picture.digest
         return tuple(found.values())
+
+    def picture(self, cell: Any, where: str) -> Picture | None:
+        """Return the picture of one cell: bytes, bytes in a struct, or the name of a file."""
+        data = cell.get("bytes") if isinstance(cell, Mapping) else cell
+        name = None
+        if not isinstance(data, bytes):
+            name = cell.get("path") if isinstance(cell, Mapping) else cell
+            where = f"{where} {name}"
+            data = self._file(name, where)
+        if data is None:
+            return None
+        picture = picture_from_bytes(data, where)
+        self.read.append(picture)
+        if name is not None:
+            self.digests[str(name)] = picture.digest
+        return picture
 
     def _file(self, name: Any, where: str) -> bytes | None:
         if not isinstance(name, str) or not name or "\0" in name:
@@ -48,7 +57,8 @@ class Album:
             )
             return None
         path = (self._folder / name).resolve()
-        if Path(name).is_absolute() or not path.is_relative_to(self._folder):
+        inside = any(path.is_relative_to(root) for root in self._roots)
+        if Path(name).is_absolute() or not inside:
             self._problems.append(
                 Problem("the picture lies outside the folder", where, allowed="a path inside it")
             )
@@ -56,9 +66,16 @@ class Album:
         if name not in self._read:
             self._read[name] = _bytes_of(path)
         if self._read[name] is None:
-            what = "there is no such picture" if not path.exists() else "not a readable file"
+            what = "there is no such picture" if not os.path.exists(path) else "not a readable file"
             self._problems.append(Problem(what, where))
         return self._read[name]
+
+
+def _blobs(folder: Path) -> Iterator[Path]:
+    """Yield the folder to which the files of a snapshot in the hub's cache are links."""
+    for place in (folder, *folder.parents):
+        if place.parent.name == "snapshots":
+            yield place.parent.parent / "blobs"
 
 
 def _bytes_of(path: Path) -> bytes | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pulse_unlearn.data.checks import LETTERS, check_text, clean
 from pulse_unlearn.data.parquet import Row
+from pulse_unlearn.data.structures import Pair
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import MODALITIES, Modality, Option
 from pulse_unlearn.registry import did_you_mean
@@ -33,6 +34,8 @@ class Draft:
     """Column of pictures -> what stands there."""
     entries: list[tuple[Mapping[str, Any], str]] = field(default_factory=list)
     """Questions as they stand, and where."""
+    pairs: list[tuple[Pair, str]] = field(default_factory=list)
+    """Further questions with their answers, to train on in words only, and where."""
 
 
 @dataclass(frozen=True, slots=True)

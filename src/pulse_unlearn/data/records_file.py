@@ -45,7 +45,8 @@ def long_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _json_lines(path: Path, problems: list[Problem]) -> Iterator[Row]:
+def json_lines(path: Path, problems: list[Problem]) -> Iterator[Row]:
+    """Yield the rows of a file with a JSON object on each line; what is none is a problem."""
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         where = f"{path.name}:{number}"
         if not line.strip():
@@ -61,6 +62,27 @@ def _json_lines(path: Path, problems: list[Problem]) -> Iterator[Row]:
             problems.append(
                 Problem("not a person", where, type(value).__name__, "a JSON object on one line")
             )
+
+
+def json_rows(path: Path, problems: list[Problem]) -> list[Row]:
+    """Read a JSON file that is one list of objects, or has one on each line; raises DataError.
+
+    `where` is `<file> entry <n>`, counted from 0, or `<file>:<line>`.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError:
+        return list(json_lines(path, problems))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(Problem("not readable as JSON", path.name, str(error)[:120])) from error
+    rows = []
+    for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+        where = f"{path.name} entry {number}"
+        if isinstance(entry, dict):
+            rows.append(Row(entry, where))
+        else:
+            problems.append(Problem("not an object", where, type(entry).__name__))
+    return rows
 
 
 def _csv(path: Path, problems: list[Problem]) -> Iterator[Row]:
@@ -87,7 +109,7 @@ def _parquet(path: Path, problems: list[Problem]) -> Iterator[Row]:
 
 
 _READERS: dict[str, Callable[[Path, list[Problem]], Iterator[Row]]] = {
-    ".jsonl": _json_lines,
+    ".jsonl": json_lines,
     ".csv": _csv,
     ".parquet": _parquet,
 }

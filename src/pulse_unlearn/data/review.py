@@ -9,9 +9,10 @@ from pathlib import Path
 
 from pulse_unlearn.data import mllmu
 from pulse_unlearn.data.about_people import left_out
+from pulse_unlearn.data.benchmarks import benchmark_in
+from pulse_unlearn.data.configs import shards
 from pulse_unlearn.data.datasets import DATASETS, DatasetEntry, Loader
 from pulse_unlearn.data.leaks import find_duplicates, find_trained_on_scored
-from pulse_unlearn.data.parquet import shards
 from pulse_unlearn.data.people import STEM
 from pulse_unlearn.data.records_file import SUFFIXES
 from pulse_unlearn.data.source import Dataset, Source
@@ -35,16 +36,19 @@ def recognise(path: Path) -> str:
         return "mmbench"
     if any((path / f"{STEM}{suffix}").is_file() for suffix in SUFFIXES):
         return "people"
-    if any(shards(path, config) for config in (mllmu.FICTIONAL, mllmu.CELEBRITIES)):
-        return "mllmu"
     if (path / "manifest.json").is_file() and (path / "people").is_dir():
         return "world"
+    benchmark = benchmark_in(path)
+    if benchmark:
+        return benchmark
+    if any(shards(path, config) for config in (mllmu.FICTIONAL, mllmu.CELEBRITIES)):
+        return "mllmu"
     raise ConfigError(
         Problem(
             "not recognised as a data set" if path.exists() else "there is nothing here",
             str(path),
             allowed="a .tsv file (MMBench), a folder with people.jsonl, .csv or .parquet, "
-            "or one with Full_Set or Retain_Set (MLLMU-Bench)",
+            "or one of MLLMU-Bench, UMU-Bench, FIUBench or CLEAR",
             fix="" if not path.exists() else "say what it is with --source",
         )
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +45,11 @@ class Dataset:
     where choices of reading decide about it."""
     notes: tuple[str, ...] = ()
     """What was left out, or could have been read in another way; nothing that makes it unusable."""
+
+
+def with_notes(found: Dataset, notes: Iterable[str]) -> Dataset:
+    """Return the data set with these notes behind its own."""
+    return replace(found, notes=(*found.notes, *notes))
 
 
 def digest(paths: Sequence[Path], *, root: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ from pulse_unlearn.data.checks import LETTERS, clean
 from pulse_unlearn.data.naming import mentions
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import Modality, Option
+
+MAX_LITERAL = 200_000
+"""Longest text taken for a literal: the parser's memory and depth grow with it."""
 
 
 class Malformed(ValueError):
@@ -34,8 +38,27 @@ def structure(value: Any) -> Any:
     try:
         return json.loads(value)
     except ValueError as error:
-        shown = value if len(value) <= 60 else value[:57] + "..."
-        raise Malformed(f"not JSON ({error}): {shown!r}") from error
+        raise Malformed(f"not JSON ({error}): {_short(value)}") from error
+
+
+def literal(value: Any) -> Any:
+    """Return a cell that may be a Python literal, or JSON, as text; nothing in it is evaluated.
+
+    Raises Malformed for anything else, code included.
+    """
+    if not isinstance(value, str):
+        return value
+    if len(value) > MAX_LITERAL:
+        raise Malformed(f"{len(value)} characters, more than {MAX_LITERAL}")
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(value.strip())
+    # What the parser and the literal's own limits raise.
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+        raise Malformed(f"neither JSON nor a Python literal: {_short(value)}") from error
 
 
 def pairs_of(metadata: str, *, name: str) -> list[Pair]:
@@ -102,3 +125,7 @@ def letter_of(value: Any) -> str:
     text = clean(value)
     bare = text.rstrip(".):").lstrip("(").upper()
     return bare if len(bare) == 1 else text
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
