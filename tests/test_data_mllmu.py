@@ -126,7 +126,7 @@ def test_every_bad_row_is_named_in_one_pass(tmp_path):
         row(10, Classification_Task=only("x" * 1_000_000, OPTIONS, "A")),
         row(11, Classification_Task=only("Who is <image>?", OPTIONS, "A")),
         row(12, Classification_Task={"Image_Textual_Questions": [], "Pure_Text_Questions": []}),
-        row(13, Classification_Task=only("Who?", {"A": "one", "B": "two", "Z": "three"}, "A")),
+        row(13, Classification_Task=only("Who?", {"A": "one", "B": "two", "Ä": "three"}, "A")),
         row(14, image=None, images=[{"bytes": png(1), "path": ""}, {"bytes": png(2), "path": ""}]),
     ]
     write_config(tmp_path, "Full_Set", rows)
