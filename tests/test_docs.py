@@ -30,3 +30,23 @@ def test_the_readme_names_every_make_target_it_needs():
         assert f"make {target}" in readme
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "make test" in ci
+
+
+def test_every_row_of_compatibility_is_a_test():
+    """A row whose last cell names no test that is there would be a promise."""
+    there = {
+        name
+        for path in (ROOT / "tests").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    text = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    rows = [row for row in rows if not row.startswith("| tried ")]
+    assert len(rows) > 50
+    before: set[str] = set()
+    for row in rows:
+        last = row.rstrip(" |").rpartition("|")[2]
+        named = set(re.findall(r"test_\w+", last)) or (before if last.strip() == "same" else set())
+        assert named, row
+        assert named <= there, f"{row}: {named - there}"
+        before = named
