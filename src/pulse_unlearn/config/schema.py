@@ -96,6 +96,26 @@ class DataSettings(Settings):
     allow_overlap: bool = False
     """Go on although the same person stands on both sides, or scored material is trained on; the
     report lists what was let pass."""
+    different_people: tuple[tuple[str, str], ...] = ()
+    """Ids, two by two, of people who share a name or look alike and yet are two: that is not
+    refused then, and the report says so. One id, the same answers or the very same picture still
+    are, whatever is declared."""
+
+    @field_validator("different_people")
+    @classmethod
+    def _pairs_of_two(cls, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        seen: set[frozenset[str]] = set()
+        problems = []
+        for pair in pairs:
+            shown = " and ".join(pair)
+            if len(set(pair)) == 1:
+                problems.append(f"{shown} is one person")
+            elif frozenset(pair) in seen:
+                problems.append(f"{shown} stand there twice")
+            seen.add(frozenset(pair))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return pairs
 
 
 Decides = Literal["strict", "rotated", "likelihood"]

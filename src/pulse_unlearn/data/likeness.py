@@ -86,12 +86,9 @@ def close_pairs(
     return [(i, j, value) for (i, j), value in zip(pairs, apart, strict=True) if value <= NEAR]
 
 
-def own_copies(
-    pairs: Sequence[tuple[Picture, Picture]],
-) -> list[tuple[Picture, Picture, float]]:
-    """Return those pairs of one person's pictures, and their difference, that are copies."""
-    apart = _differences(pairs, _SOUGHT_OWN)
-    return [(*pair, value) for pair, value in zip(pairs, apart, strict=True) if value <= OWN]
+def own_copies(pairs: Sequence[tuple[Picture, Picture]]) -> list[float | None]:
+    """Return the difference of those pairs of one person's pictures that are copies, else None."""
+    return [value if value <= OWN else None for value in _differences(pairs, _SOUGHT_OWN)]
 
 
 def _differences(pairs: Sequence[tuple[Picture, Picture]], sought: float) -> list[float]:
@@ -186,16 +183,15 @@ def _unlike(given: Floats, wanted: Floats) -> Floats:
     gain = np.clip(shared / np.maximum(spread, 1), *_GAIN)[:, None, None]
     told = np.clip(target + gain * (x - middle), 0, 255)
     contrast = (y - y.mean(-1, keepdims=True)).std((1, 2))
-    left: Floats = np.sqrt(((told - y) ** 2).mean((1, 2))) / np.maximum(contrast, 1)
-    return left.astype(np.float32)
+    left = np.sqrt(((told - y) ** 2).mean((1, 2))) / np.maximum(contrast, 1)
+    return np.asarray(left, dtype=np.float32)
 
 
 def _cells(bases: Floats, cuts: Floats) -> Floats:
     """Return the mean colours [N, 3, G, G] of what cuts [N, 4] leave of pictures."""
     rows = _shares(cuts[:, 0], 1 - cuts[:, 1], _FINE)[:, None]
     columns = _shares(cuts[:, 2], 1 - cuts[:, 3], _FINE)[:, None]
-    result: Floats = rows @ bases @ columns.transpose(0, 1, 3, 2)
-    return result
+    return np.asarray(rows @ bases @ columns.transpose(0, 1, 3, 2), dtype=np.float32)
 
 
 def _shares(low: Floats, high: Floats, cells: int) -> Floats:
@@ -204,7 +200,7 @@ def _shares(low: Floats, high: Floats, cells: int) -> Floats:
     pixel = np.arange(_SIDE)
     begin, end = edges[:, :-1, None], edges[:, 1:, None]
     covered = np.clip(np.minimum(end, pixel + 1) - np.maximum(begin, pixel), 0, None)
-    return (covered / (end - begin)).astype(np.float32)
+    return np.asarray(covered / (end - begin), dtype=np.float32)
 
 
 @lru_cache(maxsize=1)

@@ -119,7 +119,8 @@ class _Person:
         )
         # Where nothing could be drawn, or nothing was there to draw by, that has been told already.
         if len(options) > 1 or one.options:
-            self.problems += check_question(question, one.where)
+            told = "image" in self.draft.cells
+            self.problems += check_question(question, one.where, picture_told=told)
         return question
 
     def _short_answer(self, one: Asked) -> ShortAnswer:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from pulse_unlearn.data.checks import gathered
-from pulse_unlearn.data.leaks import Part, find_overlaps, find_trained_on_scored
+from pulse_unlearn.data.leaks import find_declared, find_overlaps, find_trained_on_scored
+from pulse_unlearn.data.same_person import Part
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.scenarios import Group, Operation, Plan
@@ -41,8 +42,23 @@ def check_leaks(inputs: Inputs, sides: Iterable[Sides]) -> None:
 
 
 def leak_notes(inputs: Inputs, sides: Iterable[Sides]) -> list[str]:
-    """Return what the report must say: every leak that data.allow_overlap let pass."""
-    return [f"allowed by data.allow_overlap: {problem}" for problem in find_leaks(inputs, sides)]
+    """Return what the report must say: every leak that data.allow_overlap let pass.
+
+    And who was declared different although they share a name or look alike.
+    """
+    sides = list(sides)
+    different = inputs.experiment.data.different_people
+    declared = [
+        line for parts in sides for line in find_declared(_people_of(inputs, parts), different)
+    ]
+    return [
+        *(f"allowed by data.allow_overlap: {problem}" for problem in find_leaks(inputs, sides)),
+        *(f"declared by data.different_people: {line}" for line in dict.fromkeys(declared)),
+    ]
+
+
+def _people_of(inputs: Inputs, parts: Sides) -> list[Part]:
+    return [Part(name, [inputs.people[identity] for identity in ids]) for name, ids in parts]
 
 
 def _sides(
@@ -63,17 +79,15 @@ def _parts(operation: Operation, resolve: Callable[[Group], tuple[str, ...]]) ->
 def find_leaks(inputs: Inputs, sides: Iterable[Sides]) -> list[Problem]:
     """Return all that is refused; people who are in several operations are told once."""
     sides = list(sides)
-    people = inputs.people
+    different = inputs.experiment.data.different_people
     problems = [
         problem
         for parts in sides
-        for problem in find_overlaps(
-            [Part(name, [people[identity] for identity in ids]) for name, ids in parts]
-        )
+        for problem in find_overlaps(_people_of(inputs, parts), different=different)
     ]
     used = sorted({identity for parts in sides for _, ids in parts for identity in ids})
     problems += find_trained_on_scored(
-        [people[identity] for identity in used],
+        [inputs.people[identity] for identity in used],
         general=inputs.general,
         general_training=inputs.general_training,
     )
