@@ -238,7 +238,7 @@ def test_every_fault_is_told_in_one_pass(tmp_path):
         "people.jsonl:5": ["the id is empty"],
         "people.jsonl:6": ["unknown field"],
         "people.jsonl:7": ["the picture lies outside the folder"],
-        "people.jsonl:8": ["there is no such picture", "the question needs a picture"],
+        "people.jsonl:8": ["there is no such picture"],
         "people.jsonl:9": ["unknown modality", "a person of whom nothing is asked"],
         "people.jsonl:10": ["the answer is not among the options"],
         "people.jsonl:11": ["options are the same"],

@@ -30,6 +30,16 @@ def load_folder(folder: Path, *, source: Source) -> Dataset:
     drafts = drafts_of(read_records(file, problems), problems)
     if not drafts and not problems:
         problems.append(Problem("there are no people", str(file)))
+    if source.scored_picture != "own":
+        problems.append(
+            Problem(
+                "further poses are scored of MLLMU-Bench only",
+                "data.people.scored_picture",
+                source.scored_picture,
+                "own",
+                "name the pose to score under image",
+            )
+        )
     album = Album(folder, problems)
     asked = {draft.id: asked_of(draft, problems) for draft in drafts}
     facts = [_fact(draft, one) for draft in drafts for one in asked[draft.id]]

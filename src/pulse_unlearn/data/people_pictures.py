@@ -48,7 +48,7 @@ class Album:
         inside = cell.get("bytes") if isinstance(cell, Mapping) else cell
         if isinstance(inside, bytes):
             return picture_from_bytes(inside, where)
-        name = cell.get("path") if isinstance(cell, Mapping) else cell
+        name: Any = cell.get("path") if isinstance(cell, Mapping) else cell
         if isinstance(name, str) and name.startswith("data:"):
             where = f"{where} data URI"
             data = self._inline(name, where)
