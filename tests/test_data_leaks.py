@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data_cases import changed, encoded, person, picture, question
 from pulse_unlearn.data.datasets import load_general, load_general_training, load_people
@@ -199,17 +199,17 @@ def test_variants_of_names(one, other, same):
         # The second letter is Cyrillic.
         ("M\u0430ra Bellweather", "Mara Bellweather", True),
         ("\u039dina H\u03bflt", "Nina Holt", True),
-        ("\u0421\u043e\u0441\u043e Holt", "Coco Holt", True),
+        ("Сосо Holt", "Coco Holt", True),
         ("\u00d8ystein Dahl", "Oystein Dahl", True),
         # A name in another alphabet equals itself in any case, and no other.
         (
-            "\u041d\u0410\u0422\u0410 \u0420\u0415\u0419",
-            "\u041d\u0430\u0442\u0430 \u0420\u0435\u0439",
+            "НАТА РЕЙ",
+            "Ната Рей",
             True,
         ),
         (
-            "\u041d\u0430\u0442\u0430 \u0420\u0435\u0439",
-            "\u041d\u0438\u043d\u0430 \u0420\u0435\u0439",
+            "Ната Рей",
+            "Нина Рей",
             False,
         ),
     ],
@@ -229,7 +229,7 @@ def test_a_declared_pair_may_share_a_name_and_resemble_each_other():
     other = replace(
         RETAIN[0],
         name=FORGET[0].name,
-        training_pictures=(changed(FORGET[0].training_pictures[0], "JPEG"),),
+        training_pictures=(changed(FORGET[0].training_pictures[0], change=ImageOps.mirror),),
     )
     both = [Part("forget", FORGET[:1]), Part("retain", [other])]
     (problem,) = find_overlaps(both)
@@ -281,7 +281,7 @@ def test_a_training_picture_may_not_be_scored_elsewhere_nor_be_a_copy():
     assert [(problem.where, problem.got) for problem in found] == [
         (
             "person f0",
-            "a nearly identical copy: copy and picture 100 differ by 4% of their contrast",
+            f"a nearly identical copy: copy and {scored.where} differ by 4% of their contrast",
         ),
         ("person f1", "that of person r0"),
     ]

@@ -20,13 +20,14 @@ of each channel allow; what is left, root mean square over the contrast, is thei
 | nearest two poses of one person | 0.13 | |
 
 The world's pictures are drawings of 48 pixels, whose light backgrounds are burnt out when they get
-brighter. The faces are those of scikit-image's part of Labeled Faces in the Wild: photographs, grey,
-scaled from 25 to 100 pixels. The drawings of `pulse data init`, alike on purpose, differ by 0.21.
+brighter. The faces are those of scikit-image's part of Labeled Faces in the Wild: photographs,
+grey, scaled from 25 to 100 pixels. The drawings of `pulse data init`, alike on purpose, differ by
+0.21.
 
 Not found either: a colour picture made grey, turned, or drawn over. Two photographs of one moment
 cannot be told from a copy, nor can poses of a person who hardly moves: of one person's own pictures
-only those up to `OWN` count as copies, which leaves out 17 % of JPEG copies and 20 % of the brighter
-ones of the world's drawings, and none of the faces.
+only those up to `OWN` count as copies, which leaves out 17 % of the JPEG copies and 20 % of the
+brighter ones of the world's drawings, and none of the faces.
 """
 
 from __future__ import annotations
