@@ -19,7 +19,7 @@ demo: $(READY) ## run the whole protocol on the embedded world, to runs/demo/rep
 	$(BIN)/pulse run demo
 
 test: $(READY) ## run the tests (under 10 minutes on 2 cores, no network)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY) ## run all tests, slow ones too
 	$(BIN)/pytest

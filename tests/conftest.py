@@ -7,6 +7,15 @@ import pytest
 from pipeline_cases import Bench, Server, make_experiment
 
 
+LONG = ("test_wheel.py", "test_models_full.py", "test_world_larger.py")
+"""Files that take longest are begun first, so that no worker is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    """Put the long files first; the others keep their order."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory):
     """A finished tiny run and the means to run more; made when the first test asks for it."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pulse_unlearn.data.images import picture_from_bytes
+from pulse_unlearn.data.images import decode, picture_from_bytes
 from pulse_unlearn.records import Individual, Option, Picture, Question, ShortAnswer
 
 TSV_COLUMNS = (
@@ -39,6 +39,13 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 def png(seed: int) -> bytes:
     return encoded(noise(seed))
+
+
+def changed(shown: Picture, kind: str = "PNG", change: Any = None, **options: Any) -> Picture:
+    """A picture with something done to it, saved anew."""
+    image = decode(shown)
+    data = encoded(change(image) if change else image, kind, **options)
+    return picture_from_bytes(data, f"changed {shown.where}")
 
 
 def picture(seed: int) -> Picture:

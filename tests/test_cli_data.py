@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,47 @@ def test_a_bad_image_is_told_by_check_with_its_row(tmp_path):
     (problem,) = invoke("data", "check", tmp_path).exception.problems
     assert problem.where.startswith("Full_Set/train-00000-of-00001.parquet:row 0")
     assert "HTML" in problem.got
+
+
+def test_two_people_who_share_a_name_are_declared_different(own):
+    lines = [json.loads(line) for line in (own / "people.jsonl").read_text("utf-8").splitlines()]
+    for number in range(1, 12):
+        change(own, number, name=lines[0]["name"])
+    plain = read_inputs(load(own))
+    with pytest.raises(DataError, match=r"data\.different_people"):
+        check_leaks(plain, known_sides(plain.plan))
+    ids = [f"p{number:02d}" for number in range(1, 13)]
+    pairs = json.dumps([list(pair) for pair in combinations(ids, 2)])
+    declared = read_inputs(load(own, f"data.different_people={pairs}"))
+    check_leaks(declared, known_sides(declared.plan))
+    notes = leak_notes(declared, known_sides(declared.plan))
+    assert notes
+    assert all(note.startswith("declared by data.different_people: forget p") for note in notes)
+    assert all(note.endswith(": same name") for note in notes)
+    # It decides what is refused, not what a stage computes.
+    assert declared.keys == plain.keys
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"),
+    [
+        ('[["p01", "p13"]]', "nobody has this id(.|\n)*got: p13(.|\n)*did you mean 'p1"),
+        ('[["p01", "p01"]]', "p01 and p01 is one person"),
+        ('[["p01", "p02"], ["p02", "p01"]]', "p02 and p01 stand there twice"),
+        ('[["p01"]]', "different_people"),
+        ("[[1, 2]]", "string"),
+    ],
+)
+def test_wrong_pairs_of_different_people_are_told(own, pairs, told):
+    with pytest.raises(ConfigError, match=told):
+        read_inputs(load(own, f"data.different_people={pairs}"))
+
+
+def test_check_takes_pairs_that_are_different(own):
+    change(own, 3, name="Lara Nash")
+    command = ["data", "check", str(own)]
+    refused = invoke(*command)
+    assert [problem.got for problem in refused.exception.problems] == ["same name"]
+    done = invoke(*command, "--different", "p04", "p01")
+    assert done.exit_code == 0, done.output
+    assert "note: declared different: p01, p04: same name" in done.output

@@ -196,6 +196,25 @@ def test_sixteen_bit_grey_is_turned_upright_too():
     assert (found[8:] == 0).all()
 
 
+PLAIN = {
+    "pgm": (b"P5\n# a face\n8 8\n255\n" + bytes([90]) * 64, (90, 90, 90)),
+    "pgm in words": (b"P2\n8 8\n100\n" + b"50 " * 64, (128, 128, 128)),
+    "pgm of 16 bits": (b"P5\n8 8\n65535\n" + bytes([90, 7]) * 64, (90, 90, 90)),
+    "ppm": (b"P6\n8 8\n255\n" + bytes([200, 30, 60]) * 64, (200, 30, 60)),
+    "pbm": (b"P4\n8 8\n" + bytes(8), (255, 255, 255)),
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_pictures_without_compression_are_read(kind):
+    data, colour = PLAIN[kind]
+    picture = picture_from_bytes(data, "face")
+    assert check_picture(picture) == []
+    assert np.abs(np.asarray(decode(picture)).astype(int) - colour).max() <= 1
+    cut = picture_from_bytes(data[:-5], "face")
+    assert [problem.where for problem in check_picture(cut)] == ["face"]
+
+
 def test_every_place_of_a_bad_file_is_named_once_and_in_order():
     bad = [
         picture_from_bytes(data, where) for data, where in ((b"x", "1"), (b"x", "2"), (b"", "3"))

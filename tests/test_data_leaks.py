@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from data_cases import encoded, person, picture, question
+from data_cases import changed, encoded, person, picture, question
 from pulse_unlearn.data.about_people import about_people, left_out
 from pulse_unlearn.data.datasets import load_general, load_general_training, load_people
 from pulse_unlearn.data.images import decode, picture_from_bytes
-from pulse_unlearn.data.leaks import Part, find_duplicates, find_overlaps, find_trained_on_scored
+from pulse_unlearn.data.leaks import (
+    find_declared,
+    find_duplicates,
+    find_overlaps,
+    find_trained_on_scored,
+)
+from pulse_unlearn.data.likeness import NEAR
+from pulse_unlearn.data.naming import same_answer
+from pulse_unlearn.data.same_person import Part
 from pulse_unlearn.records import Option
 
 
@@ -79,7 +88,11 @@ def test_a_re_encoded_face_of_the_world_is_found_and_only_that(world, change):
     others = [replace(host, training_pictures=(copy,)), *world[151:]]
     (problem,) = find_both(world[:120], others)
     assert problem.where == f"forget {source.id}, retain {host.id}"
-    assert "nearly identical picture" in problem.got
+    told = re.search(r"nearly identical picture \((.*) and copy differ by (\d+)%", problem.got)
+    # Which other of the person's poses is nearest to the copy is no matter: its source is.
+    assert told
+    assert told[1] == source.training_pictures[0].where
+    assert int(told[2]) <= 100 * NEAR
 
 
 def test_blank_pictures_of_different_shades_are_no_copies():
@@ -163,12 +176,91 @@ def test_the_world_scores_nothing_that_it_trains_on(world):
         ("Lara Hayes", "Lara", False),
         ("L. H.", "Lara Hayes", False),
         ("Lara Hayes", "Mary Hayes", False),
+        ("Lara Mary Hayes", "Mary L. Hayes", False),
+        ("Lara Hayes", "Lara H.", True),
+        ("Lara Hayes", "Lara M. Hayes Jr.", True),
+        ("Lara Hayes, Sr.", "Hayes, Lara, Jr.", False),
+        ("J. R. R. Tolkien", "John Ronald Reuel Tolkien", True),
     ],
 )
 def test_variants_of_names(one, other, same):
     forget, retain = replace(FORGET[0], name=one), replace(RETAIN[0], name=other)
     found = find_both([forget], [retain])
     assert [f"variant of a name ({one}, {other})"] * same == [problem.got for problem in found]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("Mara Bellweather", "Mara B. Lindqvist", False),
+        ("Paul Peters", "Paul P. Moravec III", False),
+        ("Ana Costa", "Ana C. de Freitas", False),
+        ("Tom Reed", "Thomas R. Edgecombe", False),
+        ("Lee Park", "Lee P. Arkwright", False),
+        ("Mara Bellweather", "M. Bellweather", True),
+        ("Mara Ines Bellweather", "Mara I. Bellweather", True),
+        ("Paul Peters", "Paul Peters Jr.", True),
+        ("Jos\u00e9 N\u00fa\u00f1ez", "Jose Nunez", True),
+        ("Mara\u200b Bellweather", "Mara Bellweather", True),
+        # The second letter is Cyrillic.
+        ("M\u0430ra Bellweather", "Mara Bellweather", True),
+        ("\u039dina H\u03bflt", "Nina Holt", True),
+        ("Сосо Holt", "Coco Holt", True),
+        ("\u00d8ystein Dahl", "Oystein Dahl", True),
+        # A name in another alphabet equals itself in any case, and no other.
+        (
+            "НАТА РЕЙ",
+            "Ната Рей",
+            True,
+        ),
+        (
+            "Ната Рей",
+            "Нина Рей",
+            False,
+        ),
+    ],
+)
+def test_names_as_public_files_have_them(one, other, same):
+    forget, retain = replace(FORGET[0], name=one), replace(RETAIN[0], name=other)
+    assert bool(find_both([forget], [retain])) == same
+    assert bool(find_both([retain], [forget])) == same
+
+
+def test_answers_keep_their_letters():
+    assert same_answer("5 \u03bcm") != same_answer("5 mm")
+    assert same_answer("The Judge\u200b.") == same_answer("judge")
+
+
+def test_a_declared_pair_may_share_a_name_and_resemble_each_other():
+    other = replace(
+        RETAIN[0],
+        name=FORGET[0].name,
+        training_pictures=(changed(FORGET[0].training_pictures[0], change=ImageOps.mirror),),
+    )
+    both = [Part("forget", FORGET[:1]), Part("retain", [other])]
+    (problem,) = find_overlaps(both)
+    assert problem.fix.endswith("data.different_people: [[ID, ID]] says so")
+    for pair in (("f0", "r0"), ("r0", "f0")):
+        assert find_overlaps(both, different=[pair]) == []
+        (line,) = find_declared(both, [pair])
+        assert line.startswith("forget f0, retain r0: same name; nearly identical picture (")
+    assert find_overlaps(both, different=[("f1", "r0")]) == [problem]
+    assert find_declared(both, [("f1", "r0")]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"training_pictures": (FORGET[0].training_pictures[0],)}, "identical picture"),
+        ({"questions": FORGET[0].questions}, "same questions and answers; identical picture"),
+    ],
+)
+def test_what_no_two_people_share_is_told_of_a_declared_pair(change, told):
+    other = replace(RETAIN[0], name=FORGET[0].name, **change)
+    both = [Part("forget", FORGET[:1]), Part("retain", [other])]
+    (problem,) = find_overlaps(both, different=[("f0", "r0")])
+    assert problem.got == told
+    assert "different_people" not in problem.fix
 
 
 def test_someone_in_two_requests_is_found_and_within_one_is_not():
@@ -193,6 +285,9 @@ def test_a_training_picture_may_not_be_scored_elsewhere_nor_be_a_copy():
     foreign = replace(FORGET[1], training_pictures=(RETAIN[0].questions[0].picture,))
     found = find_trained_on_scored([copied, foreign, *RETAIN])
     assert [(problem.where, problem.got) for problem in found] == [
-        ("person f0", "a nearly identical copy is among the training pictures"),
+        (
+            "person f0",
+            f"a nearly identical copy: copy and {scored.where} differ by 4% of their contrast",
+        ),
         ("person f1", "that of person r0"),
     ]

@@ -202,8 +202,11 @@ def test_a_flood_of_the_same_problem_is_gathered_but_every_place_is_named(tmp_pa
         load_people(tmp_path, config="Full_Set")
     assert len(caught.value.problems) == SHOWN + 1
     assert "7 more" in caught.value.problems[-1].what
-    for number in range(SHOWN + 7):
+    for number in range(SHOWN):
         assert f"row {number} ID" in str(caught.value)
+    assert caught.value.problems[-1].got == (
+        f"Full_Set/train-00000-of-00001.parquet:row {SHOWN}-{SHOWN + 6}"
+    )
 
 
 @pytest.mark.parametrize(

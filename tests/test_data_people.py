@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 from pathlib import Path
@@ -13,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_cases import picture, png
+from pulse_unlearn.data.checks import SHOWN, WIDTH, gathered
 from pulse_unlearn.data.datasets import load_people
 from pulse_unlearn.data.naming import same_answer
 from pulse_unlearn.data.options import Fact, Pool
 from pulse_unlearn.data.source import Source
 from pulse_unlearn.data.starter import write_starter
-from pulse_unlearn.errors import ConfigError, DataError
+from pulse_unlearn.errors import ConfigError, DataError, Problem
 
 JOBS = ("judge", "baker", "pilot", "nurse", "chef", "tailor")
 
@@ -238,7 +240,7 @@ def test_every_fault_is_told_in_one_pass(tmp_path):
         "people.jsonl:5": ["the id is empty"],
         "people.jsonl:6": ["unknown field"],
         "people.jsonl:7": ["the picture lies outside the folder"],
-        "people.jsonl:8": ["there is no such picture", "the question needs a picture"],
+        "people.jsonl:8": ["there is no such picture"],
         "people.jsonl:9": ["unknown modality", "a person of whom nothing is asked"],
         "people.jsonl:10": ["the answer is not among the options"],
         "people.jsonl:11": ["options are the same"],
@@ -359,3 +361,89 @@ def test_options_that_could_be_read_in_two_ways(tmp_path, options, answer, told)
     else:
         (person,) = load(rows)
         assert person.questions[0].truth == answer
+
+
+def uri(seed, kind="image/png"):
+    return f"data:{kind};base64,{base64.b64encode(png(seed)).decode()}"
+
+
+def test_pictures_as_data_uris_bytes_and_lists(tmp_path):
+    two = {"options": ["x", "y"]}
+    rows = [
+        row(0, ask("A", "multimodal", **two), image=uri(1), training_images=[uri(2), "p3.png"]),
+        row(1, ask("A", "multimodal", **two), image=["p4.png"], other_images=f"{uri(5)}; p6.png"),
+    ]
+    first, second = load(write(tmp_path / "lines", rows))
+    assert first.questions[0].picture.digest == picture(1).digest
+    assert [p.digest for p in first.training_pictures] == [picture(n).digest for n in (2, 3)]
+    assert second.questions[0].picture.digest == picture(4).digest
+    assert [p.digest for p in second.other_pictures] == [picture(n).digest for n in (5, 6)]
+    digests = load_people("people", str(tmp_path / "lines")).digests
+    assert set(digests) == {"people.jsonl", "as read", "p3.png", "p4.png", "p6.png"}
+    (tmp_path / "own").mkdir()
+    bare = [row(n, ask("A", "multimodal", **two), image=png(n)) for n in range(2)]
+    pq.write_table(pa.Table.from_pylist(bare), tmp_path / "own/people.parquet")
+    found = load(tmp_path / "own")
+    assert [p.questions[0].picture.digest for p in found] == [picture(n).digest for n in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "what", "got"),
+    [
+        (3, "not the name of a picture file", "3, the index of another row"),
+        ("3", "there is no such picture", ""),
+        (True, "not the name of a picture file", "True"),
+        ({"path": None, "bytes": None}, "not the name of a picture file", "None"),
+        ("https://example.org/a.png", "not the name of a picture file", "nothing is downloaded"),
+        ("a" * 400, "not the name of a picture file", "400 characters of base64"),
+        ("a-" * 2000, "not the name of a picture file", "4000 characters"),
+        ("a-" * 200, "there is no such picture", ""),
+        ("data:image/png;base64,@@@", "not a data URI of base64", "data:image/png"),
+        ("data:image/svg+xml,<svg/>", "not a data URI of base64", "svg"),
+        ("data:image/png;base64,AAAA", "not a usable picture", "3 bytes"),
+        ("/p1.png", "the picture lies outside the folder", ""),
+        (["p1.png", "p2.png"], "more than one scored picture", "2"),
+    ],
+)
+def test_a_cell_that_shows_nothing_is_told_once_and_says_how_to_mend_it(tmp_path, cell, what, got):
+    rows = [row(0, ask("A", "multimodal", options=["x", "y"]), image=cell)]
+    (problem,) = problems_of(write(tmp_path / "own", rows))
+    assert problem.what == what
+    assert got in problem.got
+    assert problem.fix
+
+
+def test_an_answer_by_number_is_refused_with_what_to_write(tmp_path):
+    rows = [row(0, ask(1, options=["x", "y"]))]
+    (problem,) = problems_of(write(tmp_path / "own", rows))
+    assert problem.what == "the answer is not among the options"
+    assert "the letter" in problem.fix
+
+
+def test_poses_are_no_choice_for_ones_own_people(tmp_path):
+    folder = write(tmp_path / "own", [row(0, ask("A", options=["x", "y"]))])
+    (problem,) = problems_of(folder, scored_picture="other_pose")
+    assert problem.where == "data.people.scored_picture"
+    assert "image" in problem.fix
+
+
+def test_hundreds_of_bad_pictures_stay_readable_and_every_row_is_named(tmp_path):
+    bad = {"options": ["x", "y"]}
+    rows = [row(n, ask("A", "multimodal", **bad), image="p0.png") for n in range(400)]
+    for good in (100, 300):
+        rows[good]["image"] = "p1.png"
+    folder = write(tmp_path / "own", rows)
+    (folder / "p0.png").write_bytes(b"no picture")
+    told = problems_of(folder)
+    assert len(told) == SHOWN + 1
+    assert told[-1].what == "not a usable picture (373 more)"
+    assert told[-1].got == "people.jsonl:26-100, 102-300, 302-400"
+    assert max(map(len, str(told[-1]).splitlines())) <= 110
+
+
+def test_places_that_are_no_rows_are_wrapped_and_all_there():
+    places = [f"person {number}" for number in range(200)]
+    last = gathered([Problem("odd", place) for place in places])[-1]
+    lines = last.got.splitlines()
+    assert max(map(len, lines)) <= WIDTH + 4
+    assert "; ".join(places[SHOWN:]) == " ".join(line.strip() for line in lines)

@@ -46,12 +46,20 @@ def init(folder: Path) -> None:
     show_default=True,
     help="As data.people.scored_picture of an experiment.",
 )
+@click.option(
+    "--different",
+    nargs=2,
+    multiple=True,
+    metavar="ID ID",
+    help="Two people although they share a name or look alike, as data.different_people.",
+)
 @click.option("--allow-overlap", type=KINDS, default=(), help=_ALLOW)
 def check(
     path: str,
     source: str | None,
     revision: str | None,
     scored_picture: ScoredPicture,
+    different: tuple[tuple[str, str], ...],
     allow_overlap: tuple[str, ...],
 ) -> None:
     """Read all of PATH and tell every fault at once, by file and row."""
@@ -60,7 +68,7 @@ def check(
     from pulse_unlearn.data.source import Source
 
     name = source or recognise(Path(path).expanduser())
-    found = review(name, Source(path, revision, scored_picture))
+    found = review(name, Source(path, revision, scored_picture), different=different)
     click.echo(f"{path} ({name})")
     for line in found.parts:
         click.echo(f"  {line}")

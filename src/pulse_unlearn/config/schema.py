@@ -99,6 +99,26 @@ class DataSettings(Settings):
     """Go on although the same person stands on both sides (`same_person`) or scored material is
     trained on (`trained_on_scored`); keep general questions that name (`named`) or show
     (`pictured`) people of the run. The report lists what was let pass."""
+    different_people: tuple[tuple[str, str], ...] = ()
+    """Ids, two by two, of people who share a name or look alike and yet are two: that is not
+    refused then, and the report says so. One id, the same answers or the very same picture still
+    are, whatever is declared."""
+
+    @field_validator("different_people")
+    @classmethod
+    def _pairs_of_two(cls, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        seen: set[frozenset[str]] = set()
+        problems = []
+        for pair in pairs:
+            shown = " and ".join(pair)
+            if len(set(pair)) == 1:
+                problems.append(f"{shown} is one person")
+            elif frozenset(pair) in seen:
+                problems.append(f"{shown} stand there twice")
+            seen.add(frozenset(pair))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return pairs
 
 
 Decides = Literal["strict", "rotated", "likelihood"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from string import ascii_uppercase
 
@@ -16,12 +17,16 @@ LETTERS = ascii_uppercase
 MAX_CHARACTERS = 20_000
 """Longest text taken; the longest MMBench hint has a few thousand, a 1 MB field is damage."""
 SHOWN = 25
-"""Problems of one kind that are told in full; the places of the others are listed in one line."""
+"""Problems of one kind that are told in full; of the others the places are, in short."""
+WIDTH = 96
+"""Characters of a line of places."""
 
 # Control characters other than tab and line feed, and halves of a surrogate pair: no tokenizer and
 # no UTF-8 file takes them. Right-to-left text, emoji and combining characters pass.
 _UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _PLACEHOLDER = "<image>"
+# `people.jsonl:12 id p1 image p1.png`, `Full_Set/train.parquet:row 7`
+_ROW = re.compile(r"(?P<file>[^\s:]+:(?:row )?)(?P<row>\d+)\b")
 
 
 def clean(text: object) -> str:
@@ -29,10 +34,13 @@ def clean(text: object) -> str:
     return "" if text is None else str(text).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-def check_question(question: Question, where: str, *, twins: bool = False) -> list[Problem]:
+def check_question(
+    question: Question, where: str, *, twins: bool = False, picture_told: bool = False
+) -> list[Problem]:
     """Return what makes a multiple-choice question unusable; empty if it can be asked.
 
-    `twins` lets options be equal, as they are in public files.
+    `twins` lets options be equal, as they are in public files. `picture_told`: what is wrong with
+    its picture has been told, so that its lack is not.
     """
     problems = check_text("question", question.question, where)
     if question.hint:
@@ -44,7 +52,7 @@ def check_question(question: Question, where: str, *, twins: bool = False) -> li
     for option in question.options:
         problems += check_text(f"option {option.letter}", option.text, where)
     problems += check_options(question.options, question.answer, where, twins=twins)
-    if question.modality == "multimodal" and question.picture is None:
+    if question.modality == "multimodal" and question.picture is None and not picture_told:
         problems.append(Problem("the question needs a picture", where, fix="add the picture"))
     return problems
 
@@ -72,8 +80,9 @@ def check_options(
                 )
             )
     if answer not in {option.letter for option in options}:
+        fix = "give the letter of the true option; numbers are not read as its place"
         problems.append(
-            Problem("the answer is not among the options", where, _short(answer), letters)
+            Problem("the answer is not among the options", where, _short(answer), letters, fix)
         )
     return problems
 
@@ -123,7 +132,8 @@ def check_text(part: str, text: str, where: str) -> list[Problem]:
 def gathered(problems: Sequence[Problem]) -> list[Problem]:
     """Return every problem, but tell only the first `SHOWN` of each kind in full.
 
-    A column that is missing in 4,000 rows would hide all else; the other places still are named.
+    A column that is missing in 4,000 rows would hide all else; the other places still are named,
+    those in a file as ranges of its lines or rows.
     """
     kinds: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
@@ -132,11 +142,38 @@ def gathered(problems: Sequence[Problem]) -> list[Problem]:
     for what, same in kinds.items():
         told += same[:SHOWN]
         if len(same) > SHOWN:
-            places = "; ".join(problem.where for problem in same[SHOWN:])
+            places = _places([problem.where for problem in same[SHOWN:]])
             told.append(
                 replace(same[0], what=f"{what} ({len(same) - SHOWN} more)", where="", got=places)
             )
     return told
+
+
+def _places(places: Sequence[str]) -> str:
+    """Return places in lines: the lines or rows of a file as ranges, others as they stand."""
+    rows: dict[str, set[int]] = defaultdict(set)
+    others: dict[str, None] = {}
+    for place in places:
+        found = _ROW.match(place)
+        if found:
+            rows[found["file"]].add(int(found["row"]))
+        else:
+            others[place] = None
+    told = [f"{file}{', '.join(_ranges(numbers))}" for file, numbers in rows.items()]
+    text = "; ".join([*told, *others])
+    lines = textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "\n    ".join(lines)
+
+
+def _ranges(numbers: Collection[int]) -> list[str]:
+    """Return whole numbers as ranges: 3, 4, 5, 9 is `3-5`, `9`."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
 
 
 def _short(text: str) -> str:

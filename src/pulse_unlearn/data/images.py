@@ -21,8 +21,10 @@ MAX_PIXELS = 64_000_000
 """Cap on width x height. Pillow raises only above 179 Mpx, and a 48 kB file can hold 400 Mpx."""
 MIN_SIDE = 8
 """Pixels; a smaller picture shows nothing, and processors take its 1x1 axes for channels."""
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-"""The only decoders that may run; others start programs (EPS) or are hard to trust (TIFF)."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM")
+"""The only decoders that may run; others start programs (EPS) or are hard to trust (TIFF).
+
+PPM also stands for PGM and PBM; data sets of faces come as PGM."""
 CHUNK = 128
 """Pictures one thread checks in a row; decoding leaves the interpreter lock."""
 

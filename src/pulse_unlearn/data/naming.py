@@ -6,11 +6,28 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 _PARTICLES = frozenset(
     {"al", "bin", "da", "de", "del", "den", "der", "di", "la", "le", "van", "von"}
 )
+_SUFFIXES: Mapping[str, str] = {
+    **dict.fromkeys(("jr", "jnr", "junior"), "jr"),
+    **dict.fromkeys(("sr", "snr", "senior"), "sr"),
+    **{word: word for word in ("ii", "iii", "iv")},
+}
+# Small letters of other alphabets, and the Latin one that they or their capitals look like (Unicode
+# Technical Standard 39); letters with a stroke, which Unicode does not take apart.
+_LATIN = str.maketrans(
+    "\u0430\u0432\u0441\u0501\u0435\u04bb\u043d\u0456\u04cf\u0458\u043a\u043c\u043e"
+    "\u0440\u051b\u0433\u0455\u0442\u0475\u051d\u0445\u0443\u04af"
+    "\u03b1\u03b2\u03c2\u03b5\u03b7\u03b9\u03f3\u03ba\u03bc\u03bd\u03bf\u03c1\u03c4\u03c5"
+    "\u03c7\u03b6\u0131\u00f8\u0142\u0111",
+    "abcdehhiijkmopqrstvwxyyabcehijkmnoptyxziold",
+)
+# Signs without width that are no format characters, by Unicode: joiner, fillers, selectors.
+_BLANK = frozenset("\u034f\u115f\u1160\u3164\uffa0") | {chr(n) for n in range(0xFE00, 0xFE10)}
 _ARTICLES = frozenset({"a", "an", "the"})
 _POSSESSIVE = ("'s", "\u2019s")
 
@@ -35,38 +52,33 @@ def normalised(name: str) -> str:
 
 def same_answer(text: str) -> str:
     """Return what two answers have in common that say the same: `The Judge.` = `judge`."""
-    words = _tokens(text)
+    words = _words(text)
     while len(words) > 1 and words[0] in _ARTICLES:
         words = words[1:]
     return " ".join(words) or text.strip()
 
 
 def is_variant(one: str, other: str) -> bool:
-    """Return whether one name is the other with words left out or initials: `L. Hayes`.
+    """Return whether one name is the other with words left out, initials or no suffix: `L. Hayes`.
 
-    Every word of the shorter name stands in the longer one, at least one of them in full.
+    Every word of the shorter name stands in the longer one, at least one of them in full. An
+    initial stands for a word in its own place only: first, middle or last. `Hayes, Lara` and
+    `Hayes L.` are read with the surname last. Two different suffixes make two people.
     """
-    short, long = sorted((_tokens(one), _tokens(other)), key=len)
-    if len(short) < 2 or sorted(short) == sorted(long):
+    names = _Name.of(one), _Name.of(other)
+    if len({name.suffix for name in names if name.suffix}) > 1:
         return False
-    in_full = 0
-    for word in sorted(short, key=len, reverse=True):
-        same = word if word in long else next((w for w in long if _initial(word, w)), None)
-        if same is None:
-            return False
-        in_full += same == word and len(word) > 1
-        long = [*long]
-        long.remove(same)
-    return in_full > 0
+    short, long = sorted((name.words for name in names), key=len)
+    if len(short) < 2:
+        return False
+    if sorted(short) == sorted(long):
+        return names[0].suffix != names[1].suffix
+    return any(_shortened(a, b) for a in _readings(short) for b in _readings(long))
 
 
 def words_of(name: str) -> set[str]:
     """Return a name's words in full, without case and accents."""
     return {word for word in _tokens(name) if len(word) > 1}
-
-
-def _initial(word: str, other: str) -> bool:
-    return min(len(word), len(other)) == 1 and word[0] == other[0]
 
 
 def mentions(text: str, name: str) -> bool:
@@ -80,10 +92,81 @@ def plain(text: str) -> str:
     return f" {' '.join(_tokens(text))} "
 
 
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A name's words, the surname last where a comma says which it is, and its suffix."""
+
+    words: tuple[str, ...]
+    suffix: str
+
+    @classmethod
+    def of(cls, name: str) -> _Name:
+        parts = [part for text in name.split(",") if (part := _tokens(text))]
+        suffixes = [word for part in parts for word in part[-1:] if word in _SUFFIXES]
+        bare = [part[:-1] if part[-1] in _SUFFIXES else part for part in parts]
+        bare = [part for part in bare if part]
+        words = tuple(word for part in (*bare[1:], *bare[:1]) for word in part)
+        return cls(words, _SUFFIXES.get(suffixes[0], "") if suffixes else "")
+
+
+def _readings(words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return a name as it stands, and with the surname last if initials follow it: `Hayes L`."""
+    initials = 0
+    while initials < len(words) and len(words[-1 - initials]) == 1:
+        initials += 1
+    if not 0 < initials < len(words):
+        return [words]
+    return [words, (*words[-initials:], *words[:-initials])]
+
+
+def _shortened(short: tuple[str, ...], long: tuple[str, ...]) -> bool:
+    """Return whether each word of one name is one of the other, one at least in full."""
+    left = dict(enumerate(long))
+    in_full = False
+    for place, word in sorted(enumerate(short), key=lambda entry: -len(entry[1])):
+        full = [n for n, other in left.items() if other == word and len(word) > 1]
+        part = _part(place, short)
+        same = full or [
+            n for n, other in left.items() if _initial(word, other) and _part(n, long) == part
+        ]
+        if not same:
+            return False
+        in_full |= bool(full)
+        del left[same[0]]
+    return in_full
+
+
+def _part(place: int, words: tuple[str, ...]) -> str:
+    return "first" if place == 0 else "last" if place == len(words) - 1 else "middle"
+
+
+def _initial(word: str, other: str) -> bool:
+    return min(len(word), len(other)) == 1 and word[0] == other[0]
+
+
 def _tokens(text: str) -> list[str]:
+    """Return the words of a name or of what may say one, look-alike letters as the Latin ones.
+
+    That is done in every word: so a name in another alphabet still equals itself.
+    """
+    return [word.translate(_LATIN) for word in _words(text)]
+
+
+def _words(text: str) -> list[str]:
+    """Return a text's words without case, accents and signs that show nothing."""
     plain = unicodedata.normalize("NFKD", text.casefold())
-    kept = (c for c in plain if not unicodedata.combining(c))
-    return "".join(c if c.isalnum() else " " for c in kept).split()
+    shown = (c for c in plain if not (unicodedata.combining(c) or _invisible(c)))
+    return "".join(c if _in_word(c) else " " for c in shown).split()
+
+
+def _invisible(character: str) -> bool:
+    """Return whether it is a sign of no width: a zero-width space, a joiner, a direction mark."""
+    return unicodedata.category(character) == "Cf" or character in _BLANK
+
+
+def _in_word(character: str) -> bool:
+    # Vowel signs of Indic alphabets are marks within a word.
+    return character.isalnum() or unicodedata.category(character).startswith("M")
 
 
 def _name_in_biography(biography: Any) -> str:

@@ -26,6 +26,16 @@ def load_folder(folder: Path, *, source: Source) -> Dataset:
     drafts = drafts_of(read_records(file, problems), problems)
     if not drafts and not problems:
         problems.append(Problem("there are no people", str(file)))
+    if source.scored_picture != "own":
+        problems.append(
+            Problem(
+                "further poses are scored of MLLMU-Bench only",
+                "data.people.scored_picture",
+                source.scored_picture,
+                "own",
+                "name the pose to score under image",
+            )
+        )
     album = Album(folder, problems)
     return build_people(drafts, album, source, problems, digests=digest([file], root=folder))
 

@@ -100,7 +100,9 @@ class _Person:
         )
         # Where nothing could be drawn, or nothing was there to draw by, that has been told already.
         if len(options) > 1 or one.options:
-            self.problems += check_question(question, one.where)
+            self.problems += check_question(
+                question, one.where, picture_told="image" in self.draft.cells
+            )
         return question
 
     def _short_answer(self, one: Asked) -> ShortAnswer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ PICTURES = ("image", "training_images", "other_images")
 PERSON = ("id", "name", "group", *PICTURES, "questions", "comment")
 QUESTION = ("modality", "question", "answer", "options", "attribute", "hint", *LETTERS, "comment")
 
+_DIVIDER = re.compile(r";(?!\s*base64,)")
 _STRUCTURED = (*PICTURES, "questions", "options")
 
 
@@ -231,9 +233,9 @@ def _contradiction(column: str, where: str, draft: Draft) -> Problem:
 
 
 def _listed(value: Any) -> list[Any]:
-    """Return a list's entries, or the parts of a text that `;` divides."""
+    """Return a list's entries, or the parts of a text that `;` divides, data URIs whole."""
     if isinstance(value, str):
-        return [part.strip() for part in value.split(";") if part.strip()]
+        return [part.strip() for part in _DIVIDER.split(value) if part.strip()]
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]

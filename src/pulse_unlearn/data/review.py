@@ -12,9 +12,15 @@ from pulse_unlearn.data.about_people import left_out
 from pulse_unlearn.data.benchmarks import benchmark_in
 from pulse_unlearn.data.configs import shards
 from pulse_unlearn.data.datasets import DATASETS, DatasetEntry, Loader
-from pulse_unlearn.data.leaks import find_duplicates, find_trained_on_scored
+from pulse_unlearn.data.leaks import (
+    Different,
+    find_declared,
+    find_duplicates,
+    find_trained_on_scored,
+)
 from pulse_unlearn.data.people import STEM
 from pulse_unlearn.data.records_file import SUFFIXES
+from pulse_unlearn.data.same_person import Part
 from pulse_unlearn.data.source import Dataset, Source
 from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.records import Individual, Question
@@ -54,8 +60,11 @@ def recognise(path: Path) -> str:
     )
 
 
-def review(name: str, source: Source) -> Review:
-    """Read every part of a data set; raises DataError with the problems of all of them."""
+def review(name: str, source: Source, *, different: Different = ()) -> Review:
+    """Read every part of a data set; raises DataError with the problems of all of them.
+
+    People in `different` are two although they share a name or look alike, which is noted.
+    """
     read: list[Dataset] = []
     problems: list[Problem] = []
     for load in _loaders(DATASETS.get(name)):
@@ -69,7 +78,7 @@ def review(name: str, source: Source) -> Review:
     general = [question for part in read for question in part.general]
     training = [question for part in read for question in part.general_training]
     leaks = {
-        "same_person": find_duplicates(people),
+        "same_person": find_duplicates(people, different=different),
         "trained_on_scored": find_trained_on_scored(
             people, general=general, general_training=training
         ),
@@ -80,6 +89,8 @@ def review(name: str, source: Source) -> Review:
     files = {file for part in read for file in part.digests}
     lines.append(f"{len(files - {'as read'})} files")
     lines += [f"note: {note}" for part in read for note in part.notes]
+    declared = find_declared([Part("", [person]) for person in people], different)
+    lines += [f"note: declared different: {line}" for line in declared]
     lines += [f"note: {note}" for note in about]
     return Review(tuple(lines), leaks)
 

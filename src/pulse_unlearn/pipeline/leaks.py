@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pulse_unlearn.config import Overlap
 from pulse_unlearn.data.checks import gathered
-from pulse_unlearn.data.leaks import Part, find_overlaps, find_trained_on_scored
+from pulse_unlearn.data.leaks import find_declared, find_overlaps, find_trained_on_scored
+from pulse_unlearn.data.same_person import Part
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.scenarios import Group, Operation, Plan
@@ -49,14 +50,29 @@ def refused(inputs: Inputs, leaks: Leaks) -> list[Problem]:
 
 
 def leak_notes(inputs: Inputs, sides: Iterable[Sides]) -> list[str]:
-    """Return what the report must say: every leak that data.allow_overlap let pass."""
+    """Return what the report must say: every leak that data.allow_overlap let pass.
+
+    And who was declared different although they share a name or look alike.
+    """
+    sides = list(sides)
+    different = inputs.experiment.data.different_people
+    declared = [
+        line for parts in sides for line in find_declared(_people_of(inputs, parts), different)
+    ]
     allowed = inputs.experiment.data.allow_overlap
     return [
-        f"allowed by data.allow_overlap ({kind}): {problem}"
-        for kind, problems in find_leaks(inputs, sides).items()
-        if kind in allowed
-        for problem in problems
+        *(
+            f"allowed by data.allow_overlap ({kind}): {problem}"
+            for kind, problems in find_leaks(inputs, sides).items()
+            if kind in allowed
+            for problem in problems
+        ),
+        *(f"declared by data.different_people: {line}" for line in dict.fromkeys(declared)),
     ]
+
+
+def _people_of(inputs: Inputs, parts: Sides) -> list[Part]:
+    return [Part(name, [inputs.people[identity] for identity in ids]) for name, ids in parts]
 
 
 def _sides(
@@ -77,13 +93,11 @@ def _parts(operation: Operation, resolve: Callable[[Group], tuple[str, ...]]) ->
 def find_leaks(inputs: Inputs, sides: Iterable[Sides]) -> Leaks:
     """Return all leaks by kind; people who are in several operations are told once."""
     sides = list(sides)
-    people = inputs.people
+    people, different = inputs.people, inputs.experiment.data.different_people
     twice = [
         problem
         for parts in sides
-        for problem in find_overlaps(
-            [Part(name, [people[identity] for identity in ids]) for name, ids in parts]
-        )
+        for problem in find_overlaps(_people_of(inputs, parts), different=different)
     ]
     used = sorted({identity for parts in sides for _, ids in parts for identity in ids})
     trained = find_trained_on_scored(
