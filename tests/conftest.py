@@ -6,7 +6,6 @@ import pytest
 
 from pipeline_cases import Bench, Server, make_experiment
 
-
 LONG = ("test_wheel.py", "test_models_full.py", "test_world_larger.py")
 """Files that take longest are begun first, so that no worker is left with one at the end."""
 

@@ -163,7 +163,8 @@ class _Table:
             picture=self._picture(row),
             orders=self._orders(row, options, copies),
         )
-        self._problems += check_question(question, row.where, twins=True)
+        named = bool(row.content("image") or row.content("image-path"))
+        self._problems += check_question(question, row.where, twins=True, picture_told=named)
         return question
 
     def _options(self, row: Row) -> tuple[Option, ...]:
