@@ -277,3 +277,5 @@ def test_check_takes_pairs_that_are_different(own):
     done = invoke(*command, "--different", "p04", "p01")
     assert done.exit_code == 0, done.output
     assert "note: declared different: p01, p04: same name" in done.output
+    unknown = invoke(*command, "--different", "p04", "p1")
+    assert [problem.got for problem in unknown.exception.problems] == ["p1"]

@@ -35,7 +35,7 @@ def pulse(installed, work, *arguments):
     )
 
 
-def test_the_wheel_runs_smoke_to_a_report_and_again_without_work(installed, tmp_path):
+def test_the_wheel_runs_smoke_to_a_report(installed, tmp_path):
     where = [sys.executable, "-c", "import pulse_unlearn; print(pulse_unlearn.__file__)"]
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     found = subprocess.run(
@@ -51,10 +51,5 @@ def test_the_wheel_runs_smoke_to_a_report_and_again_without_work(installed, tmp_
         rows = list(csv.DictReader(file))
     assert {row["scenario"] for row in rows} == {"finetuned", "pretrained", "sustainability"}
     assert {row["method"] for row in rows} == {"ga", "ga_llm", "ga_klr", "npo"}
-    before = (run / "results.csv").read_bytes()
-    again = pulse(installed, tmp_path, "run", "smoke")
-    assert again.returncode == 0, again.stderr
-    assert "0 stages computed" in again.stdout
-    assert (run / "results.csv").read_bytes() == before
     checked = pulse(installed, tmp_path, "verify", str(run))
     assert checked.returncode == 0, checked.stderr

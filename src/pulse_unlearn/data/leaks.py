@@ -9,12 +9,13 @@ anew, cropped or made brighter (`likeness`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 from pulse_unlearn.data.likeness import own_copies
 from pulse_unlearn.data.same_person import Part, find_alike, nearly
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import Individual, Picture, Question
+from pulse_unlearn.registry import did_you_mean
 
 _FIX = (
     "take one of the two out, or allow it with --allow-overlap same_person "
@@ -68,6 +69,22 @@ def find_declared(parts: Sequence[Part], different: Different) -> list[str]:
 def find_duplicates(people: Sequence[Individual], *, different: Different = ()) -> list[Problem]:
     """Return everybody who seems to stand in a data set twice, in the ways of `find_overlaps`."""
     return find_overlaps([Part("", [person]) for person in people], different=different)
+
+
+def unknown_people(pairs: Different, people: Collection[str]) -> list[Problem]:
+    """Return a problem for each id of a pair of different people that nobody has."""
+    wanted = dict.fromkeys(identity for pair in pairs for identity in pair)
+    return [
+        Problem(
+            "nobody has this id",
+            "data.different_people",
+            got=identity,
+            allowed="ids of people in the data set",
+            fix=did_you_mean(identity, list(people)),
+        )
+        for identity in wanted
+        if identity not in people
+    ]
 
 
 def find_trained_on_scored(

@@ -17,6 +17,7 @@ from pulse_unlearn.data.leaks import (
     find_declared,
     find_duplicates,
     find_trained_on_scored,
+    unknown_people,
 )
 from pulse_unlearn.data.people import STEM
 from pulse_unlearn.data.records_file import SUFFIXES
@@ -63,7 +64,8 @@ def recognise(path: Path) -> str:
 def review(name: str, source: Source, *, different: Different = ()) -> Review:
     """Read every part of a data set; raises DataError with the problems of all of them.
 
-    People in `different` are two although they share a name or look alike, which is noted.
+    People in `different` are two although they share a name or look alike, which is noted; raises
+    ConfigError if nobody has such an id.
     """
     read: list[Dataset] = []
     problems: list[Problem] = []
@@ -77,6 +79,9 @@ def review(name: str, source: Source, *, different: Different = ()) -> Review:
     people = [person for part in read for person in part.individuals]
     general = [question for part in read for question in part.general]
     training = [question for part in read for question in part.general_training]
+    unknown = unknown_people(different, {person.id for person in people})
+    if unknown:
+        raise ConfigError(unknown)
     leaks = {
         "same_person": find_duplicates(people, different=different),
         "trained_on_scored": find_trained_on_scored(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 from pulse_unlearn.config import DataSettings, Experiment
 from pulse_unlearn.data import PROFILES, Dataset, Source, datasets
 from pulse_unlearn.data.about_people import left_out
+from pulse_unlearn.data.leaks import unknown_people
 from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.models.source import model_digest
 from pulse_unlearn.records import Individual, Question
-from pulse_unlearn.registry import did_you_mean
 from pulse_unlearn.scenarios import Group, Plan, Roster, Stage, build_plan
 from pulse_unlearn.store import StageKey, fingerprint
 
@@ -137,22 +137,6 @@ def check_settings(experiment: Experiment, training: tuple[Question, ...]) -> No
     problems = [*_rotated_in_vain(experiment), *([] if training else _wanting(experiment))]
     if problems:
         raise ConfigError(problems)
-
-
-def unknown_people(pairs: Sequence[tuple[str, str]], people: Collection[str]) -> list[Problem]:
-    """Return a problem for each id of a pair of different people that nobody has."""
-    wanted = dict.fromkeys(identity for pair in pairs for identity in pair)
-    return [
-        Problem(
-            "nobody has this id",
-            "data.different_people",
-            got=identity,
-            allowed="ids of people in the data set",
-            fix=did_you_mean(identity, list(people)),
-        )
-        for identity in wanted
-        if identity not in people
-    ]
 
 
 def _rotated_in_vain(experiment: Experiment) -> list[Problem]:
