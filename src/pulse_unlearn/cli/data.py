@@ -64,6 +64,7 @@ def check(
 ) -> None:
     """Read all of PATH and tell every fault at once, by file and row."""
     from pulse_unlearn.data.checks import gathered
+    from pulse_unlearn.data.leaks import refused
     from pulse_unlearn.data.review import recognise, review
     from pulse_unlearn.data.source import Source
 
@@ -72,7 +73,7 @@ def check(
     click.echo(f"{path} ({name})")
     for line in found.parts:
         click.echo(f"  {line}")
-    wrong = [p for kind, of in found.leaks.items() if kind not in allow_overlap for p in of]
+    wrong = refused(found.leaks, allow_overlap)
     if wrong:
         raise DataError(gathered(wrong))
     passed = [problem for of in found.leaks.values() for problem in of]

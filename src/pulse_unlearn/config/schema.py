@@ -129,8 +129,9 @@ class ScoringSettings(Settings):
 
     parser: Literal["strict", "declared", "first_character", "vlmevalkit", "likelihood"] = "strict"
     decided_by: Decides | None = None
-    """Chooses people, ends trainings; None is `likelihood` if the parser is that, else strict.
-    `rotated` asks every order of the options, so that no preference for a letter can decide."""
+    """Chooses people, ends trainings; None is `likelihood` if the parser is that, `rotated` if it
+    is `declared`, else strict. `rotated` asks every order of the options, so that no preference for
+    a letter can decide."""
     people: Literal["circular", "vanilla"] = "circular"
     """`circular` asks people's questions in every cyclic order of their options, without which a
     broken habit cannot be told from a lost memory; `vanilla` asks the file's order alone."""

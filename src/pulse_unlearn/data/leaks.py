@@ -87,6 +87,11 @@ def unknown_people(pairs: Different, people: Collection[str]) -> list[Problem]:
     ]
 
 
+def refused(leaks: Mapping[str, Sequence[Problem]], allowed: Collection[str]) -> list[Problem]:
+    """Return the leaks of every kind that is not allowed."""
+    return [problem for kind, of in leaks.items() if kind not in allowed for problem in of]
+
+
 def find_trained_on_scored(
     individuals: Sequence[Individual],
     *,

@@ -175,11 +175,12 @@ class Packed:
                 max_new_tokens=max_new_tokens,
                 ends=self.encoder.end_ids,
             )
-        texts = [
-            self.encoder.decode(torch.tensor([tokens], dtype=torch.long))[0] for tokens in said
-        ]
         return [
-            (text, len(tokens) == max_new_tokens) for text, tokens in zip(texts, said, strict=True)
+            (
+                self.encoder.decode(torch.tensor([tokens], dtype=torch.long))[0],
+                len(tokens) == max_new_tokens,
+            )
+            for tokens in said
         ]
 
     def _pack(self, lines: Sequence[Line]) -> Pack:

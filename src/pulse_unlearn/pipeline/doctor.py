@@ -249,15 +249,19 @@ def _model(name: str, revision: str | None, prompt: str) -> Iterator[Finding]:
 
 def _manner(settings: ModelSettings, prompt: str, *, bytes_needed: float) -> Iterator[Finding]:
     """Ask ten questions, where the weights fit into this machine's memory."""
+    from pulse_unlearn.models.hub import cached_folder
     from pulse_unlearn.pipeline.ten_questions import ask
 
     folder = Path(settings.source).expanduser()
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         yield Finding("answers", "note", "not asked: there are no weights in this folder")
         return
-    if settings.revision and not _weights_in_the_cache(settings):
-        yield Finding("answers", "note", "not asked: its weights are not in the hub's cache")
-        return
+    if settings.revision:
+        try:
+            cached_folder(settings)
+        except ModelError:
+            yield Finding("answers", "note", "not asked: it is not whole in the hub's cache")
+            return
     available = _available()
     if available is not None and bytes_needed > available:
         gib = bytes_needed / 2**30
@@ -271,17 +275,6 @@ def _manner(settings: ModelSettings, prompt: str, *, bytes_needed: float) -> Ite
         return
     state: State = "ok" if manner.habit == "letter" else "note"
     yield Finding("answers", state, manner.said, manner.fix)
-
-
-def _weights_in_the_cache(settings: ModelSettings) -> bool:
-    """Tell whether the hub's cache holds the weights; nothing is fetched to ask ten questions."""
-    from huggingface_hub import try_to_load_from_cache
-
-    names = ("model.safetensors", "model.safetensors.index.json")
-    found = (
-        try_to_load_from_cache(settings.source, name, revision=settings.revision) for name in names
-    )
-    return any(isinstance(path, str) for path in found)
 
 
 def _stops(name: str, error: ModelError) -> Iterator[Finding]:

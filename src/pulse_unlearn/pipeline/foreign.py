@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from pulse_unlearn.data.answers import Answer
 from pulse_unlearn.data.checks import gathered
@@ -82,11 +81,6 @@ def judge(rows: Mapping[int, Shown], answers: Sequence[Answer], *, parser: str) 
     )
 
 
-def average(shares: Mapping[str, Share]) -> float | None:
-    """Return the mean over categories, each counting alike; None without any."""
-    return fmean(share.value for share in shares.values()) if shares else None
-
-
 def _misfits(rows: Mapping[int, Shown], answers: Sequence[Answer]) -> list[Problem]:
     """Return answers to no row, or twice to one, and base questions without an answer."""
     seen: dict[tuple[int, int], str] = {}
@@ -100,10 +94,11 @@ def _misfits(rows: Mapping[int, Shown], answers: Sequence[Answer]) -> list[Probl
         elif key in seen:
             problems.append(Problem("a second answer to a question", one.where, seen[key]))
         seen.setdefault(key, one.where)
+    copies = any(index >= COPY for index, _ in seen)
     problems += [
         Problem("a question without an answer", shown.where, str(index))
         for index, shown in rows.items()
-        if (index, 0) not in seen and (index < COPY or any(key[0] >= COPY for key in seen))
+        if (index, 0) not in seen and (index < COPY or copies)
     ]
     return problems
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pulse_unlearn.config import Overlap
 from pulse_unlearn.data.checks import gathered
-from pulse_unlearn.data.leaks import find_declared, find_overlaps, find_trained_on_scored
+from pulse_unlearn.data.leaks import find_declared, find_overlaps, find_trained_on_scored, refused
 from pulse_unlearn.data.same_person import Part
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.scenarios import Group, Operation, Plan
 
-Leaks = Mapping[Overlap, list[Problem]]
+Leaks = Mapping[str, list[Problem]]
 Sides = tuple[tuple[str, tuple[str, ...]], ...]
 """(name, ids) of each part of an operation: every request, or all to forget; those to retain."""
 
@@ -38,15 +38,9 @@ def check_leaks(inputs: Inputs, sides: Iterable[Sides]) -> None:
 
     So it does if what is scored is trained on: pictures of people, general questions.
     """
-    problems = refused(inputs, find_leaks(inputs, sides))
+    problems = refused(find_leaks(inputs, sides), inputs.experiment.data.allow_overlap)
     if problems:
         raise DataError(gathered(problems))
-
-
-def refused(inputs: Inputs, leaks: Leaks) -> list[Problem]:
-    """Return the leaks of every kind that data.allow_overlap does not name."""
-    allowed = inputs.experiment.data.allow_overlap
-    return [problem for kind, of in leaks.items() if kind not in allowed for problem in of]
 
 
 def leak_notes(inputs: Inputs, sides: Iterable[Sides]) -> list[str]:
