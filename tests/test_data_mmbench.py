@@ -335,6 +335,10 @@ def test_pictures_by_path_and_as_data_uris(tmp_path):
 
     first, second = load_mmbench(written(("", "pictures/41.png"), (uri, "")))
     assert (first.picture.data, second.picture.data) == (encoded(noise(1)), encoded(noise(3)))
+    # A picture that is changed must not find the stages of the old one.
+    digests = load_scored(tmp_path / "own.tsv").digests
+    assert digests["pictures/41.png"] == first.picture.digest
+    assert set(digests) == {"own.tsv", "pictures/41.png"}
     bad = written(("", "../outside.png"), ("", "none.png"), ("", "['a.png', 'b.png']"), ("[1]", ""))
     assert [(p.where, p.what) for p in problems_of(bad) if "needs" not in p.what] == [
         ("own.tsv:2", "a picture outside the folder"),

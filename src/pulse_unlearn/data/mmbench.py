@@ -29,6 +29,7 @@ from pulse_unlearn.data.mmbench_table import (
     read_rows,
 )
 from pulse_unlearn.data.orders import names_letters, staying
+from pulse_unlearn.data.public import shown
 from pulse_unlearn.data.source import Dataset, digest
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.records import Option, Picture, Question
@@ -85,6 +86,7 @@ class _Table:
         # A file with options that are truly empty means the text where it says `nan`.
         self._written_out = WRITTEN_OUT in texts and "" not in texts
         self._questions: list[Question] = []
+        self._pictures: dict[str, str] = {}
 
     def questions(self) -> list[Question]:
         """Return the base questions; raises DataError."""
@@ -113,6 +115,10 @@ class _Table:
         self._questions = questions
         return questions
 
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of every file read: the table, and pictures that it names by path."""
+        return {**digest([self._path], root=self._path.parent), **self._pictures}
+
     def shown(self) -> dict[int, Shown]:
         """Return what every row shows, by index; circular copies too. Raises as `questions`."""
         self.questions()
@@ -134,9 +140,9 @@ class _Table:
         own = [q for q in asked if q.orders]
         twins = [q for q in asked if len({o.text for o in q.options}) < len(q.options)]
         true = [q for q in twins if [o.text for o in q.options].count(q.truth) > 1]
-        stays = [q for q in asked if not q.orders and staying(q.options)]
-        named = [q for q in stays if names_letters(q.options)]
-        stays = [q for q in stays if q not in named]
+        about = [q for q in asked if not q.orders and staying(q.options)]
+        named = [q for q in about if names_letters(q.options)]
+        stays = [q for q in about if not names_letters(q.options)]
         notes = [
             _note(own, "asked in the orders of the file's own circular copies"),
             _note(twins, "with equal options, taken as they are", named=True),
@@ -220,8 +226,11 @@ class _Table:
         text = holder.content("image")
         if text:
             return _decoded(text, holder.where, self._problems)
-        path = holder.content("image-path")
-        return _beside(self._path.parent, path, holder.where, self._problems) if path else None
+        name = holder.content("image-path")
+        found = _beside(self._path.parent, name, holder.where, self._problems) if name else None
+        if found:
+            self._pictures[name] = found.digest
+        return found
 
 
 def _answer(row: Row) -> str:
@@ -242,10 +251,9 @@ def _places(texts: Sequence[str], of: Sequence[str]) -> tuple[int, ...] | None:
 def _note(questions: Sequence[Question], what: str, *, named: bool = False) -> str:
     if not questions:
         return ""
-    told = ", ".join(question.id for question in questions[:_SHOWN])
-    more = f" and {len(questions) - _SHOWN} more" if len(questions) > _SHOWN else ""
+    told = shown([question.id for question in questions], most=_SHOWN)
     count = f"{len(questions)} question{'s' if len(questions) > 1 else ''}"
-    return f"{count} {what}{f' ({told}{more})' if named else ''}"
+    return f"{count} {what}{f' ({told})' if named else ''}"
 
 
 def _decoded(text: str, where: str, problems: list[Problem]) -> Picture | None:
@@ -292,7 +300,7 @@ def load_scored(file: Path) -> Dataset:
     table = _Table(file)
     return Dataset(
         general=tuple(table.questions()),
-        digests=digest([file], root=file.parent),
+        digests=table.digests(),
         notes=table.notes(),
     )
 
@@ -305,6 +313,6 @@ def load_training(file: Path) -> Dataset:
     table = _Table(beside)
     return Dataset(
         general_training=tuple(table.questions()),
-        digests=digest([beside], root=file.parent),
+        digests=table.digests(),
         notes=table.notes(),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pulse_unlearn.data.configs import contents
 from pulse_unlearn.data.people_build import build_people
 from pulse_unlearn.data.people_pictures import Album
 from pulse_unlearn.data.people_rows import drafts_of
@@ -48,8 +49,7 @@ def people_file(folder: Path) -> Path:
         return found[0]
     got = ", ".join(path.name for path in found)
     if not found:
-        there = sorted(path.name for path in folder.iterdir())[:12] if folder.is_dir() else None
-        got = "no such folder" if there is None else ", ".join(there) or "an empty folder"
+        got = contents(folder)
     raise DataError(
         Problem(
             "a folder of people has one file of people",

@@ -45,10 +45,10 @@ def one_sided(individuals: Sequence[Individual]) -> Iterator[str]:
             yield f"{len(without)} people are asked nothing {words[modality]}: {shown(without)}"
 
 
-def shown(names: Sequence[str]) -> str:
-    """Return the names, the first `SHOWN` of them."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def shown(names: Sequence[str], *, most: int = SHOWN) -> str:
+    """Return the names, the first `most` of them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _repeated(drafts: Sequence[Draft]) -> Iterator[str]:

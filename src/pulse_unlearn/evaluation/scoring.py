@@ -112,12 +112,13 @@ def _named(text: str, options: tuple[Option, ...]) -> Parsed:
 def _judge(prediction: Prediction, read: Callable[[Prediction], Parsed]) -> Score:
     bare = prediction.asked_as == "words"
     parsed = _named(prediction.text, prediction.options) if bare else read(prediction)
+    true = true_places(prediction)
     verdict: Verdict = "cut_off" if prediction.cut_off else "unparsable"
     if parsed.reading == "refused":
         verdict = "refused"
     elif parsed.reading == "answered":
-        verdict = "correct" if parsed.letter in true_letters(prediction) else "wrong"
-    true = true_places(prediction)
+        right = any(prediction.options[at].letter == parsed.letter for at in true)
+        verdict = "correct" if right else "wrong"
     log_probs = answer_log_probs(prediction)
     best = max(log_probs)
     total = math.fsum(math.exp(value - best) for value in log_probs)
