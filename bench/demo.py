@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pulse_unlearn.config import Experiment, load_experiment
-from pulse_unlearn.methods import schemas
+from pulse_unlearn.registries import schemas
 from pulse_unlearn.pipeline.progress import Silent
 from pulse_unlearn.pipeline.run import run_experiment
 from pulse_unlearn.report import build_report

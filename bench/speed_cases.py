@@ -14,7 +14,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from pulse_unlearn.config import LoraSettings, load_experiment
 from pulse_unlearn.data import examples as make
 from pulse_unlearn.data.images import picture_from_bytes
-from pulse_unlearn.methods import schemas
+from pulse_unlearn.registries import schemas
 from pulse_unlearn.models.adapters import AnyModel, Below, Prepared, add_trainable, prepare
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import FAMILIES, Family

@@ -8,7 +8,7 @@ from pydantic_core import PydanticUndefined
 
 from pulse_unlearn.cli.listings import LISTINGS
 from pulse_unlearn.config import Experiment, Settings
-from pulse_unlearn.methods import schemas
+from pulse_unlearn.registries import schemas
 
 REFERENCE = Path(__file__).with_name("reference.md")
 

@@ -92,7 +92,7 @@ def test_rooms_of_pure_data_never_import_torch(module, path):
     [
         "import pulse_unlearn.cli",
         "import pulse_unlearn.report",
-        "import pulse_unlearn.pipeline.run, pulse_unlearn.methods; pulse_unlearn.methods.schemas()",
+        "import pulse_unlearn.pipeline.run, pulse_unlearn.methods; pulse_unlearn.registries.schemas()",
     ],
 )
 def test_light_commands_import_no_torch(statement):

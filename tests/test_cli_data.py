@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from data_cases import benchmark, person_row, tsv_row, write_config, write_tsv
 from pipeline_cases import in_own_process
-from pulse_unlearn import methods
+from pulse_unlearn import registries
 from pulse_unlearn.cli import pulse
 from pulse_unlearn.config import load_experiment
 from pulse_unlearn.data.checks import SHOWN
@@ -48,7 +48,7 @@ def change(own: Path, number: int, **fields) -> None:
 
 def load(own: Path, *overrides: str):
     path = str(own / "experiment.yaml")
-    return load_experiment(path, overrides=overrides, schemas=methods.schemas())
+    return load_experiment(path, overrides=overrides, schemas=registries.schemas())
 
 
 def test_the_example_passes_its_own_check(own):

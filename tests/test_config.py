@@ -11,7 +11,7 @@ from pulse_unlearn.config import (
     shipped_experiments,
 )
 from pulse_unlearn.errors import ConfigError
-from pulse_unlearn.methods import schemas
+from pulse_unlearn.registries import schemas
 
 GOOD = """
 name: small

@@ -10,7 +10,7 @@ import yaml
 from pulse_unlearn.config import EMBEDDED, Experiment, load_experiment, shipped_experiments
 from pulse_unlearn.data.datasets import DATASETS
 from pulse_unlearn.data.prompts import PROFILES
-from pulse_unlearn.methods import schemas
+from pulse_unlearn.registries import schemas
 from pulse_unlearn.scenarios import Roster, build_plan
 
 SHIPPED = shipped_experiments()

@@ -22,7 +22,7 @@ from data_cases import encoded
 from pulse_unlearn.config import ModelSettings, parse_experiment
 from pulse_unlearn.data.images import picture_from_bytes
 from pulse_unlearn.errors import ConfigError, ModelError
-from pulse_unlearn.methods import schemas
+from pulse_unlearn.registries import schemas
 from pulse_unlearn.models.adapters import hold_frozen
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.forward import answer_view

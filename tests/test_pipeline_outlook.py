@@ -10,7 +10,7 @@ from PIL import Image
 
 from pulse_unlearn.config import load_experiment
 from pulse_unlearn.data.starter import write_starter
-from pulse_unlearn.methods import schemas
+from pulse_unlearn.registries import schemas
 from pulse_unlearn.models.costs import NOTHING, Adapter, training_operations
 from pulse_unlearn.models.describe import TEMPLATE_TOKENS, describe
 from pulse_unlearn.pipeline.inputs import read_inputs

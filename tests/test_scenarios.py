@@ -6,7 +6,7 @@ import pytest
 
 from pulse_unlearn.config import parse_experiment
 from pulse_unlearn.errors import ConfigError
-from pulse_unlearn.methods import schemas
+from pulse_unlearn.registries import schemas
 from pulse_unlearn.scenarios import Roster, build_plan, derive_seed
 
 ROSTER = Roster(

@@ -253,6 +253,10 @@ class Measurement:
     reason: str = ""
 
 
+PLAIN = "plain"
+"""The condition of the protocol itself: the model as it is, asked as it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """Which part of the experiment a number belongs to."""
@@ -264,6 +268,8 @@ class Cell:
     seed: int
     request: int
     """0 is the target model, before any unlearning."""
+    condition: str = PLAIN
+    """How the model came about or is asked: `plain`, `retain_model`, `relearned:20`, ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +286,7 @@ RESULT_COLUMNS: tuple[str, ...] = (
     "scope",
     "seed",
     "request",
+    "condition",
     "set",
     "modality",
     "measure",

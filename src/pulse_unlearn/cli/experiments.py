@@ -172,10 +172,10 @@ def verify(run_folder: Path) -> None:
 
 
 def _load(experiment: str, overrides: tuple[str, ...]) -> Experiment:
-    from pulse_unlearn import methods
+    from pulse_unlearn import registries
     from pulse_unlearn.config import load_experiment
 
-    return load_experiment(experiment, overrides=overrides, schemas=methods.schemas())
+    return load_experiment(experiment, overrides=overrides, schemas=registries.schemas())
 
 
 def _report(run_folder: Path) -> None:

@@ -16,7 +16,13 @@ def _methods() -> list[tuple[str, str]]:
 def _scenarios() -> list[tuple[str, str]]:
     from pulse_unlearn.scenarios import SCENARIOS
 
-    return [(name, entry.__doc__ or "") for name, entry in SCENARIOS]
+    return [(name, entry.description) for name, entry in SCENARIOS]
+
+
+def _evaluations() -> list[tuple[str, str]]:
+    from pulse_unlearn.scenarios import EVALUATIONS
+
+    return [(name, entry.__doc__ or "") for name, entry in EVALUATIONS]
 
 
 def _datasets() -> list[tuple[str, str]]:
@@ -61,6 +67,7 @@ def _experiments() -> list[tuple[str, str]]:
 LISTINGS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "methods": _methods,
     "scenarios": _scenarios,
+    "evaluations": _evaluations,
     "datasets": _datasets,
     "families": _families,
     "metrics": _metrics,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,14 +12,24 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pulse_unlearn.config.explain import Source, problems_from
-from pulse_unlearn.config.schema import EMBEDDED, Experiment, SourceSettings
+from pulse_unlearn.config.explain import Place, Source, problems_from
+from pulse_unlearn.config.schema import EMBEDDED, Experiment, ScenarioSettings, SourceSettings
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import did_you_mean
 
 AnySource = TypeVar("AnySource", bound=SourceSettings)
-Schemas = Mapping[str, type[BaseModel]]
-"""Method name -> model of the settings that method alone understands."""
+Entries = Mapping[str, type[BaseModel]]
+"""Registered name -> model of the settings that this entry alone understands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schemas:
+    """What is registered, for checking an experiment against it."""
+
+    methods: Entries
+    scenarios: Entries
+    evaluations: Entries
+    parsers: Collection[str]
 
 
 def shipped_experiments() -> dict[str, str]:
@@ -59,10 +70,10 @@ def parse_experiment(
     except ValidationError as error:
         problems += problems_from(error, Experiment, source)
         experiment = None
-    problems += _method_problems(merged, schemas, source)
+    problems += _entry_problems(merged, schemas, source)
     if problems or experiment is None:
         raise ConfigError(problems)
-    return _with_full_paths(_with_full_method_settings(experiment, schemas))
+    return _with_full_paths(_with_full_settings(experiment, schemas))
 
 
 def dump_experiment(experiment: Experiment) -> str:
@@ -118,6 +129,9 @@ def _apply(raw: dict[str, Any], override: str, source: Source) -> list[Problem]:
 def _merge_method_defaults(raw: dict[str, Any]) -> dict[str, Any]:
     """Put the experiment's `unlearn` defaults below each method entry's own values."""
     merged = copy.deepcopy(raw)
+    evaluations = merged.get("evaluations")
+    if isinstance(evaluations, dict):
+        merged["evaluations"] = {name: value or {} for name, value in evaluations.items()}
     defaults, methods = merged.get("unlearn"), merged.get("methods")
     if not isinstance(methods, dict):
         return merged
@@ -142,45 +156,83 @@ def _deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str,
     return merged
 
 
-def _method_problems(raw: Mapping[str, Any], schemas: Schemas, source: Source) -> list[Problem]:
-    methods = raw.get("methods")
-    if not isinstance(methods, dict):
-        return []
+def _entry_problems(raw: Mapping[str, Any], schemas: Schemas, source: Source) -> list[Problem]:
+    """Return what is wrong with names and settings of registered entries."""
     problems: list[Problem] = []
-    for label, entry in methods.items():
+    for label, entry in _mapping(raw, "methods").items():
         if not isinstance(entry, dict):
             continue
         name = str(entry.get("method"))
-        if name not in schemas:
-            place = ("methods", label, "method") if label != name else ("methods", label)
-            problems.append(
-                Problem(
-                    "unknown method",
-                    source.where(place),
-                    got=repr(name),
-                    allowed=", ".join(sorted(schemas)),
-                    fix=did_you_mean(name, schemas),
-                )
+        place = ("methods", label, "method") if label != name else ("methods", label)
+        problems += _checked("method", name, place, schemas.methods, source) or _settings_problems(
+            schemas.methods[name], entry.get("settings"), ("methods", label, "settings"), source
+        )
+        for number, scenario in enumerate(_list(entry.get("scenarios"))):
+            place = ("methods", label, "scenarios", number)
+            problems += _checked("scenario", str(scenario), place, schemas.scenarios, source)
+    own = ScenarioSettings.model_fields
+    for kind, room, entries in (
+        ("scenario", "scenarios", schemas.scenarios),
+        ("evaluation", "evaluations", schemas.evaluations),
+    ):
+        for name, settings in _mapping(raw, room).items():
+            if room == "scenarios" and name in own:
+                continue
+            problems += _checked(kind, name, (room, name), entries, source) or _settings_problems(
+                entries[name], settings, (room, name), source
             )
-            continue
-        settings = entry.get("settings") or {}
-        try:
-            schemas[name].model_validate(settings)
-        except ValidationError as error:
-            prefix = ("methods", label, "settings")
-            problems += problems_from(error, schemas[name], source, prefix=prefix)
+    parser = _mapping(raw, "scoring").get("parser")
+    if isinstance(parser, str):
+        problems += _checked("parser", parser, ("scoring", "parser"), schemas.parsers, source)
     return problems
 
 
-def _with_full_method_settings(experiment: Experiment, schemas: Schemas) -> Experiment:
-    """Write out the defaults of every method's own settings, so that the record shows them."""
+def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = raw.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _checked(
+    kind: str, name: str, place: Place, allowed: Collection[str], source: Source
+) -> list[Problem]:
+    """Return a problem if nothing is registered under this name."""
+    if name in allowed:
+        return []
+    listed, fix = ", ".join(sorted(allowed)), did_you_mean(name, allowed)
+    return [Problem(f"unknown {kind}", source.where(place), repr(name), listed, fix)]
+
+
+def _settings_problems(
+    schema: type[BaseModel], settings: object, place: Place, source: Source
+) -> list[Problem]:
+    try:
+        schema.model_validate(settings or {})
+    except ValidationError as error:
+        return problems_from(error, schema, source, prefix=place)
+    return []
+
+
+def _with_full_settings(experiment: Experiment, schemas: Schemas) -> Experiment:
+    """Write out the defaults of every entry's own settings, so that the record shows them."""
+
+    def full(schema: type[BaseModel], settings: Mapping[str, Any] | None) -> dict[str, Any]:
+        return schema.model_validate(settings or {}).model_dump(mode="json")
+
     methods = {
         label: entry.model_copy(
-            update={"settings": schemas[entry.method](**entry.settings).model_dump(mode="json")}
+            update={"settings": full(schemas.methods[entry.method], entry.settings)}
         )
         for label, entry in experiment.methods.items()
     }
-    return experiment.model_copy(update={"methods": methods})
+    evaluations = {
+        name: full(schemas.evaluations[name], settings)
+        for name, settings in experiment.evaluations.items()
+    }
+    return experiment.model_copy(update={"methods": methods, "evaluations": evaluations})
 
 
 def _with_full_paths(experiment: Experiment) -> Experiment:
@@ -200,6 +252,11 @@ def _with_full_paths(experiment: Experiment) -> Experiment:
         path = Path(name).expanduser()
         return str(path.absolute()) if name != EMBEDDED and path.is_dir() else name
 
+    scenarios = experiment.scenarios
+    if scenarios.requests is not None:
+        file = str(Path(scenarios.requests.file).expanduser().absolute())
+        named = scenarios.requests.model_copy(update={"file": file})
+        scenarios = scenarios.model_copy(update={"requests": named})
     model = experiment.model
     model = model.model_copy(
         update={
@@ -208,4 +265,4 @@ def _with_full_paths(experiment: Experiment) -> Experiment:
             "trust_remote_code": tuple(map(folder, model.trust_remote_code)),
         }
     )
-    return experiment.model_copy(update={"data": data, "model": model})
+    return experiment.model_copy(update={"data": data, "model": model, "scenarios": scenarios})

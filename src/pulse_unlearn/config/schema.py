@@ -127,7 +127,8 @@ Decides = Literal["strict", "rotated", "likelihood"]
 class ScoringSettings(Settings):
     """How answers are produced and read; `likelihood` takes the likeliest, whatever is said."""
 
-    parser: Literal["strict", "declared", "first_character", "vlmevalkit", "likelihood"] = "strict"
+    parser: str = "strict"
+    """A registered answer parser, or `likelihood`."""
     decided_by: Decides | None = None
     """Chooses people, ends trainings; None is `likelihood` if the parser is that, `rotated` if it
     is `declared`, else strict. `rotated` asks every order of the options, so that no preference for
@@ -214,6 +215,8 @@ class FinetuneSettings(Settings):
     lora: LoraSettings = LoraSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     epochs: Positive = 10
+    steps: Positive | None = None
+    """This many optimiser steps, whatever the epochs."""
     replay: Fraction = 0.0
     """Share of each batch drawn from general training questions."""
     target_accuracy: Fraction | None = None
@@ -258,14 +261,12 @@ class UnlearnSettings(Settings):
     """Share of the retain batch drawn from general training questions."""
 
 
-ScenarioName = Literal["finetuned", "pretrained", "sustainability"]
-
-
 class MethodEntry(Settings):
     """One line of the comparison: a method with its settings, by a label of your choice."""
 
     method: str
-    scenarios: tuple[ScenarioName, ...] = ("finetuned", "pretrained", "sustainability")
+    scenarios: tuple[str, ...] | None = None
+    """Scenarios of the experiment it takes part in; None for all."""
     unlearn: UnlearnSettings = UnlearnSettings()
     settings: dict[str, Any] = {}
 
@@ -308,6 +309,17 @@ class SustainabilityScenario(Scenario):
         return self
 
 
+class RequestsScenario(Scenario):
+    """Requests of any size that name people in a file, carried out one after the other."""
+
+    file: str
+    """A CSV file with the columns `individual`, `request`, and optionally `date` (ISO; requests are
+    carried out by date, then as the file lists them) and `set` (`forget` or `retain`)."""
+    target: Literal["base", "finetuned"] = "base"
+    """`base` is the model as `model` names it, also one that somebody else has taught; `finetuned`
+    teaches it the people of the file first, as `finetune` says."""
+
+
 class UnseenPeople(Settings):
     """People who are neither forgotten nor in any retain batch: what happens to all the others."""
 
@@ -318,12 +330,28 @@ class UnseenPeople(Settings):
 
 
 class ScenarioSettings(Settings):
-    """The scenarios to run; leave one out to skip it."""
+    """The scenarios to run; leave one out to skip it.
+
+    Registered ones of other packages stand beside these, under their names.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     finetuned: FinetunedScenario | None = None
     pretrained: PretrainedScenario | None = None
     sustainability: SustainabilityScenario | None = None
+    requests: RequestsScenario | None = None
     unseen: UnseenPeople = UnseenPeople()
+
+    def chosen(self) -> list[str]:
+        """Return the names of the scenarios to run, those of this package first."""
+        own = [name for name in type(self).model_fields if name != "unseen"]
+        return [name for name in own if getattr(self, name)] + list(self.model_extra or ())
+
+    def of(self, name: str, schema: type[Scenario]) -> Scenario:
+        """Return the settings of one scenario to run, as its own model."""
+        own = getattr(self, name)
+        return own if isinstance(own, schema) else schema.model_validate(own or {})
 
 
 SeedPart = Literal["people", "training", "order"]
@@ -346,6 +374,9 @@ class Experiment(Settings):
     """Defaults of every method entry; an entry's own values win."""
     methods: Annotated[dict[str, MethodEntry], Field(min_length=1)]
     scenarios: ScenarioSettings
+    evaluations: dict[str, dict[str, Any]] = {}
+    """What is measured besides, by registered name, with the settings of each: `retain_model`,
+    `relearning`."""
     speed: SpeedSettings = SpeedSettings()
     checkpoint_seconds: Annotated[int, Field(ge=0)] = 60
     """Seconds of training between checkpoints, 0 for one after each step; changes no result."""

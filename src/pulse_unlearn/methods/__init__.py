@@ -3,30 +3,64 @@
 Importing this package imports no torch, so that a plan is printed quickly; the losses do.
 """
 
-from pydantic import BaseModel
-
-from pulse_unlearn.methods import ga, ga_klr, npo
-from pulse_unlearn.methods.base import METHODS, AnswerView, Extent, Method, Needs, Term, Views
+from pulse_unlearn.methods import (
+    dpo,
+    ga,
+    ga_klr,
+    gradient_projection,
+    npo,
+    pruning,
+    rmu,
+    task_vector,
+)
+from pulse_unlearn.methods.base import (
+    METHODS,
+    Alternative,
+    AnswerView,
+    Checked,
+    Extent,
+    GradientHook,
+    Loss,
+    Method,
+    Needs,
+    Part,
+    Penalty,
+    Procedure,
+    Request,
+    Session,
+    Tensors,
+    Term,
+    Views,
+)
 
 __all__ = [
     "METHODS",
+    "Alternative",
     "AnswerView",
+    "Checked",
     "Extent",
+    "GradientHook",
+    "Loss",
     "Method",
     "Needs",
+    "Part",
+    "Penalty",
+    "Procedure",
+    "Request",
+    "Session",
+    "Tensors",
     "Term",
     "Views",
     "build_method",
+    "dpo",
     "ga",
     "ga_klr",
+    "gradient_projection",
     "npo",
-    "schemas",
+    "pruning",
+    "rmu",
+    "task_vector",
 ]
-
-
-def schemas() -> dict[str, type[BaseModel]]:
-    """Return each method's settings model by name, for checking an experiment file."""
-    return dict(METHODS)
 
 
 def build_method(name: str, settings: dict[str, object]) -> Method:

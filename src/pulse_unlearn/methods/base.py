@@ -1,21 +1,26 @@
-"""What a method is: pure losses on log-probabilities and masks, and a statement of what it needs.
+"""What a method is: pure losses on what a model says, or a procedure over a training session.
 
-A method never sees a model, the number of accumulation steps or of workers: it returns one value
-per example and the training loop does every normalisation.
+A *loss* returns one value per example from `terms(views)`; it never sees a model, the number of
+accumulation steps or of workers, and the training loop does every normalisation. A *procedure* has
+`run(session)` and drives phases of that loop, looks at gradients or activations, and edits the
+trained tensors (`Session`). A loss is run as a procedure of one phase.
 
 Shape letters: B examples, A answer positions (padded to the longest answer of the batch),
-V vocabulary entries.
+V vocabulary entries, D width of the language model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from pulse_unlearn.config import UnlearnSettings
+from pulse_unlearn.errors import Problem
 from pulse_unlearn.registry import Registry
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +28,37 @@ class AnswerView:
     """What one model says at the answer positions of one batch."""
 
     log_probs: Tensor
-    """Natural log-probabilities over the vocabulary, [B, A, V]."""
+    """Natural log-probabilities over the vocabulary, [B, A, V]; of a reference view with extent
+    `answer` those of the answer's own tokens, V = 1, with extent `hidden` nothing, V = 0."""
     labels: Tensor
     """Token ids of the answer, [B, A]; arbitrary valid ids where `mask` is false."""
     mask: Tensor
     """True at answer tokens, [B, A]."""
+    hidden: Tensor | None = None
+    """Output of the layer that `Needs.hidden_layer` names at the positions whose next token is the
+    answer's, [B, A, D]; None unless it is needed. Arbitrary where `mask` is false."""
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Everything a method may look at in one step; a part it does not need is None."""
+    """Everything a loss may look at in one step; a part it does not need is None."""
 
     forget: AnswerView
     retain: AnswerView | None = None
     forget_reference: AnswerView | None = None
     retain_reference: AnswerView | None = None
+    alternative: AnswerView | None = None
+    """The forget questions with another answer than the true one."""
+    alternative_reference: AnswerView | None = None
 
 
-Extent = Literal["answer", "distribution"]
-"""How much of the reference a method looks at: the probability of each answer token alone, or the
-whole distribution over the vocabulary. The first is a number an answer token to keep."""
+Extent = Literal["answer", "distribution", "hidden"]
+"""How much of the reference a method looks at: the probability of each answer token alone, the
+whole distribution over the vocabulary, or hidden states. The first is a number an answer token."""
+
+Alternative = Literal["option", "any_option", "refusal"]
+"""Another answer to a question: a wrong option, any option (the true one included, so that what is
+learned ends at chance and not below), or a refusal. Drawn by example and seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +69,18 @@ class Needs:
     forget_reference: Extent | None = None
     retain_reference: Extent | None = None
     """Takes `retain`."""
+    alternative: Alternative | None = None
+    alternative_reference: Extent | None = None
+    """Takes `alternative`."""
+    hidden_layer: int | None = None
+    """Layer of the language model, from 0, whose output every view holds; negative ones count from
+    the last."""
+
+    @property
+    def reference(self) -> bool:
+        """Whether the reference model is asked at all."""
+        asked = (self.forget_reference, self.retain_reference, self.alternative_reference)
+        return any(extent is not None for extent in asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +96,8 @@ class Term:
 
 
 @runtime_checkable
-class Method(Protocol):
-    """A method is a frozen settings model with these two members."""
+class Loss(Protocol):
+    """A frozen settings model with these two members."""
 
     @property
     def needs(self) -> Needs:
@@ -77,6 +105,110 @@ class Method(Protocol):
 
     def terms(self, views: Views) -> tuple[Term, ...]:
         """Return the parts of the loss to minimise."""
+
+
+Tensors = Mapping[str, "Tensor"]
+"""Name of a trained tensor -> values of its shape."""
+Part = Literal["forget", "retain"]
+GradientHook = Callable[[dict[str, "Tensor"]], None]
+"""Given each trained tensor's gradient over the whole step, before clipping; changes it in place.
+Must depend on the gradients and on what was there before the phase alone, or a resumed phase would
+differ from an uninterrupted one."""
+Penalty = Callable[[Tensors], "Tensor"]
+"""Trained tensors -> one number, added to each step's loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An earlier request of the sequence."""
+
+    stage: str
+    individuals: tuple[str, ...]
+
+
+class Session(Protocol):
+    """What a procedure works with: one request, one model, the tensors its scope allows.
+
+    A procedure killed at any moment is run again from its beginning: phases of training that are
+    complete are not repeated but put back, and everything else is computed anew. So `run` must
+    do the same each time: no clock, no randomness but `generator`.
+    """
+
+    @property
+    def seed(self) -> int:
+        """The stage's own seed."""
+
+    @property
+    def history(self) -> Sequence[Request]:
+        """Earlier requests of this sequence, first to last."""
+
+    @property
+    def state(self) -> Tensors:
+        """What the request before carried over by `carry`; empty for the first."""
+
+    @property
+    def initial(self) -> Tensors:
+        """The trained tensors as they were when the stage began."""
+
+    @property
+    def current(self) -> Tensors:
+        """Copies of the trained tensors as they are now."""
+
+    def generator(self, name: str) -> Generator:
+        """Return a CPU generator seeded by the stage and a name."""
+
+    def train(
+        self,
+        loss: Loss,
+        *,
+        steps: int | None = None,
+        stop: bool = True,
+        gradient_hook: GradientHook | None = None,
+        penalty: Penalty | None = None,
+    ) -> None:
+        """Run one phase of the training loop with the experiment's optimiser.
+
+        `steps` defaults to `stop.max_steps`; without `stop` the experiment's stop rule, which
+        looks for forgetting, does not end this phase.
+        """
+
+    def gradients(self, loss: Loss, *, batches: int, squared: bool = False) -> dict[str, Tensor]:
+        """Return the mean gradient of a loss over so many batches, or its mean square (Fisher)."""
+
+    def activations(self, layers: Sequence[str], part: Part, *, batches: int) -> dict[str, Tensor]:
+        """Return the root mean square of what enters linear layers at answer positions.
+
+        `layers` are full module paths; each result has one value per input feature.
+        """
+
+    def edit(self, tensors: Tensors) -> None:
+        """Give trained tensors new values; raises MethodError for any outside the scope."""
+
+    def carry(self, tensors: Tensors) -> None:
+        """Keep tensors for the next request of the sequence: its `state`."""
+
+
+@runtime_checkable
+class Procedure(Protocol):
+    """A frozen settings model that drives a session."""
+
+    @property
+    def needs(self) -> Needs:
+        """What its losses need together, for planning."""
+
+    def run(self, session: Session) -> None:
+        """Apply the method to one request."""
+
+
+Method = Loss | Procedure
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A method that does not work with every setting says which."""
+
+    def problems(self, unlearn: UnlearnSettings) -> Iterable[Problem]:
+        """Yield what is wrong with the settings; places are relative to the method's entry."""
 
 
 METHODS: Registry[type] = Registry("method", group="pulse_unlearn.methods")

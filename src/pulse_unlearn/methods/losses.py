@@ -64,6 +64,40 @@ def npo(view: AnswerView, reference: AnswerView, *, beta: float) -> Tensor:
     return softplus(-beta * margin) * (2.0 / beta)
 
 
+def dpo(
+    preferred: AnswerView,
+    preferred_reference: AnswerView,
+    rejected: AnswerView,
+    rejected_reference: AnswerView,
+    *,
+    beta: float,
+) -> Tensor:
+    """Return direct preference optimisation, [B] (Rafailov et al. 2023, arXiv 2305.18290, eq. 7).
+
+    `(2 / beta) * softplus(-beta * margin)` where the margin is how much more likely than at the
+    reference the preferred answer became, less the same for the rejected one; sums over tokens.
+    """
+    gained = sum_nll(preferred_reference) - sum_nll(preferred)
+    lost = sum_nll(rejected) - sum_nll(rejected_reference)
+    return softplus(-beta * (gained + lost)) * (2.0 / beta)
+
+
+def hidden_of(view: AnswerView) -> Tensor:
+    """Return the view's hidden states, [B, A, D]; raises ValueError if there are none."""
+    if view.hidden is None:
+        raise ValueError("the training loop did not provide hidden states")
+    return view.hidden
+
+
+def hidden_distance(view: AnswerView, towards: Tensor) -> Tensor:
+    """Return the mean squared distance of hidden states, [B]: over dimensions, then positions.
+
+    `towards` is one direction [D] or states [B, A, D] (RMU, arXiv 2403.03218, eqs. 1 and 2).
+    """
+    squares = (hidden_of(view).float() - towards.float()).square().mean(-1)
+    return squares.masked_fill(~view.mask, 0.0).sum(-1) / view.mask.sum(-1)
+
+
 def _kl_per_token(first: Tensor, second: Tensor) -> Tensor:
     """Return sum_v p (log p - log q), [B, A]; a probability of exactly 0 contributes 0."""
     difference = torch.where(first == -torch.inf, torch.zeros_like(first), first - second)

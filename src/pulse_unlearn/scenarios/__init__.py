@@ -4,26 +4,53 @@ Nothing here touches a tensor or a file, so a plan can be printed, hashed and co
 anything is spent.
 """
 
-from pulse_unlearn.scenarios.build import SCENARIOS, Scenario, build_plan, derive_seed
+from pulse_unlearn.scenarios.build import SCENARIOS, Scenario, build_plan
+from pulse_unlearn.scenarios.evaluations import EVALUATIONS, Condition
 from pulse_unlearn.scenarios.plan import (
+    Evaluation,
     Group,
+    NamedRequest,
     Operation,
     Plan,
     Roster,
+)
+from pulse_unlearn.scenarios.planner import Planner, Target, derive_seed
+from pulse_unlearn.scenarios.relearning import Relearning
+from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, RetainModel
+from pulse_unlearn.scenarios.stages import (
+    Facts,
+    Finetune,
+    Score,
+    Select,
     Stage,
-    StageKind,
+    Training,
+    Unlearn,
     View,
 )
 
 __all__ = [
+    "EVALUATIONS",
+    "RETAIN_MODEL",
     "SCENARIOS",
+    "Condition",
+    "Evaluation",
+    "Facts",
+    "Finetune",
     "Group",
+    "NamedRequest",
     "Operation",
     "Plan",
+    "Planner",
+    "Relearning",
+    "RetainModel",
     "Roster",
     "Scenario",
+    "Score",
+    "Select",
     "Stage",
-    "StageKind",
+    "Target",
+    "Training",
+    "Unlearn",
     "View",
     "build_plan",
     "derive_seed",

@@ -1,15 +1,15 @@
-"""What a plan is made of: people by id, stages, and the operations the report is about."""
+"""What a plan is made of: people by id, operations, and the evaluations the results are rows of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from pulse_unlearn.records import Cell
 
-StageKind = Literal["score", "select", "finetune", "unlearn"]
-View = Literal["scored", "other_view"]
+if TYPE_CHECKING:
+    from pulse_unlearn.scenarios.stages import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,42 +24,8 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """One resumable unit of work; `parents` are the stages whose output it reads."""
-
-    name: str
-    kind: StageKind
-    seed: int
-    """Derived from the run's seed and the stage's name; 0 for stages that draw nothing."""
-    order_seed: int = 0
-    """Likewise; draws batches, option orders and views, where `seed` draws all else."""
-    parents: tuple[str, ...] = ()
-    chain: tuple[str, ...] = ()
-    """Stages whose adapters the model carries, first to last."""
-    reference_depth: int = 0
-    """How many adapters of `chain` the reference model carries."""
-    start_from: str = ""
-    """Stage whose adapter is trained further; empty for a fresh one."""
-    forget: Group = Group()
-    retain: Group = Group()
-    ask: tuple[Group, ...] = ()
-    """Individuals whose questions a score stage asks; those a selection chooses among."""
-    turned: bool = False
-    """Whether a score stage asks every order of its view, for the reading `rotated`."""
-    decides: str = ""
-    """Reading that ends this training or chooses these people; empty where none does."""
-    before: str = ""
-    """Score stage that asked the target model what this training's stop rule asks."""
-    view: View = "scored"
-    general: bool = False
-    """Whether a score stage also asks the general questions."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    cell: Cell | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Operation:
-    """One row of the story: a cell, the sets it is measured on, before and after stages."""
+    """One application of a method: the models before and after, and the sets it is measured on."""
 
     cell: Cell
     before: str
@@ -68,6 +34,10 @@ class Operation:
     """Score stage after this operation."""
     unlearn: str
     """The stage that applied the method."""
+    target: tuple[str, ...]
+    """Stages whose updates make up the target model."""
+    chain: tuple[str, ...]
+    """Stages whose updates make up the model after this operation."""
     forget: Group
     retain: Group
     requests: tuple[Group, ...]
@@ -78,16 +48,54 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Rows of `results.csv`: one model's answers on the sets of an operation."""
+
+    cell: Cell
+    """With the condition under which the model was asked."""
+    operation: Operation
+    scores: str
+    """Score stage of the model."""
+    compared_to: str = ""
+    """Score stage of the model that `forgotten_pct` and `kept_pct` are relative to; empty for the
+    target model itself."""
+    only: str = ""
+    """Score stage to whose questions the answers are restricted; empty for all."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Ordered stages and the operations the report is about."""
+    """Ordered stages, the operations the report is about, and the evaluations of their models."""
 
     name: str
     stages: tuple[Stage, ...]
     operations: tuple[Operation, ...]
+    evaluations: tuple[Evaluation, ...]
 
     def stage(self, name: str) -> Stage:
         """Return the stage of that name; raises KeyError."""
         return {stage.name: stage for stage in self.stages}[name]
+
+
+def plain_evaluations(operations: tuple[Operation, ...]) -> Iterator[Evaluation]:
+    """Yield what every plan measures: each target model once a cell, each model after it."""
+    seen: set[Cell] = set()
+    for operation in operations:
+        target = replace(operation.cell, request=0)
+        if target not in seen:
+            seen.add(target)
+            yield Evaluation(target, operation, operation.before, only=operation.after)
+        yield Evaluation(operation.cell, operation, operation.after, operation.before)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedRequest:
+    """People whom one request names, as a file of requests lists them."""
+
+    name: str
+    people: tuple[str, ...]
+    date: str = ""
+    """ISO date of the request; empty if the file gives none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +104,7 @@ class Roster:
 
     fictional: tuple[str, ...]
     celebrities: tuple[str, ...]
+    requests: tuple[NamedRequest, ...] = ()
+    """Of the scenario `requests`, in the order they are carried out."""
+    retained: tuple[str, ...] = ()
+    """People whom the file of requests names as D_retain."""

@@ -1,0 +1,327 @@
+"""What scenarios and evaluations lay stages out with; stages asked for twice are shared."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from pulse_unlearn.config import (
+    Decides,
+    Experiment,
+    FinetuneSettings,
+    MethodEntry,
+    PretrainedScenario,
+    SeedPart,
+)
+from pulse_unlearn.config import Scenario as ScenarioSettings
+from pulse_unlearn.errors import ConfigError, Problem
+from pulse_unlearn.records import Cell
+from pulse_unlearn.scenarios.plan import Group, Operation, Roster
+from pulse_unlearn.scenarios.stages import Facts, Finetune, Score, Select, Stage, Unlearn, View
+
+NOBODY = Group()
+
+
+def derive_seed(seed: int, name: str) -> int:
+    """Return a 31-bit seed that depends on the run's seed and a name, on every machine alike."""
+    return int.from_bytes(sha256(f"{seed}:{name}".encode()).digest()[:4], "big") >> 1
+
+
+def draw(ids: Sequence[str], count: int, seed: int, purpose: str) -> tuple[str, ...]:
+    """Return so many of the ids in drawn order; raises ConfigError if there are not as many."""
+    if count > len(ids):
+        raise ConfigError(
+            Problem(
+                f"not enough individuals for {purpose}",
+                got=f"{count} wanted",
+                allowed=f"at most {len(ids)} in this data set",
+            )
+        )
+    return tuple(random.Random(derive_seed(seed, purpose)).sample(sorted(ids), count))
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A fine-tuning and what its people are for."""
+
+    stage: str
+    forget: Group
+    retain: Group
+    unseen: Group
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model before unlearning, what it was asked, and who is to be forgotten."""
+
+    chain: tuple[str, ...]
+    """Stages whose updates make it up; empty for the base model."""
+    scored: str
+    """Score stage on all questions that are asked later."""
+    elsewhere: str
+    """Score stage about D_unlearn on views that are never reported."""
+    everyone: tuple[Group, ...]
+    """Whom every later score stage asks about."""
+    forget: Group
+    retain: Group
+    unseen: tuple[tuple[str, Group], ...] = ()
+    never_knew: str = ""
+    """Score stage of a model that never learned D_unlearn; empty where there is none."""
+
+
+class Planner:
+    """Collects stages and operations in the order they are asked for."""
+
+    def __init__(self, experiment: Experiment, roster: Roster) -> None:
+        self.experiment = experiment
+        self.roster = roster
+        self.stages: dict[str, Stage] = {}
+        self.operations: list[Operation] = []
+
+    def add(self, stage: Stage) -> str:
+        """Add a stage, or find the same one under its name; return the name."""
+        known = self.stages.setdefault(stage.name, stage)
+        if known != stage:
+            raise ValueError(f"two different stages are named {stage.name}")
+        return stage.name
+
+    def seed(self, seed: int, part: SeedPart) -> int:
+        """Return the seed of one part of a run: its own, or the first one's if it is not varied."""
+        return seed if part in self.experiment.vary else self.experiment.seeds[0]
+
+    def derived(self, seed: int, part: SeedPart, name: str) -> int:
+        """Derive a stage's seed; what is not varied derives from the first seed's stage."""
+        drawn = self.seed(seed, part)
+        return derive_seed(drawn, name.replace(f"seed{seed}/", f"seed{drawn}/", 1))
+
+    def decides(self, scenario: ScenarioSettings | None) -> Decides:
+        """Return the reading that ends a scenario's operations and chooses its people."""
+        own = scenario.decided_by if scenario else None
+        return own or self.experiment.scoring.decides
+
+    def score(
+        self,
+        name: str,
+        chain: Sequence[str],
+        ask: Sequence[Group],
+        *,
+        view: View = "scored",
+        turned: bool = False,
+        general: bool | None = None,
+        facts: Facts = "all",
+        facts_seed: int = 0,
+        step: int | None = None,
+    ) -> str:
+        """Add the scoring of a model; general questions are asked with the scored view."""
+        return self.add(
+            Score(
+                name=name,
+                chain=tuple(chain),
+                ask=tuple(ask),
+                view=view,
+                turned=turned,
+                general=view == "scored" if general is None else general,
+                facts=facts,
+                facts_seed=facts_seed,
+                step=step,
+                scoring=self.experiment.scoring,
+            )
+        )
+
+    def score_base(self) -> str:
+        """Ask the base model everything that is asked later, before anything is learned."""
+        scenarios, seeds = self.experiment.scenarios, self.experiment.seeds
+        asked: list[str] = []
+        if scenarios.finetuned or scenarios.sustainability:
+            asked += sorted({name for seed in seeds for name in self.learned(seed)})
+        if scenarios.requests:
+            asked += [*self.named(), *self.roster.retained]
+        if scenarios.pretrained:
+            asked += self.candidates(scenarios.pretrained)
+        else:
+            asked += sorted({name for seed in seeds for name in self.strangers(seed)})
+        return self.score("base/score", (), (Group(tuple(dict.fromkeys(asked))),))
+
+    def score_base_elsewhere(self, settings: PretrainedScenario) -> str:
+        """Ask the base model about the candidates on views that are never reported."""
+        candidates = Group(self.candidates(settings))
+        turned = self.decides(settings) == "rotated"
+        name = "base/score-other-view"
+        return self.score(name, (), (candidates,), view="other_view", turned=turned)
+
+    def learned(self, seed: int) -> tuple[str, ...]:
+        """Return the fictional people this seed fine-tunes on, in drawn order."""
+        count = self.experiment.finetune.individuals
+        return draw(self.roster.fictional, count, self.seed(seed, "people"), "finetune")
+
+    def candidates(self, settings: PretrainedScenario) -> tuple[str, ...]:
+        """Return the celebrities the choice is made among."""
+        count = settings.candidates
+        draw(self.roster.celebrities, count, 0, "scenarios.pretrained")
+        return self.roster.celebrities[:count]
+
+    def named(self) -> tuple[str, ...]:
+        """Return the people whom the file of requests names, in its order."""
+        return tuple(name for request in self.roster.requests for name in request.people)
+
+    def strangers(self, seed: int) -> tuple[str, ...]:
+        """Return unseen celebrities where none are chosen by behaviour."""
+        taken = {*self.named(), *self.roster.retained}
+        free = [name for name in self.roster.celebrities if name not in taken]
+        count = min(self.experiment.scenarios.unseen.celebrities, len(free))
+        return draw(free, count, self.seed(seed, "people"), "unseen")
+
+    def select(self, seed: int, settings: PretrainedScenario) -> str:
+        """Add the choice of the celebrities the model knows best."""
+        before = self.score_base()
+        elsewhere = self.score_base_elsewhere(settings)
+        drawn = self.seed(seed, "people")
+        return self.add(
+            Select(
+                name=f"seed{seed}/select",
+                seed=derive_seed(drawn, f"seed{drawn}/select"),
+                asked=elsewhere if settings.select_on == "other_view" else before,
+                candidates=Group(self.candidates(settings)),
+                settings=settings,
+                unseen=self.experiment.scenarios.unseen.celebrities,
+                decides=self.decides(settings),
+            )
+        )
+
+    def unseen(self, seed: int, *, learned: Group = NOBODY) -> tuple[tuple[str, Group], ...]:
+        """Return the sets of people nobody forgets or replays; `learned` are fictional ones."""
+        settings = self.experiment.scenarios.pretrained
+        if settings is None:
+            celebrities = Group(self.strangers(seed))
+        elif self.experiment.scenarios.unseen.celebrities:
+            celebrities = Group(selection=self.select(seed, settings), part="unseen")
+        else:
+            celebrities = NOBODY
+        found = (("unseen", celebrities), ("unseen_fictional", learned))
+        return tuple((name, group) for name, group in found if group != NOBODY)
+
+    def finetune(
+        self,
+        seed: int,
+        name: str,
+        people: Group,
+        *,
+        settings: FinetuneSettings | None = None,
+        chain: Sequence[str] = (),
+        facts: Facts = "all",
+        facts_seed: int = 0,
+        snapshots: tuple[int, ...] = (),
+    ) -> str:
+        """Add a training that teaches people; the experiment's `finetune` unless told otherwise."""
+        chosen = settings or self.experiment.finetune
+        return self.add(
+            Finetune(
+                name=name,
+                seed=self.derived(seed, "training", name),
+                order_seed=self.derived(seed, "order", name),
+                chain=tuple(chain),
+                reference_depth=len(chain),
+                learn=people,
+                decides="" if chosen.target_accuracy is None else self.decides(None),
+                settings=chosen,
+                facts=facts,
+                facts_seed=facts_seed,
+                snapshots=snapshots,
+            )
+        )
+
+    def finetuned(self, seed: int) -> Learned:
+        """Add the fine-tuning of this seed; return its stage and what its people are for."""
+        people = self.learned(seed)
+        scenarios = self.experiment.scenarios
+        chosen = scenarios.finetuned or scenarios.sustainability
+        rest = len(people) - scenarios.unseen.fictional
+        cut = chosen.forget if chosen else rest // 2
+        stage = self.finetune(seed, f"seed{seed}/finetune", Group(people))
+        return Learned(stage, Group(people[:cut]), Group(people[cut:rest]), Group(people[rest:]))
+
+    def operate(
+        self,
+        scenario: str,
+        seed: int,
+        label: str,
+        *,
+        target: Target,
+        requests: Sequence[Group],
+        settings: ScenarioSettings | None,
+        numbered: bool = True,
+    ) -> None:
+        """Add a method's operations on one request after the other, and score after each.
+
+        `numbered` names stages by request; a scenario of a single operation may do without.
+        """
+        entry = self.experiment.methods[label]
+        chain, history = target.chain, ()
+        for number, request in enumerate(requests, start=1):
+            cell = Cell(scenario, label, entry.unlearn.scope, seed, number)
+            stem = f"seed{seed}/{scenario}/{label}" + (f"/request{number}" if numbered else "")
+            unlearn = self._unlearn(
+                f"{stem}/unlearn",
+                entry,
+                cell=cell,
+                target=target,
+                chain=chain,
+                history=history,
+                forget=request,
+                decides=self.decides(settings),
+            )
+            chain = (*self.stages[unlearn].chain, unlearn)
+            history = (*history, unlearn)
+            self.operations.append(
+                Operation(
+                    cell,
+                    before=target.scored,
+                    after=self.score(f"{stem}/score", chain, target.everyone),
+                    unlearn=unlearn,
+                    target=target.chain,
+                    chain=chain,
+                    forget=target.forget,
+                    retain=target.retain,
+                    requests=tuple(requests),
+                    unseen=target.unseen,
+                    never_knew=target.never_knew,
+                )
+            )
+
+    def _unlearn(
+        self,
+        name: str,
+        entry: MethodEntry,
+        *,
+        cell: Cell,
+        target: Target,
+        chain: tuple[str, ...],
+        history: tuple[str, ...],
+        forget: Group,
+        decides: Decides,
+    ) -> str:
+        continued = entry.unlearn.adapter == "continued" and bool(history)
+        depth = len(target.chain)
+        original = entry.unlearn.reference == "original"
+        asked = entry.unlearn.stop.target_forgetting is not None
+        return self.add(
+            Unlearn(
+                name=name,
+                seed=self.derived(cell.seed, "training", name),
+                order_seed=self.derived(cell.seed, "order", name),
+                chain=chain[:-1] if continued else chain,
+                start_from=chain[-1] if continued else "",
+                reference_depth=depth if original else len(chain),
+                forget=forget,
+                retain=target.retain,
+                before=target.elsewhere if asked else "",
+                history=history,
+                decides=decides if asked else "",
+                method=entry.method,
+                method_settings=entry.settings,
+                settings=entry.unlearn,
+                cell=cell,
+            )
+        )

@@ -1,0 +1,116 @@
+"""The relearning attack: teach half of the forgotten facts again, ask for the other half.
+
+What was only hidden comes back with little teaching (arXiv 2406.13356); what is gone does not. The
+retain model under the same attack says what gone looks like: it never knew either half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from pulse_unlearn.config import FinetuneSettings, LoraSettings, OptimiserSettings, Scope, Settings
+from pulse_unlearn.config import Update
+from pulse_unlearn.scenarios.evaluations import EVALUATIONS, last_operations
+from pulse_unlearn.scenarios.plan import Evaluation, Operation
+from pulse_unlearn.scenarios.planner import Planner, derive_seed
+from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, retain_model_of
+
+RELEARNED = "relearned"
+"""The condition is `relearned:STEP`; `retain_model+relearned:STEP` is the control."""
+
+
+@EVALUATIONS.register("relearning")
+class Relearning(Settings):
+    """Relearning curves of every method after its last request, beside the retain model's.
+
+    Questions of one fact, the same true answer, stay in one half. The training is multiple choice
+    in option orders and on pictures that are never scored.
+    """
+
+    steps: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (5, 10, 20, 40)
+    """After how many optimiser steps the other half is asked for; step 0 is always measured."""
+    scope: Scope = "projector+llm"
+    update: Update = "lora"
+    lora: LoraSettings = LoraSettings()
+    optimiser: OptimiserSettings = OptimiserSettings(
+        learning_rate=1e-3, batch_size=32, micro_batch_size=8
+    )
+
+    @field_validator("steps")
+    @classmethod
+    def _in_order(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if list(steps) != sorted(set(steps)):
+            raise ValueError("steps must rise")
+        return steps
+
+    def plan(self, planner: Planner) -> Iterator[Evaluation]:
+        """Yield a curve for each method's last model, and one for each retain model."""
+        for operation in last_operations(planner):
+            stem = planner.stages[operation.after].name.removesuffix("/score")
+            yield from self._curve(
+                planner, operation, stem, operation.chain, operation.after, condition=RELEARNED
+            )
+            model = retain_model_of(planner, operation)
+            if model is not None:
+                yield from self._curve(
+                    planner,
+                    operation,
+                    planner.stages[model.scored].name.removesuffix("/score"),
+                    model.chain,
+                    model.scored,
+                    condition=f"{RETAIN_MODEL}+{RELEARNED}",
+                )
+
+    def _curve(
+        self,
+        planner: Planner,
+        operation: Operation,
+        stem: str,
+        chain: tuple[str, ...],
+        scored: str,
+        *,
+        condition: str,
+    ) -> Iterator[Evaluation]:
+        """Teach one half on top of a chain of updates, and ask for the other on the way."""
+        seed = operation.cell.seed
+        halves = derive_seed(planner.seed(seed, "people"), "relearning")
+        stage = planner.finetune(
+            seed,
+            f"{stem}/relearn",
+            operation.forget,
+            settings=self._training(),
+            chain=chain,
+            facts="taught",
+            facts_seed=halves,
+            snapshots=self.steps,
+        )
+        asked = [
+            planner.score(
+                f"{stem}/relearn/score-step{step}",
+                (*chain, stage),
+                (operation.forget,),
+                general=False,
+                facts="held_back",
+                facts_seed=halves,
+                step=step,
+            )
+            for step in self.steps
+        ]
+        for step, scores in ((0, scored), *zip(self.steps, asked, strict=True)):
+            cell = replace(operation.cell, condition=f"{condition}:{step}")
+            yield Evaluation(cell, operation, scores, operation.before, only=asked[0])
+
+    def _training(self) -> FinetuneSettings:
+        return FinetuneSettings(
+            individuals=1,
+            scope=self.scope,
+            forms="multiple_choice",
+            update=self.update,
+            lora=self.lora,
+            optimiser=self.optimiser,
+            steps=self.steps[-1],
+        )

@@ -1,0 +1,62 @@
+"""The retain model: fine-tuned as the target model was, without D_unlearn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from pulse_unlearn.config import Settings
+from pulse_unlearn.scenarios.evaluations import EVALUATIONS
+from pulse_unlearn.scenarios.plan import Evaluation, Group, Operation
+from pulse_unlearn.scenarios.planner import Planner
+from pulse_unlearn.scenarios.stages import Finetune, Score
+
+RETAIN_MODEL = "retain_model"
+"""The condition; `retain_model+...` is the same model under another condition besides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """A retain model and the stage that scored it."""
+
+    chain: tuple[str, ...]
+    scored: str
+
+
+@EVALUATIONS.register(RETAIN_MODEL)
+class RetainModel(Settings):
+    """Scores the retain model on all that the target model is asked; one for each seed.
+
+    It is what perfect unlearning would leave: the gold line in figures about D_unlearn, and the
+    model that verdicts take for one that never knew. There is none for people who are known from
+    pre-training or were taught by somebody else.
+    """
+
+    def plan(self, planner: Planner) -> Iterator[Evaluation]:
+        """Yield the retain model's rows at request 0 of each cell that has one."""
+        seen = set()
+        for number, operation in enumerate(planner.operations):
+            model = retain_model_of(planner, operation)
+            if model is None:
+                continue
+            planner.operations[number] = replace(operation, never_knew=model.scored)
+            cell = replace(operation.cell, request=0, condition=RETAIN_MODEL)
+            if cell not in seen:
+                seen.add(cell)
+                yield Evaluation(cell, operation, model.scored, operation.before, operation.after)
+
+
+def retain_model_of(planner: Planner, operation: Operation) -> Retained | None:
+    """Add the retain model of an operation's target; None where nobody can train one."""
+    if not operation.target:
+        return None
+    target = planner.stages[operation.target[-1]]
+    asked = planner.stages[operation.before]
+    if not isinstance(target, Finetune) or not isinstance(asked, Score):
+        raise TypeError(f"{target.name} is no fine-tuning or {asked.name} no scoring")
+    gone = set(operation.forget.ids)
+    stay = Group(tuple(name for name in target.learn.ids if name not in gone))
+    name = target.name.removesuffix("finetune") + "retain-model"
+    stage = planner.finetune(operation.cell.seed, name, stay, settings=target.settings)
+    chain = (*target.chain, stage)
+    return Retained(chain, planner.score(f"{name}/score", chain, asked.ask))

@@ -1,0 +1,189 @@
+"""The kinds of stages, each with typed settings and what its output depends on.
+
+A stage is one resumable unit of work. `pipeline.runners` has one runner for each kind; a kind
+without one is an error before anything is spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+from pydantic_core import to_jsonable_python
+
+from pulse_unlearn.config import (
+    Experiment,
+    FinetuneSettings,
+    PretrainedScenario,
+    ScoringSettings,
+    UnlearnSettings,
+)
+from pulse_unlearn.records import Cell
+from pulse_unlearn.scenarios.plan import Group
+
+View = Literal["scored", "other_view"]
+Facts = Literal["all", "taught", "held_back"]
+"""Which facts about a person: all, or one of two halves that an attack divides them into."""
+
+# Where the model lies, or its layers, decides nothing: its digest, among the data, says which it is.
+_ELSEWHERE = {
+    *("device", "device_map", "source", "revision"),
+    *("offline", "adapters", "trust_remote_code"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What every stage has: a name, seeds, and the updates that its model carries."""
+
+    kind: ClassVar[str]
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of the data whose digests are part of the fingerprint."""
+
+    name: str
+    seed: int = 0
+    """Derived from the run's seed and the stage's name; 0 for stages that draw nothing."""
+    order_seed: int = 0
+    """Likewise; draws batches, option orders and views, where `seed` draws all else."""
+    chain: tuple[str, ...] = ()
+    """Stages whose updates the model carries, first to last."""
+    cell: Cell | None = None
+    """The part of the experiment it belongs to; None where several share it."""
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Names of the stages whose output it reads, each once."""
+        named = (*self.chain, *self._reads_stages(), *(group.selection for group in self.groups()))
+        return tuple(dict.fromkeys(name for name in named if name))
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return the people it is about."""
+        return ()
+
+    def _reads_stages(self) -> tuple[str, ...]:
+        return ()
+
+    def ingredients(self, experiment: Experiment) -> dict[str, Any]:
+        """Return the settings that decide its output, as JSON can say them, and no others."""
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "cell"}
+        prompts = [experiment.data.people_prompt, experiment.data.general_prompt]
+        made_of: dict[str, Any] = to_jsonable_python({**own, "prompts": prompts})
+        if "model" in self.reads:
+            made_of["model"] = experiment.model.model_dump(mode="json", exclude=_ELSEWHERE)
+        return made_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score(Stage):
+    """Asks a model questions and stores every answer."""
+
+    kind: ClassVar[str] = "score"
+    reads: ClassVar[tuple[str, ...]] = ("people/", "general/", "model")
+
+    scoring: ScoringSettings
+    ask: tuple[Group, ...]
+    """Individuals whose questions are asked."""
+    view: View = "scored"
+    turned: bool = False
+    """Whether every order of the other view is asked, for the reading `rotated`."""
+    general: bool = False
+    """Whether general questions are asked, too."""
+    facts: Facts = "all"
+    facts_seed: int = 0
+    step: int | None = None
+    """Snapshot of the chain's last stage that the model carries; None for its final update."""
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return the people it asks about."""
+        return self.ask
+
+    def ingredients(self, experiment: Experiment) -> dict[str, Any]:
+        """Leave out what only decides how stored answers are read: that needs no model."""
+        made_of = Stage.ingredients(self, experiment)
+        idle = {"parser", "decided_by"}
+        idle |= {"people", "general", "words"} if self.view == "other_view" else set()
+        made_of["scoring"] = {k: v for k, v in made_of["scoring"].items() if k not in idle}
+        made_of["general_questions"] = experiment.data.general_questions
+        return made_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Select(Stage):
+    """Chooses the individuals that a model knows best, by its stored answers."""
+
+    kind: ClassVar[str] = "select"
+
+    asked: str
+    """Score stage whose answers decide."""
+    candidates: Group
+    settings: PretrainedScenario
+    unseen: int
+    """How many of those left are set aside as unseen people."""
+    decides: str
+    """Reading they are ranked by."""
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return the people it chooses among."""
+        return (self.candidates,)
+
+    def _reads_stages(self) -> tuple[str, ...]:
+        return (self.asked,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training(Stage):
+    """What leaves an update of the model: a low-rank adapter or whole tensors."""
+
+    reads: ClassVar[tuple[str, ...]] = ("people/", "general_training/", "model")
+
+    settings: FinetuneSettings | UnlearnSettings
+    start_from: str = ""
+    """Stage whose update is trained further; empty for a fresh one."""
+    reference_depth: int = 0
+    """How many updates of `chain` the reference model carries."""
+    decides: str = ""
+    """Reading that ends it; empty where none does."""
+    snapshots: tuple[int, ...] = ()
+    """Steps after which the update is kept as well, for evaluations on the way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finetune(Training):
+    """Teaches the model people: the target model, a retain model, or what an attacker knows."""
+
+    kind: ClassVar[str] = "finetune"
+
+    settings: FinetuneSettings
+    learn: Group
+    facts: Facts = "all"
+    facts_seed: int = 0
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return the people it teaches."""
+        return (self.learn,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlearn(Training):
+    """Applies one method to one request."""
+
+    kind: ClassVar[str] = "unlearn"
+
+    settings: UnlearnSettings
+    method: str
+    """Registered name."""
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+    forget: Group
+    retain: Group
+    before: str = ""
+    """Score stage that asked the target model what the stop rule asks."""
+    history: tuple[str, ...] = ()
+    """Stages of the earlier requests of this sequence, first to last."""
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return the people to forget, and those of D_retain."""
+        return (self.forget, self.retain)
+
+    def _reads_stages(self) -> tuple[str, ...]:
+        return (self.start_from, *self.history, self.before)
