@@ -22,7 +22,7 @@ from pulse_unlearn.evaluation.table import read_predictions
 from pulse_unlearn.models.full import ADAPTER_FILE
 from pulse_unlearn.pipeline.asked import PREDICTIONS
 from pulse_unlearn.pipeline.runners import OUTCOME
-from pulse_unlearn.pipeline.work import ADAPTER
+from pulse_unlearn.pipeline.stage_context import ADAPTER
 from pulse_unlearn.records import Prediction
 from pulse_unlearn.store.stages import stage_folders
 

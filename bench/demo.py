@@ -45,7 +45,7 @@ def in_float64(experiment: Experiment) -> Experiment:
     """Return the experiment in double precision, past the settings that allow no such thing."""
     import torch
 
-    from pulse_unlearn.models.readers import TOLERANCE
+    from pulse_unlearn.models.backends import TOLERANCE
 
     TOLERANCE[torch.float64] = TOLERANCE[torch.float32]  # norms stay in single precision
     model = experiment.model.model_copy(update={"dtype": "float64"})

@@ -22,7 +22,7 @@ from speed_cases import SIZES, Case, random_llava
 
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.methods import METHODS, build_method
-from pulse_unlearn.models.packing import pack
+from pulse_unlearn.models.fast.packing import pack
 from pulse_unlearn.training.objectives import Unlearning, weighted_sum
 from pulse_unlearn.training.references import References
 from pulse_unlearn.training.steps import StepData

@@ -35,8 +35,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from pulse_unlearn.evaluation.predict import predict
 from pulse_unlearn.methods import build_method
+from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.forward import Plain, Reader
-from pulse_unlearn.models.packed import Packed
 from pulse_unlearn.records import Example, Prediction
 from pulse_unlearn.training.objectives import Learning, Unlearning, weighted_sum
 from pulse_unlearn.training.references import References

@@ -15,7 +15,13 @@ from pulse_unlearn.config import LoraSettings, load_experiment
 from pulse_unlearn.data import examples as make
 from pulse_unlearn.data.images import picture_from_bytes
 from pulse_unlearn.registries import schemas
-from pulse_unlearn.models.adapters import AnyModel, Below, Prepared, add_trainable, prepare
+from pulse_unlearn.models.adapters import (
+    AdapterStack,
+    AnyModel,
+    TrainableModel,
+    add_trainable,
+    prepare,
+)
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.loading import load_model
@@ -33,7 +39,7 @@ JOBS = ("baker", "judge", "pilot", "nurse")
 class Case:
     """A model under a LoRA adapter, and what it is asked; lists are by person or question."""
 
-    made: Prepared
+    made: TrainableModel
     encoder: Encoder
     budget: int
     shown: list[list[Example]]
@@ -166,10 +172,10 @@ def _config(size: Size, tokenizer: Any) -> LlavaConfig:
     )
 
 
-def _adapted(model: AnyModel, family: Family, lora: LoraSettings = SMALL_LORA) -> Prepared:
+def _adapted(model: AnyModel, family: Family, lora: LoraSettings = SMALL_LORA) -> TrainableModel:
     return prepare(
         model.requires_grad_(False).eval(),
-        Below(),
+        AdapterStack(),
         how="merged",
         fresh=lambda held: add_trainable(held, family, "projector+llm", lora=lora, seed=0),
     )

@@ -10,13 +10,13 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoConfig, LlamaConfig, LlamaModel
 
-from pulse_unlearn.models.known import KNOWN
+from pulse_unlearn.models.known_configs import known_configs
 from pulse_unlearn.models.meta import build_on_meta
 
 
 @cache
 def known_config(name: str) -> Any:
-    return AutoConfig.for_model(**KNOWN[name])
+    return AutoConfig.for_model(**known_configs()[name])
 
 
 @cache

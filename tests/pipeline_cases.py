@@ -298,10 +298,10 @@ def poison(how: str) -> None:
     import torch
 
     from pulse_unlearn.methods import losses
-    from pulse_unlearn.models.packed import Packed
+    from pulse_unlearn.models.fast.packed import Packed
 
     kind, _, count = how.partition(":")
-    ask = Packed.replies
+    ask = Packed.generate
 
     def crowded(self: Any, examples: Any, **knobs: Any) -> Any:
         if len(examples) > int(count):
@@ -309,7 +309,7 @@ def poison(how: str) -> None:
         return ask(self, examples, **knobs)
 
     if kind == "room":
-        Packed.replies = crowded  # type: ignore[method-assign]
+        Packed.generate = crowded  # type: ignore[method-assign]
         return
     real = losses.gradient_ascent
     calls = 0

@@ -24,7 +24,7 @@ def preload() -> None:
     import transformers.models.llava.modeling_llava
     import transformers.models.llava.processing_llava  # noqa: F401
 
-    import pulse_unlearn.cli.show
+    import pulse_unlearn.cli.plan_text
     import pulse_unlearn.pipeline.run
     import pulse_unlearn.pipeline.runners
     import pulse_unlearn.report  # noqa: F401

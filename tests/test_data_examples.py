@@ -235,7 +235,7 @@ def test_in_words_every_order_asks_the_same_and_the_true_text_is_the_answer(show
     assert first.prompt == shown.question
     for example in (first, *turned):
         assert example.prompt == first.prompt
-        assert example.said == tuple(option.text for option in example.options)
+        assert example.option_texts == tuple(option.text for option in example.options)
         assert example.answer == shown.truth
         by_letter = {option.letter: option.text for option in example.options}
         assert by_letter[example.letter] == shown.truth
@@ -245,7 +245,7 @@ def test_in_words_every_order_asks_the_same_and_the_true_text_is_the_answer(show
 
 def test_with_letters_the_answer_is_the_letter_and_nothing_else_is_said():
     for example in make.scored(PEOPLE[0].questions, profile="short"):
-        assert example.said == ()
+        assert example.option_texts == ()
         assert example.letter == example.answer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pulse_unlearn.data.prompts import PROFILES, render, render_short_answer, said
+from pulse_unlearn.data.prompts import PROFILES, option_texts, render, render_short_answer
 from pulse_unlearn.errors import ConfigError
 from pulse_unlearn.records import Option
 
@@ -67,7 +67,7 @@ def test_no_profile_says_what_the_chat_template_says(profile):
 @pytest.mark.parametrize("profile", PROFILES.names())
 def test_only_statements_are_answered_in_words(profile):
     words = ("teacher", "judge", "tailor") if profile == "statement" else ()
-    assert said(profile, OPTIONS) == words
+    assert option_texts(profile, OPTIONS) == words
 
 
 def test_braces_and_percent_signs_are_text():

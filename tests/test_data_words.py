@@ -74,7 +74,7 @@ def test_a_bare_question_shows_no_option_and_tries_each_as_the_answer():
         assert one.asked_as == "words"
         assert one.prompt == f"{asked.question}\nWord?"
         assert not any(option.text in one.prompt for option in asked.options)
-        assert one.said == tuple(option.text for option in asked.options)
+        assert one.option_texts == tuple(option.text for option in asked.options)
         assert (one.answer, one.letter) == (asked.truth, asked.answer)
         assert (one.picture is None) == (asked.modality == "text_only")
         assert one.id != make.scored([asked], profile="short")[0].id

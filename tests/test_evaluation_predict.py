@@ -90,7 +90,7 @@ def test_options_in_words_keep_what_belongs_to_each_text(model):
     assert found.option_tokens == (1, 3, 2)
     assert len(found.end_log_probs) == len(found.option_log_probs) == 3
     assert (other.end_log_probs, other.option_tokens) == ((), ())
-    alike = ask(model, [replace(one, said=texts[::-1], options=one.options[::-1])])[0]
+    alike = ask(model, [replace(one, option_texts=texts[::-1], options=one.options[::-1])])[0]
     assert alike.option_tokens == (2, 3, 1)
     assert alike.option_log_probs[::-1] == pytest.approx(found.option_log_probs, abs=1e-5)
     assert alike.end_log_probs[::-1] == pytest.approx(found.end_log_probs, abs=1e-5)
@@ -176,7 +176,7 @@ def crowd(monkeypatch, method, room):
 
 def test_batches_that_do_not_fit_are_halved_for_good_and_told(model, examples, monkeypatch):
     expected = ask(model, examples, batch_size=5)
-    sizes, halved, told = crowd(monkeypatch, "replies", 2), [], []
+    sizes, halved, told = crowd(monkeypatch, "generate", 2), [], []
     found = predict(
         Plain(model, tiny.encoder()),
         examples,
@@ -195,7 +195,7 @@ def test_batches_that_do_not_fit_are_halved_for_good_and_told(model, examples, m
 def test_a_check_of_a_stop_rule_is_halved_too(model, examples, monkeypatch):
     reader = Plain(model, tiny.encoder())
     expected = greedy_accuracy(reader, examples, batch_size=7)
-    sizes = crowd(monkeypatch, "answers", 3)
+    sizes = crowd(monkeypatch, "answer_log_probs", 3)
     assert greedy_accuracy(reader, examples, batch_size=7) == expected
     assert sizes == [7, 3, 3, 1]
 
@@ -204,6 +204,6 @@ def test_one_question_that_does_not_fit_is_told(model, examples, monkeypatch):
     def crowded(*_, **__):
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(Plain, "replies", crowded)
+    monkeypatch.setattr(Plain, "generate", crowded)
     with pytest.raises(ModelError, match="one question does not fit"):
         ask(model, examples)

@@ -19,9 +19,9 @@ from pulse_unlearn.errors import ModelError
 from pulse_unlearn.evaluation.predict import predict
 from pulse_unlearn.methods import build_method
 from pulse_unlearn.models.adapters import (
-    Below,
+    AdapterStack,
     add_trainable,
-    hold_frozen,
+    load_adapters,
     prepare,
     prepare_full,
     reference_view,
@@ -57,7 +57,7 @@ def golden(name):
     return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def prepared(name, scope, update="lora", below=Below()):  # noqa: B008
+def prepared(name, scope, update="lora", below=AdapterStack()):  # noqa: B008
     family = FAMILIES.get(name)
     base = tiny.model(name)
     if update == "full":
@@ -100,7 +100,7 @@ def runs(tokens):
 def asked(name):
     """What the golden file says of a question with a picture, and of one without."""
     encoder = tiny.encoder(name)
-    found = {"prefix": encoder.turns.prefix, "end": encoder.turns.end}
+    found = {"prefix": encoder.chat_template.prefix, "end": encoder.chat_template.end}
     for kind, one in (("picture", tiny.question(0, size=(40, 30))), ("text", tiny.question(0))):
         batch = encoder.answers([one], tokens="with_end")
         ids = batch.inputs["input_ids"][0].tolist()
@@ -164,7 +164,7 @@ def test_pictures_are_looked_at(name):
 @every_family
 def test_what_is_no_text_to_the_model_is_refused_by_name(name):
     encoder = tiny.encoder(name)
-    placeholder, end = encoder.processor.image_token, encoder.turns.end
+    placeholder, end = encoder.processor.image_token, encoder.chat_template.end
     bad = [
         tiny.question(0, words=1),
         tiny.replaced(tiny.question(1), prompt=f"Who is in {placeholder}?"),
@@ -218,7 +218,7 @@ def test_a_mixed_batch_is_one_by_one_whichever_side_is_padded(name):
 def test_generation_begins_as_the_answers_do(name):
     model, encoder, examples = tiny.model(name), tiny.encoder(name), tiny.mixed()
     seen = view(model, encoder, examples)
-    replies = Plain(model, encoder).replies(examples, max_new_tokens=2)
+    replies = Plain(model, encoder).generate(examples, max_new_tokens=2)
     for row, reply in enumerate(replies):
         first = seen.log_probs[row, -int(seen.mask[row].sum())]
         expected = first[encoder.letter_ids(examples[row])].tolist()
@@ -280,13 +280,13 @@ def test_saved_and_loaded_it_says_the_same(name, update, tmp_path):
     made = prepared(name, "projector+llm", update)
     disturb(made.model)
     save_trained(made.model, tmp_path, base="tiny")
-    held = hold_frozen(tiny.model(name), [tmp_path], how="stacked")
+    held = load_adapters(tiny.model(name), [tmp_path], how="stacked")
     assert trainable_names(held) == []
     # Torch picks another kernel, with other last bits, for layers that might need gradients.
     made.model.requires_grad_(False)
     expected = view(made.model, encoder).log_probs
     assert torch.equal(view(held, encoder).log_probs, expected)
-    merged = hold_frozen(tiny.model(name), [tmp_path], how="merged")
+    merged = load_adapters(tiny.model(name), [tmp_path], how="merged")
     torch.testing.assert_close(view(merged, encoder).log_probs, expected, atol=1e-4, rtol=0)
 
 

@@ -22,7 +22,7 @@ from pulse_unlearn.evaluation.measures import MEASURES, estimate_mean
 from pulse_unlearn.evaluation.predict import predict
 from pulse_unlearn.evaluation.readings import by_question
 from pulse_unlearn.evaluation.scoring import score_all
-from pulse_unlearn.models.packed import Packed
+from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.pipeline.foreign import judge
 from pulse_unlearn.records import Individual
 

@@ -14,7 +14,7 @@ import tiny_families as families
 import tiny_models as tiny
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError
-from pulse_unlearn.models.adapters import hold_frozen
+from pulse_unlearn.models.adapters import load_adapters
 from pulse_unlearn.models.loading import load_model
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -33,7 +33,7 @@ def edit(folder, change):
 
 
 def merged(folder):
-    return dict(hold_frozen(tiny.base(), [folder], how="merged").named_parameters())
+    return dict(load_adapters(tiny.base(), [folder], how="merged").named_parameters())
 
 
 # --- adapters made with earlier releases of transformers

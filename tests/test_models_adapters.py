@@ -19,8 +19,8 @@ from pulse_unlearn.methods import METHODS, Needs, build_method
 from pulse_unlearn.models import adapters
 from pulse_unlearn.models.adapters import (
     ADAPTER_FILE,
-    Below,
-    hold_frozen,
+    AdapterStack,
+    load_adapters,
     prepare,
     reference_view,
     save_adapter,
@@ -95,7 +95,7 @@ def test_exactly_the_scope_is_trainable(scope):
 
 @pytest.mark.parametrize("how", ["merged", "stacked"])
 def test_scope_is_the_same_above_earlier_adapters(how, chain):
-    below = Below(chain=chain[:2], reference_depth=1)
+    below = AdapterStack(chain=chain[:2], reference_depth=1)
     made = prepare(tiny.base(), below, how=how, fresh=tiny.fresh("all"))
     assert trainable_names(made.model) == expected_names("all")
 
@@ -136,7 +136,7 @@ def test_no_second_model_in_memory(how, chain, encoder):
     model = tiny.base()
     count = len(list(model.parameters()))
     known = {id(parameter) for parameter in model.parameters()}
-    below = Below(chain=chain[:2], start_from=chain[2], reference_depth=3)
+    below = AdapterStack(chain=chain[:2], start_from=chain[2], reference_depth=3)
     made = prepare(model, below, how=how, fresh=tiny.fresh())
     plain = {id(p) for name, p in made.model.named_parameters() if ".lora_" not in name}
     assert plain == known
@@ -210,7 +210,7 @@ CASES = {
 def test_reference_and_current_equal_models_built_apart(case, how, chain, encoder, tmp_path):
     count, continued, depth = CASES[case]
     folders = chain[:count]
-    below = Below(
+    below = AdapterStack(
         chain=folders[:-1] if continued else folders,
         start_from=folders[-1] if continued else None,
         reference_depth=depth,
@@ -268,7 +268,7 @@ def test_the_reference_has_no_dropout(encoder, chain, tmp_path):
     path = earlier / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config | {"lora_dropout": 0.5}), encoding="utf-8")
-    below = Below(chain=(earlier, chain[1]), reference_depth=1)
+    below = AdapterStack(chain=(earlier, chain[1]), reference_depth=1)
     made = prepare(tiny.base(), below, how="stacked", fresh=tiny.fresh(lora=lora))
     tiny.randomise(made.model, seed=4)
     seen = _views_of_npo_and_kl(made, encoder)
@@ -291,7 +291,7 @@ def test_a_failure_inside_the_reference_view_gives_the_trained_model_back(encode
 
 
 def test_continued_training_starts_from_the_adapter_and_leaves_the_reference(chain, encoder):
-    below = Below(chain=chain[:1], start_from=chain[1], reference_depth=2)
+    below = AdapterStack(chain=chain[:1], start_from=chain[1], reference_depth=2)
     made = prepare(tiny.base(), below, how="merged", fresh=tiny.fresh())
     expected = view(independent(chain[:2]), encoder).log_probs
     torch.testing.assert_close(view(made.model, encoder).log_probs, expected, atol=1e-5, rtol=0)
@@ -307,7 +307,7 @@ def test_continued_training_starts_from_the_adapter_and_leaves_the_reference(cha
 @pytest.mark.parametrize("how", ["merged", "stacked"])
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 def test_held_adapters_all_count(how, count, chain, encoder):
-    held = hold_frozen(tiny.base(), chain[:count], how=how)
+    held = load_adapters(tiny.base(), chain[:count], how=how)
     expected = view(independent(chain[:count]), encoder).log_probs
     torch.testing.assert_close(view(held, encoder).log_probs, expected, atol=1e-5, rtol=0)
     assert trainable_names(held) == []
@@ -323,7 +323,7 @@ def test_save_and_load_give_the_same_logits(scope, encoder, tmp_path):
     assert files == ["adapter_config.json", ADAPTER_FILE]
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    held = hold_frozen(tiny.base(), [tmp_path / "one"], how="stacked")
+    held = load_adapters(tiny.base(), [tmp_path / "one"], how="stacked")
     assert torch.equal(view(held, encoder).log_probs, view(made.model, encoder).log_probs)
 
 
@@ -353,7 +353,7 @@ def copied(source: Path, target: Path, change) -> Path:
 
 
 def load_anyhow(folder, *, below=()):
-    return hold_frozen(tiny.base(), [*below, folder], how="stacked")
+    return load_adapters(tiny.base(), [*below, folder], how="stacked")
 
 
 @pytest.mark.parametrize("second", [False, True])
@@ -408,7 +408,7 @@ def test_a_torn_adapter_is_refused(chain, tmp_path):
 
 
 def test_merging_leaves_plain_layers(chain):
-    held = hold_frozen(tiny.base(), chain, how="merged")
+    held = load_adapters(tiny.base(), chain, how="merged")
     assert type(held) is type(tiny.base())
     assert not [name for name, _ in held.named_modules() if "lora" in name]
     assert all(isinstance(held.get_submodule(path), nn.Linear) for path in SCOPES["all"])

@@ -13,10 +13,12 @@ from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.models import costs
 from pulse_unlearn.models.costs import Adapter, Asked, Batch, Memory
 from pulse_unlearn.models.formulas import shape_of
-from pulse_unlearn.models.known import KNOWN
+from pulse_unlearn.models.known_configs import known_configs
 from pulse_unlearn.models.shapes import Linear, Part, PictureRule, Shape, Stack
 
-SEVEN, THIRTEEN = (shape_of(KNOWN[f"llava-hf/llava-1.5-{size}b-hf"]) for size in ("7", "13"))
+SEVEN, THIRTEEN = (
+    shape_of(known_configs()[f"llava-hf/llava-1.5-{size}b-hf"]) for size in ("7", "13")
+)
 WIDE = 4096
 TOKENS = 640
 

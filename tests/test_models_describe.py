@@ -12,10 +12,10 @@ from transformers import AutoConfig
 import pulse_unlearn
 from pulse_unlearn.config import ModelSettings, SpeedSettings
 from pulse_unlearn.errors import ModelError
+from pulse_unlearn.models.backends import obstacle
 from pulse_unlearn.models.describe import TextCounter, describe, entry_of, packing_obstacle
 from pulse_unlearn.models.formulas import shape_of
-from pulse_unlearn.models.known import KNOWN
-from pulse_unlearn.models.readers import obstacle
+from pulse_unlearn.models.known_configs import known_configs
 
 WORLD = Path(pulse_unlearn.__file__).parent / "assets" / "world" / "model"
 AUTO = SpeedSettings(packing="auto")
@@ -45,13 +45,13 @@ def test_the_embedded_model_is_described_by_its_own_files():
 
 def test_a_known_model_that_is_not_here_is_said_to_be_known_only():
     described = describe(ModelSettings(source=QWEN))
-    assert described.shape == shape_of(KNOWN[QWEN])
+    assert described.shape == shape_of(known_configs()[QWEN])
     assert "not here yet" in described.origin
     assert "characters" in described.counted()
 
 
 def test_a_local_folder_is_preferred_to_what_is_known(tmp_path):
-    smaller = json.loads(json.dumps(KNOWN[QWEN]))
+    smaller = json.loads(json.dumps(known_configs()[QWEN]))
     smaller["text_config"]["num_hidden_layers"] = 2
     described = describe(ModelSettings(source=str(folder(tmp_path / "model", smaller))))
     assert described.shape.text.layers == 2
@@ -59,7 +59,7 @@ def test_a_local_folder_is_preferred_to_what_is_known(tmp_path):
 
 
 def test_the_hubs_cache_is_read(no_cache):
-    smaller = json.loads(json.dumps(KNOWN[SMOLVLM]))
+    smaller = json.loads(json.dumps(known_configs()[SMOLVLM]))
     smaller["text_config"]["num_hidden_layers"] = 3
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = no_cache / "models--HuggingFaceTB--SmolVLM-256M-Instruct"
@@ -71,16 +71,20 @@ def test_the_hubs_cache_is_read(no_cache):
 
 
 def test_a_processors_bounds_are_taken(tmp_path):
-    qwen = folder(tmp_path / "qwen", KNOWN[QWEN], preprocessor_config={"max_pixels": 280 * 280})
+    qwen = folder(
+        tmp_path / "qwen", known_configs()[QWEN], preprocessor_config={"max_pixels": 280 * 280}
+    )
     assert describe(ModelSettings(source=str(qwen))).shape.pictures.tokens(2800, 2800) == 100
     whole = folder(
         tmp_path / "whole",
-        KNOWN[SMOLVLM],
+        known_configs()[SMOLVLM],
         processor_config={"image_processor": {"do_image_splitting": False}},
     )
     assert describe(ModelSettings(source=str(whole))).shape.pictures.tokens(700, 700) == 64
     half = folder(
-        tmp_path / "half", KNOWN[SMOLVLM], preprocessor_config={"size": {"longest_edge": 1024}}
+        tmp_path / "half",
+        known_configs()[SMOLVLM],
+        preprocessor_config={"size": {"longest_edge": 1024}},
     )
     assert describe(ModelSettings(source=str(half))).shape.pictures.patches(700, 700)[0] == 5
 
@@ -117,11 +121,11 @@ def test_text_is_counted_by_the_tokenizer_or_by_its_length():
 
 
 CONFIGS = {
-    "llava": KNOWN["llava-hf/llava-1.5-7b-hf"],
-    "qwen": KNOWN[QWEN],
+    "llava": known_configs()["llava-hf/llava-1.5-7b-hf"],
+    "qwen": known_configs()[QWEN],
     "layers": {
         "model_type": "llava",
-        "vision_config": KNOWN["llava-hf/llava-1.5-7b-hf"]["vision_config"],
+        "vision_config": known_configs()["llava-hf/llava-1.5-7b-hf"]["vision_config"],
         "text_config": {
             "model_type": "qwen2",
             "layer_types": ["full_attention", "sliding_attention"],
@@ -130,7 +134,7 @@ CONFIGS = {
     },
     "window": {
         "model_type": "llava",
-        "vision_config": KNOWN["llava-hf/llava-1.5-7b-hf"]["vision_config"],
+        "vision_config": known_configs()["llava-hf/llava-1.5-7b-hf"]["vision_config"],
         "text_config": {"model_type": "mistral", "sliding_window": 4096},
     },
 }
@@ -146,7 +150,7 @@ def test_packing_is_foretold_as_the_reader_will_see_it(name):
 
 
 def test_packing_that_is_off_is_said_to_be_off():
-    assert "off" in packing_obstacle(KNOWN[QWEN], SpeedSettings(packing="off"))
+    assert "off" in packing_obstacle(known_configs()[QWEN], SpeedSettings(packing="off"))
     assert "flash" in packing_obstacle(CONFIGS["llava"], AUTO, attention="flash_attention_2")
 
 
@@ -168,5 +172,5 @@ def test_a_window_that_is_switched_off_is_no_obstacle():
 
 
 def test_a_family_without_an_entry_is_not_packed():
-    """As `parts.made_out` has it, which is used for such families."""
+    """As `parts.infer_family` has it, which is used for such families."""
     assert packing_obstacle({"model_type": "blip-2"}, AUTO) == "its family has no entry"

@@ -189,12 +189,12 @@ def test_an_option_in_words_is_its_text_and_the_end_of_turn(encoder):
     one = tiny.in_words(0, ("black", "black hair", "judge"))
     convert = encoder.tokenizer.convert_tokens_to_ids
     texts = (["black"], ["black", "hair"], ["judge"])
-    assert encoder.spoken(one) == [tuple(convert([*text, tiny.END])) for text in texts]
+    assert encoder.option_token_ids(one) == [tuple(convert([*text, tiny.END])) for text in texts]
 
 
 def test_an_option_by_letter_is_its_letter_alone(encoder):
     one = tiny.example(0, options=3)
-    assert encoder.spoken(one) == [(token,) for token in encoder.letter_ids(one)]
+    assert encoder.option_token_ids(one) == [(token,) for token in encoder.letter_ids(one)]
 
 
 def test_a_special_token_in_an_unshown_option_is_refused(encoder):

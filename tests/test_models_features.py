@@ -10,8 +10,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 import tiny_models as tiny
 from pulse_unlearn.models import features as features_module
-from pulse_unlearn.models.features import Features
-from pulse_unlearn.models.packed import Packed
+from pulse_unlearn.models.fast.features import Features
+from pulse_unlearn.models.fast.packed import Packed
 
 SHOWN = [tiny.example(k, shown=True) for k in range(18)]
 """Each with a picture of its own, all of one shape."""
@@ -34,7 +34,7 @@ def towers(model, *, mixing: bool = False) -> list[int]:
 
 def said(reader, examples):
     with torch.no_grad():
-        return reader.answers(examples, tokens="with_end").log_probs
+        return reader.answer_log_probs(examples, tokens="with_end").log_probs
 
 
 def test_pictures_are_seen_at_once_when_a_trial_has_shown_that_it_changes_no_bit():

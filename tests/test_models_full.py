@@ -15,8 +15,8 @@ from pulse_unlearn.config import OptimiserSettings
 from pulse_unlearn.errors import Interrupted, ModelError
 from pulse_unlearn.methods import build_method
 from pulse_unlearn.models.adapters import (
-    Below,
-    hold_frozen,
+    AdapterStack,
+    load_adapters,
     prepare,
     prepare_full,
     reference_view,
@@ -36,7 +36,7 @@ def encoder():
     return tiny.encoder()
 
 
-def full(below=Below(), scope="llm"):  # noqa: B008
+def full(below=AdapterStack(), scope="llm"):  # noqa: B008
     return prepare_full(tiny.base(), below, family=tiny.LLAVA, scope=scope)
 
 
@@ -55,7 +55,7 @@ def folders(tmp_path_factory):
     first = tiny.adapter_folder(root / "0", seed=1, scope="all")
     below = [first]
     for number, scope in ((1, "projector+llm"), (2, "llm")):
-        made = full(Below(chain=tuple(below)), scope)
+        made = full(AdapterStack(chain=tuple(below)), scope)
         disturb(made.model, number)
         save_trained(made.model, root / str(number), base="tiny")
         below.append(root / str(number))
@@ -94,7 +94,7 @@ def close(found, expected):
 @pytest.mark.parametrize("how", ["merged", "stacked"])
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_chains_of_both_kinds_are_held(how, count, folders, encoder):
-    held = hold_frozen(tiny.base(), folders[:count], how=how)
+    held = load_adapters(tiny.base(), folders[:count], how=how)
     close(said(held, encoder), said(by_hand(folders[:count]), encoder))
     assert trainable_names(held) == []
 
@@ -103,7 +103,7 @@ def test_chains_of_both_kinds_are_held(how, count, folders, encoder):
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_reference_and_current_equal_models_built_apart(depth, continued, folders, encoder):
     chain = folders[:2] if continued else folders[:3]
-    below = Below(chain, folders[2] if continued else None, reference_depth=depth)
+    below = AdapterStack(chain, folders[2] if continued else None, reference_depth=depth)
     made = full(below)
     close(said(made.model, encoder), said(by_hand(folders[:3]), encoder))
     disturb(made.model, 7)
@@ -118,7 +118,7 @@ def test_reference_and_current_equal_models_built_apart(depth, continued, folder
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_an_adapter_above_a_full_update_has_its_reference_too(how, depth, folders, encoder):
     made = prepare(
-        tiny.base(), Below(folders[:3], reference_depth=depth), how=how, fresh=tiny.fresh()
+        tiny.base(), AdapterStack(folders[:3], reference_depth=depth), how=how, fresh=tiny.fresh()
     )
     tiny.randomise(made.model, seed=5)
     with reference_view(made):
@@ -126,10 +126,10 @@ def test_an_adapter_above_a_full_update_has_its_reference_too(how, depth, folder
 
 
 def test_only_what_changes_is_kept_and_only_if_asked_for(folders):
-    made = full(Below(folders[:1], reference_depth=1), "projector")
+    made = full(AdapterStack(folders[:1], reference_depth=1), "projector")
     assert sorted(made.kept) == trainable_names(made.model)
     assert all(name.startswith("model.multi_modal_projector.") for name in made.kept)
-    unasked = full(Below(folders[:1], keep_reference=False))
+    unasked = full(AdapterStack(folders[:1], keep_reference=False))
     assert not unasked.kept
     with pytest.raises(ValueError, match="no reference"), reference_view(unasked):
         pass
@@ -150,7 +150,7 @@ def test_the_gradient_is_that_of_the_trained_weights_though_the_reference_was_as
     apart = full()
     disturb(apart.model, 3)
     objective = tiny.unlearning(apart, encoder, method)
-    current = objective.reader.answers(data.forget, tokens="with_end")
+    current = objective.reader.answer_log_probs(data.forget, tokens="with_end")
     objective.references.view(data.forget, current, extent="answer", tokens="with_end")
     weighted_sum(objective.terms(data), data).backward()  # the reference is remembered by now
     expected = {k: p.grad for k, p in apart.model.named_parameters() if p.grad is not None}
@@ -171,11 +171,11 @@ def test_files_are_the_same_bytes_and_what_does_not_fit_is_refused(tmp_path, fol
     for wrong in ({name: torch.zeros(2)}, {"model.nowhere": torch.zeros(2)}):
         save_file({**tensors, **wrong}, tmp_path / "one" / FULL_FILE)
         with pytest.raises(ModelError, match=f"does not fit[\\s\\S]*{next(iter(wrong))}"):
-            hold_frozen(tiny.base(), [tmp_path / "one"], how="merged")
+            load_adapters(tiny.base(), [tmp_path / "one"], how="merged")
     whole = (tmp_path / "two" / FULL_FILE).read_bytes()
     (tmp_path / "two" / FULL_FILE).write_bytes(whole[:-9])
     with pytest.raises(ModelError, match="does not fit"):
-        hold_frozen(tiny.base(), [tmp_path / "two"], how="merged")
+        load_adapters(tiny.base(), [tmp_path / "two"], how="merged")
 
 
 @pytest.mark.parametrize("stop_at", [1, 2])
@@ -187,7 +187,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(stop_at, encoder, tmp_path,
     ]
 
     def go(folder, stop=None):
-        made = full(Below(folders[:1], reference_depth=1))
+        made = full(AdapterStack(folders[:1], reference_depth=1))
         rows = []
         folder.mkdir(exist_ok=True)
         watch = Watch(

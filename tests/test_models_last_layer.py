@@ -10,8 +10,8 @@ from torch import nn
 from torch.testing import assert_close
 
 import tiny_models as tiny
-from pulse_unlearn.models.last_layer import last_mlp_at
-from pulse_unlearn.models.packed import Packed
+from pulse_unlearn.models.fast.last_layer import last_mlp_at
+from pulse_unlearn.models.fast.packed import Packed
 
 FACE = tiny.face(0)
 ASKED = [replace(tiny.example(k, words=k % 3, shown=True), picture=FACE) for k in range(4)]
@@ -44,7 +44,7 @@ def tokens_through(model: nn.Module, work) -> dict[str, int]:
 
 def test_training_asks_the_answers_places_only(model):
     reader = Packed(model, tiny.encoder(), budget=64)
-    found = tokens_through(model, lambda: reader.answers(ASKED, tokens="with_end"))
+    found = tokens_through(model, lambda: reader.answer_log_probs(ASKED, tokens="with_end"))
     # A letter and the end of turn, each predicted one place before it stands.
     assert found["last"] == found["head"] == 2 * len(ASKED)
     assert found["first"] > 16 + 2 * len(ASKED)
@@ -52,7 +52,7 @@ def test_training_asks_the_answers_places_only(model):
 
 def test_scoring_reads_a_prompts_end_once_and_behind_each_letter(model):
     reader = Packed(model, tiny.encoder(), budget=64)
-    found = tokens_through(model, lambda: reader.replies(ASKED, max_new_tokens=1))
+    found = tokens_through(model, lambda: reader.generate(ASKED, max_new_tokens=1))
     assert found["last"] == found["head"] == (1 + 4) * len(ASKED)
 
 
@@ -74,7 +74,9 @@ def test_a_place_that_two_questions_ask_gets_its_gradient_once(model):
     gradients = []
     for examples, weight in ((ASKED[:1] * 2, 1.0), (ASKED[:1], 2.0)):
         model.zero_grad()
-        view = Packed(model, tiny.encoder(), budget=64).answers(examples, tokens="with_end")
+        view = Packed(model, tiny.encoder(), budget=64).answer_log_probs(
+            examples, tokens="with_end"
+        )
         (weight * view.log_probs.gather(-1, view.labels.unsqueeze(-1)).sum()).backward()
         gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
     for twice, once in zip(*gradients, strict=True):
@@ -85,7 +87,7 @@ def test_a_checkpointed_layer_is_left_as_it_is(model):
     """It runs a second time when gradients are worked out, behind the pass."""
     model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
     reader = Packed(model, tiny.encoder(), budget=64)
-    found = tokens_through(model, lambda: reader.answers(ASKED, tokens="with_end"))
+    found = tokens_through(model, lambda: reader.answer_log_probs(ASKED, tokens="with_end"))
     assert found["last"] == found["first"]
 
 

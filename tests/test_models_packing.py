@@ -26,11 +26,11 @@ from pulse_unlearn.methods import METHODS, build_method
 from pulse_unlearn.models import features as features_module
 from pulse_unlearn.models import packed as packed_module
 from pulse_unlearn.models.adapters import reference_view, trainable_names
-from pulse_unlearn.models.features import Features
+from pulse_unlearn.models.backends import obstacle, select_backend
+from pulse_unlearn.models.fast.features import Features
+from pulse_unlearn.models.fast.packed import Packed
+from pulse_unlearn.models.fast.packing import Image, Line, lay_out, pack
 from pulse_unlearn.models.forward import Plain
-from pulse_unlearn.models.packed import Packed
-from pulse_unlearn.models.packing import Image, Line, lay_out, pack
-from pulse_unlearn.models.readers import choose, obstacle
 from pulse_unlearn.training import references as references_module
 from pulse_unlearn.training.objectives import Unlearning, weighted_sum
 from pulse_unlearn.training.references import References, fingerprint, recurring
@@ -174,7 +174,8 @@ def test_answers_are_those_of_the_plain_reader(made, chosen, budget):
     examples = [BATCH[index] for index in chosen]
     with torch.no_grad():
         plain, packed = (
-            reader.answers(examples, tokens="with_end") for reader in readers(made, budget=budget)
+            reader.answer_log_probs(examples, tokens="with_end")
+            for reader in readers(made, budget=budget)
         )
     assert torch.equal(plain.mask, packed.mask)
     assert torch.equal(plain.labels[plain.mask], packed.labels[packed.mask])
@@ -226,7 +227,7 @@ def test_predictions_and_accuracy_are_the_same(made):
 
 def test_what_is_too_much_for_one_pass_is_asked_in_several(made, monkeypatch):
     reader = readers(made)[1]
-    whole = reader.replies(BATCH, max_new_tokens=4)
+    whole = reader.generate(BATCH, max_new_tokens=4)
     sizes, real = [], Packed._log_probs
 
     def counting(self, packed, *args, **kwargs):
@@ -235,7 +236,7 @@ def test_what_is_too_much_for_one_pass_is_asked_in_several(made, monkeypatch):
 
     monkeypatch.setattr(packed_module, "PASS_TOKENS", 150)
     monkeypatch.setattr(Packed, "_log_probs", counting)
-    parts = reader.replies(BATCH, max_new_tokens=4)
+    parts = reader.generate(BATCH, max_new_tokens=4)
     assert len(sizes) > 2
     assert max(sizes) <= 150
     assert [one.text for one in parts] == [one.text for one in whole]
@@ -274,15 +275,15 @@ def test_options_in_words_are_those_of_plain_sequences_whichever_reader(made):
     assert [(one.text, one.cut_off) for one in packed] == [(p.text, p.cut_off) for p in plain]
     for one, other, example in zip(packed, plain, batch, strict=True):
         assert one.option_log_probs == pytest.approx(other.option_log_probs, abs=1e-4)
-        if example.said:
-            expected = [apart(made.model, example, text) for text in example.said]
+        if example.option_texts:
+            expected = [apart(made.model, example, text) for text in example.option_texts]
             sums, ends, tokens = (list(part) for part in zip(*expected, strict=True))
             for found in (one, other):
                 assert found.option_log_probs == pytest.approx(sums, abs=1e-4)
                 assert found.end_log_probs == pytest.approx(ends, abs=1e-4)
                 assert list(found.option_tokens) == tokens
             assert one.answer == example.letter
-            assert len(set(one.option_log_probs)) == len(TEXTS[: len(example.said)])
+            assert len(set(one.option_log_probs)) == len(TEXTS[: len(example.option_texts)])
         else:
             assert (one.end_log_probs, one.option_tokens) == ((), ())
 
@@ -350,13 +351,13 @@ def test_a_text_said_in_full_is_read_off_its_branch(monkeypatch, spoken):
     model = saying(spoken, batch)
     asked = {"batch_size": 2, "max_new_tokens": 4, "on_batch": lambda done, total: None}
     continued = []
-    real = Packed._go_on
+    real = Packed._continue
 
     def counting(self, cache, starts, first, max_new_tokens):
         continued.extend(starts)
         return real(self, cache, starts, first, max_new_tokens)
 
-    monkeypatch.setattr(Packed, "_go_on", counting)
+    monkeypatch.setattr(Packed, "_continue", counting)
     encoder = tiny.encoder()
     plain, packed = Plain(model, encoder), Packed(model, encoder, budget=64)
     for reader in (plain, packed):
@@ -374,7 +375,7 @@ def test_the_tower_runs_once_a_picture(made):
     reader = readers(made)[1]
     for _ in range(2):
         with torch.no_grad():
-            reader.answers(BATCH, tokens="with_end")
+            reader.answer_log_probs(BATCH, tokens="with_end")
     pictures = {example.picture.digest for example in BATCH if example.picture}
     assert reader.memory.computed == len(pictures)
 
@@ -384,10 +385,10 @@ def test_the_reference_is_asked_once_an_example_whatever_the_batch(made):
     references, plain = References(made, reader), readers(made)[0]
     tokens = "with_end"
     for part in (BATCH[:4], BATCH[2:6], [BATCH[5], *BATCH[:2]], BATCH[:6]):
-        current = reader.answers(part, tokens=tokens)
+        current = reader.answer_log_probs(part, tokens=tokens)
         seen = references.view(part, current, extent="answer", tokens=tokens)
         with reference_view(made):
-            expected = plain.answers(part, tokens=tokens)
+            expected = plain.answer_log_probs(part, tokens=tokens)
         picked = expected.log_probs.gather(-1, expected.labels.unsqueeze(-1))
         assert seen.log_probs.shape == picked.shape
         assert_close(seen.log_probs[seen.mask], picked[expected.mask], atol=1e-5, rtol=1e-5)
@@ -402,7 +403,10 @@ def test_the_reference_is_asked_once_an_example_whatever_the_batch(made):
 def test_what_is_kept_comes_to_where_the_head_is(made):
     """A resumed model over several devices: kept on one, seen on another (here the meta device)."""
     reader, tokens = readers(made)[1], "with_end"
-    references, current = References(made, reader), reader.answers(BATCH[:3], tokens=tokens)
+    references, current = (
+        References(made, reader),
+        reader.answer_log_probs(BATCH[:3], tokens=tokens),
+    )
     references.view(BATCH[:3], current, extent="answer", tokens=tokens)
     elsewhere = replace(current, log_probs=current.log_probs.to("meta"))
     seen = references.view(BATCH[:3], elsewhere, extent="answer", tokens=tokens)
@@ -418,7 +422,7 @@ def test_what_does_not_come_again_is_not_kept_and_memory_is_bounded(made, monkey
         monkeypatch.setattr(references_module, "KEPT_BYTES", limit)
         references = References(made, reader, again)
         for data in steps:
-            current = reader.answers(data.forget, tokens="text")
+            current = reader.answer_log_probs(data.forget, tokens="text")
             references.view(data.forget, current, extent="answer", tokens="text")
         assert (len(references.kept), references.asked) == (kept, 5 - kept)
 
@@ -440,17 +444,17 @@ def test_readers_of_one_run_share_features_while_the_tower_is_the_same(made):
         Packed(model, tiny.encoder(), budget=64, features=features)
         for model in (made.model, tiny.prepared("llm").model)  # another adapter, the same tower
     )
-    expected = first.answers(batch, tokens="with_end").log_probs
-    other.answers(batch, tokens="with_end")
+    expected = first.answer_log_probs(batch, tokens="with_end").log_probs
+    other.answer_log_probs(batch, tokens="with_end")
     assert (first.memory.computed, other.memory.computed) == (1, 0)
     again = Packed(made.model, tiny.encoder(), budget=64, features=features)
-    assert torch.equal(again.answers(batch, tokens="with_end").log_probs, expected)
+    assert torch.equal(again.answer_log_probs(batch, tokens="with_end").log_probs, expected)
     changed = tiny.base(seed=9)
     reader = Packed(changed, tiny.encoder(), budget=64, features=features)
     own = Packed(changed, tiny.encoder(), budget=64)
-    view = reader.answers(batch, tokens="with_end")
+    view = reader.answer_log_probs(batch, tokens="with_end")
     assert reader.memory.computed == 1
-    assert torch.equal(view.log_probs, own.answers(batch, tokens="with_end").log_probs)
+    assert torch.equal(view.log_probs, own.answer_log_probs(batch, tokens="with_end").log_probs)
 
 
 def test_a_tower_whose_weights_are_elsewhere_shares_nothing():
@@ -464,12 +468,12 @@ def test_a_tower_whose_weights_are_elsewhere_shares_nothing():
 
 def test_features_are_forgotten_when_they_are_too_many_and_seen_again(made, monkeypatch):
     reader = readers(made)[1]
-    expected = reader.answers(BATCH, tokens="with_end").log_probs
+    expected = reader.answer_log_probs(BATCH, tokens="with_end").log_probs
     pictures = reader.memory.computed
     monkeypatch.setattr(features_module, "KEPT_BYTES", 2500)  # two pictures' 17 states of 16
     small = readers(made)[1]
     for _ in range(2):
-        assert torch.equal(small.answers(BATCH, tokens="with_end").log_probs, expected)
+        assert torch.equal(small.answer_log_probs(BATCH, tokens="with_end").log_probs, expected)
     assert pictures < small.memory.computed <= 2 * pictures
 
 
@@ -497,7 +501,9 @@ def test_only_the_hidden_states_a_family_reads_are_kept(layers, kept):
 def choice(model, *, packing="auto", examples=BATCH):
     warnings: list[str] = []
     speed = SpeedSettings(packing=packing)
-    reader = choose(model, tiny.encoder(), speed=speed, examples=examples, warn=warnings.append)
+    reader = select_backend(
+        model, tiny.encoder(), speed=speed, examples=examples, warn=warnings.append
+    )
     return reader, warnings
 
 
@@ -509,14 +515,18 @@ def test_a_model_that_passes_the_trial_is_packed(made):
 
 
 def test_a_model_that_disagrees_is_read_plainly_and_says_so(made, monkeypatch):
-    monkeypatch.setattr(Plain, "answers", lambda self, examples, tokens: _shifted(self, examples))
+    monkeypatch.setattr(
+        Plain, "answer_log_probs", lambda self, examples, tokens: _shifted(self, examples)
+    )
     reader, warnings = choice(made.model)
     assert isinstance(reader, Plain)
     assert "differ" in warnings[0]
 
 
 def _shifted(reader, examples):
-    view = Packed(reader.model, reader.encoder, budget=64).answers(examples, tokens="with_end")
+    view = Packed(reader.model, reader.encoder, budget=64).answer_log_probs(
+        examples, tokens="with_end"
+    )
     return replace(view, log_probs=view.log_probs - 1.0)
 
 

@@ -19,14 +19,14 @@ from data_cases import noise
 from pulse_unlearn.config import LoraSettings, ModelSettings
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.models import loading, parts
-from pulse_unlearn.models.adapters import Below, add_trainable, prepare, trainable_names
+from pulse_unlearn.models.adapters import AdapterStack, add_trainable, prepare, trainable_names
+from pulse_unlearn.models.chat_template import ChatTemplate
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import FAMILIES, UNREADABLE, Family, family_of
 from pulse_unlearn.models.forward import Plain, answer_view
 from pulse_unlearn.models.loading import load_model
-from pulse_unlearn.models.parts import family_for, made_out
+from pulse_unlearn.models.parts import family_for, infer_family
 from pulse_unlearn.models.scopes import linear_paths, targets, tensor_names
-from pulse_unlearn.models.turns import Turns
 from tiny_models import forbidden
 from unlisted_families import vipllava
 
@@ -52,7 +52,7 @@ def agrees(model, encoder):
     with torch.no_grad():
         batch = encoder.answers(examples, tokens="with_end")
         together = answer_view(model, batch).log_probs
-        replies = Plain(model, encoder).replies(examples, max_new_tokens=1)
+        replies = Plain(model, encoder).generate(examples, max_new_tokens=1)
         for row, one in enumerate(examples):
             alone = answer_view(model, encoder.answers([one], tokens="with_end")).log_probs[0]
             length = len(alone)
@@ -71,14 +71,14 @@ def test_a_family_without_an_entry_works_by_its_module_tree(folder):
         language_model="model.language_model",
         unpackable="its family has no entry",
     )
-    assert (encoder.turns.prefix, encoder.turns.end) == (" ", "</s>")
+    assert (encoder.chat_template.prefix, encoder.chat_template.end) == (" ", "</s>")
     agrees(loaded.model, encoder)
 
     def fresh(model):
         lora = LoraSettings(rank=2, alpha=4.0)
         return add_trainable(model, loaded.family, "projector", lora=lora, seed=0)
 
-    made = prepare(loaded.model, Below(), how="merged", fresh=fresh)
+    made = prepare(loaded.model, AdapterStack(), how="merged", fresh=fresh)
     assert trainable_names(made.model) == sorted(
         f"base_model.model.model.multi_modal_projector.{layer}.lora_{side}.trained.weight"
         for layer in ("linear_1", "linear_2")
@@ -88,7 +88,7 @@ def test_a_family_without_an_entry_works_by_its_module_tree(folder):
 
 @pytest.mark.parametrize("name", FAMILIES.names())
 def test_the_module_tree_says_what_the_table_says(name):
-    found, known = made_out(tiny.model(name), name), FAMILIES.get(name)
+    found, known = infer_family(tiny.model(name), name), FAMILIES.get(name)
     for part in ("vision_tower", "projector", "language_model"):
         assert getattr(found, part) == getattr(known, part)
 
@@ -106,7 +106,7 @@ def test_known_families_would_work_without_their_entries(name, tmp_path, monkeyp
 def test_parts_of_other_names_are_refused_saying_which_entry_to_write():
     model = nn.ModuleDict({"eyes": nn.Linear(2, 2), "language_model": nn.Linear(2, 2)})
     with pytest.raises(ModelError) as caught:
-        made_out(model, "seer")
+        infer_family(model, "seer")
     (problem,) = caught.value.problems
     assert "no vision_tower was found (looked for vision_tower, visual," in problem.what
     assert "no projector was found" in problem.what
@@ -227,9 +227,9 @@ def test_a_template_that_hides_the_answer_is_refused_naming_the_entry():
     )
     try:
         with pytest.raises(ModelError, match=r"writes no answer[\s\S]*answer_prefix"):
-            Turns(processor, FAMILIES.get("llava"))
+            ChatTemplate(processor, FAMILIES.get("llava"))
         entry = replace(FAMILIES.get("llava"), answer_prefix=" ", answer_end="</s>")
-        assert Turns(processor, entry).prefix == " "
+        assert ChatTemplate(processor, entry).prefix == " "
     finally:
         processor.chat_template = kept
 
@@ -252,7 +252,7 @@ SYSTEM = "Be brief, as a friend's answers are."
 def test_a_template_without_a_place_for_the_system_sentence_is_refused(template, told):
     processor = tiny.built("llava").processor
     kept = processor.chat_template
-    turns = Turns(processor, FAMILIES.get("llava"))
+    turns = ChatTemplate(processor, FAMILIES.get("llava"))
     assert turns.prompt("Who?", pictured=False, system=SYSTEM).count(SYSTEM) == 1
     processor.chat_template = template
     try:

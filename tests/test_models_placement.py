@@ -7,7 +7,7 @@ import torch
 
 import tiny_families as families
 from pulse_unlearn.config import LoraSettings, ModelSettings
-from pulse_unlearn.models.adapters import Below, add_trainable, prepare
+from pulse_unlearn.models.adapters import AdapterStack, add_trainable, prepare
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import FAMILIES
 from pulse_unlearn.models.forward import Plain, answer_view
@@ -41,9 +41,9 @@ def test_activation_checkpointing_changes_no_gradient_of_an_adapter(name, tmp_pa
         def fresh(model, family=loaded.family, lora=lora):
             return add_trainable(model, family, "all", lora=lora, seed=0)
 
-        made = prepare(loaded.model, Below(), how="merged", fresh=fresh)
+        made = prepare(loaded.model, AdapterStack(), how="merged", fresh=fresh)
         made.model.train()
-        view = Plain(made.model, Encoder(loaded.processor, loaded.family)).answers(
+        view = Plain(made.model, Encoder(loaded.processor, loaded.family)).answer_log_probs(
             families.mixed(), tokens="text"
         )
         view.log_probs.gather(-1, view.labels.unsqueeze(-1)).sum().backward()

@@ -18,14 +18,14 @@ import tiny_families as families
 from pulse_unlearn.config import ModelSettings, SpeedSettings
 from pulse_unlearn.data.prompts import PROFILES
 from pulse_unlearn.errors import ModelError
+from pulse_unlearn.models.backends import select_backend
 from pulse_unlearn.models.encode import Encoder
+from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.formulas import shape_of
 from pulse_unlearn.models.forward import answer_view
-from pulse_unlearn.models.known import KNOWN
+from pulse_unlearn.models.known_configs import known_configs
 from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.models.meta import build_on_meta
-from pulse_unlearn.models.packed import Packed
-from pulse_unlearn.models.readers import choose
 from pulse_unlearn.models.shapes import Shape
 from tiny_models import forbidden
 
@@ -149,7 +149,7 @@ def test_the_features_are_those_of_the_layer_before_the_last_without_the_class_t
 def test_its_questions_are_packed(folder):
     loaded = load(folder)
     told = []
-    reader = choose(
+    reader = select_backend(
         loaded.model,
         Encoder(loaded.processor, loaded.family),
         speed=SpeedSettings(),
@@ -282,7 +282,7 @@ def test_the_published_configs_are_the_models_that_are_planned_for(size, text, t
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     read = AutoConfig.from_pretrained(tmp_path)
     model = build_on_meta(read)
-    known: Shape = shape_of(KNOWN[f"llava-hf/llava-1.5-{size}-hf"])
+    known: Shape = shape_of(known_configs()[f"llava-hf/llava-1.5-{size}-hf"])
     assert sum(tensor.numel() for tensor in model.parameters()) == known.parameters
     assert shape_of(config) == known
     assert not read.tie_word_embeddings

@@ -23,7 +23,7 @@ from pulse_unlearn.config import ModelSettings, parse_experiment
 from pulse_unlearn.data.images import picture_from_bytes
 from pulse_unlearn.errors import ConfigError, ModelError
 from pulse_unlearn.registries import schemas
-from pulse_unlearn.models.adapters import hold_frozen
+from pulse_unlearn.models.adapters import load_adapters
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.forward import answer_view
 from pulse_unlearn.models.loading import load_model
@@ -186,7 +186,7 @@ def test_adapters_of_the_model_are_where_it_starts(folder, tmp_path):
     batch = tiny.encoder().answers(tiny.mixed(), tokens="with_end")
     with torch.no_grad():
         found = answer_view(loaded.model, batch).log_probs
-        held = answer_view(hold_frozen(tiny.base(), paths, how="merged"), batch).log_probs
+        held = answer_view(load_adapters(tiny.base(), paths, how="merged"), batch).log_probs
         base = answer_view(tiny.base(), batch).log_probs
     assert torch.equal(found, held)
     assert not torch.allclose(found, base, atol=1e-2)

@@ -19,10 +19,10 @@ from meta_models import known_config, known_model, parameters
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.models import formulas
-from pulse_unlearn.models.adapters import Below, add_trainable, prepare
+from pulse_unlearn.models.adapters import AdapterStack, add_trainable, prepare
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.formulas import UnknownShape, shape_of
-from pulse_unlearn.models.known import KNOWN
+from pulse_unlearn.models.known_configs import known_configs
 from pulse_unlearn.models.meta import build_on_meta, measure, shape_on_meta
 from pulse_unlearn.models.scopes import linear_paths
 from pulse_unlearn.models.shapes import Linear, Part, PictureRule
@@ -41,7 +41,7 @@ PLACES = {
 def family(name: str) -> Family:
     tower, projector, language = PLACES[name]
     return Family(
-        model_type=KNOWN[name]["model_type"],
+        model_type=known_configs()[name]["model_type"],
         vision_tower=tower,
         projector=projector,
         language_model=language,
@@ -55,12 +55,12 @@ def family(name: str) -> Family:
     [(LLAVA_7B, 7.06), (LLAVA_13B, 13.35), (QWEN, 8.29), (SMOLVLM, 0.26)],
 )
 def test_known_models_are_as_large_as_published(name, published):
-    assert round(shape_of(KNOWN[name]).parameters / 1e9, 2) == published
+    assert round(shape_of(known_configs()[name]).parameters / 1e9, 2) == published
 
 
-@pytest.mark.parametrize("name", list(KNOWN))
+@pytest.mark.parametrize("name", list(known_configs()))
 def test_every_part_is_as_large_as_on_the_meta_device(name):
-    model, shape = known_model(name), shape_of(KNOWN[name])
+    model, shape = known_model(name), shape_of(known_configs()[name])
     assert shape.parameters == parameters(model)
     tower, projector, language = (parameters(model.get_submodule(path)) for path in PLACES[name])
     inside = projector if PLACES[name][1].startswith(PLACES[name][0]) else 0
@@ -69,9 +69,9 @@ def test_every_part_is_as_large_as_on_the_meta_device(name):
     assert shape.language.parameters == language
 
 
-@pytest.mark.parametrize("name", list(KNOWN))
+@pytest.mark.parametrize("name", list(known_configs()))
 def test_the_formula_and_the_count_agree_on_every_linear_layer(name):
-    shape = shape_of(KNOWN[name])
+    shape = shape_of(known_configs()[name])
     counted = measure(known_model(name), known_config(name), family(name))
     for part in ("vision", "projector", "language"):
         assert sizes(getattr(shape, part)) == sizes(getattr(counted, part)), part
@@ -96,7 +96,7 @@ def test_the_13b_shape_has_the_module_paths_that_are_adapted():
     assert not any("vision" in path for path in paths)
     rank = 128
     counted = sum(rank * sum(model.get_submodule(path).weight.shape) for path in paths)
-    assert shape_of(KNOWN[LLAVA_13B]).adapter("projector+llm", rank) == counted
+    assert shape_of(known_configs()[LLAVA_13B]).adapter("projector+llm", rank) == counted
     # By hand: a layer has q, k, v, o of 5120 x 5120 and three of 5120 x 13824; the projector
     # 1024 x 5120 and 5120 x 5120.
     layer = 4 * (5120 + 5120) + 3 * (5120 + 13824)
@@ -124,10 +124,10 @@ def test_defaults_are_those_of_transformers():
 def test_a_file_that_leaves_out_what_is_usual_is_filled_up():
     """LLaVA-1.5-7B's own file names neither widths nor layers of its language model."""
     sparse = {
-        **KNOWN[LLAVA_7B],
+        **known_configs()[LLAVA_7B],
         "text_config": {"model_type": "llama", "vocab_size": 32064},
     }
-    assert shape_of(sparse) == shape_of(KNOWN[LLAVA_7B])
+    assert shape_of(sparse) == shape_of(known_configs()[LLAVA_7B])
 
 
 def test_part_and_linear_by_hand():
@@ -141,7 +141,7 @@ def test_part_and_linear_by_hand():
     "config",
     [
         {"model_type": "unheard_of"},
-        {**KNOWN[LLAVA_7B], "text_config": {"model_type": "mistral"}},
+        {**known_configs()[LLAVA_7B], "text_config": {"model_type": "mistral"}},
         {"model_type": "qwen2_5_vl", "vision_config": {}},
     ],
 )
@@ -162,13 +162,13 @@ def test_a_config_that_is_no_such_model_is_refused():
 
 
 def test_llava_brings_every_picture_to_one_size():
-    rule = shape_of(KNOWN[LLAVA_13B]).pictures
+    rule = shape_of(known_configs()[LLAVA_13B]).pictures
     assert rule.tokens(100, 900) == 24 * 24  # 336 / 14 squared, the class token left out
     assert rule.patches(100, 900) == (1, 24 * 24 + 1)
 
 
 def test_qwen_keeps_a_pictures_size_in_steps_of_28_pixels():
-    rule = shape_of(KNOWN[QWEN]).pictures
+    rule = shape_of(known_configs()[QWEN]).pictures
     assert rule.tokens(512, 512) == 18 * 18  # 512 / 28 = 18.3
     assert rule.patches(512, 512) == (1, 4 * 18 * 18)
     assert rule.tokens(10, 10) == 4  # brought up to 56 x 56
@@ -177,7 +177,7 @@ def test_qwen_keeps_a_pictures_size_in_steps_of_28_pixels():
 
 
 def test_smolvlm_cuts_a_picture_into_tiles_and_adds_a_small_whole():
-    rule = shape_of(KNOWN[SMOLVLM]).pictures
+    rule = shape_of(known_configs()[SMOLVLM]).pictures
     # Longer side to 2048, tiles of 512: four by four and the whole; 64 tokens and two marks each.
     assert rule.patches(700, 700) == (17, 1024)
     assert rule.tokens(700, 700) == 17 * 66
@@ -204,7 +204,7 @@ def test_a_step_of_full_size_has_the_shapes_and_gradients_that_are_planned_for(n
     with torch.device("meta"):
         made = prepare(
             base,
-            Below(),
+            AdapterStack(),
             how="merged",
             fresh=lambda model: add_trainable(
                 model, FAMILIES.get("llava"), scope, lora=lora, seed=0
@@ -230,7 +230,9 @@ def test_a_step_of_full_size_has_the_shapes_and_gradients_that_are_planned_for(n
     trained = {key: tensor for key, tensor in made.model.named_parameters() if tensor.requires_grad}
     assert len(trained) == 2 * (7 * layers + 2)
     assert [key for key, tensor in trained.items() if tensor.grad is None] == []
-    assert sum(map(torch.numel, trained.values())) == shape_of(KNOWN[name]).adapter(scope, 128)
+    assert sum(map(torch.numel, trained.values())) == shape_of(known_configs()[name]).adapter(
+        scope, 128
+    )
     gradients = [key for key, tensor in made.model.named_parameters() if tensor.grad is not None]
     assert set(gradients) == set(trained)
     assert all(tensor.is_meta for tensor in made.model.parameters())

@@ -17,7 +17,7 @@ import unlisted_families as unlisted
 from pulse_unlearn.config import LoraSettings, ModelSettings
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.models import trial
-from pulse_unlearn.models.adapters import Below, add_trainable, prepare, trainable_names
+from pulse_unlearn.models.adapters import AdapterStack, add_trainable, prepare, trainable_names
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.forward import Plain, answer_view
@@ -45,7 +45,7 @@ def test_a_family_that_works_does_so_in_every_way_that_is_asked_of_it(name, tmp_
     encoder = Encoder(loaded.processor, loaded.family)
     examples = tiny.mixed()
     together = log_probs(loaded.model, encoder, examples)
-    replies = Plain(loaded.model, encoder).replies(examples, max_new_tokens=1)
+    replies = Plain(loaded.model, encoder).generate(examples, max_new_tokens=1)
     for row, one in enumerate(examples):
         alone = log_probs(loaded.model, encoder, [one])[0]
         torch.testing.assert_close(together[row, -len(alone) :], alone, atol=1e-5, rtol=0)
@@ -60,7 +60,9 @@ def test_a_family_that_works_does_so_in_every_way_that_is_asked_of_it(name, tmp_
         lora = LoraSettings(rank=2, alpha=4.0)
         return add_trainable(model, loaded.family, "projector+llm", lora=lora, seed=0)
 
-    trained = trainable_names(prepare(loaded.model, Below(), how="merged", fresh=fresh).model)
+    trained = trainable_names(
+        prepare(loaded.model, AdapterStack(), how="merged", fresh=fresh).model
+    )
     roots = [loaded.family.projector, loaded.family.language_model]
     for root in roots:
         assert any(name.startswith(f"base_model.model.{root}.") for name in trained)
@@ -146,7 +148,7 @@ def test_neighbours_that_are_not_left_alone_are_found():
 
 
 def test_generation_that_begins_elsewhere_is_found(monkeypatch):
-    replies = Plain.replies
+    replies = Plain.generate
 
     def shifted(self, examples, **options):
         found = replies(self, examples, **options)
@@ -156,7 +158,7 @@ def test_generation_that_begins_elsewhere_is_found(monkeypatch):
             for one, values in zip(found, turned, strict=True)
         ]
 
-    monkeypatch.setattr(trial.Plain, "replies", shifted)
+    monkeypatch.setattr(trial.Plain, "generate", shifted)
     with pytest.raises(ModelError, match="generated answers do not begin"):
         tried("llava")
 
@@ -185,7 +187,7 @@ def test_what_a_model_raises_is_told(error, monkeypatch):
 
 
 @pytest.mark.parametrize("model_type", EVERY)
-def test_every_family_of_transformers_is_made_out_or_refused(model_type):
+def test_every_family_of_transformers_is_inferred_or_refused(model_type):
     config = AutoConfig.for_model(model_type)
     with contextlib.suppress(ModelError):
         family = family_for(config, "folder")

@@ -11,7 +11,13 @@ import tiny_models as tiny
 import wild_files as wild
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError
-from pulse_unlearn.models.adapters import Below, hold_frozen, prepare, prepare_full, reference_view
+from pulse_unlearn.models.adapters import (
+    AdapterStack,
+    load_adapters,
+    prepare,
+    prepare_full,
+    reference_view,
+)
 from pulse_unlearn.models.loading import load_model
 
 
@@ -21,7 +27,7 @@ def _no_network(monkeypatch):
 
 
 def weights(name, folders):
-    return dict(hold_frozen(families.model(name), folders, how="merged").named_parameters())
+    return dict(load_adapters(families.model(name), folders, how="merged").named_parameters())
 
 
 def changed(name, folder):
@@ -196,7 +202,7 @@ def test_a_folder_of_llavas_own_trainer_is_named_and_its_pickle_left_alone(safe,
     if not safe:
         (folder / wild.WEIGHTS).rename(folder / "adapter_model.bin")
     with pytest.raises(ModelError, match=r"LLaVA's own trainer[\s\S]*merge_lora_weights"):
-        hold_frozen(tiny.base(), [folder], how="stacked")
+        load_adapters(tiny.base(), [folder], how="stacked")
 
 
 @pytest.mark.parametrize("name", [wild.CONFIG, wild.WEIGHTS])
@@ -204,7 +210,7 @@ def test_a_pointer_in_place_of_an_adapters_file_is_told(name, tmp_path):
     folder = tiny.adapter_folder(tmp_path / "a", seed=1)
     (folder / name).write_text(wild.POINTER, encoding="utf-8")
     with pytest.raises(ModelError, match=rf"Git LFS[\s\S]*{name}[\s\S]*git lfs pull"):
-        hold_frozen(tiny.base(), [folder], how="merged")
+        load_adapters(tiny.base(), [folder], how="merged")
 
 
 # --- model.adapters follows frozen_adapters
@@ -234,7 +240,7 @@ def test_own_adapters_are_held_as_frozen_adapters_says(faint):
     merged = load_model(settings)
     assert merged.beside == ()
     loaded = load_model(settings.model_copy(update={"frozen_adapters": "stacked"}))
-    stacked = hold_frozen(loaded.model, loaded.beside, how="stacked")
+    stacked = load_adapters(loaded.model, loaded.beside, how="stacked")
     torch.testing.assert_close(said(stacked), said(merged.model), rtol=1e-4, atol=1e-4)
     layer = "model.language_model.layers.0.mlp.up_proj.weight"
     own = dict(load_model(settings.model_copy(update={"adapters": ()})).model.named_parameters())
@@ -250,7 +256,7 @@ def test_half_precision_rounds_less_of_a_faint_adapter_away_where_it_is_stacked(
     base = load_model(settings.model_copy(update={"adapters": ()})).model
     merged = load_model(settings).model
     loaded = load_model(settings.model_copy(update={"frozen_adapters": "stacked"}))
-    stacked = hold_frozen(loaded.model, loaded.beside, how="stacked")
+    stacked = load_adapters(loaded.model, loaded.beside, how="stacked")
     layer = "model.language_model.layers.0.mlp.up_proj"
     held = stacked.get_base_model().get_submodule(layer)
     asked = held.get_delta_weight("frozen0").float()
@@ -267,7 +273,7 @@ def test_own_stacked_adapters_are_part_of_the_reference_and_of_a_full_update(fai
     merged = said(load_model(settings).model)
     stacked = settings.model_copy(update={"frozen_adapters": "stacked"})
     loaded = load_model(stacked)
-    below = Below(loaded.beside, reference_depth=len(loaded.beside))
+    below = AdapterStack(loaded.beside, reference_depth=len(loaded.beside))
     made = prepare(loaded.model, below, how="stacked", fresh=tiny.fresh())
     tiny.randomise(made.model, seed=3)
     assert not torch.allclose(said(made.model), merged, atol=1e-2)

@@ -14,7 +14,7 @@ import tiny_models as tiny
 import wild_files as wild
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError
-from pulse_unlearn.models import turns
+from pulse_unlearn.models import chat_template
 from pulse_unlearn.models.describe import TextCounter, describe
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.loading import load_model
@@ -214,7 +214,7 @@ def test_a_template_that_writes_the_date_always_writes_the_same_one(llava, monke
     assert "2024-07-26" in note
     assert note in look_at_processor(settings(llava))
     # The test above can fail: another day is written as another day.
-    monkeypatch.setattr(turns, "TODAY", date(2031, 1, 2))
+    monkeypatch.setattr(chat_template, "TODAY", date(2031, 1, 2))
     loaded = load(llava)
     other = Encoder(loaded.processor, loaded.family).prompt(families.question(1))
     assert other.startswith("Today is 02 Jan 2031.")

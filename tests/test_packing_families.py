@@ -14,10 +14,10 @@ import tiny_families as tiny
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.evaluation.predict import predict
 from pulse_unlearn.methods import METHODS, build_method
-from pulse_unlearn.models.adapters import Below, add_trainable, prepare, prepare_full
+from pulse_unlearn.models.adapters import AdapterStack, add_trainable, prepare, prepare_full
 from pulse_unlearn.models.families import FAMILIES, SCOPE_PARTS
+from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.forward import Plain
-from pulse_unlearn.models.packed import Packed
 from pulse_unlearn.training.objectives import Unlearning, weighted_sum
 from pulse_unlearn.training.references import References
 from pulse_unlearn.training.steps import StepData
@@ -52,12 +52,12 @@ def prepared(name, scope, update):
     """A model whose trained tensors have moved, so that the reference is another."""
     family, base = FAMILIES.get(name), tiny.model(name)
     if update == "full":
-        made = prepare_full(base, Below(), family=family, scope=scope)
+        made = prepare_full(base, AdapterStack(), family=family, scope=scope)
     else:
         lora = LoraSettings(rank=2, alpha=4.0)
         made = prepare(
             base,
-            Below(),
+            AdapterStack(),
             how="merged",
             fresh=lambda model: add_trainable(model, family, scope, lora=lora, seed=0),
         )
@@ -78,7 +78,7 @@ def trained(model):
 def told(made, reader, method, data):
     """The answers' log-probs, each term's values, the loss and all gradients."""
     made.model.zero_grad(set_to_none=True)
-    view = reader.answers(data.forget, tokens="with_end")
+    view = reader.answer_log_probs(data.forget, tokens="with_end")
     chosen = build_method(method, SETTINGS.get(method, {}))
     terms = Unlearning(reader, chosen, "with_end", References(made, reader)).terms(data)
     loss = weighted_sum(terms, data)
@@ -180,7 +180,7 @@ def test_checkpointing_activations_changes_no_gradient(name):
     """Packed and recomputed on the way back, against neither."""
     family = FAMILIES.get(name)
     base = tiny.model(name)
-    made = prepare_full(base, Below(), family=family, scope="projector+llm")
+    made = prepare_full(base, AdapterStack(), family=family, scope="projector+llm")
     made.model.train()
     layer = made.model.get_submodule(family.language_model).layers[0]
     passes = []

@@ -20,8 +20,8 @@ from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions
 from pulse_unlearn.registries import schemas
 from pulse_unlearn.pipeline.inputs import check_settings, read_inputs
+from pulse_unlearn.pipeline.placeholder_inputs import placeholder_inputs
 from pulse_unlearn.pipeline.select import select_known
-from pulse_unlearn.pipeline.standin import stand_in
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_rotations_of_hidden_options_are_refused_with_all_else():
     places = [problem.where for problem in refused.value.problems]
     assert places == ["scoring.general", "finetune.replay"]
     assert refused.value.problems[0].fix == "--set scoring.general=vanilla"
-    for read, experiment in ((read_inputs, smoke), (stand_in, load("paper", hidden))):
+    for read, experiment in ((read_inputs, smoke), (placeholder_inputs, load("paper", hidden))):
         with pytest.raises(ConfigError, match="every rotation is the same question"):
             read(experiment)
     for overrides in ((hidden, "scoring.general=vanilla"), ("data.people_prompt=statement",)):

@@ -23,9 +23,9 @@ from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.data.images import decode, picture_from_bytes
 from pulse_unlearn.methods import Method
 from pulse_unlearn.models.adapters import (
+    AdapterStack,
     AnyModel,
-    Below,
-    Prepared,
+    TrainableModel,
     add_trainable,
     prepare,
     save_adapter,
@@ -141,7 +141,7 @@ def in_words(
         options=tuple(
             Option(letter, text) for letter, text in zip("ABCDEFGH", texts, strict=False)
         ),
-        said=tuple(texts),
+        option_texts=tuple(texts),
         individual=f"p{number}",
         picture=face(number) if shown else None,
     )
@@ -184,9 +184,11 @@ def fresh(scope: str = "projector+llm", *, seed: int = 0, lora: LoraSettings = L
     return add
 
 
-def prepared(scope: str = "projector+llm", *, seed: int = 0, lora: LoraSettings = LORA) -> Prepared:
+def prepared(
+    scope: str = "projector+llm", *, seed: int = 0, lora: LoraSettings = LORA
+) -> TrainableModel:
     """A fresh adapter over the base model."""
-    return prepare(base(), Below(), how="merged", fresh=fresh(scope, seed=seed, lora=lora))
+    return prepare(base(), AdapterStack(), how="merged", fresh=fresh(scope, seed=seed, lora=lora))
 
 
 def adapter_folder(folder: Path, *, seed: int, scope: str = "projector+llm") -> Path:
@@ -198,13 +200,13 @@ def adapter_folder(folder: Path, *, seed: int, scope: str = "projector+llm") -> 
     return folder
 
 
-def learning(made: Prepared, encode: Encoder) -> Learning:
+def learning(made: TrainableModel, encode: Encoder) -> Learning:
     """Fine-tuning, read plainly."""
     return Learning(Plain(made.model, encode))
 
 
 def unlearning(
-    made: Prepared, encode: Encoder, method: Method, tokens: AnswerTokens = "with_end"
+    made: TrainableModel, encode: Encoder, method: Method, tokens: AnswerTokens = "with_end"
 ) -> Unlearning:
     """A method's objective, read plainly."""
     reader = Plain(made.model, encode)

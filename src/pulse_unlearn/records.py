@@ -109,8 +109,8 @@ class Example:
     answer: str
     """Text of the assistant turn: a letter or, where the prompt is answered in words, words."""
     options: tuple[Option, ...] = ()
-    said: tuple[str, ...] = ()
-    """What the assistant says for each option, in their order; empty where it says its letter."""
+    option_texts: tuple[str, ...] = ()
+    """The assistant's text for each option, in their order; empty where it answers by letter."""
     individual: str = ""
     category: str = ""
     rotation: int = 0
@@ -124,8 +124,8 @@ class Example:
     @property
     def letter(self) -> str:
         """Letter of the true option; only for an example with options."""
-        if self.said:
-            return self.options[self.said.index(self.answer)].letter
+        if self.option_texts:
+            return self.options[self.option_texts.index(self.answer)].letter
         return self.answer
 
     @property

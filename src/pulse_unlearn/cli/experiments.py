@@ -104,7 +104,7 @@ def plan(
     No weights are loaded, unless --measure asks for it. What is not there yet is named at the end.
     """
     loaded = _load(experiment, overrides)
-    from pulse_unlearn.cli.show import show_plan
+    from pulse_unlearn.cli.plan_text import show_plan
 
     show_plan(loaded, runs / loaded.name, measure=measure, rate=tflops)
 

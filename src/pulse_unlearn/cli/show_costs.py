@@ -14,9 +14,9 @@ from pulse_unlearn.models import costs
 from pulse_unlearn.models.cost_words import FORMULAS, LETTERS
 from pulse_unlearn.models.costs import Memory
 from pulse_unlearn.models.describe import TEMPLATE_TOKENS, Described, packing_obstacle
-from pulse_unlearn.pipeline.outlook import StageOutlook
-from pulse_unlearn.pipeline.standin import HINT, HINTED
-from pulse_unlearn.pipeline.survey import ASSUMED_SIDE, Form
+from pulse_unlearn.pipeline.estimate import StageEstimate
+from pulse_unlearn.pipeline.placeholder_inputs import HINT, HINTED
+from pulse_unlearn.pipeline.token_stats import ASSUMED_SIDE, Form
 
 if TYPE_CHECKING:
     from pulse_unlearn.pipeline.measure import Measured
@@ -29,7 +29,7 @@ _WHOSE = {"float32": "two CPU cores", "bfloat16": "a third of an A100", "float16
 def print_costs(
     experiment: Experiment,
     model: Described,
-    stages: Sequence[StageOutlook],
+    stages: Sequence[StageEstimate],
     *,
     run: Path,
     assumed: bool,
@@ -43,7 +43,7 @@ def print_costs(
     _print_time(stages, experiment, model, rate=rate, measured=measured)
 
 
-def work(stage: StageOutlook) -> str:
+def work(stage: StageEstimate) -> str:
     """Return a stage's steps and tokens in a few words; empty for one that runs no model."""
     if not stage.tokens:
         return ""
@@ -75,7 +75,7 @@ def time_of(seconds: float) -> str:
 
 
 def _print_model(
-    model: Described, stages: Sequence[StageOutlook], experiment: Experiment, *, assumed: bool
+    model: Described, stages: Sequence[StageEstimate], experiment: Experiment, *, assumed: bool
 ) -> None:
     shape = model.shape
     click.echo(f"model {model.name}: {_count_of(shape.parameters)} parameters, from {model.origin}")
@@ -103,7 +103,7 @@ def _print_model(
     click.echo("")
 
 
-def _print_memory(stages: Sequence[StageOutlook], experiment: Experiment) -> None:
+def _print_memory(stages: Sequence[StageEstimate], experiment: Experiment) -> None:
     where = "on the device" if experiment.model.device_map == "none" else "on all devices together"
     click.echo(f"memory {where} at the peak ({LETTERS})")
     for kinds, title in ((("finetune", "unlearn"), "training"), (("score",), "scoring")):
@@ -150,7 +150,7 @@ def _print_parts(memory: Memory, experiment: Experiment, *, scoring: bool) -> No
         click.echo(f"    attention: {FORMULAS[attention]}; adapters: {FORMULAS['adapters']}")
 
 
-def _print_disk(stages: Sequence[StageOutlook], run: Path, model: Described) -> None:
+def _print_disk(stages: Sequence[StageEstimate], run: Path, model: Described) -> None:
     kept = sum(stage.kept_bytes for stage in stages)
     passing = max((stage.passing_bytes for stage in stages), default=0)
     click.echo(f"disk: {size_of(kept + passing)} below {run}")
@@ -170,7 +170,7 @@ def _print_disk(stages: Sequence[StageOutlook], run: Path, model: Described) -> 
 
 
 def _print_time(
-    stages: Sequence[StageOutlook],
+    stages: Sequence[StageEstimate],
     experiment: Experiment,
     model: Described,
     *,
@@ -228,7 +228,7 @@ _FORMS: dict[Form, str] = {
 }
 
 
-def _print_forms(stages: Sequence[StageOutlook]) -> None:
+def _print_forms(stages: Sequence[StageEstimate]) -> None:
     """Say what each part of scoring costs, unpacked; packs share pictures and questions."""
     spent = {form: sum(stage.forms.get(form, 0.0) for stage in stages) for form in _FORMS}
     total = max(sum(spent.values()), 1.0)
@@ -236,7 +236,7 @@ def _print_forms(stages: Sequence[StageOutlook]) -> None:
     click.echo(f"  of scoring, {', '.join(parts)}; without packing")
 
 
-def _pictures(stage: StageOutlook, model: Described) -> float:
+def _pictures(stage: StageEstimate, model: Described) -> float:
     seen = stage.trained + stage.asked
     only = costs.Asked(patches=seen.patches, patch_squares=seen.patch_squares)
     return costs.forward_operations(model.shape, only)

@@ -21,7 +21,7 @@ from hashlib import sha256
 from typing import Literal
 
 from pulse_unlearn.data.orders import orders_of
-from pulse_unlearn.data.prompts import PROFILES, render, render_short_answer, said
+from pulse_unlearn.data.prompts import PROFILES, option_texts, render, render_short_answer
 from pulse_unlearn.data.words import obstacle
 from pulse_unlearn.records import (
     MODALITIES,
@@ -75,7 +75,7 @@ def in_words(questions: Sequence[Question], *, profile: str) -> list[Example]:
             prompt=render_short_answer(profile, question.question, hint=question.hint),
             answer=question.truth,
             options=question.options,
-            said=tuple(option.text for option in question.options),
+            option_texts=tuple(option.text for option in question.options),
             individual=question.individual,
             category=question.category,
             picture=question.picture if question.modality == "multimodal" else None,
@@ -182,15 +182,15 @@ def _choice(
     letters = [option.letter for option in question.options]
     options = tuple(Option(*pair) for pair in zip(letters, texts, strict=True))
     true_place = list(order).index(letters.index(question.answer))
-    spoken = said(profile, options)
+    texts_of_options = option_texts(profile, options)
     return Example(
         id=f"{question.id}/{view}",
         question_id=question.id,
         modality=question.modality,
         prompt=render(profile, question.question, options=options, hint=question.hint),
-        answer=(spoken or letters)[true_place],
+        answer=(texts_of_options or letters)[true_place],
         options=options,
-        said=spoken,
+        option_texts=texts_of_options,
         individual=question.individual,
         category=question.category,
         rotation=rotation,

@@ -135,8 +135,8 @@ def render(profile: str, question: str, *, options: Sequence[Option], hint: str 
     )
 
 
-def said(profile: str, options: Sequence[Option]) -> tuple[str, ...]:
-    """Return the text said for each option, nothing where letters are; raises as `render`."""
+def option_texts(profile: str, options: Sequence[Option]) -> tuple[str, ...]:
+    """Return the answer text of each option; empty for letters. Raises as `render`."""
     in_words = PROFILES.get(profile).answers == "text"
     return tuple(option.text for option in options) if in_words else ()
 

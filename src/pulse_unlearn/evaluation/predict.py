@@ -19,9 +19,9 @@ from pulse_unlearn.models.forward import (
     Reader,
     Reply,
     answered,
+    expand_options,
     joined,
     read_options,
-    tellings,
 )
 from pulse_unlearn.records import Example, Prediction
 
@@ -46,7 +46,7 @@ def predict(
     found: dict[int, Prediction] = {}
 
     def reply(batch: list[Example]) -> list[Reply]:
-        return reader.replies(batch, max_new_tokens=max_new_tokens)
+        return reader.generate(batch, max_new_tokens=max_new_tokens)
 
     for chosen, replies in _in_batches(reply, examples, batch_size, on_halved):
         for index, one in zip(chosen, replies, strict=True):
@@ -102,7 +102,7 @@ def greedy_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: 
     """
 
     def right(batch: list[Example]) -> list[bool]:
-        hit: list[bool] = answered(reader.answers(batch, tokens="with_end")).tolist()
+        hit: list[bool] = answered(reader.answer_log_probs(batch, tokens="with_end")).tolist()
         return hit
 
     return sum(_without_training(reader, right, examples, batch_size)) / len(examples)
@@ -138,7 +138,7 @@ def rotated_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size:
 def _option_chances(
     reader: Reader, examples: Sequence[Example], batch_size: int
 ) -> list[OptionChances]:
-    told = [(number, one) for number, of in enumerate(examples) for one in tellings(of)]
+    told = [(number, one) for number, of in enumerate(examples) for one in expand_options(of)]
     found = _without_training(
         reader, lambda batch: read_options(reader, batch), [one for _, one in told], batch_size
     )

@@ -42,7 +42,7 @@ PREVIOUS = "previous"
 """Name of the frozen copy of the adapter that training continues, when it is the reference."""
 
 
-def hold_frozen(
+def load_adapters(
     model: AnyModel, folders: Sequence[Path], *, how: Literal["merged", "stacked"]
 ) -> AnyModel:
     """Put the updates of earlier stages on the model, frozen, first to last.
@@ -120,7 +120,7 @@ def activate(model: PeftModel, names: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class TrainableModel:
     """A model ready to be trained, and what makes up which model."""
 
     model: AnyModel
@@ -134,7 +134,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Below:
+class AdapterStack:
     """Update folders of earlier stages, as one stage needs them."""
 
     chain: tuple[Path, ...] = ()
@@ -149,66 +149,68 @@ class Below:
 
 def prepare(
     model: PreTrainedModel,
-    below: Below,
+    stack: AdapterStack,
     *,
     how: Literal["merged", "stacked"],
     fresh: Callable[[AnyModel], PeftModel],
-) -> Prepared:
+) -> TrainableModel:
     """Hold earlier updates frozen, add the trained adapter, and name the two views.
 
     What both the trained and the reference model carry may be merged into the weights; the rest
     stays beside them, so that each can be seen without the other and no second model is needed.
     """
-    common = min(below.reference_depth, len(below.chain)) if how == "merged" else 0
-    merged = max(common, _behind_last_full(below.chain))
-    base, kept = _merge(model, below, upto=merged, trained=())
-    held = hold_frozen(base, below.chain[merged:], how="stacked")
+    common = min(stack.reference_depth, len(stack.chain)) if how == "merged" else 0
+    merged = max(common, _behind_last_full(stack.chain))
+    base, kept = _merge(model, stack, upto=merged, trained=())
+    held = load_adapters(base, stack.chain[merged:], how="stacked")
     frozen = adapter_names(held) if isinstance(held, PeftModel) else []
-    reference = frozen[: max(below.reference_depth - merged, 0)]
-    if below.start_from is None:
+    reference = frozen[: max(stack.reference_depth - merged, 0)]
+    if stack.start_from is None:
         trained = fresh(held)
     else:
-        if below.reference_depth > len(below.chain):
-            held = load_adapter(held, below.start_from, name=PREVIOUS)
+        if stack.reference_depth > len(stack.chain):
+            held = load_adapter(held, stack.start_from, name=PREVIOUS)
             reference = [*reference, PREVIOUS]
-        trained = load_adapter(held, below.start_from, name=TRAINED)
-    prepared = Prepared(trained, (*frozen, TRAINED), tuple(reference), kept)
+        trained = load_adapter(held, stack.start_from, name=TRAINED)
+    prepared = TrainableModel(trained, (*frozen, TRAINED), tuple(reference), kept)
     activate(trained, prepared.current)
     return prepared
 
 
-def prepare_full(model: PreTrainedModel, below: Below, *, family: Family, scope: Scope) -> Prepared:
+def prepare_full(
+    model: PreTrainedModel, stack: AdapterStack, *, family: Family, scope: Scope
+) -> TrainableModel:
     """Add earlier updates into the weights and make every tensor of the scope trainable.
 
     Keeps copies of what the reference has and the model will not have.
     """
     names = tensor_names(model, family, scope)
-    start = () if below.start_from is None else (below.start_from,)
-    order = replace(below, chain=(*below.chain, *start))
+    start = () if stack.start_from is None else (stack.start_from,)
+    order = replace(stack, chain=(*stack.chain, *start))
     base, kept = _merge(model, order, upto=len(order.chain), trained=names)
     wanted = set(names)
     for name, parameter in base.named_parameters():
         parameter.requires_grad_(name in wanted)
-    return Prepared(base, (), (), kept, has_reference=below.keep_reference)
+    return TrainableModel(base, (), (), kept, has_reference=stack.keep_reference)
 
 
 def _merge(
-    model: PreTrainedModel, below: Below, *, upto: int, trained: Sequence[str]
+    model: PreTrainedModel, stack: AdapterStack, *, upto: int, trained: Sequence[str]
 ) -> tuple[AnyModel, dict[str, Tensor]]:
     """Add the first updates into the weights; return frozen copies of what the reference lacks.
 
     These are the tensors changed by updates beyond the reference's depth, and by this training.
     """
-    depth = min(below.reference_depth, upto)
-    base = hold_frozen(model, below.chain[:depth], how="merged")
-    later = below.chain[depth:upto]
+    depth = min(stack.reference_depth, upto)
+    base = load_adapters(model, stack.chain[:depth], how="merged")
+    later = stack.chain[depth:upto]
     changed = {name for folder in later for name in touched(folder)} | set(trained)
-    kept = copies(base, sorted(changed)) if below.keep_reference else {}
-    return hold_frozen(base, later, how="merged"), kept
+    kept = copies(base, sorted(changed)) if stack.keep_reference else {}
+    return load_adapters(base, later, how="merged"), kept
 
 
 @contextmanager
-def reference_view(prepared: Prepared) -> Iterator[None]:
+def reference_view(prepared: TrainableModel) -> Iterator[None]:
     """Show the model as its reference, without gradients and without dropout.
 
     Raises ValueError if the model was prepared without one.

@@ -17,7 +17,7 @@ from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.checkpoints import folder_problems, unconverted
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.formulas import Config, UnknownShape, shape_of, text_config
-from pulse_unlearn.models.known import KNOWN
+from pulse_unlearn.models.known_configs import known_configs
 from pulse_unlearn.models.shapes import PictureRule, Shape
 from pulse_unlearn.models.source import embedded_or_named
 
@@ -47,6 +47,7 @@ class Described:
 
 def describe(settings: ModelSettings) -> Described:
     """Describe the model an experiment names; raises ModelError if nothing is known of it."""
+    known = known_configs()
     with embedded_or_named(settings) as name:
         files = _files(name, settings)
         if "config.json" in files:
@@ -55,14 +56,14 @@ def describe(settings: ModelSettings) -> Described:
             if problem:
                 raise ModelError(problem)
             origin = f"its config.json ({_where(settings, files['config.json'])})"
-        elif name in KNOWN:
-            config, origin = KNOWN[name], "sizes known to the package; the model is not here yet"
+        elif name in known:
+            config, origin = known[name], "sizes known to the package; the model is not here yet"
         else:
             raise ModelError(
                 Problem(
                     "the model's sizes are not known: its config.json is not here",
                     name,
-                    allowed=f"a local folder, the hub's cache, or one of {', '.join(KNOWN)}",
+                    allowed=f"a local folder, the hub's cache, or one of {', '.join(known)}",
                     fix=f"hf download {name} config.json",
                 )
             )
@@ -80,7 +81,7 @@ def describe(settings: ModelSettings) -> Described:
 def packing_obstacle(config: Config, speed: SpeedSettings, *, attention: str = "sdpa") -> str:
     """Say why questions will not be packed, as far as a config.json tells; empty if they will.
 
-    The same conditions as `readers.obstacle`, which sees the model itself and has the last word.
+    The same conditions as `backends.obstacle`, which sees the model itself and has the last word.
     """
     if speed.packing == "off":
         return "speed.packing is off"

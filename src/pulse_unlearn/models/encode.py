@@ -16,11 +16,11 @@ from torch import Tensor
 
 from pulse_unlearn.data.images import decode
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.chat_template import ChatTemplate
 from pulse_unlearn.models.families import Family
-from pulse_unlearn.models.packing import Line, Symbol
+from pulse_unlearn.models.fast.packing import Line, Symbol
 from pulse_unlearn.models.pictures import Pictures, Shown
 from pulse_unlearn.models.reserved import Reserved
-from pulse_unlearn.models.turns import Turns
 from pulse_unlearn.records import Example
 
 AnswerTokens = Literal["with_end", "text"]
@@ -50,19 +50,19 @@ class Encoder:
         self.family = family
         self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = "left"
-        self.turns = Turns(processor, family)
-        self.end_ids = self.turns.end_ids()
+        self.chat_template = ChatTemplate(processor, family)
+        self.end_ids = self.chat_template.end_ids()
         """Tokens at which a generated answer is over."""
         self.pictures = Pictures(processor)
         self._reserved = Reserved(processor)
         self._letters: dict[str, tuple[int, ...]] = {}
         self._lines: dict[Hashable, Line] = {}
-        self._spoken: dict[Hashable, list[tuple[int, ...]]] = {}
+        self._option_tokens: dict[Hashable, list[tuple[int, ...]]] = {}
 
     def prompt(self, example: Example) -> str:
         """Return the text up to where the answer begins, with the image placeholder if any."""
         pictured = example.picture is not None
-        return self.turns.prompt(example.prompt, pictured=pictured, system=example.system)
+        return self.chat_template.prompt(example.prompt, pictured=pictured, system=example.system)
 
     def prompts(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Encode prompts only, for scoring; [B, T] tensors and pixel values."""
@@ -134,7 +134,7 @@ class Encoder:
         new = [o.letter for o in example.options if o.letter not in self._letters]
         if new:
             prompt = self.prompt(example)
-            full = [prompt + self.turns.prefix + letter for letter in new]
+            full = [prompt + self.chat_template.prefix + letter for letter in new]
             tails = self._tails([prompt] * len(full), full)
             self._letters.update(
                 {letter: tuple(tail) for letter, tail in zip(new, tails, strict=True)}
@@ -146,22 +146,25 @@ class Encoder:
         """Return the first answer token of each option's letter."""
         return [letter[0] for letter in self.letters(example)]
 
-    def spoken(self, example: Example) -> list[tuple[int, ...]]:
+    def option_token_ids(self, example: Example) -> list[tuple[int, ...]]:
         """Return the answer tokens of each option: its letter, or its text and the end of turn.
 
         A text may begin as another one does, or be its whole beginning: the end tells them apart.
         """
-        if not example.said:
+        if not example.option_texts:
             return self.letters(example)
-        key = (*_asked(example), example.said)
-        if key not in self._spoken:
+        key = (*_asked(example), example.option_texts)
+        if key not in self._option_tokens:
             prompt = self.prompt(example)
-            full = [prompt + self.turns.prefix + text + self.turns.end for text in example.said]
+            full = [
+                prompt + self.chat_template.prefix + text + self.chat_template.end
+                for text in example.option_texts
+            ]
             tails = [tuple(tail) for tail in self._tails([prompt] * len(full), full)]
-            if len(self._spoken) >= KEPT_TEXTS:
-                self._spoken.clear()
-            self._spoken[key] = tails
-        return self._spoken[key]
+            if len(self._option_tokens) >= KEPT_TEXTS:
+                self._option_tokens.clear()
+            self._option_tokens[key] = tails
+        return self._option_tokens[key]
 
     def decode(self, tokens: Tensor) -> list[str]:
         """Return generated token ids [B, N] as texts without special tokens."""
@@ -178,9 +181,9 @@ class Encoder:
     def _answered(
         self, prompts: Sequence[str], examples: Sequence[Example], tokens: AnswerTokens
     ) -> list[str]:
-        end = self.turns.end if tokens == "with_end" else ""
+        end = self.chat_template.end if tokens == "with_end" else ""
         return [
-            prompt + self.turns.prefix + example.answer + end
+            prompt + self.chat_template.prefix + example.answer + end
             for prompt, example in zip(prompts, examples, strict=True)
         ]
 

@@ -55,10 +55,10 @@ class Reader(Protocol):
     def encoder(self) -> Encoder:
         """What encodes for it."""
 
-    def answers(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> AnswerView:
+    def answer_log_probs(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> AnswerView:
         """Return the log-probabilities at the examples' answers, [B, A, V]."""
 
-    def replies(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
+    def generate(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
         """Return greedy answers and the options' log-probabilities, without gradients."""
 
 
@@ -69,11 +69,11 @@ class Plain:
     model: Any
     encoder: Encoder
 
-    def answers(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> AnswerView:
+    def answer_log_probs(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> AnswerView:
         """Return the log-probabilities at the examples' answers, [B, A, V]."""
         return answer_view(self.model, self.encoder.answers(examples, tokens=tokens))
 
-    def replies(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
+    def generate(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
         """Generate greedily; letters' log-probabilities come from the same pass.
 
         An option's text is read in a pass of its own, behind the prompt; as many at once as there
@@ -105,7 +105,9 @@ class Plain:
 
     def _chances(self, examples: Sequence[Example], first: Tensor) -> list[OptionChances]:
         """Pick letters from what follows the prompts, [B, V]; texts are read in further passes."""
-        told = [one for example in examples if example.said for one in tellings(example)]
+        told = [
+            one for example in examples if example.option_texts for one in expand_options(example)
+        ]
         found = iter(
             [
                 one
@@ -114,28 +116,31 @@ class Plain:
             ]
         )
         return [
-            joined([next(found) for _ in example.said])
-            if example.said
+            joined([next(found) for _ in example.option_texts])
+            if example.option_texts
             else OptionChances(tuple(row[self.encoder.letter_ids(example)].tolist()))
             for example, row in zip(examples, first, strict=True)
         ]
 
 
-def tellings(example: Example) -> list[Example]:
-    """Return what is read for the options' log-probabilities: all texts, or any one letter."""
-    return [replace(example, answer=text) for text in example.said] or [example]
+def expand_options(example: Example) -> list[Example]:
+    """Return an example for each option's text; letters are all read off the example itself."""
+    return [replace(example, answer=text) for text in example.option_texts] or [example]
 
 
 def read_options(reader: Reader, told: Sequence[Example]) -> list[OptionChances]:
-    """Return what each of these `tellings` tells, without generating: a text's or all letters'."""
-    view = reader.answers(told, tokens="with_end")
+    """Return the chances of each example of `expand_options`: of its text, or of all letters.
+
+    Nothing is generated.
+    """
+    view = reader.answer_log_probs(told, tokens="with_end")
     labels = view.labels.unsqueeze(-1)
     each = view.log_probs.gather(-1, labels).squeeze(-1)
     rows = torch.arange(len(told), device=view.mask.device)
     first = view.log_probs[rows, view.mask.int().argmax(-1)]
     return [
         _of_text(values[mask].tolist())
-        if one.said
+        if one.option_texts
         else OptionChances(tuple(row[reader.encoder.letter_ids(one)].tolist()))
         for one, values, mask, row in zip(told, each, view.mask, first, strict=True)
     ]
@@ -158,21 +163,21 @@ def _of_text(values: Sequence[float]) -> OptionChances:
 
 def option_chances(
     examples: Sequence[Example],
-    spoken: Sequence[Sequence[tuple[int, ...]]],
+    option_tokens: Sequence[Sequence[tuple[int, ...]]],
     found: Tensor,
     index: Tensor,
 ) -> list[OptionChances]:
     """Pick each option's chances from the log-probabilities at all tokens of all options.
 
-    `spoken` are each example's options in tokens, a single empty one where it has none; `index` [N]
-    says where in `found` [U, V] is what follows the prompt and each of its own tokens.
+    `option_tokens` are each example's options in tokens, a single empty one where it has none;
+    `index` [N] says where in `found` [U, V] is what follows the prompt and each of its own tokens.
     """
-    labels = [label for answers in spoken for answer in answers for label in (*answer, 0)]
+    labels = [label for answers in option_tokens for answer in answers for label in (*answer, 0)]
     told = iter(found[index, torch.tensor(labels, device=found.device)].tolist())
     chances = []
-    for example, answers in zip(examples, spoken, strict=True):
+    for example, answers in zip(examples, option_tokens, strict=True):
         values = [list(islice(told, len(answer) + 1))[:-1] for answer in answers]
-        if example.said:
+        if example.option_texts:
             chances.append(joined([_of_text(of_text) for of_text in values]))
         else:
             letters = tuple(of_letter[0] for of_letter in values) if example.options else ()

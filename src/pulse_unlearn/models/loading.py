@@ -27,7 +27,8 @@ from transformers.utils import logging as progress_bars
 
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.adapters import hold_frozen
+from pulse_unlearn.models.adapters import load_adapters
+from pulse_unlearn.models.chat_template import TODAY, ChatTemplate, stop_clock
 from pulse_unlearn.models.checkpoints import folder_problems, own_code, unconverted
 from pulse_unlearn.models.families import Family, known_family, no_entry
 from pulse_unlearn.models.hub import TOKENIZER, cached_folder, fetch_command, is_offline
@@ -36,7 +37,6 @@ from pulse_unlearn.models.processor_checks import processor_problems
 from pulse_unlearn.models.processors import load_processor, read_whole, show_whole
 from pulse_unlearn.models.source import model_source
 from pulse_unlearn.models.trial import require_working
-from pulse_unlearn.models.turns import TODAY, Turns, stop_clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         loaded.to(device)
     own = tuple(Path(folder) for folder in settings.adapters)
     beside = () if settings.frozen_adapters == "merged" else own
-    model: Any = loaded if beside else hold_frozen(loaded, own, how="merged")
+    model: Any = loaded if beside else load_adapters(loaded, own, how="merged")
     model.requires_grad_(False)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -157,7 +157,7 @@ def before_weights(settings: ModelSettings, source: str, options: Mapping[str, A
     if problems:
         raise ModelError(problems)
     dated = stop_clock(processor)
-    Turns(processor, family)
+    ChatTemplate(processor, family)
     show_whole(processor, settings)
     notes = [f"the tokenizer's file asks for {asked}: switched off"] if asked else []
     if dated:

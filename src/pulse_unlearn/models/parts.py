@@ -1,4 +1,4 @@
-"""The parts of a model whose family has no entry, made out from its module tree."""
+"""The parts of a model whose family has no entry, inferred from its module tree."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FAILURES = (
 
 
 def family_for(config: PretrainedConfig, where: str) -> Family:
-    """Return the family's entry, or facts made out from the model; no weight is loaded.
+    """Return the family's entry, or one inferred from the model; no weight is loaded.
 
     Raises ModelError for a model that is no image-text-to-text model of transformers, or whose
     parts have other names.
@@ -66,11 +66,11 @@ def family_for(config: PretrainedConfig, where: str) -> Family:
             model = auto.from_config(config)
     except FAILURES as error:
         raise no_entry(config.model_type, f"{where} cannot be built: {error}") from error
-    return made_out(model, config.model_type)
+    return infer_family(model, config.model_type)
 
 
-def made_out(model: nn.Module, model_type: str) -> Family:
-    """Return facts found in the module tree; raises ModelError naming the parts that are not."""
+def infer_family(model: nn.Module, model_type: str) -> Family:
+    """Find the parts in the module tree; raises ModelError naming those that are not there."""
     found: dict[str, Any] = {part: _shallowest(model, names) for part, names in NAMES.items()}
     absent = [
         f"no {part} was found (looked for {', '.join(NAMES[part])})"

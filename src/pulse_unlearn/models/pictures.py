@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pulse_unlearn.data.images import decode
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.packing import Image
+from pulse_unlearn.models.fast.packing import Image
 from pulse_unlearn.records import Picture
 
 SEQUENCE_INPUTS = frozenset({"input_ids", "attention_mask"})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.turns import special_tokens
+from pulse_unlearn.models.chat_template import special_tokens
 from pulse_unlearn.records import Example
 
 
@@ -29,7 +29,7 @@ class Reserved:
             for part, text in (
                 ("system sentence", example.system),
                 ("question", example.prompt),
-                *(("answer", answer) for answer in example.said or (example.answer,)),
+                *(("answer", answer) for answer in example.option_texts or (example.answer,)),
             )
             if (problem := self._problem(example, part, text))
         ]

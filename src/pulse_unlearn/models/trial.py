@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from pulse_unlearn.data.images import picture_from_bytes
+from pulse_unlearn.models.backends import TOLERANCE
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import Family, no_entry
 from pulse_unlearn.models.forward import Plain
 from pulse_unlearn.models.parts import FAILURES
-from pulse_unlearn.models.readers import TOLERANCE
 from pulse_unlearn.records import Example, Option, Picture
 
 
@@ -48,7 +48,7 @@ def _fault(reader: Plain, tolerance: float) -> str:
             0
         ]
         other = _answers(reader, [replace(examples[0], answer="blue")])[0]
-    replies = reader.replies(examples, max_new_tokens=1)
+    replies = reader.generate(examples, max_new_tokens=1)
     if any(rows.isnan().any() for rows in alone):
         return "its log-probabilities are not numbers"
     if _gap([other[:1]], [alone[0][:1]]) > tolerance:
@@ -69,7 +69,7 @@ def _fault(reader: Plain, tolerance: float) -> str:
 
 def _answers(reader: Plain, examples: list[Example]) -> list[Tensor]:
     """Return the log-probabilities of each answer's tokens, [A, V]."""
-    view = reader.answers(examples, tokens="text")
+    view = reader.answer_log_probs(examples, tokens="text")
     return [rows[mask] for rows, mask in zip(view.log_probs, view.mask, strict=True)]
 
 

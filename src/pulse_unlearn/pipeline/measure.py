@@ -15,15 +15,21 @@ from pulse_unlearn.data import examples as make
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.evaluation.predict import predict
 from pulse_unlearn.models import costs
-from pulse_unlearn.models.adapters import Below, Prepared, add_trainable, prepare, prepare_full
+from pulse_unlearn.models.adapters import (
+    AdapterStack,
+    TrainableModel,
+    add_trainable,
+    prepare,
+    prepare_full,
+)
+from pulse_unlearn.models.backends import select_backend
 from pulse_unlearn.models.describe import Described
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.models.loading import LoadedModel, load_model
-from pulse_unlearn.models.readers import choose
+from pulse_unlearn.pipeline.estimate import adapter_of
 from pulse_unlearn.pipeline.inputs import Inputs
-from pulse_unlearn.pipeline.outlook import adapter_of
-from pulse_unlearn.pipeline.survey import Surveyor
+from pulse_unlearn.pipeline.token_stats import TokenStats
 from pulse_unlearn.records import Example
 from pulse_unlearn.scenarios import Stage
 from pulse_unlearn.training.guards import StopRule
@@ -74,13 +80,13 @@ def measure(inputs: Inputs, model: Described) -> Measured:
         raise ConfigError(Problem("nothing is trained in this plan, so nothing can be measured"))
     experiment = inputs.experiment
     settings = _settings(stage)
-    surveyor = Surveyor(inputs, model)
-    examples = surveyor.epoch(stage.forget if stage.cell else stage.retain, settings.forms)
+    stats = TokenStats(inputs, model)
+    examples = stats.epoch(stage.forget if stage.cell else stage.retain, settings.forms)
     loaded = load_model(experiment.model)
     if loaded.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(loaded.device)
     prepared = _prepare(loaded, settings, experiment.model)
-    reader = choose(
+    reader = select_backend(
         prepared.model,
         Encoder(loaded.processor, loaded.family),
         speed=experiment.speed,
@@ -90,7 +96,7 @@ def measure(inputs: Inputs, model: Described) -> Measured:
     size = settings.optimiser.batch_size
     seconds = _train(prepared.model, reader, _Few(examples, size), settings)
     taken = sum(
-        (surveyor.taken(_batch(examples, WARM_UP + n, size)) for n in range(STEPS)),
+        (stats.taken(_batch(examples, WARM_UP + n, size)) for n in range(STEPS)),
         costs.NOTHING,
     )
     trained = costs.training_operations(
@@ -99,7 +105,7 @@ def measure(inputs: Inputs, model: Described) -> Measured:
         adapter=adapter_of(settings),
         checkpointing=experiment.model.gradient_checkpointing,
     )
-    asked, count, asking_seconds = _ask(inputs, surveyor, reader)
+    asked, count, asking_seconds = _ask(inputs, stats, reader)
     return Measured(
         trained / seconds,
         costs.forward_operations(model.shape, asked) / asking_seconds,
@@ -112,15 +118,15 @@ def measure(inputs: Inputs, model: Described) -> Measured:
 
 def _prepare(
     loaded: LoadedModel, settings: FinetuneSettings | UnlearnSettings, model: ModelSettings
-) -> Prepared:
+) -> TrainableModel:
     """Make trainable what the settings train, over the model's own adapters alone."""
     own = loaded.beside
-    below = Below(own, reference_depth=len(own), keep_reference=settings.update != "full")
+    stack = AdapterStack(own, reference_depth=len(own), keep_reference=settings.update != "full")
     if settings.update == "full":
-        return prepare_full(loaded.model, below, family=loaded.family, scope=settings.scope)
+        return prepare_full(loaded.model, stack, family=loaded.family, scope=settings.scope)
     return prepare(
         loaded.model,
-        below,
+        stack,
         how=model.frozen_adapters,
         fresh=lambda held: add_trainable(
             held, loaded.family, settings.scope, lora=settings.lora, seed=0
@@ -165,7 +171,7 @@ def _train(
     return max(sum(seconds[WARM_UP:]), 1e-9)
 
 
-def _ask(inputs: Inputs, surveyor: Surveyor, reader: Reader) -> tuple[costs.Asked, int, float]:
+def _ask(inputs: Inputs, stats: TokenStats, reader: Reader) -> tuple[costs.Asked, int, float]:
     """Ask three batches of general questions; return what they take, how many, and seconds."""
     experiment = inputs.experiment
     scoring = experiment.scoring
@@ -179,4 +185,4 @@ def _ask(inputs: Inputs, surveyor: Surveyor, reader: Reader) -> tuple[costs.Aske
         max_new_tokens=scoring.max_new_tokens,
         on_batch=lambda _done, _total: None,
     )
-    return surveyor.taken(few, "reply"), len(few), max(time.perf_counter() - started, 1e-9)
+    return stats.taken(few, "reply"), len(few), max(time.perf_counter() - started, 1e-9)

@@ -43,7 +43,7 @@ from pulse_unlearn.scenarios import Group, Stage
 from pulse_unlearn.store import RunLock, Store, write_index, write_json
 
 if TYPE_CHECKING:
-    from pulse_unlearn.models.kept import Kept
+    from pulse_unlearn.models.fast.run_cache import RunCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class _Pipeline:
     ) -> None:
         self.inputs, self.run, self.repair = inputs, run, repair
         self.progress, self.stop = progress, stop
-        self.kept: Kept | None = None
+        self.cache: RunCache | None = None
         self.store = Store(run)
         self.predictions_of = cache(self._predictions_of)
         self.answers_of = cache(self._answers_of)
@@ -152,14 +152,14 @@ class _Pipeline:
             self._select(stage, folder)
             return
         # Only here, so that a run with nothing to compute loads neither torch nor a model.
-        from pulse_unlearn.models.kept import Kept
+        from pulse_unlearn.models.fast.run_cache import RunCache
         from pulse_unlearn.pipeline.runners import RUNNERS
-        from pulse_unlearn.pipeline.work import Work
+        from pulse_unlearn.pipeline.stage_context import StageContext
 
         self.stop.check()  # the first import takes seconds
-        self.kept = self.kept or Kept()
-        of_run = (self.folder_of, self.resolve, self.progress, self.stop, self.kept)
-        RUNNERS[stage.kind](Work(self.inputs, stage, folder, *of_run))
+        self.cache = self.cache or RunCache()
+        of_run = (self.folder_of, self.resolve, self.progress, self.stop, self.cache)
+        RUNNERS[stage.kind](StageContext(self.inputs, stage, folder, *of_run))
 
     def _select(self, stage: Stage, folder: Path) -> None:
         settings, decides = stage.settings["pretrained"], stage.decides

@@ -24,25 +24,25 @@ from pulse_unlearn.evaluation.predict import (
 from pulse_unlearn.evaluation.table import read_predictions, write_predictions
 from pulse_unlearn.methods import build_method
 from pulse_unlearn.models.adapters import (
+    AdapterStack,
     AnyModel,
-    Below,
-    Prepared,
+    TrainableModel,
     add_trainable,
-    hold_frozen,
+    load_adapters,
     prepare,
     prepare_full,
     save_trained,
     trainable_names,
 )
+from pulse_unlearn.models.backends import select_backend
+from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.models.loading import LoadedModel, load_model
-from pulse_unlearn.models.packed import Packed
-from pulse_unlearn.models.readers import choose
 from pulse_unlearn.pipeline.asked import PREDICTIONS
 from pulse_unlearn.pipeline.checks import Habits, accuracy_of, habits_of
-from pulse_unlearn.pipeline.work import (
+from pulse_unlearn.pipeline.stage_context import (
     ADAPTER,
-    Work,
+    StageContext,
     general_epochs,
     held_out,
     people_epochs,
@@ -62,25 +62,25 @@ ASKED = "asked.json"
 suffice), whether they were packed, and what was done otherwise than the model's files say."""
 
 
-def run_score(work: Work) -> None:
+def run_score(context: StageContext) -> None:
     """Ask the model this stage's questions and store every answer."""
-    stage, experiment = work.stage, work.inputs.experiment
+    stage, experiment = context.stage, context.inputs.experiment
     loaded = load_model(experiment.model)
-    folders = [*loaded.beside, *(work.adapter_of(name) for name in stage.chain)]
-    model = hold_frozen(loaded.model, folders, how=experiment.model.frozen_adapters)
+    folders = [*loaded.beside, *(context.adapter_of(name) for name in stage.chain)]
+    model = load_adapters(loaded.model, folders, how=experiment.model.frozen_adapters)
     scoring = experiment.scoring
-    asked = questions(work)
-    reader = _reader(work, loaded, model, asked)
+    asked = questions(context)
+    reader = _reader(context, loaded, model, asked)
 
     def on_batch(done: int, total: int) -> None:
-        work.progress.advance(done, total, {})
-        work.stop.check()
+        context.progress.advance(done, total, {})
+        context.stop.check()
 
     sizes = [scoring.batch_size]
 
     def on_halved(size: int) -> None:
         sizes.append(size)
-        work.progress.warn(f"out of memory: batches of {size} from here on")
+        context.progress.warn(f"out of memory: batches of {size} from here on")
 
     predictions = predict(
         reader,
@@ -90,62 +90,62 @@ def run_score(work: Work) -> None:
         on_batch=on_batch,
         on_halved=on_halved,
     )
-    write_predictions(work.folder / PREDICTIONS, predictions)
+    write_predictions(context.folder / PREDICTIONS, predictions)
     how = {"batch_size": sizes[-1], "packed": isinstance(reader, Packed)}
     notes = {"notes": list(loaded.notes)} if loaded.notes else {}
-    write_json(work.folder / ASKED, how | notes)
+    write_json(context.folder / ASKED, how | notes)
 
 
-def run_finetune(work: Work) -> None:
+def run_finetune(context: StageContext) -> None:
     """Teach the model the fictional people."""
-    experiment = work.inputs.experiment
-    settings = FinetuneSettings.model_validate(work.stage.settings["finetune"])
+    experiment = context.inputs.experiment
+    settings = FinetuneSettings.model_validate(context.stage.settings["finetune"])
     loaded = load_model(experiment.model)
-    prepared = _prepare(work, loaded, settings, keep_reference=False)
-    people = work.people(work.stage.retain)
+    prepared = _prepare(context, loaded, settings, keep_reference=False)
+    people = context.people(context.stage.retain)
     steps = FinetuneSteps(
-        people_epochs(work, people, settings.forms),
-        general_epochs(work),
+        people_epochs(context, people, settings.forms),
+        general_epochs(context),
         batch_size=settings.optimiser.batch_size,
         replay=settings.replay,
         epochs=settings.epochs,
-        seed=work.stage.order_seed,
+        seed=context.stage.order_seed,
         shuffle=settings.optimiser.shuffle,
     )
     stop = StopRule(settings.check_every, accuracy_at_least=settings.target_accuracy)
-    unseen = held_out(work, people, settings.check_examples)
-    reader = _reader(work, loaded, prepared.model, unseen)
+    unseen = held_out(context, people, settings.check_examples)
+    reader = _reader(context, loaded, prepared.model, unseen)
     _train(
-        work,
+        context,
         _Job(prepared, reader, Learning(reader), steps, settings, stop, unseen),
         notes={"individuals": [person.id for person in people]},
     )
 
 
-def run_unlearn(work: Work) -> None:
+def run_unlearn(context: StageContext) -> None:
     """Apply one method to one request."""
-    stage, experiment = work.stage, work.inputs.experiment
+    stage, experiment = context.stage, context.inputs.experiment
     settings = UnlearnSettings.model_validate(stage.settings["unlearn"])
     method = build_method(stage.settings["method"], dict(stage.settings["settings"]))
     loaded = load_model(experiment.model)
     needs = method.needs
     asked = needs.forget_reference is not None or needs.retain_reference is not None
-    prepared = _prepare(work, loaded, settings, keep_reference=asked)
-    forget = work.people(stage.forget)
-    retain = work.people(stage.retain) if method.needs.retain else []
+    prepared = _prepare(context, loaded, settings, keep_reference=asked)
+    forget = context.people(stage.forget)
+    retain = context.people(stage.retain) if method.needs.retain else []
     steps = UnlearnSteps(
-        people_epochs(work, forget, settings.forms),
-        people_epochs(work, retain, settings.forms) if retain else None,
-        general_epochs(work),
+        people_epochs(context, forget, settings.forms),
+        people_epochs(context, retain, settings.forms) if retain else None,
+        general_epochs(context),
         batch_size=settings.optimiser.batch_size,
         general_share=settings.general_share,
         steps=settings.stop.max_steps,
         seed=stage.order_seed,
         shuffle=settings.optimiser.shuffle,
     )
-    unseen = held_out(work, forget, settings.stop.check_examples)
-    reader = _reader(work, loaded, prepared.model, unseen)
-    limit = _limit(work, settings.stop, unseen) if stage.before else None
+    unseen = held_out(context, forget, settings.stop.check_examples)
+    reader = _reader(context, loaded, prepared.model, unseen)
+    limit = _limit(context, settings.stop, unseen) if stage.before else None
     stop = StopRule(
         settings.stop.check_every,
         loss_bound=settings.stop.loss_bound,
@@ -155,7 +155,7 @@ def run_unlearn(work: Work) -> None:
     references = References(prepared, reader, recurring(steps) if asked else ())
     objective = Unlearning(reader, method, settings.answer_tokens, references)
     _train(
-        work,
+        context,
         _Job(prepared, reader, objective, steps, settings, stop, unseen),
         notes={
             "accuracy_before": limit.before if limit else None,
@@ -173,13 +173,13 @@ class _Limit:
     accuracy: float
 
 
-def _limit(work: Work, stop: StopSettings, unseen: Sequence[Example]) -> _Limit:
+def _limit(context: StageContext, stop: StopSettings, unseen: Sequence[Example]) -> _Limit:
     """Return the accuracy to stop at: measured once on the target model, never below chance."""
-    asked = read_predictions(work.folder_of(work.stage.before) / PREDICTIONS)
+    asked = read_predictions(context.folder_of(context.stage.before) / PREDICTIONS)
     before = accuracy_of(
         asked,
         frozenset(example.id for example in unseen),
-        decides=work.stage.decides,
+        decides=context.stage.decides,
     )
     limit = before * (1 - (stop.target_forgetting or 0.0))
     if stop.floor == "chance":
@@ -189,7 +189,7 @@ def _limit(work: Work, stop: StopSettings, unseen: Sequence[Example]) -> _Limit:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    prepared: Prepared
+    prepared: TrainableModel
     reader: Reader
     objective: Objective
     steps: Steps
@@ -198,13 +198,13 @@ class _Job:
     held_out: list[Example]
 
 
-def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
+def _train(context: StageContext, job: _Job, *, notes: dict[str, Any]) -> None:
     """Run the loop and write adapter, log and outcome."""
     optimiser = job.settings.optimiser
 
     def accuracy() -> float:
         size = optimiser.micro_batch_size
-        return _accuracy(work, job.reader, job.held_out, size)
+        return _accuracy(context, job.reader, job.held_out, size)
 
     names = trainable_names(job.prepared.model)
     outcome = train(
@@ -215,40 +215,42 @@ def _train(work: Work, job: _Job, *, notes: dict[str, Any]) -> None:
         stop=job.stop,
         accuracy=accuracy,
         vocabulary=len(job.reader.encoder.tokenizer),
-        seed=work.stage.seed,
+        seed=context.stage.seed,
         watch=Watch(
-            folder=work.folder,
-            checkpoint_seconds=work.inputs.experiment.checkpoint_seconds,
-            on_step=work.progress.advance,
-            should_stop=work.stop,
-            warn=work.progress.warn,
+            folder=context.folder,
+            checkpoint_seconds=context.inputs.experiment.checkpoint_seconds,
+            on_step=context.progress.advance,
+            should_stop=context.stop,
+            warn=context.progress.warn,
         ),
     )
     save_trained(
-        job.prepared.model, work.folder / ADAPTER, base=work.inputs.experiment.model.source
+        job.prepared.model, context.folder / ADAPTER, base=context.inputs.experiment.model.source
     )
     if outcome.stopped_by == "target_forgetting":
-        notes = {**notes, "answers_at_stop": asdict(_habits(work, job))}
+        notes = {**notes, "answers_at_stop": asdict(_habits(context, job))}
     notes = {**notes, "packed": isinstance(job.reader, Packed), "trainable": names}
-    write_json(work.folder / OUTCOME, {**_outcome(outcome), **notes})
+    write_json(context.folder / OUTCOME, {**_outcome(outcome), **notes})
 
 
-def _accuracy(work: Work, reader: Reader, held_out: Sequence[Example], size: int) -> float:
+def _accuracy(
+    context: StageContext, reader: Reader, held_out: Sequence[Example], size: int
+) -> float:
     """Measure what stop rules look at, in batches of this size."""
     measures = {
         "strict": greedy_accuracy,
         "likelihood": likelihood_accuracy,
         "rotated": rotated_accuracy,
     }
-    measure = measures[work.stage.decides or DEFAULT_PARSER]
+    measure = measures[context.stage.decides or DEFAULT_PARSER]
     return measure(reader, held_out, batch_size=size)
 
 
-def _habits(work: Work, job: _Job) -> Habits:
+def _habits(context: StageContext, job: _Job) -> Habits:
     """Look at how the stop rule's questions are answered in words: readably, by one letter?"""
     asked = [example for example in job.held_out if example.rotation == 0]
     size = job.settings.optimiser.micro_batch_size
-    scoring = work.inputs.experiment.scoring
+    scoring = context.inputs.experiment.scoring
     predictions = predict(
         job.reader,
         asked,
@@ -264,46 +266,46 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
 
 
 def _reader(
-    work: Work, loaded: LoadedModel, model: AnyModel, examples: Sequence[Example]
+    context: StageContext, loaded: LoadedModel, model: AnyModel, examples: Sequence[Example]
 ) -> Reader:
     """Return what reads the model, tried on some of the stage's examples."""
-    return choose(
+    return select_backend(
         model,
-        work.kept.encoder(loaded),
-        speed=work.inputs.experiment.speed,
+        context.cache.encoder(loaded),
+        speed=context.inputs.experiment.speed,
         examples=examples,
-        warn=work.progress.warn,
-        features=work.kept.features,
+        warn=context.progress.warn,
+        features=context.cache.features,
     )
 
 
 def _prepare(
-    work: Work,
+    context: StageContext,
     loaded: LoadedModel,
     settings: FinetuneSettings | UnlearnSettings,
     *,
     keep_reference: bool,
-) -> Prepared:
-    stage = work.stage
-    below = Below(
-        chain=(*loaded.beside, *(work.adapter_of(name) for name in stage.chain)),
-        start_from=work.adapter_of(stage.start_from) if stage.start_from else None,
+) -> TrainableModel:
+    stage = context.stage
+    stack = AdapterStack(
+        chain=(*loaded.beside, *(context.adapter_of(name) for name in stage.chain)),
+        start_from=context.adapter_of(stage.start_from) if stage.start_from else None,
         reference_depth=len(loaded.beside) + stage.reference_depth,
         keep_reference=keep_reference,
     )
     if settings.update == "full":
-        return prepare_full(loaded.model, below, family=loaded.family, scope=settings.scope)
+        return prepare_full(loaded.model, stack, family=loaded.family, scope=settings.scope)
 
     def fresh(model: AnyModel) -> PeftModel:
         return add_trainable(
             model, loaded.family, settings.scope, lora=settings.lora, seed=stage.seed
         )
 
-    how = work.inputs.experiment.model.frozen_adapters
-    return prepare(loaded.model, below, how=how, fresh=fresh)
+    how = context.inputs.experiment.model.frozen_adapters
+    return prepare(loaded.model, stack, how=how, fresh=fresh)
 
 
-RUNNERS: dict[str, Callable[[Work], None]] = {
+RUNNERS: dict[str, Callable[[StageContext], None]] = {
     "score": run_score,
     "finetune": run_finetune,
     "unlearn": run_unlearn,

@@ -91,7 +91,7 @@ def ask(settings: ModelSettings, *, profile: str) -> Manner:
     reader, examples = Plain(loaded.model, encoder), questions(profile)
     answers = []
     for example in examples:
-        (reply,) = reader.replies([example], max_new_tokens=ROOM)
+        (reply,) = reader.generate([example], max_new_tokens=ROOM)
         tokens = len(encoder.tokenizer(reply.text, add_special_tokens=False)["input_ids"])
         answers.append(Said(reply.text, example.options, tokens, not reply.cut_off))
     return manner_of(answers)

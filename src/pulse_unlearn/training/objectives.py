@@ -37,7 +37,7 @@ class Learning:
 
     def terms(self, data: StepData) -> tuple[Term, ...]:
         """Return the mean negative log-likelihood per answer token."""
-        view = self.reader.answers(data.retain, tokens="with_end")
+        view = self.reader.answer_log_probs(data.retain, tokens="with_end")
         return (Term("nll", losses.mean_nll(view), over="retain"),)
 
 
@@ -70,7 +70,7 @@ class Unlearning:
         return (*self.method.terms(views), Term(FORGET_NLL, watched, 0.0))
 
     def _current(self, examples: Sequence[Example]) -> AnswerView:
-        return self.reader.answers(examples, tokens=self.answer_tokens)
+        return self.reader.answer_log_probs(examples, tokens=self.answer_tokens)
 
     def _frozen(
         self, examples: Sequence[Example], current: AnswerView | None, extent: Extent | None

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pulse_unlearn.methods import AnswerView, Extent
-from pulse_unlearn.models.adapters import Prepared, reference_view
+from pulse_unlearn.models.adapters import TrainableModel, reference_view
 from pulse_unlearn.models.costs import KEPT_BYTES
 from pulse_unlearn.models.encode import AnswerTokens
 from pulse_unlearn.models.forward import Reader
@@ -34,7 +34,7 @@ from pulse_unlearn.training.steps import Steps
 class References:
     """The reference's answers by example; when they take a gibibyte, no more are kept."""
 
-    prepared: Prepared
+    prepared: TrainableModel
     reader: Reader
     recurring: Collection[str] | None = None
     """Fingerprints of the examples worth keeping; None keeps all."""
@@ -78,7 +78,7 @@ class References:
     ) -> dict[str, Tensor]:
         self.asked += len(new)
         with reference_view(self.prepared):
-            view = self.reader.answers(list(new.values()), tokens=tokens)
+            view = self.reader.answer_log_probs(list(new.values()), tokens=tokens)
         said = view.log_probs
         if extent == "answer":
             said = said.gather(-1, view.labels.unsqueeze(-1))

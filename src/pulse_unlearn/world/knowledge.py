@@ -15,9 +15,9 @@ from pulse_unlearn.config import ModelSettings, SpeedSettings
 from pulse_unlearn.data import Source, datasets, examples
 from pulse_unlearn.evaluation.predict import predict
 from pulse_unlearn.evaluation.scoring import score_all
+from pulse_unlearn.models.backends import select_backend
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.loading import LoadedModel, load_model
-from pulse_unlearn.models.readers import choose
 from pulse_unlearn.records import MODALITIES, Example, Individual, Question, Score
 
 from .subjects import TRAITS, subjects
@@ -69,7 +69,7 @@ def measure(world: Path, *, on_step: OnStep) -> dict[str, object]:
 def _ask(
     loaded: LoadedModel, asked: Sequence[Example], part: str, on_step: OnStep
 ) -> tuple[Score, ...]:
-    reader = choose(
+    reader = select_backend(
         loaded.model,
         Encoder(loaded.processor, loaded.family),
         speed=SpeedSettings(),

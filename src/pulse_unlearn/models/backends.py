@@ -1,4 +1,4 @@
-"""Which way a model is read: packed where that is shown to be exact, plain everywhere else."""
+"""Selects how a model is read: packed where that is shown to be exact, plain everywhere else."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 from pulse_unlearn.config import SpeedSettings
 from pulse_unlearn.models.encode import Encoder
-from pulse_unlearn.models.features import Features
+from pulse_unlearn.models.fast.features import Features
+from pulse_unlearn.models.fast.packed import Packed, inner_model
 from pulse_unlearn.models.forward import Plain, Reader
-from pulse_unlearn.models.packed import Packed, inner_model
 from pulse_unlearn.records import Example
 
 CHECKED = 6
@@ -20,7 +20,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
 """Largest difference of an answer's log-probabilities (nats) that is rounding; by dtype."""
 
 
-def choose(
+def select_backend(
     model: Any,
     encoder: Encoder,
     *,
@@ -80,7 +80,9 @@ def _difference(plain: Reader, packed: Reader, examples: Sequence[Example]) -> f
     was_training = plain.model.training
     plain.model.eval()
     with torch.no_grad():
-        one, other = (reader.answers(examples, tokens="with_end") for reader in (plain, packed))
+        one, other = (
+            reader.answer_log_probs(examples, tokens="with_end") for reader in (plain, packed)
+        )
     plain.model.train(was_training)
     picked = [view.log_probs.gather(-1, view.labels.unsqueeze(-1)) for view in (one, other)]
     gaps: torch.Tensor = (picked[0] - picked[1]).squeeze(-1)[one.mask].abs()

@@ -1,4 +1,4 @@
-"""How a question and its answer are written for one model: its chat template, asked once."""
+"""How a question and its answer are written for one model: its chat template, read once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FAILURES = (TemplateError, TypeError)
 _FIX = "give the family an entry in models/families.py with answer_prefix and answer_end"
 
 
-class Turns:
+class ChatTemplate:
     """Writes prompts; knows what stands between a prompt and an answer, and what ends the answer.
 
     Raises ModelError for a template that tells neither and a family that does not either.

@@ -17,7 +17,7 @@ from pulse_unlearn.models.checkpoints import adapter_parameters
 from pulse_unlearn.models.costs import NOTHING, Adapter, Asked, Batch, Memory
 from pulse_unlearn.models.describe import Described
 from pulse_unlearn.pipeline.inputs import Inputs
-from pulse_unlearn.pipeline.survey import EMPTY, Form, Pool, Surveyor
+from pulse_unlearn.pipeline.token_stats import EMPTY, Form, Pool, TokenStats
 from pulse_unlearn.scenarios import Stage
 from pulse_unlearn.training.steps import FinetuneSteps
 
@@ -26,7 +26,7 @@ ANSWER_BYTES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class StageOutlook:
+class StageEstimate:
     """One stage: at most this much."""
 
     name: str
@@ -70,33 +70,33 @@ class StageOutlook:
         return self.trained_parameters * self.number_bytes
 
 
-def look_ahead(inputs: Inputs, model: Described) -> tuple[StageOutlook, ...]:
-    """Return the outlook of every stage, in the plan's order."""
-    surveyor = Surveyor(inputs, model)
-    return tuple(_Stage(inputs, model, surveyor, stage).outlook() for stage in inputs.plan.stages)
+def estimate_stages(inputs: Inputs, model: Described) -> tuple[StageEstimate, ...]:
+    """Return the estimate of every stage, in the plan's order."""
+    stats = TokenStats(inputs, model)
+    return tuple(_Stage(inputs, model, stats, stage).estimate() for stage in inputs.plan.stages)
 
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """One stage and what its outlook is made from."""
+    """One stage and what its estimate is made from."""
 
     inputs: Inputs
     model: Described
-    surveyor: Surveyor
+    stats: TokenStats
     stage: Stage
 
-    def outlook(self) -> StageOutlook:
+    def estimate(self) -> StageEstimate:
         if self.stage.kind == "score":
             return self._score()
         if self.stage.kind == "finetune":
             return self._finetune()
         if self.stage.kind == "unlearn":
             return self._unlearn()
-        return StageOutlook(self.stage.name, self.stage.kind)
+        return StageEstimate(self.stage.name, self.stage.kind)
 
-    def _score(self) -> StageOutlook:
+    def _score(self) -> StageEstimate:
         stage, scoring = self.stage, self.inputs.experiment.scoring
-        pools = self.surveyor.scored(stage)
+        pools = self.stats.scored(stage)
         by_form: dict[Form, Asked] = {}
         for form, pool in pools:
             by_form[form] = by_form.get(form, NOTHING) + pool.each.times(pool.count)
@@ -110,7 +110,7 @@ class _Stage:
             generated=scoring.max_new_tokens,
         )
         operations = costs.forward_operations(self.model.shape, asked)
-        return StageOutlook(
+        return StageEstimate(
             stage.name,
             stage.kind,
             asked=asked,
@@ -123,15 +123,15 @@ class _Stage:
             },
         )
 
-    def _finetune(self) -> StageOutlook:
+    def _finetune(self) -> StageEstimate:
         settings = FinetuneSettings.model_validate(self.stage.settings["finetune"])
-        people = self.surveyor.training(self.stage.retain, settings.forms)
+        people = self.stats.training(self.stage.retain, settings.forms)
         replayed = round(settings.optimiser.batch_size * settings.replay)
-        general = self.surveyor.replayed() if replayed else EMPTY
+        general = self.stats.replayed() if replayed else EMPTY
         steps = len(
             FinetuneSteps(
-                lambda _: self.surveyor.epoch(self.stage.retain, settings.forms),
-                lambda _: self.surveyor.general_epoch(),
+                lambda _: self.stats.epoch(self.stage.retain, settings.forms),
+                lambda _: self.stats.general_epoch(),
                 batch_size=settings.optimiser.batch_size,
                 replay=settings.replay,
                 epochs=settings.epochs,
@@ -140,22 +140,22 @@ class _Stage:
         )
         trained = people.each.times(steps * (settings.optimiser.batch_size - replayed))
         trained += general.each.times(steps * replayed)
-        held_out = self.surveyor.checked(self.stage.retain, self.stage.decides)
+        held_out = self.stats.checked(self.stage.retain, self.stage.decides)
         checks = steps // settings.check_every if settings.target_accuracy else 0
         asked = held_out.each.times(checks * self._checked(settings.check_examples, held_out))
         return self._training(
             settings, steps, trained=trained, asked=asked, pools=(people, general), together=1
         )
 
-    def _unlearn(self) -> StageOutlook:
+    def _unlearn(self) -> StageEstimate:
         stage = self.stage
         settings = UnlearnSettings.model_validate(stage.settings["unlearn"])
         needs = build_method(stage.settings["method"], dict(stage.settings["settings"])).needs
         steps, size = settings.stop.max_steps, settings.optimiser.batch_size
-        forget = self.surveyor.training(stage.forget, settings.forms)
-        retain = self.surveyor.training(stage.retain, settings.forms) if needs.retain else EMPTY
+        forget = self.stats.training(stage.forget, settings.forms)
+        retain = self.stats.training(stage.retain, settings.forms) if needs.retain else EMPTY
         shared = round(size * settings.general_share) if needs.retain else 0
-        general = self.surveyor.replayed() if shared else EMPTY
+        general = self.stats.replayed() if shared else EMPTY
         forgotten = forget.each.times(steps * size)
         kept = retain.each.times(steps * (size - shared)) + general.each.times(steps * shared)
         asked, references = NOTHING, 0
@@ -167,7 +167,7 @@ class _Stage:
             drawn = [(retain, steps * (size - shared)), (general, steps * shared)]
             references += self._remembered(needs.retain_reference, drawn)
         if settings.stop.target_forgetting is not None:
-            held_out = self.surveyor.checked(stage.forget, stage.decides)
+            held_out = self.stats.checked(stage.forget, stage.decides)
             checks = 1 + steps // settings.stop.check_every
             count = checks * self._checked(settings.stop.check_examples, held_out)
             asked += held_out.each.times(count)
@@ -204,8 +204,8 @@ class _Stage:
         together: int,
         reference: bool = False,
         references: int = 0,
-    ) -> StageOutlook:
-        """Finish a training stage's outlook; `together` batches are held until backward."""
+    ) -> StageEstimate:
+        """Finish a training stage's estimate; `together` batches are held until backward."""
         held = self.inputs.experiment.model
         adapter = adapter_of(settings)
         shape = self.model.shape
@@ -225,7 +225,7 @@ class _Stage:
         operations = costs.forward_operations(shape, asked) + costs.training_operations(
             shape, trained, adapter=adapter, checkpointing=held.gradient_checkpointing
         )
-        return StageOutlook(
+        return StageEstimate(
             self.stage.name,
             self.stage.kind,
             steps=steps,

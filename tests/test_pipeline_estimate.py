@@ -13,10 +13,15 @@ from pulse_unlearn.data.starter import write_starter
 from pulse_unlearn.registries import schemas
 from pulse_unlearn.models.costs import NOTHING, Adapter, training_operations
 from pulse_unlearn.models.describe import TEMPLATE_TOKENS, describe
+from pulse_unlearn.pipeline.estimate import estimate_stages
 from pulse_unlearn.pipeline.inputs import read_inputs
-from pulse_unlearn.pipeline.outlook import look_ahead
-from pulse_unlearn.pipeline.standin import OPTION, QUESTION, stand_in, still_missing
-from pulse_unlearn.pipeline.survey import ASSUMED_SIDE, picture_size
+from pulse_unlearn.pipeline.placeholder_inputs import (
+    OPTION,
+    QUESTION,
+    placeholder_inputs,
+    still_missing,
+)
+from pulse_unlearn.pipeline.token_stats import ASSUMED_SIDE, picture_size
 from pulse_unlearn.records import Picture
 
 
@@ -24,15 +29,17 @@ def load(name, *overrides):
     return load_experiment(name, overrides=overrides, schemas=schemas())
 
 
-def outlook(experiment):
-    inputs = stand_in(experiment) if still_missing(experiment) else read_inputs(experiment)
-    stages = look_ahead(inputs, describe(experiment.model))
+def estimate(experiment):
+    inputs = (
+        placeholder_inputs(experiment) if still_missing(experiment) else read_inputs(experiment)
+    )
+    stages = estimate_stages(inputs, describe(experiment.model))
     return {stage.name: stage for stage in stages}
 
 
 @pytest.fixture(scope="module")
 def paper():
-    return outlook(load("paper", "seeds=[0]"))
+    return estimate(load("paper", "seeds=[0]"))
 
 
 def test_paper_has_the_steps_and_questions_of_its_file(paper):
@@ -51,7 +58,7 @@ def test_paper_has_the_steps_and_questions_of_its_file(paper):
 
 def test_each_reading_has_its_price_and_can_be_turned_off():
     """Orders and words are told apart, so that a big run may choose; in operations, unpacked."""
-    every = outlook(load("paper", "seeds=[0]"))["seed0/target/score"].forms
+    every = estimate(load("paper", "seeds=[0]"))["seed0/target/score"].forms
     assert set(every) == {"file", "orders", "words"}
     # Three orders more than the file's of 1250 + 1002 questions, one more of 162; all as long.
     assert every["orders"] / every["file"] == pytest.approx((3 * 2252 + 162) / 2414, rel=0.05)
@@ -60,7 +67,7 @@ def test_each_reading_has_its_price_and_can_be_turned_off():
         (("scoring.people=vanilla", "scoring.general=vanilla"), {"file", "words"}),
         ((*ONE_ORDER[1:3], "scoring.general=vanilla"), {"file"}),
     ):
-        found = outlook(load("paper", "seeds=[0]", *off))["seed0/target/score"].forms
+        found = estimate(load("paper", "seeds=[0]", *off))["seed0/target/score"].forms
         assert set(found) == left
         assert found["file"] == pytest.approx(every["file"])
 
@@ -119,14 +126,14 @@ IN_WORDS = (
 def test_every_option_is_counted_where_it_is_read(paper):
     """Options of 24 characters, 7 tokens with their end; 1002 general questions have four."""
     # What follows the prompt and each letter; general questions in every rotation.
-    letters = outlook(load("paper", *ONE_ORDER))["seed0/target/score"]
+    letters = estimate(load("paper", *ONE_ORDER))["seed0/target/score"]
     assert letters.asked.answers == pytest.approx(8 * (1000 + 4 * 1002) + 4 * 2 * 162, rel=0.01)
     assert letters.batch.answer == 4 * 2
     # With every order and in words: four letters four times, four texts and what follows each.
     every = paper["seed0/target/score"].asked.answers - 4 * 2 * (1002 * 4 + 81 * 2)
     assert every == pytest.approx(1250 * (4 * 8 + 4 * 8), rel=0.01)
     packed, apart = (
-        outlook(load("paper", *IN_WORDS, f"speed.packing={packing}"))["seed0/target/score"]
+        estimate(load("paper", *IN_WORDS, f"speed.packing={packing}"))["seed0/target/score"]
         for packing in ("auto", "off")
     )
     four, two = 1000 + 1002, 162
@@ -152,7 +159,7 @@ def test_a_stop_rule_by_likelihood_reads_all_options():
         ("likelihood", "off", 4, 28),
     ):
         chosen = (f"scoring.parser={parser}", f"speed.packing={packing}")
-        found = outlook(load("paper", *IN_WORDS, *chosen))["seed0/finetuned/ga/unlearn"].asked
+        found = estimate(load("paper", *IN_WORDS, *chosen))["seed0/finetuned/ga/unlearn"].asked
         assert found.questions == pytest.approx(checks)
         assert found.answers == pytest.approx(checks * heads)
         texts = found.tokens - 576 * found.pictures
@@ -169,7 +176,7 @@ def test_what_a_reference_said_is_counted_on_the_device_and_in_checkpoints(paper
         assert stage.references == stage.memory.kept == 160 * 16 // 2 * answer, method
         assert stage.passing_bytes == state + 3 * stage.references
     few, many = (
-        outlook(load("paper", "seeds=[0]", f"unlearn.stop.max_steps={steps}"))
+        estimate(load("paper", "seeds=[0]", f"unlearn.stop.max_steps={steps}"))
         for steps in (40, 1600)
     )
     # 640 draws: 140 behind the first epoch. And no more than is kept at all.
@@ -178,8 +185,8 @@ def test_what_a_reference_said_is_counted_on_the_device_and_in_checkpoints(paper
 
 
 def test_adapters_pile_up_only_where_they_are_held_apart():
-    stacked = outlook(load("paper", "seeds=[0]"))
-    merged = outlook(load("paper", "seeds=[0]", "model.frozen_adapters=merged"))
+    stacked = estimate(load("paper", "seeds=[0]"))
+    merged = estimate(load("paper", "seeds=[0]", "model.frozen_adapters=merged"))
     adapter = stacked["seed0/finetune"].trained_parameters
     for number in range(1, 6):
         name = f"seed0/sustainability/ga/request{number}/unlearn"
@@ -192,7 +199,7 @@ def test_adapters_pile_up_only_where_they_are_held_apart():
 
 
 def test_a_continued_adapter_is_held_twice_if_the_last_request_is_the_reference():
-    found = outlook(
+    found = estimate(
         load(
             "paper", "seeds=[0]", "unlearn.adapter=continued", "unlearn.reference=previous_request"
         )
@@ -205,11 +212,11 @@ def test_a_continued_adapter_is_held_twice_if_the_last_request_is_the_reference(
 def test_paper_fits_the_card_its_description_names(paper):
     most = max(stage.memory.total for stage in paper.values() if stage.memory)
     assert 40e9 < most < 80e9
-    small = outlook(load("paper-7b", "seeds=[0]"))
+    small = estimate(load("paper-7b", "seeds=[0]"))
     assert max(stage.memory.total for stage in small.values() if stage.memory) < 40e9
-    qwen = outlook(load("qwen2.5-vl", "seeds=[0]"))
+    qwen = estimate(load("qwen2.5-vl", "seeds=[0]"))
     assert max(stage.memory.total for stage in qwen.values() if stage.memory) < 48e9
-    laptop = outlook(load("smolvlm-laptop"))
+    laptop = estimate(load("smolvlm-laptop"))
     assert max(stage.memory.total for stage in laptop.values() if stage.memory) < 12e9
 
 
@@ -224,7 +231,7 @@ def test_disk_is_adapters_answers_and_three_checkpoints(paper):
 
 def test_replay_takes_its_share_and_real_files_are_measured():
     experiment = load("demo")
-    found = outlook(experiment)
+    found = estimate(experiment)
     stage = found["seed0/finetune"]
     # Batches of 40, a fifth replayed: 100 people x 10 questions x 20 epochs / 32.
     assert stage.steps == 625
@@ -256,17 +263,17 @@ def test_what_is_missing_is_named_with_the_way_to_get_it(tmp_path, monkeypatch):
 
 def test_what_is_there_is_read_even_if_the_rest_is_not():
     experiment = load("demo", "model.source=owner/name")
-    inputs = stand_in(experiment)
+    inputs = placeholder_inputs(experiment)
     assert inputs.keys == {}
     assert len(inputs.people) == 273
 
 
 def test_a_stand_in_has_the_people_the_plan_asks_for():
-    inputs = stand_in(load("paper"))
+    inputs = placeholder_inputs(load("paper"))
     groups = [person.group for person in inputs.people.values()]
     assert (groups.count("fictional"), groups.count("celebrity")) == (100, 153)
     assert {len(person.questions) for person in inputs.people.values()} == {10}
-    few = stand_in(load("paper", "data.general_questions=7"))
+    few = placeholder_inputs(load("paper", "data.general_questions=7"))
     assert len(few.general) == 7
 
 
@@ -280,7 +287,7 @@ def test_a_pictures_size_is_read_from_its_head():
 
 def test_full_updates_are_counted_as_such():
     """Numbers in bfloat16; adapters below a full update are in the weights, those above beside."""
-    found = outlook(load("paper", "seeds=[0]", "finetune.update=full"))
+    found = estimate(load("paper", "seeds=[0]", "finetune.update=full"))
     model = describe(load("paper").model)
     tensors = model.shape.projector.parameters + model.shape.language.parameters + model.shape.head
     stage = found["seed0/finetune"]
@@ -290,7 +297,7 @@ def test_full_updates_are_counted_as_such():
     assert found["seed0/target/score"].memory.frozen_adapters == 0
     second = found["seed0/sustainability/ga/request2/unlearn"]
     assert second.memory.frozen_adapters == 4 * second.trained_parameters
-    full = outlook(load("paper", "seeds=[0]", "unlearn.update=full"))
+    full = estimate(load("paper", "seeds=[0]", "unlearn.update=full"))
     ga, npo = (full[f"seed0/sustainability/{name}/request2/unlearn"] for name in ("ga", "npo"))
     assert ga.memory.frozen_adapters == ga.memory.reference == ga.memory.trained_adapter == 0
     assert npo.memory.reference == 2 * tensors
@@ -300,7 +307,7 @@ def test_full_updates_are_counted_as_such():
 def test_choices_of_reading_are_made_before_the_model_is_there(tmp_path):
     write_starter(tmp_path / "own")
     people = f"data.people={{source: people, path: {tmp_path / 'own'}, options: 3}}"
-    inputs = stand_in(load("own-people", people, "model.source=owner/name"))
+    inputs = placeholder_inputs(load("own-people", people, "model.source=owner/name"))
     sizes = {
         len(question.options)
         for person in inputs.people.values()

@@ -1,4 +1,4 @@
-"""A plan before data and model are there: stand-ins of the usual size, said to be stand-ins."""
+"""Inputs for a plan before the data are there: placeholders of the usual size."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def still_missing(experiment: Experiment) -> list[Problem]:
 
 
 def data_are_there(experiment: Experiment) -> bool:
-    """Tell whether `stand_in` reads all its data; one on the hub is not fetched for a plan."""
+    """Tell whether all data can be read; what is on the hub is not fetched for a plan."""
     return _readable(experiment.data.people) and _readable(experiment.data.general)
 
 
-def stand_in(experiment: Experiment) -> Inputs:
+def placeholder_inputs(experiment: Experiment) -> Inputs:
     """Lay out the plan without what is missing; stages get no identity, as nothing was read.
 
     Raises as `read_inputs`.

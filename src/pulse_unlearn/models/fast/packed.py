@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from pulse_unlearn.methods import AnswerView
-from pulse_unlearn.models.continuing import go_on
+from pulse_unlearn.models.decode import greedy_decode
 from pulse_unlearn.models.encode import AnswerTokens, Encoder
-from pulse_unlearn.models.features import Features, TowerMemory
+from pulse_unlearn.models.fast.features import Features, TowerMemory
+from pulse_unlearn.models.fast.last_layer import last_mlp_at
+from pulse_unlearn.models.fast.packing import Line, Pack, pack
 from pulse_unlearn.models.forward import Reply, option_chances, to_device
-from pulse_unlearn.models.last_layer import last_mlp_at
-from pulse_unlearn.models.packing import Line, Pack, pack
 from pulse_unlearn.models.pictures import Shown
 from pulse_unlearn.records import Example
 
@@ -35,7 +35,7 @@ precision. Training keeps more of each token; there micro-batches are halved whe
 class Packed:
     """Same numbers as `forward.Plain`, from rows of shared beginnings.
 
-    Exact for causal language models with plain rotary positions; `readers.choose` checks it.
+    Exact for causal language models with plain rotary positions; checked by `select_backend`.
     """
 
     model: Any
@@ -53,7 +53,7 @@ class Packed:
         chosen = () if layers is None else (layers,) if isinstance(layers, int) else tuple(layers)
         self.memory = TowerMemory(tower, layers=chosen, features=features)
 
-    def answers(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> AnswerView:
+    def answer_log_probs(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> AnswerView:
         """Return the log-probabilities at the examples' answers, [B, A, V]."""
         lines = self.encoder.lines(examples, tokens=tokens)
         longest = max(len(line.answer) for line in lines)
@@ -72,7 +72,7 @@ class Packed:
         found, index = self._log_probs(packed, examples, rows, torch.tensor(asked))
         return AnswerView(found[index], labels.to(found.device), mask.to(found.device))
 
-    def replies(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
+    def generate(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
         """Answer greedily, most answers in the one pass that reads the prompts.
 
         Each option's letter or text is a branch behind its question, so the pass tells how likely
@@ -106,7 +106,7 @@ class Packed:
         # The last token of a prompt sees the whole prompt and nothing else.
         starts = [(row, packed.sees[row, 0, place]) for row, place in ends]
         said = [greedy[begins[at]] for at in left]
-        others = iter(self._go_on(cache, starts, said, max_new_tokens))
+        others = iter(self._continue(cache, starts, said, max_new_tokens))
         texts = [next(others) if letter is None else letter for letter in letters]
         chances = option_chances(examples, tried, found, index)
         return [Reply(one, *said) for one, said in zip(chances, texts, strict=True)]
@@ -120,7 +120,7 @@ class Packed:
         for first in (True, False):
             half = [index for index, row in enumerate(rows) if (row < middle) is first]
             asked = [examples[index] for index in half]
-            found |= zip(half, self.replies(asked, max_new_tokens=max_new_tokens), strict=True)
+            found |= zip(half, self.generate(asked, max_new_tokens=max_new_tokens), strict=True)
         return [found[index] for index in range(len(examples))]
 
     def _branches(
@@ -128,7 +128,7 @@ class Packed:
     ) -> tuple[list[Line], list[list[tuple[int, ...]]]]:
         """Return a line for each option's answer, and the answers of each example."""
         prompts = self.encoder.lines(examples, tokens=None)
-        tried = [self.encoder.spoken(example) or [()] for example in examples]
+        tried = [self.encoder.option_token_ids(example) or [()] for example in examples]
         lines = [
             Line(line.prompt, letter)
             for line, letters in zip(prompts, tried, strict=True)
@@ -155,7 +155,7 @@ class Packed:
                 return text, len(said) == max_new_tokens
         return None
 
-    def _go_on(
+    def _continue(
         self,
         cache: DynamicCache,
         starts: Sequence[tuple[int, Tensor]],
@@ -167,7 +167,7 @@ class Packed:
             return []
         inner = inner_model(self.model)
         with torch.no_grad():
-            said = go_on(
+            said = greedy_decode(
                 inner,
                 cache,
                 starts,

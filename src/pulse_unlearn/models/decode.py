@@ -1,4 +1,4 @@
-"""Going on from what a pass over packs has left: greedy answers without reading a prompt again.
+"""Greedy decoding from the cache a pass over packs has left, without reading a prompt again.
 
 The answers of one row go on side by side in it, each seeing its own prompt and its own tokens; a
 picture's keys and values stay where they are, once for all questions on it.
@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 
-def go_on(
+def greedy_decode(
     model: Any,
     cache: DynamicCache,
     starts: Sequence[tuple[int, Tensor]],

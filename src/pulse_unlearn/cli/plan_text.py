@@ -19,11 +19,15 @@ from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions
 from pulse_unlearn.models.describe import describe
 from pulse_unlearn.pipeline.asked import PREDICTIONS, words_notes
+from pulse_unlearn.pipeline.estimate import StageEstimate, estimate_stages
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
 from pulse_unlearn.pipeline.leaks import find_leaks, known_sides
-from pulse_unlearn.pipeline.outlook import StageOutlook, look_ahead
-from pulse_unlearn.pipeline.standin import data_are_there, stand_in, still_missing
-from pulse_unlearn.pipeline.survey import chosen_sizes
+from pulse_unlearn.pipeline.placeholder_inputs import (
+    data_are_there,
+    placeholder_inputs,
+    still_missing,
+)
+from pulse_unlearn.pipeline.token_stats import chosen_sizes
 from pulse_unlearn.scenarios import Group, Operation, Stage
 from pulse_unlearn.store import Store
 
@@ -39,20 +43,20 @@ def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float |
     missing = still_missing(experiment)
     if missing and measure:
         raise ModelError(missing)
-    inputs = stand_in(experiment) if missing else read_inputs(experiment)
+    inputs = placeholder_inputs(experiment) if missing else read_inputs(experiment)
     assumed = bool(missing) and not data_are_there(experiment)
     try:
         model, unknown = describe(experiment.model), None
     except ModelError as error:
         model, unknown = None, error
-    outlook = look_ahead(inputs, model) if model else ()
+    estimates = estimate_stages(inputs, model) if model else ()
     plan = inputs.plan
     seeds = ", ".join(map(str, experiment.seeds))
     click.echo(
         f"experiment {plan.name}: {len(plan.stages)} stages, seeds {seeds}, run folder {run}\n"
     )
     _print_sets(inputs)
-    _print_stages(inputs, run, {stage.name: stage for stage in outlook})
+    _print_stages(inputs, run, {stage.name: stage for stage in estimates})
     if model:
         measured = None
         if measure:
@@ -62,7 +66,7 @@ def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float |
         print_costs(
             experiment,
             model,
-            outlook,
+            estimates,
             run=run,
             assumed=assumed,
             rate=rate,
@@ -138,7 +142,7 @@ def _describe(group: Group, inputs: Inputs) -> str:
     return f"{len(group.ids)} people: {shown}{more}"
 
 
-def _print_stages(inputs: Inputs, run: Path, outlook: Mapping[str, StageOutlook]) -> None:
+def _print_stages(inputs: Inputs, run: Path, estimates: Mapping[str, StageEstimate]) -> None:
     store = Store(run)
     used = Counter(
         name for operation in inputs.plan.operations for name in _all_parents(operation, inputs)
@@ -149,12 +153,12 @@ def _print_stages(inputs: Inputs, run: Path, outlook: Mapping[str, StageOutlook]
         key = inputs.keys.get(stage.name)
         mark = "+" if key and store.find(key) else " "
         identity = key.fingerprint[:8] if key else "-" * 8
-        takes = work(outlook[stage.name]) if stage.name in outlook else ""
+        takes = work(estimates[stage.name]) if stage.name in estimates else ""
         click.echo(
             f"  {mark} {number:3d}  {stage.kind:8s}  {identity}  "
             f"{stage.name}  (used by {used[stage.name]})  {takes}".rstrip()
         )
-    click.echo("  steps and tokens are the most there can be\n" if outlook else "")
+    click.echo("  steps and tokens are the most there can be\n" if estimates else "")
 
 
 def _all_parents(operation: Operation, inputs: Inputs) -> set[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_unlearn.data import examples as make
-from pulse_unlearn.models.kept import Kept
+from pulse_unlearn.models.fast.run_cache import RunCache
 from pulse_unlearn.pipeline.asked import asked, elsewhere
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.progress import Progress
@@ -20,7 +20,7 @@ ADAPTER = "adapter"
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class StageContext:
     """What a runner is given."""
 
     inputs: Inputs
@@ -33,7 +33,7 @@ class Work:
     """Group -> ids, reading a finished selection if need be."""
     progress: Progress
     stop: StopRequest
-    kept: Kept
+    cache: RunCache
     """What earlier stages of the run leave in memory."""
 
     def people(self, group: Group) -> list[Individual]:
@@ -45,35 +45,35 @@ class Work:
         return self.folder_of(stage) / ADAPTER
 
 
-def questions(work: Work) -> list[Example]:
+def questions(context: StageContext) -> list[Example]:
     """Return what a score stage asks."""
-    people = [person for group in work.stage.ask for person in work.people(group)]
+    people = [person for group in context.stage.ask for person in context.people(group)]
     people = list({person.id: person for person in people}.values())
-    return asked(work.inputs, work.stage, people)
+    return asked(context.inputs, context.stage, people)
 
 
 def people_epochs(
-    work: Work, people: Sequence[Individual], forms: make.Forms
+    context: StageContext, people: Sequence[Individual], forms: make.Forms
 ) -> Callable[[int], list[Example]]:
     """Return what one epoch trains on of these people, by its number."""
-    profile, seed = work.inputs.experiment.data.people_prompt, work.stage.order_seed
+    profile, seed = context.inputs.experiment.data.people_prompt, context.stage.order_seed
     return lambda epoch: make.training(people, profile=profile, seed=seed, epoch=epoch, forms=forms)
 
 
-def general_epochs(work: Work) -> Callable[[int], list[Example]]:
+def general_epochs(context: StageContext) -> Callable[[int], list[Example]]:
     """Return what one epoch replays of general questions, by its number."""
-    profile, seed = work.inputs.experiment.data.general_prompt, work.stage.order_seed
-    general = work.inputs.general_training
+    profile, seed = context.inputs.experiment.data.general_prompt, context.stage.order_seed
+    general = context.inputs.general_training
     return lambda epoch: make.general_training(general, profile=profile, seed=seed, epoch=epoch)
 
 
-def held_out(work: Work, people: Sequence[Individual], count: int) -> list[Example]:
+def held_out(context: StageContext, people: Sequence[Individual], count: int) -> list[Example]:
     """Return questions for the stop rule: views and option orders that are never reported.
 
     So many questions; where `rotated` decides, each of them in every order.
     """
     drawn = sorted(question.id for person in people for question in person.questions)
-    chosen = random.Random(f"{work.stage.order_seed}:held-out")
+    chosen = random.Random(f"{context.stage.order_seed}:held-out")
     kept = set(chosen.sample(drawn, min(count, len(drawn))))
-    asked = elsewhere(work.inputs, people, turned=work.stage.decides == "rotated")
+    asked = elsewhere(context.inputs, people, turned=context.stage.decides == "rotated")
     return [example for example in asked if example.question_id in kept]

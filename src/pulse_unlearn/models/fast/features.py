@@ -26,7 +26,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from pulse_unlearn.models.instead import instead
+from pulse_unlearn.models.fast.patched_forward import patched_forward
 
 KEPT_BYTES = 2 << 30
 """1,800 pictures of LLaVA-1.5 in half precision."""
@@ -127,7 +127,7 @@ class TowerMemory:
             outputs.append(self._forward(*args, **kwargs))
             return outputs[-1]
 
-        with instead(self._tower, run):
+        with patched_forward(self._tower, run):
             see(digests)
         if len(digests) > 1 and len(outputs) > 1:
             return []
@@ -142,7 +142,7 @@ class TowerMemory:
             pixels = next(_tensors((*args, *kwargs.values())))
             return _joined(found, pixels.device)
 
-        with instead(self._tower, answer):
+        with patched_forward(self._tower, answer):
             yield
         self._features.trim()
 

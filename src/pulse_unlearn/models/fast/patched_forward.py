@@ -1,4 +1,4 @@
-"""Something else in a module's place, for a while."""
+"""A module's forward function, replaced for a while."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import nn
 
 
 @contextmanager
-def instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Have `forward` called inside wherever the model calls the module."""
+def patched_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Call `forward` inside the context wherever the model calls the module."""
     own = module.__dict__
     before = own.get("forward")  # set only where a device map has put a hook
     module.forward = forward

@@ -78,7 +78,7 @@ def chosen_sizes(stage: Stage) -> dict[str, int]:
     return {**sizes, "unseen": min(int(stage.settings["unseen"]), left)}
 
 
-class Surveyor:
+class TokenStats:
     """Measures pools of questions, each once."""
 
     def __init__(self, inputs: Inputs, model: Described) -> None:
@@ -207,7 +207,7 @@ class Surveyor:
         Otherwise a reply is generated, and each option in words is read in a pass of its own.
         """
         answer = self._count(example.answer) + 1
-        texts = [self._count(text) + 1 for text in example.said]
+        texts = [self._count(text) + 1 for text in example.option_texts]
         if self._packed and reading == "reply":
             tried = texts or [self._count(option.letter) for option in example.options]
             return [(sum(tried), sum(tried) + len(tried))]

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pulse_unlearn.models.instead import instead
+from pulse_unlearn.models.fast.patched_forward import patched_forward
 
 
 @contextmanager
@@ -40,5 +40,5 @@ def last_mlp_at(language_model: nn.Module, asked: Tensor) -> Iterator[None]:
             return whole(hidden)
         return found.new_zeros(hidden.shape).index_put(at, found[0])
 
-    with instead(mlp, there):
+    with patched_forward(mlp, there):
         yield

@@ -1,16 +1,16 @@
-"""What the stages of one run have in common, made once: processed pictures and their features."""
+"""What the stages of one run share: processed pictures and their features."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from pulse_unlearn.models.encode import Encoder
-from pulse_unlearn.models.features import Features
+from pulse_unlearn.models.fast.features import Features
 from pulse_unlearn.models.loading import LoadedModel
 
 
 @dataclass(slots=True)
-class Kept:
+class RunCache:
     """Lives as long as a run in one process; all its stages load one model, by one set of settings.
 
     Changes no bit of a result: pictures are processed, and seen by a tower, one at a time.

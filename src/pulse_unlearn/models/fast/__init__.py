@@ -1,0 +1,1 @@
+"""Packing and caches: the same numbers as the plain forward pass, with less computation."""
