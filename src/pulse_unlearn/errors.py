@@ -5,6 +5,7 @@ PulseError                 anything below; the command line prints it without a 
 ├── ConfigError            the experiment file or a `--set` cannot be used
 ├── DataError              a data set cannot be used as it is
 ├── ModelError             a model, processor or adapter cannot be used as it is
+├── MethodError            a method or plug-in does not keep its contract
 ├── StoreError             the run folder cannot be read or written
 │   ├── RunLocked          another process is working in the run folder
 │   └── Corrupted          a stored file is not the file that was written
@@ -70,6 +71,10 @@ class DataError(PulseError):
 
 class ModelError(PulseError):
     """A model, processor or adapter cannot be used as it is."""
+
+
+class MethodError(PulseError):
+    """A method or plug-in does not keep its contract."""
 
 
 class StoreError(PulseError):

@@ -23,6 +23,14 @@ AskedAs = Literal["options", "words"]
 """How a question is put: with its options, or bare and answered in words."""
 
 
+Alternative = Literal["option", "any_option", "refusal"]
+"""Another answer to a question: a wrong option, any option (the true one included, so that what is
+learned ends at chance and not below), or a refusal."""
+
+Facts = Literal["all", "taught", "held_back"]
+"""Which facts about a person: all, or one of the two halves that an attack divides them into."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """An encoded image file as it was found; decoding is the data room's business."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import entry_points
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from pulse_unlearn.errors import ConfigError, Problem
@@ -18,6 +22,16 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a third party's entry comes from."""
+
+    package: str
+    version: str
+    sources: str
+    """SHA-256 over the package's Python files."""
+
+
 class Registry(Generic[T]):
     """Entries by name; `group` names the entry points through which third parties add theirs."""
 
@@ -25,6 +39,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self._group = group
         self._entries: dict[str, T] = {}
+        self._origins: dict[str, Origin] = {}
         self._loaded = not group
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -71,3 +86,33 @@ class Registry(Generic[T]):
         self._loaded = True
         for point in entry_points(group=self._group):
             self.add(point.name, point.load())
+            self._origins[point.name] = origin_of(point)
+
+    def origin(self, name: str) -> Origin | None:
+        """Return where a third party's entry comes from; None for an entry of this package."""
+        self._load_entry_points()
+        return self._origins.get(name)
+
+
+def third_party(group: str, name: str) -> Origin | None:
+    """Return where an entry point of that name comes from, without loading it."""
+    return next((origin_of(point) for point in entry_points(group=group, name=name)), None)
+
+
+def origin_of(point: EntryPoint) -> Origin:
+    """Return an entry point's distribution, version, and a digest of its package's sources."""
+    package = point.module.partition(".")[0]
+    spec = find_spec(package)
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    if not files and spec and spec.origin:
+        files = [Path(spec.origin)]
+    digest = sha256()
+    for path in sorted(files):
+        digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+    distribution = point.dist
+    return Origin(
+        distribution.name if distribution else package,
+        distribution.version if distribution else "",
+        digest.hexdigest(),
+    )

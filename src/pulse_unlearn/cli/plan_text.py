@@ -28,7 +28,7 @@ from pulse_unlearn.pipeline.placeholder_inputs import (
     still_missing,
 )
 from pulse_unlearn.pipeline.token_stats import chosen_sizes
-from pulse_unlearn.scenarios import Group, Operation, Stage
+from pulse_unlearn.scenarios import Evaluation, Group, Operation, Stage
 from pulse_unlearn.store import Store
 
 GENERAL_DISCORDANCE = 0.1
@@ -144,10 +144,8 @@ def _describe(group: Group, inputs: Inputs) -> str:
 
 def _print_stages(inputs: Inputs, run: Path, estimates: Mapping[str, StageEstimate]) -> None:
     store = Store(run)
-    used = Counter(
-        name for operation in inputs.plan.operations for name in _all_parents(operation, inputs)
-    )
-    click.echo("stages (used by how many operations; + is complete already)")
+    used = Counter(name for one in inputs.plan.evaluations for name in _all_parents(one, inputs))
+    click.echo("stages (used by how many evaluations; + is complete already)")
     for number, stage in enumerate(inputs.plan.stages, start=1):
         # Stand-ins have no identity: nothing of theirs can be complete.
         key = inputs.keys.get(stage.name)
@@ -161,9 +159,9 @@ def _print_stages(inputs: Inputs, run: Path, estimates: Mapping[str, StageEstima
     click.echo("  steps and tokens are the most there can be\n" if estimates else "")
 
 
-def _all_parents(operation: Operation, inputs: Inputs) -> set[str]:
-    """Return every stage an operation rests on."""
-    open_names = [operation.before, operation.after]
+def _all_parents(evaluation: Evaluation, inputs: Inputs) -> set[str]:
+    """Return every stage an evaluation rests on."""
+    open_names = [name for name in (evaluation.scores, evaluation.compared_to) if name]
     found: set[str] = set()
     while open_names:
         name = open_names.pop()
@@ -223,8 +221,8 @@ def _correlation(inputs: Inputs, store: Store, operation: Operation) -> float | 
 
 def _everybody(group: Group, inputs: Inputs) -> list[str]:
     """Return the people of the group, or those that it will be chosen from."""
-    chosen = inputs.plan.stage(group.selection).ask if group.selection else (group,)
-    return [key for one in chosen for key in one.ids]
+    stage = inputs.plan.selection(group)
+    return list(stage.candidates.ids if stage else group.ids)
 
 
 def _questions_each(group: Group, inputs: Inputs) -> float:
@@ -234,6 +232,5 @@ def _questions_each(group: Group, inputs: Inputs) -> float:
 
 
 def _size(group: Group, inputs: Inputs) -> int:
-    if not group.selection:
-        return len(group.ids)
-    return chosen_sizes(inputs.plan.stage(group.selection))[group.part]
+    stage = inputs.plan.selection(group)
+    return chosen_sizes(stage)[group.part] if stage else len(group.ids)

@@ -168,8 +168,8 @@ def _entry_problems(raw: Mapping[str, Any], schemas: Schemas, source: Source) ->
             schemas.methods[name], entry.get("settings"), ("methods", label, "settings"), source
         )
         for number, scenario in enumerate(_list(entry.get("scenarios"))):
-            place = ("methods", label, "scenarios", number)
-            problems += _checked("scenario", str(scenario), place, schemas.scenarios, source)
+            here = ("methods", label, "scenarios", number)
+            problems += _checked("scenario", str(scenario), here, schemas.scenarios, source)
     own = ScenarioSettings.model_fields
     for kind, room, entries in (
         ("scenario", "scenarios", schemas.scenarios),

@@ -15,7 +15,6 @@ from pulse_unlearn.methods import (
 )
 from pulse_unlearn.methods.base import (
     METHODS,
-    Alternative,
     AnswerView,
     Checked,
     Extent,
@@ -35,7 +34,6 @@ from pulse_unlearn.methods.base import (
 
 __all__ = [
     "METHODS",
-    "Alternative",
     "AnswerView",
     "Checked",
     "Extent",

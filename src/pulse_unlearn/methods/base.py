@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from pulse_unlearn.config import UnlearnSettings
 from pulse_unlearn.errors import Problem
+from pulse_unlearn.records import Alternative
 from pulse_unlearn.registry import Registry
 
 if TYPE_CHECKING:
@@ -55,10 +56,6 @@ class Views:
 Extent = Literal["answer", "distribution", "hidden"]
 """How much of the reference a method looks at: the probability of each answer token alone, the
 whole distribution over the vocabulary, or hidden states. The first is a number an answer token."""
-
-Alternative = Literal["option", "any_option", "refusal"]
-"""Another answer to a question: a wrong option, any option (the true one included, so that what is
-learned ends at chance and not below), or a refusal. Drawn by example and seed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from pulse_unlearn.config import Settings
-from pulse_unlearn.methods.base import METHODS, Alternative, Needs, Term, Views, present
+from pulse_unlearn.methods.base import METHODS, Needs, Term, Views, present
+from pulse_unlearn.records import Alternative
 
 
 @METHODS.register("dpo")

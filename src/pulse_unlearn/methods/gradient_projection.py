@@ -66,7 +66,7 @@ class GradientProjection(Settings):
         def project(gradients: dict[str, Tensor]) -> None:
             kept = without(flat(gradients))
             sizes = [gradients[name].numel() for name in names]
-            for name, part in zip(names, kept.split(sizes), strict=True):
+            for name, part in zip(names, torch.split(kept, sizes), strict=True):
                 gradients[name].copy_(part.view_as(gradients[name]))
 
         basis = [session.state[name] for name in sorted(session.state)]

@@ -10,8 +10,8 @@ import torch
 from pulse_unlearn.config import SpeedSettings
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.fast.features import Features
-from pulse_unlearn.models.fast.packed import Packed, inner_model
-from pulse_unlearn.models.forward import Plain, Reader
+from pulse_unlearn.models.fast.packed import Packed
+from pulse_unlearn.models.forward import Plain, Reader, inner_model
 from pulse_unlearn.records import Example
 
 CHECKED = 6

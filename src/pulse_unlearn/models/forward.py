@@ -7,14 +7,17 @@ which writes shared beginnings once. Whoever asks a model asks a reader.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
+from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.methods import AnswerView
 from pulse_unlearn.models.encode import AnswerTokens, EncodedBatch, Encoder
 from pulse_unlearn.records import Example
@@ -55,8 +58,17 @@ class Reader(Protocol):
     def encoder(self) -> Encoder:
         """What encodes for it."""
 
-    def answer_log_probs(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> AnswerView:
-        """Return the log-probabilities at the examples' answers, [B, A, V]."""
+    def answer_log_probs(
+        self,
+        examples: Sequence[Example],
+        *,
+        tokens: AnswerTokens,
+        hidden_layer: int | None = None,
+    ) -> AnswerView:
+        """Return the log-probabilities at the examples' answers, [B, A, V].
+
+        With a `hidden_layer` of the language model, its output there, too.
+        """
 
     def generate(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
         """Return greedy answers and the options' log-probabilities, without gradients."""
@@ -69,9 +81,21 @@ class Plain:
     model: Any
     encoder: Encoder
 
-    def answer_log_probs(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> AnswerView:
+    def answer_log_probs(
+        self,
+        examples: Sequence[Example],
+        *,
+        tokens: AnswerTokens,
+        hidden_layer: int | None = None,
+    ) -> AnswerView:
         """Return the log-probabilities at the examples' answers, [B, A, V]."""
-        return answer_view(self.model, self.encoder.answers(examples, tokens=tokens))
+        batch = self.encoder.answers(examples, tokens=tokens)
+        layers = language_layers(self.model, self.encoder)
+        with layer_output(layers, hidden_layer) as outputs:
+            view = answer_view(self.model, batch)
+        length = view.labels.shape[1]
+        hidden = outputs[0][:, -length - 1 : -1].to(view.mask.device) if outputs else None
+        return replace(view, hidden=hidden)
 
     def generate(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
         """Generate greedily; letters' log-probabilities come from the same pass.
@@ -183,6 +207,41 @@ def option_chances(
             letters = tuple(of_letter[0] for of_letter in values) if example.options else ()
             chances.append(OptionChances(letters))
     return chances
+
+
+def inner_model(model: nn.Module) -> Any:
+    """Return the transformers model inside a PEFT wrapper; adapters act in it all the same."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def language_layers(model: nn.Module, encoder: Encoder) -> Sequence[nn.Module]:
+    """Return the layers of the language model, first to last."""
+    language_model = inner_model(model).get_submodule(encoder.family.language_model)
+    return getattr(language_model, "layers", ())
+
+
+@contextmanager
+def layer_output(layers: Sequence[nn.Module], number: int | None) -> Iterator[list[Tensor]]:
+    """Collect what one layer puts out, [B, T, D], of each pass inside; nothing without a number.
+
+    Raises ModelError if there is no such layer.
+    """
+    outputs: list[Tensor] = []
+    if number is None:
+        yield outputs
+        return
+    if not -len(layers) <= number < len(layers):
+        problem = "the language model has no such layer"
+        raise ModelError(Problem(problem, got=str(number), allowed=f"0 to {len(layers) - 1}"))
+
+    def collect(_layer: nn.Module, _inputs: Any, output: Any) -> None:
+        outputs.append(output if isinstance(output, Tensor) else output[0])
+
+    handle = layers[number].register_forward_hook(collect)
+    try:
+        yield outputs
+    finally:
+        handle.remove()
 
 
 def to_device(inputs: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

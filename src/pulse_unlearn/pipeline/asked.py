@@ -9,13 +9,13 @@ from pulse_unlearn.data import examples as make
 from pulse_unlearn.data.words import obstacles
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.records import Example, Individual, Question
-from pulse_unlearn.scenarios import Stage
+from pulse_unlearn.scenarios import ScoreStage
 
 PREDICTIONS = "predictions.parquet"
 """The answers of a score stage, in its folder."""
 
 
-def asked(inputs: Inputs, stage: Stage, people: Sequence[Individual]) -> list[Example]:
+def asked(inputs: Inputs, stage: ScoreStage, people: Sequence[Individual]) -> list[Example]:
     """Return what a score stage asks about these people, and of the general questions."""
     if stage.view == "other_view":
         return elsewhere(inputs, people, turned=stage.turned)

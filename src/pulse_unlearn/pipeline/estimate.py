@@ -18,7 +18,7 @@ from pulse_unlearn.models.costs import NOTHING, Adapter, Asked, Batch, Memory
 from pulse_unlearn.models.describe import Described
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.token_stats import EMPTY, Form, Pool, TokenStats
-from pulse_unlearn.scenarios import Stage
+from pulse_unlearn.scenarios import FinetuneStage, ScoreStage, Stage, TrainingStage, UnlearnStage
 from pulse_unlearn.training.steps import FinetuneSteps
 
 ANSWER_BYTES = 100
@@ -86,16 +86,16 @@ class _Stage:
     stage: Stage
 
     def estimate(self) -> StageEstimate:
-        if self.stage.kind == "score":
-            return self._score()
-        if self.stage.kind == "finetune":
-            return self._finetune()
-        if self.stage.kind == "unlearn":
-            return self._unlearn()
+        if isinstance(self.stage, ScoreStage):
+            return self._score(self.stage)
+        if isinstance(self.stage, FinetuneStage):
+            return self._finetune(self.stage)
+        if isinstance(self.stage, UnlearnStage):
+            return self._unlearn(self.stage)
         return StageEstimate(self.stage.name, self.stage.kind)
 
-    def _score(self) -> StageEstimate:
-        stage, scoring = self.stage, self.inputs.experiment.scoring
+    def _score(self, stage: ScoreStage) -> StageEstimate:
+        scoring = self.inputs.experiment.scoring
         pools = self.stats.scored(stage)
         by_form: dict[Form, Asked] = {}
         for form, pool in pools:
@@ -105,7 +105,7 @@ class _Stage:
         memory = costs.asking_memory(
             self.model.shape,
             self.inputs.experiment.model,
-            frozen=self._frozen(merged=len(stage.chain)),
+            frozen=self._frozen(stage, merged=len(stage.chain)),
             batch=batch,
             generated=scoring.max_new_tokens,
         )
@@ -123,34 +123,36 @@ class _Stage:
             },
         )
 
-    def _finetune(self) -> StageEstimate:
-        settings = FinetuneSettings.model_validate(self.stage.settings["finetune"])
-        people = self.stats.training(self.stage.retain, settings.forms)
+    def _finetune(self, stage: FinetuneStage) -> StageEstimate:
+        settings = stage.settings
+        people = self.stats.training(stage.learn, settings.forms)
         replayed = round(settings.optimiser.batch_size * settings.replay)
         general = self.stats.replayed() if replayed else EMPTY
         steps = len(
             FinetuneSteps(
-                lambda _: self.stats.epoch(self.stage.retain, settings.forms),
+                lambda _: self.stats.epoch(stage.learn, settings.forms),
                 lambda _: self.stats.general_epoch(),
                 batch_size=settings.optimiser.batch_size,
                 replay=settings.replay,
                 epochs=settings.epochs,
+                steps=settings.steps,
                 seed=0,
             )
         )
         trained = people.each.times(steps * (settings.optimiser.batch_size - replayed))
         trained += general.each.times(steps * replayed)
-        held_out = self.stats.checked(self.stage.retain, self.stage.decides)
+        held_out = self.stats.checked(stage.learn, stage.decides)
         checks = steps // settings.check_every if settings.target_accuracy else 0
-        asked = held_out.each.times(checks * self._checked(settings.check_examples, held_out))
+        asked = held_out.each.times(
+            checks * self._checked(settings.check_examples, held_out, stage.decides)
+        )
         return self._training(
-            settings, steps, trained=trained, asked=asked, pools=(people, general), together=1
+            stage, steps, trained=trained, asked=asked, pools=(people, general), together=1
         )
 
-    def _unlearn(self) -> StageEstimate:
-        stage = self.stage
-        settings = UnlearnSettings.model_validate(stage.settings["unlearn"])
-        needs = build_method(stage.settings["method"], dict(stage.settings["settings"])).needs
+    def _unlearn(self, stage: UnlearnStage) -> StageEstimate:
+        settings = stage.settings
+        needs = build_method(stage.method, dict(stage.method_settings)).needs
         steps, size = settings.stop.max_steps, settings.optimiser.batch_size
         forget = self.stats.training(stage.forget, settings.forms)
         retain = self.stats.training(stage.retain, settings.forms) if needs.retain else EMPTY
@@ -169,22 +171,22 @@ class _Stage:
         if settings.stop.target_forgetting is not None:
             held_out = self.stats.checked(stage.forget, stage.decides)
             checks = 1 + steps // settings.stop.check_every
-            count = checks * self._checked(settings.stop.check_examples, held_out)
+            count = checks * self._checked(settings.stop.check_examples, held_out, stage.decides)
             asked += held_out.each.times(count)
         return self._training(
-            settings,
+            stage,
             steps,
             trained=forgotten + kept,
             asked=asked,
             pools=(forget, retain, general),
             together=2 if needs.retain else 1,
-            reference=bool(needs.forget_reference or needs.retain_reference),
+            reference=needs.reference,
             references=min(references, costs.KEPT_BYTES),
         )
 
-    def _checked(self, questions: int, held_out: Pool) -> int:
+    def _checked(self, questions: int, held_out: Pool, decides: str) -> int:
         """Return the examples one check asks: so many questions, in every order if turned."""
-        turned = self.stage.decides == "rotated"
+        turned = decides == "rotated"
         options = max(len(q.options) for p in self.inputs.people.values() for q in p.questions)
         return min(questions * (options if turned else 1), held_out.count)
 
@@ -195,7 +197,7 @@ class _Stage:
 
     def _training(
         self,
-        settings: FinetuneSettings | UnlearnSettings,
+        stage: TrainingStage,
         steps: int,
         *,
         trained: Asked,
@@ -206,13 +208,13 @@ class _Stage:
         references: int = 0,
     ) -> StageEstimate:
         """Finish a training stage's estimate; `together` batches are held until backward."""
-        held = self.inputs.experiment.model
+        held, settings = self.inputs.experiment.model, stage.settings
         adapter = adapter_of(settings)
         shape = self.model.shape
         batch = _batch(pools, together * settings.optimiser.micro_batch_size)
-        merged = min(self.stage.reference_depth, len(self.stage.chain))
+        merged = min(stage.reference_depth, len(stage.chain))
         # A full update is trained in the weights, with all that is below it.
-        frozen = 0 if adapter.update == "full" else self._frozen(merged=merged)
+        frozen = 0 if adapter.update == "full" else self._frozen(stage, merged=merged)
         memory = costs.training_memory(
             shape,
             held,
@@ -239,18 +241,18 @@ class _Stage:
             references=references,
         )
 
-    def _frozen(self, *, merged: int) -> int:
+    def _frozen(self, stage: Stage, *, merged: int) -> int:
         """Count parameters of adapters beside the weights; the first `merged` may be inside.
 
         So are all up to the last full update.
         """
-        chain = [self._made_by(name) for name in self.stage.chain]
+        chain = [self._made_by(name) for name in stage.chain]
         full = [place + 1 for place, made in enumerate(chain) if made.update == "full"]
         how = self.inputs.experiment.model.frozen_adapters
         inside = max([merged if how == "merged" else 0, *full])
         beside = chain[inside:]
-        if self.stage.start_from and self.stage.reference_depth > len(chain):
-            beside.append(self._made_by(self.stage.start_from))
+        if isinstance(stage, TrainingStage) and stage.start_from:
+            beside += [self._made_by(stage.start_from)] * (stage.reference_depth > len(chain))
         own = self.inputs.experiment.model.adapters if how == "stacked" and not full else ()
         return sum(made.parameters(self.model.shape) for made in beside) + sum(
             adapter_parameters(Path(folder)) for folder in own
@@ -258,9 +260,9 @@ class _Stage:
 
     def _made_by(self, name: str) -> Adapter:
         made = self.inputs.plan.stage(name)
-        if made.kind == "finetune":
-            return adapter_of(FinetuneSettings.model_validate(made.settings["finetune"]))
-        return adapter_of(UnlearnSettings.model_validate(made.settings["unlearn"]))
+        if not isinstance(made, TrainingStage):
+            raise TypeError(f"{name} leaves no update")
+        return adapter_of(made.settings)
 
 
 def adapter_of(settings: FinetuneSettings | UnlearnSettings) -> Adapter:

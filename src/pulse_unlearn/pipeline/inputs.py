@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from pulse_unlearn.config import DataSettings, Experiment
 from pulse_unlearn.data import PROFILES, Dataset, Source, datasets
 from pulse_unlearn.data.about_people import left_out
 from pulse_unlearn.data.leaks import unknown_people
+from pulse_unlearn.data.requests import read_request_file
 from pulse_unlearn.errors import ConfigError, DataError, Problem
+from pulse_unlearn.methods import METHODS, Checked, build_method
 from pulse_unlearn.models.source import model_digest
 from pulse_unlearn.records import Individual, Question
-from pulse_unlearn.scenarios import Group, Plan, Roster, Stage, build_plan
+from pulse_unlearn.registry import third_party
+from pulse_unlearn.scenarios import NamedRequest, Plan, Roster, Stage, UnlearnStage, build_plan
 from pulse_unlearn.store import StageKey, fingerprint
+
+OUTCOME = "outcome.json"
+"""How a training ended, in its stage's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,10 @@ def read_inputs(experiment: Experiment) -> Inputs:
         tuple(person.id for person in people.individuals if person.group == "fictional"),
         tuple(person.id for person in people.individuals if person.group == "celebrity"),
     )
+    if experiment.scenarios.requests is not None:
+        named = read_request_file(Path(experiment.scenarios.requests.file), individuals)
+        requests = tuple(NamedRequest(name, ids, when) for name, when, ids in named.requests)
+        roster = replace(roster, requests=requests, retained=named.retained)
     plan = build_plan(experiment, roster)
     allowed = experiment.data.allow_overlap
     kept, about = left_out(people.individuals, general.general, allowed=allowed)
@@ -134,7 +145,11 @@ def _read_data(experiment: Experiment) -> tuple[Dataset, Dataset, Dataset]:
 
 def check_settings(experiment: Experiment, training: tuple[Question, ...]) -> None:
     """Raise ConfigError for each setting that asks in vain, of data or of the prompt."""
-    problems = [*_rotated_in_vain(experiment), *([] if training else _wanting(experiment))]
+    problems = [
+        *_rotated_in_vain(experiment),
+        *([] if training else _wanting(experiment)),
+        *_unfit_methods(experiment),
+    ]
     if problems:
         raise ConfigError(problems)
 
@@ -151,6 +166,17 @@ def _rotated_in_vain(experiment: Experiment) -> list[Problem]:
             allowed="vanilla, or a general_prompt that shows the options",
             fix="--set scoring.general=vanilla",
         )
+    ]
+
+
+def _unfit_methods(experiment: Experiment) -> list[Problem]:
+    """Return what methods say of settings they do not work with."""
+    return [
+        replace(problem, where=f"methods.{label}.{problem.where}")
+        for label, entry in experiment.methods.items()
+        for method in [build_method(entry.method, entry.settings)]
+        if isinstance(method, Checked)
+        for problem in method.problems(entry.unlearn)
     ]
 
 
@@ -181,64 +207,22 @@ def _ingredients(
     missing: Mapping[str, list[str]],
 ) -> Ingredients:
     """Gather what decides this stage's output, and nothing that cannot change it."""
-    settings: dict[str, Any] = {
-        "stage": stage.name,
-        "seed": stage.seed,
-        "chain": [stage.parents.index(name) for name in stage.chain],
-        "order_seed": stage.order_seed,
-        "reference_depth": stage.reference_depth,
-        "start_from": stage.start_from,
-        "groups": {
-            "forget": _named(stage.forget),
-            "retain": _named(stage.retain),
-            "ask": [_named(group) for group in stage.ask],
-        },
-        "view": stage.view,
-        "turned": stage.turned,
-        "decides": stage.decides,
-        "general": stage.general,
-        "prompts": [experiment.data.people_prompt, experiment.data.general_prompt],
-        **stage.settings,
-    }
-    if stage.kind == "score":
-        settings["scoring"] = _decisive(settings["scoring"], stage)
-        settings["general_questions"] = experiment.data.general_questions
-    if stage.kind != "select":
-        # Where the model lies, or its layers, decides nothing: its digest, among the data, says
-        # which model it is.
-        elsewhere = {
-            *("device", "device_map", "source", "revision"),
-            *("offline", "adapters", "trust_remote_code"),
-        }
-        settings["model"] = experiment.model.model_dump(mode="json", exclude=elsewhere)
-    used = {"score": ("people/", "general/", "model"), "select": ()}.get(
-        stage.kind, ("people/", "general_training/", "model")
-    )
-    gone = {name: ids for name, ids in missing.items() if ids and f"{name}/" in used}
+    settings = stage.ingredients(experiment)
+    plugin = third_party("pulse_unlearn.runners", stage.kind)
+    if isinstance(stage, UnlearnStage):
+        plugin = METHODS.origin(stage.method)
+    if plugin:
+        settings["plugin"] = asdict(plugin)
+    gone = {name: ids for name, ids in missing.items() if ids and f"{name}/" in stage.reads}
     if gone:
         settings["left_out"] = gone
-    data = {name: value for name, value in digests.items() if name.startswith(used)}
-    return Ingredients(stage.kind, settings, data, parents)
+    data = {name: value for name, value in digests.items() if name.startswith(stage.reads)}
+    return Ingredients(stage.kind, settings, data if stage.reads else {}, parents)
 
 
 def _missing(all_of: tuple[Question, ...], kept: tuple[Question, ...]) -> list[str]:
     stays = {question.id for question in kept}
     return sorted(question.id for question in all_of if question.id not in stays)
-
-
-def _named(group: Group) -> list[str]:
-    return [*group.ids, group.selection, group.part]
-
-
-def _decisive(scoring: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
-    """Return what of the scoring settings decides which answers a score stage stores.
-
-    The parser reads answers that are stored; changing it needs no model.
-    """
-    idle = {"parser", "decided_by"}
-    if stage.view == "other_view":
-        idle |= {"people", "general", "words"}
-    return {name: value for name, value in scoring.items() if name not in idle}
 
 
 def sample(questions: tuple[Question, ...], count: int | None) -> tuple[Question, ...]:

@@ -31,7 +31,7 @@ from pulse_unlearn.pipeline.estimate import adapter_of
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.token_stats import TokenStats
 from pulse_unlearn.records import Example
-from pulse_unlearn.scenarios import Stage
+from pulse_unlearn.scenarios import TrainingStage
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.loop import Watch, train
 from pulse_unlearn.training.objectives import Learning
@@ -75,13 +75,12 @@ def measure(inputs: Inputs, model: Described) -> Measured:
 
     Raises ConfigError for a plan that trains nothing, and whatever loading the model raises.
     """
-    stage = next((s for s in inputs.plan.stages if s.kind in ("finetune", "unlearn")), None)
+    stage = next((s for s in inputs.plan.stages if isinstance(s, TrainingStage)), None)
     if stage is None:
         raise ConfigError(Problem("nothing is trained in this plan, so nothing can be measured"))
-    experiment = inputs.experiment
-    settings = _settings(stage)
+    experiment, settings = inputs.experiment, stage.settings
     stats = TokenStats(inputs, model)
-    examples = stats.epoch(stage.forget if stage.cell else stage.retain, settings.forms)
+    examples = stats.epoch(stage.groups()[0], settings.forms)
     loaded = load_model(experiment.model)
     if loaded.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(loaded.device)
@@ -132,12 +131,6 @@ def _prepare(
             held, loaded.family, settings.scope, lora=settings.lora, seed=0
         ),
     )
-
-
-def _settings(stage: Stage) -> FinetuneSettings | UnlearnSettings:
-    if stage.kind == "finetune":
-        return FinetuneSettings.model_validate(stage.settings["finetune"])
-    return UnlearnSettings.model_validate(stage.settings["unlearn"])
 
 
 def _batch(examples: list[Example], step: int, size: int) -> tuple[Example, ...]:

@@ -27,7 +27,7 @@ def write_record(run: Path, inputs: Inputs) -> None:
 def plan_record(plan: Plan, inputs: Inputs) -> dict[str, Any]:
     """Return the plan as plain data: stages, their folders, and the operations."""
     return {
-        "version": 1,
+        "version": 2,
         "name": plan.name,
         "stages": [
             {
@@ -42,6 +42,15 @@ def plan_record(plan: Plan, inputs: Inputs) -> dict[str, Any]:
             for stage in plan.stages
         ],
         "operations": [asdict(operation) for operation in plan.operations],
+        "evaluations": [
+            {
+                **asdict(one.cell),
+                "scores": one.scores,
+                "compared_to": one.compared_to,
+                "only": one.only,
+            }
+            for one in plan.evaluations
+        ],
     }
 
 

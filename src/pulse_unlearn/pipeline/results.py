@@ -27,16 +27,17 @@ from pulse_unlearn.evaluation.relative import relative_measures
 from pulse_unlearn.evaluation.verdicts import Verdict, corrected, judge, test_readings
 from pulse_unlearn.pipeline.findings import Comparison, PaperFinding
 from pulse_unlearn.records import (
+    PLAIN,
     RESULT_COLUMNS,
     Cell,
     Measurement,
     QuestionScore,
     Result,
 )
-from pulse_unlearn.scenarios import Group, Operation, Plan
+from pulse_unlearn.scenarios import Evaluation, Group, Operation, Plan
 from pulse_unlearn.store import write_json, write_text
 
-VERSION = 2
+VERSION = 3
 DIGITS = 6
 """Decimals kept in files: far below any interval, above rounding differences of a last bit."""
 
@@ -81,47 +82,61 @@ class Findings:
 
 
 def compute_results(evidence: Evidence, verdicts: Mapping[Cell, Verdict]) -> list[Result]:
-    """Return every number of the run, operation by operation, in plan order."""
+    """Return every number of the run, evaluation by evaluation, in plan order."""
     results: list[Result] = []
-    seen: set[Cell] = set()
-    for operation in evidence.plan.operations:
-        before, after = _before_and_after(operation, evidence)
-        start = _at_request(operation.cell, 0)
-        if start not in seen:
-            seen.add(start)
-            results += _measure(start, before, _sets(operation, evidence, request=0), evidence)
-        sets = _sets(operation, evidence, request=operation.cell.request)
-        results += _measure(operation.cell, after, sets, evidence)
-        verdict = verdicts[operation.cell]
-        told = None if verdict.word == "unknown" else float(verdict.is_remembered)
-        remembered = Estimate(told, reason=verdict.why)
-        about = [score for score in after if score.individual in sets["forget"]]
-        row = measurement("remembered", about, remembered, of_set="forget", modality=ALL)
-        relative = [row, *relative_measures(before, after, sets=sets)]
-        results += [Result(operation.cell, measured) for measured in relative]
+    for evaluation in evidence.plan.evaluations:
+        cell = evaluation.cell
+        answers = _answers(evaluation, evaluation.scores, evidence)
+        sets = _sets(evaluation.operation, evidence, request=cell.request)
+        if cell.condition != PLAIN:  # which may ask about some of the people only
+            asked = {score.individual for score in answers}
+            sets = {name: people for name, people in sets.items() if people & asked}
+        results += _measure(cell, answers, sets, evidence)
+        if cell in verdicts:
+            results += _relative(evaluation, answers, sets, evidence, verdicts[cell])
     return results
 
 
-def compute_verdicts(evidence: Evidence) -> dict[Cell, Verdict]:
-    """Return the word for every operation; tests are corrected over the methods compared.
+def _relative(
+    evaluation: Evaluation,
+    answers: Sequence[QuestionScore],
+    sets: dict[str, frozenset[str]],
+    evidence: Evidence,
+    verdict: Verdict,
+) -> list[Result]:
+    """Return what stands beside an evaluation's own numbers: its verdict, and what changed."""
+    told = None if verdict.word == "unknown" else float(verdict.is_remembered)
+    remembered = Estimate(told, reason=verdict.why)
+    about = [score for score in answers if score.individual in sets["forget"]]
+    row = measurement("remembered", about, remembered, of_set="forget", modality=ALL)
+    asked = {score.question_id for score in answers}
+    before = [s for s in evidence.scores_of(evaluation.compared_to) if s.question_id in asked]
+    measured = [row, *relative_measures(before, answers, sets=sets)]
+    return [Result(evaluation.cell, one) for one in measured]
 
-    A family are the operations of one scenario, seed and request, with all their readings.
+
+def compute_verdicts(evidence: Evidence) -> dict[Cell, Verdict]:
+    """Return the word for every model that unlearned; tests are corrected over those compared.
+
+    A family are the evaluations of one scenario, seed, request and condition, with all their
+    readings.
     """
-    families: dict[tuple[str, int, int], list[Operation]] = defaultdict(list)
-    for operation in evidence.plan.operations:
-        cell = operation.cell
-        families[cell.scenario, cell.seed, cell.request].append(operation)
+    families: dict[tuple[str, int, int, str], list[Evaluation]] = defaultdict(list)
+    for evaluation in evidence.plan.evaluations:
+        cell = evaluation.cell
+        if evaluation.compared_to:
+            families[cell.scenario, cell.seed, cell.request, cell.condition].append(evaluation)
     found: dict[Cell, Verdict] = {}
     for family in families.values():
-        about = {one.after: _about_forgotten(one, one.after, evidence) for one in family}
+        about = {one.scores: _about_forgotten(one, one.scores, evidence) for one in family}
         tests = corrected({name: test_readings(scores) for name, scores in about.items()})
         for one in family:
-            scores = about[one.after]
-            never = _about_forgotten(one, one.never_knew, evidence) if one.never_knew else ()
-            people = len(evidence.resolve(one.forget))
+            stage = one.operation.never_knew
+            never = _about_forgotten(one, stage, evidence) if stage else ()
+            people = len(evidence.resolve(one.operation.forget))
             found[one.cell] = judge(
-                scores,
-                tests[one.after],
+                about[one.scores],
+                tests[one.scores],
                 enough_people=people >= MIN_INDIVIDUALS,
                 never_knew=never,
             )
@@ -129,19 +144,20 @@ def compute_verdicts(evidence: Evidence) -> dict[Cell, Verdict]:
 
 
 def _about_forgotten(
-    operation: Operation, stage: str, evidence: Evidence
+    evaluation: Evaluation, stage: str, evidence: Evidence
 ) -> tuple[QuestionScore, ...]:
-    people = frozenset(evidence.resolve(operation.forget))
-    return tuple(score for score in evidence.scores_of(stage) if score.individual in people)
+    people = frozenset(evidence.resolve(evaluation.operation.forget))
+    answers = _answers(evaluation, stage, evidence)
+    return tuple(score for score in answers if score.individual in people)
 
 
-def _before_and_after(
-    operation: Operation, evidence: Evidence
-) -> tuple[list[QuestionScore], Sequence[QuestionScore]]:
-    """Return the answers after an operation, and those before to the same questions."""
-    after = evidence.scores_of(operation.after)
-    asked = {score.question_id for score in after}
-    return [s for s in evidence.scores_of(operation.before) if s.question_id in asked], after
+def _answers(evaluation: Evaluation, stage: str, evidence: Evidence) -> Sequence[QuestionScore]:
+    """Return a score stage's answers to the questions that the evaluation is about."""
+    answers = evidence.scores_of(stage)
+    if not evaluation.only:
+        return answers
+    asked = {score.question_id for score in evidence.scores_of(evaluation.only)}
+    return [score for score in answers if score.question_id in asked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +168,7 @@ class SeedsRow:
     method: str
     scope: str
     request: int
+    condition: str
     set: str
     modality: str
     measure: str
@@ -166,11 +183,11 @@ def over_seeds(results: Sequence[Result], *, same_people: bool) -> list[SeedsRow
     """
     if len({result.cell.seed for result in results}) < 2:
         return []
-    groups: dict[tuple[str, str, str, int, str, str, str], list[Measurement]]
+    groups: dict[tuple[str, str, str, int, str, str, str, str], list[Measurement]]
     groups = defaultdict(list)
     for result in results:
         cell, number = result.cell, result.measurement
-        place = (cell.scenario, cell.method, cell.scope, cell.request)
+        place = (cell.scenario, cell.method, cell.scope, cell.request, cell.condition)
         groups[*place, number.set, number.modality, number.measure].append(number)
     return [SeedsRow(*key, _over(numbers, same_people)) for key, numbers in groups.items()]
 
@@ -370,10 +387,6 @@ def _measure(
     if general:
         measured += general_measures(general, l2_categories=evidence.l2_categories)
     return [Result(cell, measurement) for measurement in measured]
-
-
-def _at_request(cell: Cell, request: int) -> Cell:
-    return Cell(cell.scenario, cell.method, cell.scope, cell.seed, request)
 
 
 def _row(result: Result) -> dict[str, Any]:

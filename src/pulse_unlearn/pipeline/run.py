@@ -16,7 +16,7 @@ from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions, write_scores
 from pulse_unlearn.pipeline.asked import PREDICTIONS, words_notes
 from pulse_unlearn.pipeline.findings import Material, comparisons, paper_findings
-from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
+from pulse_unlearn.pipeline.inputs import OUTCOME, Inputs, read_inputs
 from pulse_unlearn.pipeline.leaks import (
     all_sides,
     check_leaks,
@@ -39,7 +39,7 @@ from pulse_unlearn.pipeline.samples import collect_samples
 from pulse_unlearn.pipeline.select import Selection, select_known
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Prediction, QuestionScore, Score
-from pulse_unlearn.scenarios import Group, Stage
+from pulse_unlearn.scenarios import Group, ScoreStage, SelectStage, Stage
 from pulse_unlearn.store import RunLock, Store, write_index, write_json
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class _Pipeline:
         """Return how well the chosen are known, by choice."""
         found = []
         for stage in self.inputs.plan.stages:
-            if stage.kind == "select":
+            if isinstance(stage, SelectStage):
                 chosen = self._selection(stage.name)
                 last = min(one["accuracy"] for one in chosen["candidates"] if one["chosen"])
                 told = {"stage": stage.name, "candidates": len(chosen["candidates"])}
@@ -148,7 +148,7 @@ class _Pipeline:
 
     def _work(self, stage: Stage) -> None:
         folder = self.store.partial(self.inputs.keys[stage.name])
-        if stage.kind == "select":
+        if isinstance(stage, SelectStage):
             self._select(stage, folder)
             return
         # Only here, so that a run with nothing to compute loads neither torch nor a model.
@@ -157,34 +157,36 @@ class _Pipeline:
         from pulse_unlearn.pipeline.stage_context import StageContext
 
         self.stop.check()  # the first import takes seconds
+        kinds = {one.kind for one in self.inputs.plan.stages} - {SelectStage.kind}
+        runners = {kind: RUNNERS.get(kind) for kind in kinds}
         self.cache = self.cache or RunCache()
         of_run = (self.folder_of, self.resolve, self.progress, self.stop, self.cache)
-        RUNNERS[stage.kind](StageContext(self.inputs, stage, folder, *of_run))
+        runners[stage.kind](StageContext(self.inputs, stage, folder, *of_run))
 
-    def _select(self, stage: Stage, folder: Path) -> None:
-        settings, decides = stage.settings["pretrained"], stage.decides
-        asked = self.predictions_of(stage.parents[0])
+    def _select(self, stage: SelectStage, folder: Path) -> None:
+        settings, decides = stage.settings, stage.decides
+        asked = self.predictions_of(stage.asked)
         # `rotated` is no parser: what the text says does not matter there.
         parser = "strict" if decides == "rotated" else decides
         selection = select_known(
             by_question(asked, score_all(asked, parser=parser)),
-            frozenset(identity for group in stage.ask for identity in group.ids),
-            forget=settings["forget"],
-            retain=settings["retain"],
-            unseen=stage.settings["unseen"],
+            frozenset(stage.candidates.ids),
+            forget=settings.forget,
+            retain=settings.retain,
+            unseen=stage.unseen,
             seed=stage.seed,
             decides=decides,
         )
         check_leaks(self.inputs, selected_sides(selection.forget, selection.retain))
         write_json(folder / "selection.json", self._selection_record(stage, selection))
 
-    def _selection_record(self, stage: Stage, selection: Selection) -> dict[str, Any]:
+    def _selection_record(self, stage: SelectStage, selection: Selection) -> dict[str, Any]:
         return {
             **asdict(selection),
             "perfect": selection.perfect,
             "model": self.inputs.digests["model"],
             "prompt": self.inputs.experiment.data.people_prompt,
-            "questions": stage.settings["pretrained"]["select_on"],
+            "questions": stage.settings.select_on,
             "seed": stage.seed,
         }
 
@@ -209,7 +211,7 @@ class _Pipeline:
         return by_question(self.predictions_of(name), self.answers_of(name))
 
     def _outcome_of(self, name: str) -> dict[str, Any]:
-        path = self.folder_of(name) / "outcome.json"
+        path = self.folder_of(name) / OUTCOME
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return found
 
@@ -300,6 +302,6 @@ def _write_scores(pipeline: _Pipeline) -> None:
     for old in folder.glob("*.parquet"):
         old.unlink()
     for stage in pipeline.inputs.plan.stages:
-        if stage.kind == "score":
+        if isinstance(stage, ScoreStage):
             name = pipeline.folder_of(stage.name).name
             write_scores(folder / f"{name}.parquet", pipeline.answers_of(stage.name))

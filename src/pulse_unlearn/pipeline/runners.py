@@ -13,7 +13,6 @@ from typing import Any
 
 from peft import PeftModel
 
-from pulse_unlearn.config import FinetuneSettings, StopSettings, UnlearnSettings
 from pulse_unlearn.evaluation.parsers import DEFAULT_PARSER
 from pulse_unlearn.evaluation.predict import (
     greedy_accuracy,
@@ -22,7 +21,7 @@ from pulse_unlearn.evaluation.predict import (
     rotated_accuracy,
 )
 from pulse_unlearn.evaluation.table import read_predictions, write_predictions
-from pulse_unlearn.methods import build_method
+from pulse_unlearn.methods import Request, build_method
 from pulse_unlearn.models.adapters import (
     AdapterStack,
     AnyModel,
@@ -40,36 +39,48 @@ from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.models.loading import LoadedModel, load_model
 from pulse_unlearn.pipeline.asked import PREDICTIONS
 from pulse_unlearn.pipeline.checks import Habits, accuracy_of, habits_of
+from pulse_unlearn.pipeline.inputs import OUTCOME
 from pulse_unlearn.pipeline.stage_context import (
-    ADAPTER,
     StageContext,
     general_epochs,
     held_out,
     people_epochs,
     questions,
+    update_folder,
 )
 from pulse_unlearn.records import Example
-from pulse_unlearn.store import write_json
+from pulse_unlearn.registry import Registry
+from pulse_unlearn.scenarios import FinetuneStage, ScoreStage, TrainingStage, UnlearnStage
+from pulse_unlearn.store import write_json, write_text
 from pulse_unlearn.training.guards import StopRule
-from pulse_unlearn.training.loop import Outcome, Watch, train
-from pulse_unlearn.training.objectives import Learning, Objective, Unlearning
+from pulse_unlearn.training.loop import Outcome, Watch, as_lines, train
+from pulse_unlearn.training.objectives import Learning
 from pulse_unlearn.training.references import References, recurring
-from pulse_unlearn.training.steps import FinetuneSteps, Steps, UnlearnSteps
+from pulse_unlearn.training.session import MethodSession, carried
+from pulse_unlearn.training.steps import FinetuneSteps, UnlearnSteps
 
-OUTCOME = "outcome.json"
 ASKED = "asked.json"
 """How a score stage was asked: examples a pass at the end (below the setting where memory did not
 suffice), whether they were packed, and what was done otherwise than the model's files say."""
+CHECKPOINTS = "checkpoints"
+LOG = "train.jsonl"
+
+Runner = Callable[[StageContext[Any]], None]
+RUNNERS: Registry[Runner] = Registry("kind of stage", group="pulse_unlearn.runners")
+"""Kind of a stage -> what carries it out. `select` needs no model and is the pipeline's own."""
 
 
-def run_score(context: StageContext) -> None:
+@RUNNERS.register(ScoreStage.kind)
+def run_score(context: StageContext[ScoreStage]) -> None:
     """Ask the model this stage's questions and store every answer."""
     stage, experiment = context.stage, context.inputs.experiment
+    asked = questions(context)
     loaded = load_model(experiment.model)
-    folders = [*loaded.beside, *(context.adapter_of(name) for name in stage.chain)]
+    steps = [None] * (len(stage.chain) - 1) + [stage.step]
+    updates = zip(stage.chain, steps, strict=False)
+    folders = [*loaded.beside, *(context.update_of(name, step=step) for name, step in updates)]
     model = load_adapters(loaded.model, folders, how=experiment.model.frozen_adapters)
     scoring = experiment.scoring
-    asked = questions(context)
     reader = _reader(context, loaded, model, asked)
 
     def on_batch(done: int, total: int) -> None:
@@ -96,73 +107,101 @@ def run_score(context: StageContext) -> None:
     write_json(context.folder / ASKED, how | notes)
 
 
-def run_finetune(context: StageContext) -> None:
-    """Teach the model the fictional people."""
-    experiment = context.inputs.experiment
-    settings = FinetuneSettings.model_validate(context.stage.settings["finetune"])
-    loaded = load_model(experiment.model)
-    prepared = _prepare(context, loaded, settings, keep_reference=False)
-    people = context.people(context.stage.retain)
+@RUNNERS.register(FinetuneStage.kind)
+def run_finetune(context: StageContext[FinetuneStage]) -> None:
+    """Teach the model people: the target model, a retain model, or what an attacker knows."""
+    stage, settings = context.stage, context.stage.settings
+    people = context.people(stage.learn, facts=stage.facts, seed=stage.facts_seed)
     steps = FinetuneSteps(
         people_epochs(context, people, settings.forms),
         general_epochs(context),
         batch_size=settings.optimiser.batch_size,
         replay=settings.replay,
         epochs=settings.epochs,
-        seed=context.stage.order_seed,
-        shuffle=settings.optimiser.shuffle,
-    )
-    stop = StopRule(settings.check_every, accuracy_at_least=settings.target_accuracy)
-    unseen = held_out(context, people, settings.check_examples)
-    reader = _reader(context, loaded, prepared.model, unseen)
-    _train(
-        context,
-        _Job(prepared, reader, Learning(reader), steps, settings, stop, unseen),
-        notes={"individuals": [person.id for person in people]},
-    )
-
-
-def run_unlearn(context: StageContext) -> None:
-    """Apply one method to one request."""
-    stage, experiment = context.stage, context.inputs.experiment
-    settings = UnlearnSettings.model_validate(stage.settings["unlearn"])
-    method = build_method(stage.settings["method"], dict(stage.settings["settings"]))
-    loaded = load_model(experiment.model)
-    needs = method.needs
-    asked = needs.forget_reference is not None or needs.retain_reference is not None
-    prepared = _prepare(context, loaded, settings, keep_reference=asked)
-    forget = context.people(stage.forget)
-    retain = context.people(stage.retain) if method.needs.retain else []
-    steps = UnlearnSteps(
-        people_epochs(context, forget, settings.forms),
-        people_epochs(context, retain, settings.forms) if retain else None,
-        general_epochs(context),
-        batch_size=settings.optimiser.batch_size,
-        general_share=settings.general_share,
-        steps=settings.stop.max_steps,
+        steps=settings.steps,
         seed=stage.order_seed,
         shuffle=settings.optimiser.shuffle,
     )
-    unseen = held_out(context, forget, settings.stop.check_examples)
-    reader = _reader(context, loaded, prepared.model, unseen)
-    limit = _limit(context, settings.stop, unseen) if stage.before else None
-    stop = StopRule(
-        settings.stop.check_every,
-        loss_bound=settings.stop.loss_bound,
-        accuracy_at_most=limit.accuracy if limit else None,
-        at_once=settings.stop.floor == "chance",
+    job = _job(context, held_out(context, people, settings.check_examples), keep_reference=False)
+    outcome = train(
+        job.prepared.model,
+        Learning(job.reader),
+        steps,
+        settings=settings.optimiser,
+        stop=StopRule(settings.check_every, accuracy_at_least=settings.target_accuracy),
+        accuracy=job.accuracy,
+        vocabulary=len(job.reader.encoder.tokenizer),
+        seed=stage.seed,
+        watch=job.watch,
+        snapshots=stage.snapshots,
     )
-    references = References(prepared, reader, recurring(steps) if asked else ())
-    objective = Unlearning(reader, method, settings.answer_tokens, references)
-    _train(
-        context,
-        _Job(prepared, reader, objective, steps, settings, stop, unseen),
+    job.finish(outcome, notes={"individuals": [person.id for person in people]})
+
+
+@RUNNERS.register(UnlearnStage.kind)
+def run_unlearn(context: StageContext[UnlearnStage]) -> None:
+    """Apply one method to one request."""
+    stage, settings = context.stage, context.stage.settings
+    method = build_method(stage.method, dict(stage.method_settings))
+    needs = method.needs
+    forget = context.people(stage.forget)
+    retain = context.people(stage.retain) if needs.retain else []
+    forget_epochs = people_epochs(context, forget, settings.forms)
+    retain_epochs = people_epochs(context, retain, settings.forms) if retain else None
+
+    def plan(steps: int) -> UnlearnSteps:
+        return UnlearnSteps(
+            forget_epochs,
+            retain_epochs,
+            general_epochs(context),
+            batch_size=settings.optimiser.batch_size,
+            general_share=settings.general_share,
+            steps=steps,
+            seed=stage.order_seed,
+            shuffle=settings.optimiser.shuffle,
+        )
+
+    unseen = held_out(context, forget, settings.stop.check_examples)
+    job = _job(context, unseen, keep_reference=needs.reference)
+    limit = _limit(context, unseen) if stage.before else None
+    session = MethodSession(
+        job.reader,
+        References(
+            job.prepared,
+            job.reader,
+            recurring(plan(settings.stop.max_steps)) if needs.reference else (),
+        ),
+        settings,
+        plan,
+        StopRule(
+            settings.stop.check_every,
+            loss_bound=settings.stop.loss_bound,
+            accuracy_at_most=limit.accuracy if limit else None,
+            at_once=settings.stop.floor == "chance",
+        ),
+        job.accuracy,
+        stage.seed,
+        job.watch,
+        context.folder,
+        history=[_request(context, name) for name in stage.history],
+        state=carried(context.folder_of(stage.history[-1])) if stage.history else {},
+    )
+    outcome = session.apply(method)
+    job.finish(
+        outcome,
         notes={
             "accuracy_before": limit.before if limit else None,
             "accuracy_limit": limit.accuracy if limit else None,
             "individuals": [person.id for person in forget],
         },
     )
+
+
+def _request(context: StageContext[UnlearnStage], name: str) -> Request:
+    stage = context.inputs.plan.stage(name)
+    if not isinstance(stage, UnlearnStage):
+        raise TypeError(f"{name} is no request")
+    return Request(name, context.resolve(stage.forget))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +212,9 @@ class _Limit:
     accuracy: float
 
 
-def _limit(context: StageContext, stop: StopSettings, unseen: Sequence[Example]) -> _Limit:
+def _limit(context: StageContext[UnlearnStage], unseen: Sequence[Example]) -> _Limit:
     """Return the accuracy to stop at: measured once on the target model, never below chance."""
+    stop = context.stage.settings.stop
     asked = read_predictions(context.folder_of(context.stage.before) / PREDICTIONS)
     before = accuracy_of(
         asked,
@@ -189,84 +229,81 @@ def _limit(context: StageContext, stop: StopSettings, unseen: Sequence[Example])
 
 @dataclass(frozen=True, slots=True)
 class _Job:
+    """A model ready to be trained, how its training is observed, and what it leaves behind."""
+
+    context: StageContext[TrainingStage]
     prepared: TrainableModel
     reader: Reader
-    objective: Objective
-    steps: Steps
-    settings: FinetuneSettings | UnlearnSettings
-    stop: StopRule
     held_out: list[Example]
+    """What stop rules ask."""
 
-
-def _train(context: StageContext, job: _Job, *, notes: dict[str, Any]) -> None:
-    """Run the loop and write adapter, log and outcome."""
-    optimiser = job.settings.optimiser
-
-    def accuracy() -> float:
-        size = optimiser.micro_batch_size
-        return _accuracy(context, job.reader, job.held_out, size)
-
-    names = trainable_names(job.prepared.model)
-    outcome = train(
-        job.prepared.model,
-        job.objective,
-        job.steps,
-        settings=optimiser,
-        stop=job.stop,
-        accuracy=accuracy,
-        vocabulary=len(job.reader.encoder.tokenizer),
-        seed=context.stage.seed,
-        watch=Watch(
-            folder=context.folder,
+    @property
+    def watch(self) -> Watch:
+        context = self.context
+        return Watch(
+            folder=context.folder / CHECKPOINTS,
             checkpoint_seconds=context.inputs.experiment.checkpoint_seconds,
             on_step=context.progress.advance,
             should_stop=context.stop,
             warn=context.progress.warn,
-        ),
-    )
-    save_trained(
-        job.prepared.model, context.folder / ADAPTER, base=context.inputs.experiment.model.source
-    )
-    if outcome.stopped_by == "target_forgetting":
-        notes = {**notes, "answers_at_stop": asdict(_habits(context, job))}
-    notes = {**notes, "packed": isinstance(job.reader, Packed), "trainable": names}
-    write_json(context.folder / OUTCOME, {**_outcome(outcome), **notes})
+            on_snapshot=self.save,
+        )
+
+    def accuracy(self) -> float:
+        """Measure what stop rules look at."""
+        measures = {
+            "strict": greedy_accuracy,
+            "likelihood": likelihood_accuracy,
+            "rotated": rotated_accuracy,
+        }
+        measure = measures[self.context.stage.decides or DEFAULT_PARSER]
+        size = self.context.stage.settings.optimiser.micro_batch_size
+        return measure(self.reader, self.held_out, batch_size=size)
+
+    def save(self, step: int | None = None) -> None:
+        """Write the update as it is now."""
+        base = self.context.inputs.experiment.model.source
+        save_trained(self.prepared.model, self.context.folder / update_folder(step), base=base)
+
+    def finish(self, outcome: Outcome, *, notes: dict[str, Any]) -> None:
+        """Write update, log and outcome."""
+        names = trainable_names(self.prepared.model)
+        self.save()
+        write_text(self.context.folder / LOG, as_lines(outcome.rows))
+        if outcome.stopped_by == "target_forgetting":
+            notes = {**notes, "answers_at_stop": asdict(self._habits())}
+        notes = {**notes, "packed": isinstance(self.reader, Packed), "trainable": names}
+        told = {name: value for name, value in asdict(outcome).items() if name != "rows"}
+        told["checks"] = [list(check) for check in outcome.checks]
+        write_json(self.context.folder / OUTCOME, {**told, **notes})
+
+    def _habits(self) -> Habits:
+        """Look at how the stop rule's questions are answered: readably, by one letter?"""
+        predictions = predict(
+            self.reader,
+            [example for example in self.held_out if example.rotation == 0],
+            batch_size=self.context.stage.settings.optimiser.micro_batch_size,
+            max_new_tokens=self.context.inputs.experiment.scoring.max_new_tokens,
+            on_batch=lambda done, total: None,
+        )
+        return habits_of(predictions)
 
 
-def _accuracy(
-    context: StageContext, reader: Reader, held_out: Sequence[Example], size: int
-) -> float:
-    """Measure what stop rules look at, in batches of this size."""
-    measures = {
-        "strict": greedy_accuracy,
-        "likelihood": likelihood_accuracy,
-        "rotated": rotated_accuracy,
-    }
-    measure = measures[context.stage.decides or DEFAULT_PARSER]
-    return measure(reader, held_out, batch_size=size)
-
-
-def _habits(context: StageContext, job: _Job) -> Habits:
-    """Look at how the stop rule's questions are answered in words: readably, by one letter?"""
-    asked = [example for example in job.held_out if example.rotation == 0]
-    size = job.settings.optimiser.micro_batch_size
-    scoring = context.inputs.experiment.scoring
-    predictions = predict(
-        job.reader,
-        asked,
-        batch_size=size,
-        max_new_tokens=scoring.max_new_tokens,
-        on_batch=lambda done, total: None,
-    )
-    return habits_of(predictions)
-
-
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    return {**asdict(outcome), "checks": [list(check) for check in outcome.checks]}
+def _job(
+    context: StageContext[TrainingStage], held_out: list[Example], *, keep_reference: bool
+) -> _Job:
+    """Load the model and put on it what is below this stage, and what is trained."""
+    loaded = load_model(context.inputs.experiment.model)
+    prepared = _prepare(context, loaded, keep_reference=keep_reference)
+    reader = _reader(context, loaded, prepared.model, held_out)
+    return _Job(context, prepared, reader, held_out)
 
 
 def _reader(
-    context: StageContext, loaded: LoadedModel, model: AnyModel, examples: Sequence[Example]
+    context: StageContext[Any],
+    loaded: LoadedModel,
+    model: AnyModel,
+    examples: Sequence[Example],
 ) -> Reader:
     """Return what reads the model, tried on some of the stage's examples."""
     return select_backend(
@@ -280,16 +317,12 @@ def _reader(
 
 
 def _prepare(
-    context: StageContext,
-    loaded: LoadedModel,
-    settings: FinetuneSettings | UnlearnSettings,
-    *,
-    keep_reference: bool,
+    context: StageContext[TrainingStage], loaded: LoadedModel, *, keep_reference: bool
 ) -> TrainableModel:
-    stage = context.stage
+    stage, settings = context.stage, context.stage.settings
     stack = AdapterStack(
-        chain=(*loaded.beside, *(context.adapter_of(name) for name in stage.chain)),
-        start_from=context.adapter_of(stage.start_from) if stage.start_from else None,
+        chain=(*loaded.beside, *(context.update_of(name) for name in stage.chain)),
+        start_from=context.update_of(stage.start_from) if stage.start_from else None,
         reference_depth=len(loaded.beside) + stage.reference_depth,
         keep_reference=keep_reference,
     )
@@ -303,10 +336,3 @@ def _prepare(
 
     how = context.inputs.experiment.model.frozen_adapters
     return prepare(loaded.model, stack, how=how, fresh=fresh)
-
-
-RUNNERS: dict[str, Callable[[StageContext], None]] = {
-    "score": run_score,
-    "finetune": run_finetune,
-    "unlearn": run_unlearn,
-}

@@ -6,25 +6,30 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from pulse_unlearn.data import examples as make
+from pulse_unlearn.data.facts import with_facts
+from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.models.fast.run_cache import RunCache
 from pulse_unlearn.pipeline.asked import asked, elsewhere
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.progress import Progress
 from pulse_unlearn.pipeline.signals import StopRequest
-from pulse_unlearn.records import Example, Individual
-from pulse_unlearn.scenarios import Group, Stage
+from pulse_unlearn.records import Example, Facts, Individual
+from pulse_unlearn.scenarios import Group, ScoreStage, Stage, TrainingStage
 
 ADAPTER = "adapter"
 
+AnyStage = TypeVar("AnyStage", bound=Stage, covariant=True)
+
 
 @dataclass(frozen=True, slots=True)
-class StageContext:
-    """What a runner is given."""
+class StageContext(Generic[AnyStage]):
+    """What a runner is given: one stage of its kind, and where it works."""
 
     inputs: Inputs
-    stage: Stage
+    stage: AnyStage
     folder: Path
     """The stage's partial folder."""
     folder_of: Callable[[str], Path]
@@ -36,38 +41,54 @@ class StageContext:
     cache: RunCache
     """What earlier stages of the run leave in memory."""
 
-    def people(self, group: Group) -> list[Individual]:
-        """Return the individuals of a group."""
-        return [self.inputs.people[identity] for identity in self.resolve(group)]
+    def people(self, group: Group, *, facts: Facts = "all", seed: int = 0) -> list[Individual]:
+        """Return the individuals of a group, with the questions about some of their facts."""
+        found = [self.inputs.people[identity] for identity in self.resolve(group)]
+        return [with_facts(person, facts, seed=seed) for person in found]
 
-    def adapter_of(self, stage: str) -> Path:
-        """Return the adapter folder a finished training stage has left."""
-        return self.folder_of(stage) / ADAPTER
+    def update_of(self, stage: str, *, step: int | None = None) -> Path:
+        """Return the folder of the update a finished training stage has left, or a snapshot."""
+        return self.folder_of(stage) / update_folder(step)
 
 
-def questions(context: StageContext) -> list[Example]:
-    """Return what a score stage asks."""
-    people = [person for group in context.stage.ask for person in context.people(group)]
+def update_folder(step: int | None) -> str:
+    """Return the name of the folder of a final update, or of that after some steps."""
+    return ADAPTER if step is None else f"{ADAPTER}-step{step}"
+
+
+def questions(context: StageContext[ScoreStage]) -> list[Example]:
+    """Return what a score stage asks; raises DataError if that is nothing."""
+    stage = context.stage
+    people = [
+        person
+        for group in stage.ask
+        for person in context.people(group, facts=stage.facts, seed=stage.facts_seed)
+    ]
     people = list({person.id: person for person in people}.values())
-    return asked(context.inputs, context.stage, people)
+    found = asked(context.inputs, stage, people)
+    if not found:
+        raise DataError(Problem("there is nothing to ask", stage.name, got="no questions"))
+    return found
 
 
 def people_epochs(
-    context: StageContext, people: Sequence[Individual], forms: make.Forms
+    context: StageContext[TrainingStage], people: Sequence[Individual], forms: make.Forms
 ) -> Callable[[int], list[Example]]:
     """Return what one epoch trains on of these people, by its number."""
     profile, seed = context.inputs.experiment.data.people_prompt, context.stage.order_seed
     return lambda epoch: make.training(people, profile=profile, seed=seed, epoch=epoch, forms=forms)
 
 
-def general_epochs(context: StageContext) -> Callable[[int], list[Example]]:
+def general_epochs(context: StageContext[TrainingStage]) -> Callable[[int], list[Example]]:
     """Return what one epoch replays of general questions, by its number."""
     profile, seed = context.inputs.experiment.data.general_prompt, context.stage.order_seed
     general = context.inputs.general_training
     return lambda epoch: make.general_training(general, profile=profile, seed=seed, epoch=epoch)
 
 
-def held_out(context: StageContext, people: Sequence[Individual], count: int) -> list[Example]:
+def held_out(
+    context: StageContext[TrainingStage], people: Sequence[Individual], count: int
+) -> list[Example]:
     """Return questions for the stop rule: views and option orders that are never reported.
 
     So many questions; where `rotated` decides, each of them in every order.

@@ -11,6 +11,7 @@ from typing import Literal
 from PIL import Image
 
 from pulse_unlearn.data import examples as make
+from pulse_unlearn.data.facts import with_facts
 from pulse_unlearn.models.costs import NOTHING, Asked
 from pulse_unlearn.models.describe import (
     TEMPLATE_TOKENS,
@@ -21,7 +22,7 @@ from pulse_unlearn.models.describe import (
 from pulse_unlearn.pipeline.asked import asked, elsewhere
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.records import Example, Individual, Picture
-from pulse_unlearn.scenarios import Group, Stage
+from pulse_unlearn.scenarios import Group, ScoreStage, SelectStage
 
 Reading = Literal["answer", "options", "reply"]
 """What is read of a question: its answer, in training; how likely its options are, by a stop rule;
@@ -70,12 +71,11 @@ def form_of(example: Example) -> Form:
     return "orders" if example.rotation else "file"
 
 
-def chosen_sizes(stage: Stage) -> dict[str, int]:
+def chosen_sizes(stage: SelectStage) -> dict[str, int]:
     """Return how many people a selection stage will put into each part."""
-    wanted = stage.settings["pretrained"]
-    sizes = {part: int(wanted[part]) for part in ("forget", "retain")}
-    left = sum(len(group.ids) for group in stage.ask) - sum(sizes.values())
-    return {**sizes, "unseen": min(int(stage.settings["unseen"]), left)}
+    sizes = {"forget": stage.settings.forget, "retain": stage.settings.retain}
+    left = len(stage.candidates.ids) - sum(sizes.values())
+    return {**sizes, "unseen": min(stage.unseen, left)}
 
 
 class TokenStats:
@@ -119,10 +119,17 @@ class TokenStats:
             reading,
         )
 
-    def scored(self, stage: Stage) -> list[tuple[Form, Pool]]:
+    def scored(self, stage: ScoreStage) -> list[tuple[Form, Pool]]:
         """Return what a score stage asks of people and in general, by form; none that is empty."""
-        key = ("scored", stage.ask, stage.view, stage.general)
-        examples = cache(lambda: asked(self._inputs, stage, self._people(stage.ask)))
+        key = ("scored", stage.ask, stage.view, stage.general, stage.facts, stage.facts_seed)
+
+        @cache
+        def examples() -> list[Example]:
+            people = [
+                with_facts(person, stage.facts, seed=stage.facts_seed)
+                for person in self._people(stage.ask)
+            ]
+            return asked(self._inputs, stage, people)
 
         def of(form: Form, person: bool) -> list[Example]:
             chosen = [one for one in examples() if bool(one.individual) == person]
@@ -145,13 +152,12 @@ class TokenStats:
 
     def _ids(self, group: Group) -> tuple[str, ...]:
         """Return a group's people; of people yet to be chosen, as many of the candidates."""
-        if not group.selection:
+        stage = self._inputs.plan.selection(group)
+        if stage is None:
             return group.ids
-        stage = self._inputs.plan.stage(group.selection)
         sizes = chosen_sizes(stage)
         parts = tuple(sizes) if group.part == "all" else (group.part,)
-        candidates = [key for asked in stage.ask for key in asked.ids]
-        return tuple(candidates[: sum(sizes[part] for part in parts)])
+        return tuple(stage.candidates.ids[: sum(sizes[part] for part in parts)])
 
     def _pool(
         self, key: object, read: Callable[[], Sequence[Example]], reading: Reading = "answer"

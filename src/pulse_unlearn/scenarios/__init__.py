@@ -8,7 +8,6 @@ from pulse_unlearn.scenarios.build import SCENARIOS, Scenario, build_plan
 from pulse_unlearn.scenarios.evaluations import EVALUATIONS, Condition
 from pulse_unlearn.scenarios.plan import (
     Evaluation,
-    Group,
     NamedRequest,
     Operation,
     Plan,
@@ -18,13 +17,13 @@ from pulse_unlearn.scenarios.planner import Planner, Target, derive_seed
 from pulse_unlearn.scenarios.relearning import Relearning
 from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, RetainModel
 from pulse_unlearn.scenarios.stages import (
-    Facts,
-    Finetune,
-    Score,
-    Select,
+    FinetuneStage,
+    Group,
+    ScoreStage,
+    SelectStage,
     Stage,
-    Training,
-    Unlearn,
+    TrainingStage,
+    UnlearnStage,
     View,
 )
 
@@ -34,8 +33,7 @@ __all__ = [
     "SCENARIOS",
     "Condition",
     "Evaluation",
-    "Facts",
-    "Finetune",
+    "FinetuneStage",
     "Group",
     "NamedRequest",
     "Operation",
@@ -45,12 +43,12 @@ __all__ = [
     "RetainModel",
     "Roster",
     "Scenario",
-    "Score",
-    "Select",
+    "ScoreStage",
+    "SelectStage",
     "Stage",
     "Target",
-    "Training",
-    "Unlearn",
+    "TrainingStage",
+    "UnlearnStage",
     "View",
     "build_plan",
     "derive_seed",

@@ -19,10 +19,10 @@ from pulse_unlearn.config import (
 from pulse_unlearn.config import Scenario as ScenarioSettings
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import Registry
-from pulse_unlearn.scenarios.evaluations import EVALUATIONS, evaluations_of
-from pulse_unlearn.scenarios.plan import Group, Plan, Roster
+from pulse_unlearn.scenarios.evaluations import evaluations_of
+from pulse_unlearn.scenarios.plan import Plan, Roster
 from pulse_unlearn.scenarios.planner import Planner, Target
-
+from pulse_unlearn.scenarios.stages import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,10 @@ class Scenario:
     settings: type[ScenarioSettings]
     plan: Callable[[Planner, int, str, Any], None]
     """Given the planner, a seed, a method's label and the settings: adds its operations."""
+
+    def add_to(self, planner: Planner, seed: int, label: str, name: str) -> None:
+        """Add the operations of one seed and method to the planner."""
+        self.plan(planner, seed, label, planner.experiment.scenarios.of(name, self.settings))
 
 
 SCENARIOS: Registry[Scenario] = Registry("scenario", group="pulse_unlearn.scenarios")
@@ -97,9 +101,7 @@ def _pretrained(planner: Planner, seed: int, label: str, settings: PretrainedSce
         Group(selection=select, part=part) for part in ("forget", "retain", "all")
     )
     elsewhere = planner.score_base_elsewhere(settings)
-    target = Target(
-        (), scored, elsewhere, (everyone,), forget, retain, unseen=planner.unseen(seed)
-    )
+    target = Target((), scored, elsewhere, (everyone,), forget, retain, unseen=planner.unseen(seed))
     planner.operate(
         "pretrained",
         seed,
@@ -111,7 +113,9 @@ def _pretrained(planner: Planner, seed: int, label: str, settings: PretrainedSce
     )
 
 
-def _sustainability(planner: Planner, seed: int, label: str, settings: SustainabilityScenario) -> None:
+def _sustainability(
+    planner: Planner, seed: int, label: str, settings: SustainabilityScenario
+) -> None:
     target = _finetuned_target(planner, seed)
     size = settings.forget // settings.requests
     ids = target.forget.ids
@@ -123,7 +127,7 @@ def _sustainability(planner: Planner, seed: int, label: str, settings: Sustainab
 
 def _requests(planner: Planner, seed: int, label: str, settings: RequestsScenario) -> None:
     forget, retain = Group(planner.named()), Group(planner.roster.retained)
-    stem, chain = "named/base", ()
+    stem, chain = "named/base", tuple[str, ...]()
     if settings.target == "finetuned":
         stem = f"seed{seed}/named"
         people = Group((*forget.ids, *retain.ids))
@@ -176,7 +180,9 @@ def build_plan(experiment: Experiment, roster: Roster) -> Plan:
             for label, method in experiment.methods.items():
                 if method.scenarios is None or scenario in method.scenarios:
                     entry = SCENARIOS.get(scenario)
-                    entry.plan(planner, seed, label, experiment.scenarios.of(scenario, entry.settings))
+                    entry.plan(
+                        planner, seed, label, experiment.scenarios.of(scenario, entry.settings)
+                    )
     if not planner.operations:
         raise ConfigError(
             Problem("no method takes part in a scenario", "methods", allowed=", ".join(chosen))

@@ -4,23 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
 
 from pulse_unlearn.records import Cell
-
-if TYPE_CHECKING:
-    from pulse_unlearn.scenarios.stages import Stage
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Individuals by id, or a part of what a selection stage will have chosen."""
-
-    ids: tuple[str, ...] = ()
-    selection: str = ""
-    """Name of the `select` stage; empty when the ids are known."""
-    part: Literal["", "forget", "retain", "unseen", "all"] = ""
-    """`all` are forget, retain and unseen together."""
+from pulse_unlearn.scenarios.stages import Group, SelectStage, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +61,15 @@ class Plan:
     def stage(self, name: str) -> Stage:
         """Return the stage of that name; raises KeyError."""
         return {stage.name: stage for stage in self.stages}[name]
+
+    def selection(self, group: Group) -> SelectStage | None:
+        """Return the stage that chooses a group's people; None where they are known."""
+        if not group.selection:
+            return None
+        stage = self.stage(group.selection)
+        if not isinstance(stage, SelectStage):
+            raise TypeError(f"{stage.name} selects nobody")
+        return stage
 
 
 def plain_evaluations(operations: tuple[Operation, ...]) -> Iterator[Evaluation]:

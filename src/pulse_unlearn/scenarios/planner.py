@@ -17,9 +17,17 @@ from pulse_unlearn.config import (
 )
 from pulse_unlearn.config import Scenario as ScenarioSettings
 from pulse_unlearn.errors import ConfigError, Problem
-from pulse_unlearn.records import Cell
-from pulse_unlearn.scenarios.plan import Group, Operation, Roster
-from pulse_unlearn.scenarios.stages import Facts, Finetune, Score, Select, Stage, Unlearn, View
+from pulse_unlearn.records import Cell, Facts
+from pulse_unlearn.scenarios.plan import Operation, Roster
+from pulse_unlearn.scenarios.stages import (
+    FinetuneStage,
+    Group,
+    ScoreStage,
+    SelectStage,
+    Stage,
+    UnlearnStage,
+    View,
+)
 
 NOBODY = Group()
 
@@ -116,7 +124,7 @@ class Planner:
     ) -> str:
         """Add the scoring of a model; general questions are asked with the scored view."""
         return self.add(
-            Score(
+            ScoreStage(
                 name=name,
                 chain=tuple(chain),
                 ask=tuple(ask),
@@ -179,7 +187,7 @@ class Planner:
         elsewhere = self.score_base_elsewhere(settings)
         drawn = self.seed(seed, "people")
         return self.add(
-            Select(
+            SelectStage(
                 name=f"seed{seed}/select",
                 seed=derive_seed(drawn, f"seed{drawn}/select"),
                 asked=elsewhere if settings.select_on == "other_view" else before,
@@ -217,7 +225,7 @@ class Planner:
         """Add a training that teaches people; the experiment's `finetune` unless told otherwise."""
         chosen = settings or self.experiment.finetune
         return self.add(
-            Finetune(
+            FinetuneStage(
                 name=name,
                 seed=self.derived(seed, "training", name),
                 order_seed=self.derived(seed, "order", name),
@@ -258,7 +266,7 @@ class Planner:
         `numbered` names stages by request; a scenario of a single operation may do without.
         """
         entry = self.experiment.methods[label]
-        chain, history = target.chain, ()
+        chain, history = target.chain, tuple[str, ...]()
         for number, request in enumerate(requests, start=1):
             cell = Cell(scenario, label, entry.unlearn.scope, seed, number)
             stem = f"seed{seed}/{scenario}/{label}" + (f"/request{number}" if numbered else "")
@@ -307,7 +315,7 @@ class Planner:
         original = entry.unlearn.reference == "original"
         asked = entry.unlearn.stop.target_forgetting is not None
         return self.add(
-            Unlearn(
+            UnlearnStage(
                 name=name,
                 seed=self.derived(cell.seed, "training", name),
                 order_seed=self.derived(cell.seed, "order", name),

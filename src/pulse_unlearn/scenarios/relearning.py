@@ -12,8 +12,14 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from pulse_unlearn.config import FinetuneSettings, LoraSettings, OptimiserSettings, Scope, Settings
-from pulse_unlearn.config import Update
+from pulse_unlearn.config import (
+    FinetuneSettings,
+    LoraSettings,
+    OptimiserSettings,
+    Scope,
+    Settings,
+    Update,
+)
 from pulse_unlearn.scenarios.evaluations import EVALUATIONS, last_operations
 from pulse_unlearn.scenarios.plan import Evaluation, Operation
 from pulse_unlearn.scenarios.planner import Planner, derive_seed

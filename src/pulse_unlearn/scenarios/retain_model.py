@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from pulse_unlearn.config import Settings
 from pulse_unlearn.scenarios.evaluations import EVALUATIONS
-from pulse_unlearn.scenarios.plan import Evaluation, Group, Operation
+from pulse_unlearn.scenarios.plan import Evaluation, Operation
 from pulse_unlearn.scenarios.planner import Planner
-from pulse_unlearn.scenarios.stages import Finetune, Score
+from pulse_unlearn.scenarios.stages import FinetuneStage, Group, ScoreStage
 
 RETAIN_MODEL = "retain_model"
 """The condition; `retain_model+...` is the same model under another condition besides."""
@@ -52,7 +52,7 @@ def retain_model_of(planner: Planner, operation: Operation) -> Retained | None:
         return None
     target = planner.stages[operation.target[-1]]
     asked = planner.stages[operation.before]
-    if not isinstance(target, Finetune) or not isinstance(asked, Score):
+    if not isinstance(target, FinetuneStage) or not isinstance(asked, ScoreStage):
         raise TypeError(f"{target.name} is no fine-tuning or {asked.name} no scoring")
     gone = set(operation.forget.ids)
     stay = Group(tuple(name for name in target.learn.ids if name not in gone))

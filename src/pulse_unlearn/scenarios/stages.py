@@ -1,7 +1,7 @@
 """The kinds of stages, each with typed settings and what its output depends on.
 
-A stage is one resumable unit of work. `pipeline.runners` has one runner for each kind; a kind
-without one is an error before anything is spent.
+A stage is one resumable unit of work. `pipeline.runners` has one runner for each kind; a plan with
+a kind that has none is refused before a model is loaded.
 """
 
 from __future__ import annotations
@@ -19,18 +19,26 @@ from pulse_unlearn.config import (
     ScoringSettings,
     UnlearnSettings,
 )
-from pulse_unlearn.records import Cell
-from pulse_unlearn.scenarios.plan import Group
+from pulse_unlearn.records import Cell, Facts
 
 View = Literal["scored", "other_view"]
-Facts = Literal["all", "taught", "held_back"]
-"""Which facts about a person: all, or one of two halves that an attack divides them into."""
 
-# Where the model lies, or its layers, decides nothing: its digest, among the data, says which it is.
+# Where the model lies, or its layers, decides nothing: its digest, among the data, says which.
 _ELSEWHERE = {
     *("device", "device_map", "source", "revision"),
     *("offline", "adapters", "trust_remote_code"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Individuals by id, or a part of what a selection stage will have chosen."""
+
+    ids: tuple[str, ...] = ()
+    selection: str = ""
+    """Name of the `select` stage; empty when the ids are known."""
+    part: Literal["", "forget", "retain", "unseen", "all"] = ""
+    """`all` are forget, retain and unseen together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +83,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Score(Stage):
+class ScoreStage(Stage):
     """Asks a model questions and stores every answer."""
 
     kind: ClassVar[str] = "score"
@@ -109,7 +117,7 @@ class Score(Stage):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Select(Stage):
+class SelectStage(Stage):
     """Chooses the individuals that a model knows best, by its stored answers."""
 
     kind: ClassVar[str] = "select"
@@ -132,7 +140,7 @@ class Select(Stage):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training(Stage):
+class TrainingStage(Stage):
     """What leaves an update of the model: a low-rank adapter or whole tensors."""
 
     reads: ClassVar[tuple[str, ...]] = ("people/", "general_training/", "model")
@@ -149,7 +157,7 @@ class Training(Stage):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finetune(Training):
+class FinetuneStage(TrainingStage):
     """Teaches the model people: the target model, a retain model, or what an attacker knows."""
 
     kind: ClassVar[str] = "finetune"
@@ -165,7 +173,7 @@ class Finetune(Training):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unlearn(Training):
+class UnlearnStage(TrainingStage):
     """Applies one method to one request."""
 
     kind: ClassVar[str] = "unlearn"

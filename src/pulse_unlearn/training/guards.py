@@ -18,8 +18,10 @@ StoppedBy = Literal[
     "already_forgotten",
     "target_accuracy",
     "diverged",
+    "procedure",
 ]
-"""`already_forgotten`: the target was reached before the first step, so none was taken."""
+"""`already_forgotten`: the target was reached before the first step, so none was taken;
+`procedure`: nothing was trained, the method edited the model."""
 
 ROUNDING = 1e-9
 """Of an accuracy held against a share of another one: 1.0 x (1 - 0.55) is below 0.45."""

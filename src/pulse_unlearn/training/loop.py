@@ -9,22 +9,28 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from pulse_unlearn import store
 from pulse_unlearn.config import OptimiserSettings
-from pulse_unlearn.errors import Interrupted, ModelError, Problem, StoreError
+from pulse_unlearn.errors import Interrupted, ModelError, Problem
+from pulse_unlearn.methods import GradientHook, Penalty
 from pulse_unlearn.training.guards import Guard, StoppedBy, StopRule
 from pulse_unlearn.training.objectives import FORGET_NLL, Objective, weighted_sum
-from pulse_unlearn.training.schedule import learning_rate_at
-from pulse_unlearn.training.state import Weights, copy_weights, load_state, put_back, save_state
+from pulse_unlearn.training.state import (
+    Weights,
+    copy_weights,
+    load_state,
+    put_back,
+    save_state,
+    trained,
+)
 from pulse_unlearn.training.steps import StepData, Steps
 
 Log = dict[str, Any]
@@ -35,12 +41,14 @@ class Watch:
     """How a training is observed and interrupted from outside."""
 
     folder: Path
-    """Work folder of the stage; checkpoints and `train.jsonl` stand in it."""
+    """Where checkpoints are kept; made if it is missing."""
     checkpoint_seconds: float
     on_step: Callable[[int, int, Log], None]
     """Called with step, planned steps and that step's log row."""
     should_stop: Callable[[], bool]
     warn: Callable[[str], None]
+    on_snapshot: Callable[[int], None] = lambda step: None
+    """Called after each step of `snapshots`, with the model as it then is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,8 @@ class Outcome:
     """(step, accuracy on views never reported) for each check of the stop rule."""
     micro_batch_size: int
     """Examples per forward pass at the end; below the setting where memory did not suffice."""
+    rows: tuple[Log, ...] = ()
+    """The log: one row a step."""
 
 
 @dataclass(slots=True)
@@ -67,7 +77,8 @@ class _Run:
     settings: OptimiserSettings
     watch: Watch
     seed: int
-    accelerator: Accelerator
+    hook: GradientHook | None
+    penalty: Penalty | None
     optimiser: torch.optim.Optimizer
     guard: Guard
     good: Weights
@@ -89,6 +100,9 @@ def train(
     vocabulary: int,
     seed: int,
     watch: Watch,
+    gradient_hook: GradientHook | None = None,
+    penalty: Penalty | None = None,
+    snapshots: Collection[int] = (),
 ) -> Outcome:
     """Train what of the model is trainable; continues from the newest good checkpoint.
 
@@ -96,9 +110,24 @@ def train(
     good. `accuracy` measures what the stop rule looks at. Raises Interrupted, after a checkpoint,
     if `watch.should_stop` says so.
     """
-    run = _start(
-        model, objective, steps, settings=settings, vocabulary=vocabulary, seed=seed, watch=watch
+    guard = Guard(vocabulary)
+    optimiser = _optimiser(model, settings)
+    run = _Run(
+        model,
+        objective,
+        steps,
+        settings,
+        watch,
+        seed,
+        gradient_hook,
+        penalty,
+        optimiser,
+        guard,
+        good=copy_weights(model),
+        micro_batch_size=settings.micro_batch_size,
     )
+    _resume(run)
+    model.train()
     stopped_by: StoppedBy = "max_steps"
     if _holds_at_once(run, stop, accuracy):
         stopped_by = "already_forgotten"
@@ -108,6 +137,8 @@ def train(
         if reason is not None:
             stopped_by = reason
             break
+        if run.done in snapshots:
+            watch.on_snapshot(run.done)
         late = time.monotonic() - saved_at >= watch.checkpoint_seconds
         if late or watch.should_stop():
             _save(run)
@@ -118,9 +149,9 @@ def train(
         stopped_by = "diverged"
         run.guard.note_divergence()
         put_back(model, run.good)
-    log = "".join(json.dumps(row, allow_nan=False) + "\n" for row in run.rows)
-    store.write_text(watch.folder / "train.jsonl", log)
-    guard = run.guard
+    for step in snapshots:
+        if step > run.done:  # it ended before: what it ended with stands for what would have been
+            watch.on_snapshot(step)
     return Outcome(
         run.done,
         stopped_by,
@@ -128,55 +159,51 @@ def train(
         tuple(guard.flags),
         tuple(run.checks),
         run.micro_batch_size,
+        tuple(run.rows),
     )
 
 
-def _start(
-    model: nn.Module,
-    objective: Objective,
-    steps: Steps,
-    *,
-    settings: OptimiserSettings,
-    vocabulary: int,
-    seed: int,
-    watch: Watch,
-) -> _Run:
-    accelerator = Accelerator(cpu=next(model.parameters()).device.type == "cpu")
-    if accelerator.num_processes > 1:
-        raise StoreError(
-            Problem("training runs in one process", got=f"{accelerator.num_processes} processes")
-        )
-    parameters = [tensor for tensor in model.parameters() if tensor.requires_grad]
-    optimiser = torch.optim.AdamW(
+def as_lines(rows: Sequence[Log]) -> str:
+    """Return a log as JSON lines."""
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
+def learning_rate_at(step: int, total: int, settings: OptimiserSettings) -> float:
+    """Return the learning rate of a step (counted from 0) under warm-up and schedule."""
+    warmup = math.ceil(round(settings.warmup * total, 6))  # 0.07 * 100 is above 7 in binary
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(total - warmup, 1)
+    factor = {
+        "constant": 1.0,
+        "linear": 1.0 - progress,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * progress)),
+    }[settings.schedule]
+    return settings.learning_rate * factor
+
+
+def _optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    parameters = list(trained(model).values())
+    return torch.optim.AdamW(
         parameters,
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fused=parameters[0].device.type in ("cpu", "cuda"),
     )
-    run = _Run(
-        model,
-        objective,
-        steps,
-        settings,
-        watch,
-        seed,
-        accelerator,
-        optimiser,
-        Guard(vocabulary),
-        good=copy_weights(model),
-        micro_batch_size=settings.micro_batch_size,
-    )
-    found = store.latest(watch.folder / "checkpoints", warn=watch.warn)
-    if found is not None:
-        saved = load_state(found.path, model, optimiser)
-        run.good, state = saved.good, saved.state
-        objective.kept.update(saved.kept)
-        run.done, run.rows = state["step"], state["rows"]
-        run.micro_batch_size = state["micro_batch_size"]
-        run.checks = [(step, value) for step, value in state["checks"]]
-        run.guard.restore(state["guard"])
-    model.train()
-    return run
+
+
+def _resume(run: _Run) -> None:
+    """Put back what the newest good checkpoint holds, if there is one."""
+    found = store.latest(run.watch.folder, warn=run.watch.warn)
+    if found is None:
+        return
+    saved = load_state(found.path, run.model, run.optimiser)
+    run.good, state = saved.good, saved.state
+    run.objective.kept.update(saved.kept)
+    run.done, run.rows = state["step"], state["rows"]
+    run.micro_batch_size = state["micro_batch_size"]
+    run.checks = [(step, value) for step, value in state["checks"]]
+    run.guard.restore(state["guard"])
 
 
 def _holds_at_once(run: _Run, stop: StopRule, accuracy: Callable[[], float]) -> bool:
@@ -208,8 +235,10 @@ def _step(run: _Run) -> tuple[Log, bool]:
     for group in run.optimiser.param_groups:
         group["lr"] = rate
     totals = _fitting(run, run.steps[run.done])
-    norm = run.accelerator.clip_grad_norm_(
-        [tensor for group in run.optimiser.param_groups for tensor in group["params"]],
+    if run.hook is not None:
+        run.hook(_gradients(run.model))
+    norm = nn.utils.clip_grad_norm_(
+        list(trained(run.model).values()),
         run.settings.clip_norm if run.settings.clip_norm is not None else math.inf,
     )
     # Read off together and only here: each look at a number makes an accelerator wait.
@@ -230,6 +259,16 @@ def _step(run: _Run) -> tuple[Log, bool]:
     row["grad_norm"] = size if finite else None
     row["seconds"] = round(time.perf_counter() - started, 4)
     return row, diverged
+
+
+def _gradients(model: nn.Module) -> dict[str, Tensor]:
+    """Return the gradient of every trained tensor, zeros where the step gave it none."""
+    found = {}
+    for name, tensor in trained(model).items():
+        if tensor.grad is None:
+            tensor.grad = torch.zeros_like(tensor)
+        found[name] = tensor.grad
+    return found
 
 
 def _is_finite(run: _Run) -> bool:
@@ -273,12 +312,16 @@ def _accumulate(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
     """Add up the gradients of a step's micro-batches; return each term's mean over the step."""
     micro_batches = data.micro_batches(run.micro_batch_size)
     totals: dict[str, torch.Tensor] = {}
+    if run.penalty is not None:
+        penalty = run.penalty(trained(run.model))
+        penalty.backward()  # type: ignore[no-untyped-call]
+        totals["penalty"] = penalty.detach()
     for micro in micro_batches:
         terms = run.objective.terms(micro)
         loss = weighted_sum(terms, data)
         # Questions without a picture have no gradient where the projector or the tower is trained.
         if loss.requires_grad:
-            run.accelerator.backward(loss)
+            loss.backward()  # type: ignore[no-untyped-call]
         for term in terms:
             share = term.values.detach().sum() / data.count(term.over)
             totals[term.name] = totals[term.name] + share if term.name in totals else share
@@ -294,7 +337,7 @@ def _save(run: _Run) -> None:
         "micro_batch_size": run.micro_batch_size,
     }
     store.save(
-        run.watch.folder / "checkpoints",
+        run.watch.folder,
         run.done,
         write=lambda folder: save_state(
             folder,

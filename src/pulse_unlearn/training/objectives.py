@@ -9,7 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pulse_unlearn.methods import AnswerView, Extent, Method, Term, Views, losses
+from pulse_unlearn.data.alternatives import with_alternative
+from pulse_unlearn.errors import MethodError, Problem
+from pulse_unlearn.methods import AnswerView, Extent, Loss, Term, Views, losses
 from pulse_unlearn.models.encode import AnswerTokens
 from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.records import Example
@@ -43,12 +45,14 @@ class Learning:
 
 @dataclass(frozen=True, slots=True)
 class Unlearning:
-    """One unlearning method on a forget and, if needed, a retain batch."""
+    """One loss on a forget and, if needed, a retain batch."""
 
     reader: Reader
-    method: Method
+    loss: Loss
     answer_tokens: AnswerTokens
     references: References
+    seed: int
+    """Draws alternative answers."""
 
     @property
     def kept(self) -> dict[str, Tensor]:
@@ -56,28 +60,60 @@ class Unlearning:
         return self.references.kept
 
     def terms(self, data: StepData) -> tuple[Term, ...]:
-        """Return the method's terms, and the forget answers' NLL at weight 0 for the record."""
-        needs = self.method.needs
+        """Return the loss's terms, and the forget answers' NLL at weight 0 for the record.
+
+        Raises MethodError for a term that has not one value an example.
+        """
+        needs = self.loss.needs
         forget = self._current(data.forget)
         retain = self._current(data.retain) if needs.retain else None
+        kind = needs.alternative
+        others = [with_alternative(e, kind, seed=self.seed) for e in data.forget] if kind else []
+        alternative = self._current(others) if others else None
         views = Views(
             forget=forget,
             retain=retain,
             forget_reference=self._frozen(data.forget, forget, needs.forget_reference),
             retain_reference=self._frozen(data.retain, retain, needs.retain_reference),
+            alternative=alternative,
+            alternative_reference=self._frozen(others, alternative, needs.alternative_reference),
         )
+        terms = self.loss.terms(views)
+        self._check(terms, data)
         watched = losses.mean_nll(views.forget).detach()
-        return (*self.method.terms(views), Term(FORGET_NLL, watched, 0.0))
+        return (*terms, Term(FORGET_NLL, watched, 0.0))
+
+    def _check(self, terms: Sequence[Term], data: StepData) -> None:
+        problems = [
+            Problem(
+                f"the term '{term.name}' has not one value for each example",
+                type(self.loss).__name__,
+                got=f"shape {list(term.values.shape)}",
+                allowed=f"[{data.count(term.over)}]",
+            )
+            for term in terms
+            if term.values.shape != (data.count(term.over),)
+        ]
+        if problems:
+            raise MethodError(problems)
 
     def _current(self, examples: Sequence[Example]) -> AnswerView:
-        return self.reader.answer_log_probs(examples, tokens=self.answer_tokens)
+        return self.reader.answer_log_probs(
+            examples, tokens=self.answer_tokens, hidden_layer=self.loss.needs.hidden_layer
+        )
 
     def _frozen(
         self, examples: Sequence[Example], current: AnswerView | None, extent: Extent | None
     ) -> AnswerView | None:
         if extent is None or current is None:
             return None
-        return self.references.view(examples, current, extent=extent, tokens=self.answer_tokens)
+        return self.references.view(
+            examples,
+            current,
+            extent=extent,
+            tokens=self.answer_tokens,
+            hidden_layer=self.loss.needs.hidden_layer,
+        )
 
 
 FORGET_NLL = "forget_nll"

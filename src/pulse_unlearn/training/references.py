@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pulse_unlearn.methods import AnswerView, Extent
+from pulse_unlearn.methods import AnswerView, Extent, losses
 from pulse_unlearn.models.adapters import TrainableModel, reference_view
 from pulse_unlearn.models.costs import KEPT_BYTES
 from pulse_unlearn.models.encode import AnswerTokens
@@ -41,7 +41,8 @@ class References:
     asked: int = 0
     """Examples the reference was really run on."""
     kept: dict[str, Tensor] = field(default_factory=dict)
-    """Fingerprint -> log-probabilities [A, V], right-aligned; V is 1 with extent `answer`."""
+    """Fingerprint -> log-probabilities [A, V], right-aligned; V is 1 with extent `answer`. With
+    extent `hidden` they are hidden states [A, D]."""
 
     def view(
         self,
@@ -50,37 +51,53 @@ class References:
         *,
         extent: Extent,
         tokens: AnswerTokens,
+        hidden_layer: int | None = None,
     ) -> AnswerView:
         """Return the reference at the answers of which `current` is the model's own view.
 
         With extent `answer` the vocabulary has one entry, the answer's own token: labels are 0.
+        With extent `hidden` it has none, and the view holds hidden states.
         """
         names = [fingerprint(example) for example in examples]
-        keys = [f"{extent}.{tokens}.{name}" for name in names]
+        layer = "" if extent != "hidden" else f"{hidden_layer}"
+        keys = [f"{extent}{layer}.{tokens}.{name}" for name in names]
         new = {
             key: example
             for key, example in zip(keys, examples, strict=True)
             if key not in self.kept
         }
-        found = self._ask(new, extent, tokens) if new else {}
+        found = self._ask(new, extent, tokens, hidden_layer) if new else {}
         found |= {key: self.kept[key] for key in keys if key in self.kept}
         for key, name in zip(keys, names, strict=True):
             self._keep(key, name, found[key])
         length, device = current.labels.shape[1], current.log_probs.device
         # What a checkpoint gave back may lie on another of a model's devices than the head.
-        log_probs = torch.stack([_aligned(found[key].to(device), length) for key in keys])
+        said = torch.stack([_aligned(found[key].to(device), length) for key in keys])
+        if extent == "hidden":
+            nothing = said.new_zeros(*said.shape[:2], 0)
+            return AnswerView(nothing, current.labels, current.mask, said)
         own = extent == "answer"
         labels = torch.zeros_like(current.labels) if own else current.labels
-        return AnswerView(log_probs, labels, current.mask)
+        return AnswerView(said, labels, current.mask)
 
     def _ask(
-        self, new: dict[str, Example], extent: Extent, tokens: AnswerTokens
+        self,
+        new: dict[str, Example],
+        extent: Extent,
+        tokens: AnswerTokens,
+        hidden_layer: int | None,
     ) -> dict[str, Tensor]:
         self.asked += len(new)
         with reference_view(self.prepared):
-            view = self.reader.answer_log_probs(list(new.values()), tokens=tokens)
+            view = self.reader.answer_log_probs(
+                list(new.values()),
+                tokens=tokens,
+                hidden_layer=hidden_layer if extent == "hidden" else None,
+            )
         said = view.log_probs
-        if extent == "answer":
+        if extent == "hidden":
+            said = losses.hidden_of(view)
+        elif extent == "answer":
             said = said.gather(-1, view.labels.unsqueeze(-1))
         return dict(zip(new, said, strict=True))
 

@@ -34,7 +34,7 @@ def save_state(
     """Write all that a later process needs to continue bit for bit."""
     tensors = {f"good.{name}": value.cpu() for name, value in good.items()}
     tensors |= {f"kept.{name}": value.cpu().contiguous() for name, value in kept.items()}
-    for name, parameter in _trained(model).items():
+    for name, parameter in trained(model).items():
         tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
         for key, value in optimiser.state.get(parameter, {}).items():
             tensors[f"adamw.{key}.{name}"] = value.detach().cpu().contiguous()
@@ -55,7 +55,7 @@ class Saved:
 def load_state(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Saved:
     """Put weights and moments back and return the rest."""
     tensors = load_file(str(folder / _TENSORS))
-    parameters = _trained(model)
+    parameters = trained(model)
     put_back(model, {name: tensors[f"weight.{name}"] for name in parameters})
     for name, parameter in parameters.items():
         moments = {}
@@ -78,15 +78,16 @@ def load_state(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer)
 
 def copy_weights(model: nn.Module) -> Weights:
     """Return a copy of the trained tensors."""
-    return {name: tensor.detach().clone() for name, tensor in _trained(model).items()}
+    return {name: tensor.detach().clone() for name, tensor in trained(model).items()}
 
 
 def put_back(model: nn.Module, weights: Weights) -> None:
     """Give the trained tensors these values."""
     with torch.no_grad():
-        for name, parameter in _trained(model).items():
+        for name, parameter in trained(model).items():
             parameter.copy_(weights[name])
 
 
-def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the trainable tensors by name."""
     return {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}

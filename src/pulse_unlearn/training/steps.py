@@ -113,7 +113,10 @@ def _by_picture(examples: Sequence[Example]) -> list[list[Example]]:
 
 
 class FinetuneSteps:
-    """Each batch: people to learn, and a share of general questions replayed."""
+    """Each batch: people to learn, and a share of general questions replayed.
+
+    As many `steps` as the epochs take, unless a number is given.
+    """
 
     def __init__(
         self,
@@ -124,13 +127,15 @@ class FinetuneSteps:
         replay: float,
         epochs: int,
         seed: int,
+        steps: int | None = None,
         shuffle: Shuffle = "questions",
     ) -> None:
         self._replay = round(batch_size * replay)
         self._people_count = batch_size - self._replay
         self._people = Stream(people, seed=seed, name="people", shuffle=shuffle)
         self._general = Stream(general, seed=seed, name="replay") if self._replay else None
-        self._steps = math.ceil(self._people.length * epochs / max(self._people_count, 1))
+        whole = math.ceil(self._people.length * epochs / max(self._people_count, 1))
+        self._steps = steps or whole
 
     def __len__(self) -> int:
         return self._steps

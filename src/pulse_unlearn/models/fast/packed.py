@@ -12,7 +12,6 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -22,7 +21,14 @@ from pulse_unlearn.models.encode import AnswerTokens, Encoder
 from pulse_unlearn.models.fast.features import Features, TowerMemory
 from pulse_unlearn.models.fast.last_layer import last_mlp_at
 from pulse_unlearn.models.fast.packing import Line, Pack, pack
-from pulse_unlearn.models.forward import Reply, option_chances, to_device
+from pulse_unlearn.models.forward import (
+    Reply,
+    inner_model,
+    language_layers,
+    layer_output,
+    option_chances,
+    to_device,
+)
 from pulse_unlearn.models.pictures import Shown
 from pulse_unlearn.records import Example
 
@@ -53,7 +59,13 @@ class Packed:
         chosen = () if layers is None else (layers,) if isinstance(layers, int) else tuple(layers)
         self.memory = TowerMemory(tower, layers=chosen, features=features)
 
-    def answer_log_probs(self, examples: Sequence[Example], *, tokens: AnswerTokens) -> AnswerView:
+    def answer_log_probs(
+        self,
+        examples: Sequence[Example],
+        *,
+        tokens: AnswerTokens,
+        hidden_layer: int | None = None,
+    ) -> AnswerView:
         """Return the log-probabilities at the examples' answers, [B, A, V]."""
         lines = self.encoder.lines(examples, tokens=tokens)
         longest = max(len(line.answer) for line in lines)
@@ -69,8 +81,11 @@ class Packed:
             for line, path in zip(lines, packed.paths, strict=True)
         ]
         rows = torch.tensor(packed.rows).unsqueeze(1).expand(-1, longest)
-        found, index = self._log_probs(packed, examples, rows, torch.tensor(asked))
-        return AnswerView(found[index], labels.to(found.device), mask.to(found.device))
+        places = torch.tensor(asked)
+        with layer_output(language_layers(self.model, self.encoder), hidden_layer) as outputs:
+            found, index = self._log_probs(packed, examples, rows, places)
+        hidden = outputs[0][rows, places].to(found.device) if outputs else None
+        return AnswerView(found[index], labels.to(found.device), mask.to(found.device), hidden)
 
     def generate(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
         """Answer greedily, most answers in the one pass that reads the prompts.
@@ -264,11 +279,6 @@ class Packed:
                 self.memory.learn(alike, see, shape=shape)
         finally:  # also where memory did not suffice and the step is tried again
             inner.train(was_training)
-
-
-def inner_model(model: nn.Module) -> Any:
-    """Return the transformers model inside a PEFT wrapper; adapters act in it all the same."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def _asked(line: Line) -> int:

@@ -1,0 +1,285 @@
+"""What a method works with while it is applied: phases of the loop, gradients, edits.
+
+A stage that was killed runs its method again from the beginning. Phases of training that are
+complete are put back from what they left, the one that was cut off continues from its checkpoint,
+and everything else is a function of the weights: so the end is the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
+from torch import Tensor, nn
+
+from pulse_unlearn import store
+from pulse_unlearn.config import UnlearnSettings
+from pulse_unlearn.errors import MethodError, Problem
+from pulse_unlearn.methods import (
+    GradientHook,
+    Loss,
+    Method,
+    Part,
+    Penalty,
+    Procedure,
+    Request,
+    Tensors,
+)
+from pulse_unlearn.models.forward import Plain, Reader, inner_model
+from pulse_unlearn.records import Example
+from pulse_unlearn.training.guards import StopRule
+from pulse_unlearn.training.loop import Outcome, Watch, train
+from pulse_unlearn.training.objectives import Unlearning, weighted_sum
+from pulse_unlearn.training.references import References
+from pulse_unlearn.training.state import copy_weights, put_back, trained
+from pulse_unlearn.training.steps import StepData, UnlearnSteps
+
+STATE = "state.safetensors"
+"""What a request carries over to the next one, in its stage's folder."""
+_DONE = "phase.safetensors"
+_OUTCOME = "outcome.json"
+_NO_STOP = StopRule(check_every=1)
+
+
+@dataclass(slots=True)
+class MethodSession:
+    """One application of a method; see `methods.Session` for what a procedure may do."""
+
+    reader: Reader
+    references: References
+    settings: UnlearnSettings
+    plan: Callable[[int], UnlearnSteps]
+    """Number of steps -> the step data of a phase."""
+    stop: StopRule
+    accuracy: Callable[[], float]
+    seed: int
+    watch: Watch
+    """Its folder is the one checkpoints of the stage are kept in."""
+    folder: Path
+    """The stage's folder."""
+    history: Sequence[Request] = ()
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    initial: Mapping[str, Tensor] = field(default_factory=dict)
+    phases: list[Outcome] = field(default_factory=list)
+    _procedure: bool = False
+
+    @property
+    def model(self) -> nn.Module:
+        """The model being changed."""
+        model: nn.Module = self.reader.model
+        return model
+
+    @property
+    def current(self) -> Mapping[str, Tensor]:
+        """Copies of the trained tensors as they are now."""
+        return copy_weights(self.model)
+
+    def apply(self, method: Method) -> Outcome:
+        """Carry out a method; return how its phases ended, taken together."""
+        self._procedure = isinstance(method, Procedure)
+        if isinstance(method, Procedure):
+            self.initial = copy_weights(self.model)
+            method.run(self)
+        else:
+            self.train(method)
+        return together(self.phases, self.settings.optimiser.micro_batch_size)
+
+    def generator(self, name: str) -> torch.Generator:
+        """Return a CPU generator seeded by the stage and a name."""
+        drawn = sha256(f"{self.seed}:{name}".encode()).digest()[:8]
+        return torch.Generator().manual_seed(int.from_bytes(drawn) >> 1)
+
+    def train(
+        self,
+        loss: Loss,
+        *,
+        steps: int | None = None,
+        stop: bool = True,
+        gradient_hook: GradientHook | None = None,
+        penalty: Penalty | None = None,
+    ) -> None:
+        """Run one phase of the training loop, or put back what it left."""
+        number = len(self.phases) + 1
+        checkpoints = self.watch.folder
+        done = checkpoints / f"phase{number}-done"
+        found = store.latest(done, warn=self.watch.warn)
+        if found is not None:
+            self._put_back(found.path / _DONE)
+            self.phases.append(_outcome(found.path / _OUTCOME))
+            return
+        before = sum(phase.steps for phase in self.phases)
+        checkpoints.mkdir(exist_ok=True)
+        outcome = train(
+            self.model,
+            self._objective(loss),
+            self.plan(steps or self.settings.stop.max_steps),
+            settings=self.settings.optimiser,
+            stop=self.stop if stop else _NO_STOP,
+            accuracy=self.accuracy,
+            vocabulary=len(self.reader.encoder.tokenizer),
+            # A phase of its own seed, so that dropout is not that of the phase before.
+            seed=self.seed + before,
+            watch=replace(self.watch, folder=checkpoints / f"phase{number}"),
+            gradient_hook=gradient_hook,
+            penalty=penalty,
+        )
+        if self._procedure:
+            store.save(done, 0, write=lambda folder: self._finish(folder, outcome))
+        self.phases.append(outcome)
+
+    def _finish(self, folder: Path, outcome: Outcome) -> None:
+        # What the reference said is kept, too: asked again, its last bits might differ.
+        parts = (("weight", self.current), ("kept", self.references.kept))
+        tensors = {
+            f"{part}.{name}": value.detach().cpu().contiguous()
+            for part, of in parts
+            for name, value in of.items()
+        }
+        store.write_bytes(folder / _DONE, serialise(tensors))
+        store.write_json(folder / _OUTCOME, asdict(outcome))
+
+    def _put_back(self, file: Path) -> None:
+        device = next(iter(trained(self.model).values())).device
+        tensors = load_file(file)
+        put_back(self.model, _part(tensors, "weight."))
+        kept = _part(tensors, "kept.")
+        self.references.kept.update({name: value.to(device) for name, value in kept.items()})
+
+    def gradients(self, loss: Loss, *, batches: int, squared: bool = False) -> dict[str, Tensor]:
+        """Return the mean gradient of a loss over so many batches, or its mean square."""
+        objective, model = self._objective(loss), self.model
+        total = {name: torch.zeros_like(tensor) for name, tensor in trained(model).items()}
+        was_training = model.training
+        model.eval()
+        for data in self._batches(batches):
+            for micro in data.micro_batches(self.settings.optimiser.micro_batch_size):
+                weighted_sum(objective.terms(micro), data).backward()  # type: ignore[no-untyped-call]
+            for name, tensor in trained(model).items():
+                if tensor.grad is not None:
+                    total[name] += (tensor.grad.square() if squared else tensor.grad) / batches
+                tensor.grad = None
+        model.train(was_training)
+        return total
+
+    def activations(self, layers: Sequence[str], part: Part, *, batches: int) -> dict[str, Tensor]:
+        """Return the root mean square of what enters linear layers at answer positions."""
+        model = inner_model(self.model)
+        reader = Plain(self.model, self.reader.encoder)
+        seen: dict[str, Tensor] = {}
+        squares: dict[str, Tensor] = {}
+        count = 0
+
+        def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+            def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+                seen[name] = inputs[0].detach()
+
+            return hook
+
+        handles = [
+            model.get_submodule(name).register_forward_pre_hook(hook_of(name)) for name in layers
+        ]
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            for examples in self._parts(part, batches):
+                with torch.no_grad():
+                    view = reader.answer_log_probs(examples, tokens=self.settings.answer_tokens)
+                length = view.mask.shape[1]
+                count += int(view.mask.sum())
+                for name in layers:
+                    # Those that predict the answer, as log-probabilities are read there.
+                    asked = seen[name][:, -length - 1 : -1][view.mask.to(seen[name].device)]
+                    found = asked.float().square().sum(0)
+                    squares[name] = squares[name] + found if name in squares else found
+        finally:
+            for handle in handles:
+                handle.remove()
+            self.model.train(was_training)
+        return {name: (total / count).sqrt() for name, total in squares.items()}
+
+    def edit(self, tensors: Tensors) -> None:
+        """Give trained tensors new values; raises MethodError for what the scope does not allow."""
+        allowed = trained(self.model)
+        problems = []
+        for name, value in tensors.items():
+            if name not in allowed:
+                problems.append(Problem("is not trained, so it must stay as it is", name))
+            elif value.shape != allowed[name].shape:
+                got, wanted = list(value.shape), list(allowed[name].shape)
+                problems.append(Problem("has another shape", name, f"{got}", f"{wanted}"))
+            elif not torch.isfinite(value).all():
+                problems.append(Problem("has values that are not finite", name))
+        if problems:
+            raise MethodError(problems)
+        with torch.no_grad():
+            for name, value in tensors.items():
+                allowed[name].copy_(value)
+
+    def carry(self, tensors: Tensors) -> None:
+        """Keep tensors for the next request of the sequence."""
+        kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        store.write_bytes(self.folder / STATE, serialise(kept))
+
+    def _objective(self, loss: Loss) -> Unlearning:
+        tokens = self.settings.answer_tokens
+        return Unlearning(self.reader, loss, tokens, self.references, self.seed)
+
+    def _batches(self, count: int) -> list[StepData]:
+        steps = self.plan(count)
+        return [steps[number] for number in range(count)]
+
+    def _parts(self, part: Part, batches: int) -> list[tuple[Example, ...]]:
+        size = self.settings.optimiser.micro_batch_size
+        chosen = []
+        for data in self._batches(batches):
+            for micro in data.micro_batches(size):
+                examples = micro.forget if part == "forget" else micro.retain
+                if examples:
+                    chosen.append(examples)
+        return chosen
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def carried(folder: Path) -> dict[str, Tensor]:
+    """Return what a finished request left for the next one; empty if nothing."""
+    path = folder / STATE
+    return load_file(path) if path.is_file() else {}
+
+
+def together(phases: Sequence[Outcome], micro_batch_size: int) -> Outcome:
+    """Return the outcome of several phases as one: steps are counted on from phase to phase."""
+    if len(phases) == 1:
+        return phases[0]
+    rows, checks, done = [], [], 0
+    for number, phase in enumerate(phases, start=1):
+        rows += [{**row, "step": row["step"] + done, "phase": number} for row in phase.rows]
+        checks += [(step + done, value) for step, value in phase.checks]
+        done += phase.steps
+    return Outcome(
+        steps=done,
+        stopped_by=phases[-1].stopped_by if phases else "procedure",
+        skipped_steps=sum(phase.skipped_steps for phase in phases),
+        flags=tuple(dict.fromkeys(flag for phase in phases for flag in phase.flags)),
+        checks=tuple(checks),
+        micro_batch_size=phases[-1].micro_batch_size if phases else micro_batch_size,
+        rows=tuple(rows),
+    )
+
+
+def _outcome(path: Path) -> Outcome:
+    read = json.loads(path.read_text(encoding="utf-8"))
+    read["checks"] = tuple((step, value) for step, value in read["checks"])
+    return Outcome(**{**read, "flags": tuple(read["flags"]), "rows": tuple(read["rows"])})
