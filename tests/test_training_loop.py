@@ -27,7 +27,7 @@ from pulse_unlearn.records import Example, Picture
 from pulse_unlearn.training.guards import Guard, StopRule
 from pulse_unlearn.training.loop import Watch, train
 from pulse_unlearn.training.objectives import FORGET_NLL, weighted_sum
-from pulse_unlearn.training.schedule import learning_rate_at
+from pulse_unlearn.training.loop import learning_rate_at
 from pulse_unlearn.training.steps import FinetuneSteps, StepData, Stream, UnlearnSteps
 
 VOCABULARY = 411

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pulse_unlearn.errors import Problem
+from pulse_unlearn.records import PLAIN
 
 OverKey = tuple[str, str, str, int, str, str, str]
 """Scenario, method, scope, request, set, modality, measure."""
@@ -145,7 +146,7 @@ def read_extras(content: Mapping[str, Any], problems: list[Problem]) -> Extras:
         )
 
     def read(name: str, one: Callable[[Mapping[str, Any]], _Entry | None]) -> tuple[_Entry, ...]:
-        entries = _list(content.get(name))
+        entries = [entry for entry in _list(content.get(name)) if _is_plain(entry)]
         found = [one(entry) if isinstance(entry, dict) else None for entry in entries]
         kept = tuple(entry for entry in found if entry is not None)
         if len(kept) < len(found):
@@ -161,6 +162,10 @@ def read_extras(content: Mapping[str, Any], problems: list[Problem]) -> Extras:
         comparisons=read("comparisons", _comparison),
         selections=read("selections", _selection),
     )
+
+
+def _is_plain(entry: object) -> bool:
+    return not isinstance(entry, dict) or entry.get("condition", PLAIN) == PLAIN
 
 
 def _over_entry(entry: Mapping[str, Any]) -> tuple[OverKey, OverSeeds] | None:

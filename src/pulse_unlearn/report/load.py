@@ -14,11 +14,11 @@ from typing import Any
 import yaml
 
 from pulse_unlearn.errors import Problem, StoreError
-from pulse_unlearn.records import RESULT_COLUMNS, Cell, Measurement, Result
+from pulse_unlearn.records import PLAIN, RESULT_COLUMNS, Cell, Measurement, Result
 from pulse_unlearn.report.extras import Extras, read_extras
 
 _MOST_PROBLEMS = 20
-_KEY = RESULT_COLUMNS[:8]
+_KEY = RESULT_COLUMNS[:9]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,9 @@ class RunRecord:
     path: Path
     name: str
     results: tuple[Result, ...]
+    """Of the protocol itself: the condition is `plain`."""
+    conditions: tuple[Result, ...]
+    """Of other models, or under another condition: the retain model, attacks."""
     flags: tuple[Flag, ...]
     extras: Extras
     """Numbers over seeds, verdicts, findings: what `results.json` has beside its rows."""
@@ -85,7 +88,8 @@ def load_run(run: Path) -> RunRecord:
     return RunRecord(
         path=run,
         name=str(_mapping(plan).get("name") or run.resolve().name),
-        results=results,
+        results=tuple(one for one in results if one.cell.condition == PLAIN),
+        conditions=tuple(one for one in results if one.cell.condition != PLAIN),
         flags=tuple(_flag(entry) for entry in _entries(content, "flags")),
         extras=extras,
         sets=_mapping(_mapping(content).get("sets")),
@@ -199,7 +203,14 @@ def _parse(
 
 def _result(row: Mapping[str, str], reason: str) -> Result:
     return Result(
-        Cell(row["scenario"], row["method"], row["scope"], int(row["seed"]), int(row["request"])),
+        Cell(
+            row["scenario"],
+            row["method"],
+            row["scope"],
+            int(row["seed"]),
+            int(row["request"]),
+            row["condition"],
+        ),
         Measurement(
             set=row["set"],
             modality=row["modality"],
