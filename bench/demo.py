@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pulse_unlearn.config import Experiment, load_experiment
-from pulse_unlearn.registries import schemas
 from pulse_unlearn.pipeline.progress import Silent
 from pulse_unlearn.pipeline.run import run_experiment
+from pulse_unlearn.registries import schemas
 from pulse_unlearn.report import build_report
 from pulse_unlearn.scenarios import Stage
 

@@ -14,7 +14,6 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from pulse_unlearn.config import LoraSettings, load_experiment
 from pulse_unlearn.data import examples as make
 from pulse_unlearn.data.images import picture_from_bytes
-from pulse_unlearn.registries import schemas
 from pulse_unlearn.models.adapters import (
     AdapterStack,
     AnyModel,
@@ -27,6 +26,7 @@ from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.pipeline.inputs import read_inputs
 from pulse_unlearn.records import Example, Option
+from pulse_unlearn.registries import schemas
 from pulse_unlearn.world.tokenizer import END, IMAGE, SPECIALS, make_processor
 
 SIDE, PATCH = 336, 14

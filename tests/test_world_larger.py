@@ -17,8 +17,8 @@ from pulse_unlearn.cli import pulse
 from pulse_unlearn.config import load_experiment
 from pulse_unlearn.data import Source, datasets, examples
 from pulse_unlearn.errors import ModelError
-from pulse_unlearn.registries import schemas
 from pulse_unlearn.pipeline.run import run_experiment
+from pulse_unlearn.registries import schemas
 from pulse_unlearn.world import knowledge, language_model, larger
 from pulse_unlearn.world.align import Recipe
 from pulse_unlearn.world.captions import of_scene

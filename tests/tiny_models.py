@@ -21,7 +21,7 @@ from transformers import (
 from data_cases import encoded, noise
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.data.images import decode, picture_from_bytes
-from pulse_unlearn.methods import Method
+from pulse_unlearn.methods import Loss
 from pulse_unlearn.models.adapters import (
     AdapterStack,
     AnyModel,
@@ -206,11 +206,11 @@ def learning(made: TrainableModel, encode: Encoder) -> Learning:
 
 
 def unlearning(
-    made: TrainableModel, encode: Encoder, method: Method, tokens: AnswerTokens = "with_end"
+    made: TrainableModel, encode: Encoder, method: Loss, tokens: AnswerTokens = "with_end"
 ) -> Unlearning:
     """A method's objective, read plainly."""
     reader = Plain(made.model, encode)
-    return Unlearning(reader, method, tokens, References(made, reader))
+    return Unlearning(reader, method, tokens, References(made, reader), seed=0)
 
 
 def log_probs(model: torch.nn.Module, examples: Sequence[Example], *, tokens="with_end"):
