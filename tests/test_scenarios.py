@@ -227,7 +227,10 @@ def test_the_retain_model_is_taught_all_but_those_to_forget_once_a_seed():
     scored = protocol.stage("seed0/retain-model/score")
     assert scored.ask == protocol.stage("seed0/target/score").ask
     for scenario in ("finetuned", "sustainability"):
-        assert conditions(protocol, scenario, "ga", 0)[::2] == ["plain", "plain"]
+        assert sorted(conditions(protocol, scenario, "ga", 0)) == [
+            *("plain", "plain"),
+            *("retain_model", "retain_model"),
+        ]
         assert {one.never_knew for one in operations(protocol, scenario)} == {
             "seed0/retain-model/score",
             "seed1/retain-model/score",
@@ -304,7 +307,7 @@ def test_a_registered_scenario_of_another_package_needs_nothing_else(monkeypatch
     monkeypatch.setitem(SCENARIOS._entries, "twice", Scenario("again", Twice, add))
     protocol = plan("scenarios.twice={people: 7}", "methods.ga.scenarios=[twice]")
     assert operations(protocol, "finetuned")
-    with pytest.raises(ConfigError, match=r"scenarios\.twice\.peple"):
+    with pytest.raises(ConfigError, match="did you mean 'people'"):
         plan("scenarios.twice={people: 7, peple: 3}")
     with pytest.raises(ConfigError, match="did you mean 'twice'"):
         plan("scenarios.twise={people: 7}")

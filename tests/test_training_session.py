@@ -355,9 +355,13 @@ class Watched(MethodSession):
         self.hooked = []
 
         def noted(gradients):
-            gradient_hook(gradients)
+            def flat():
+                return torch.cat([gradients[name].flatten().float() for name in names])
+
             names = sorted(self.initial)
-            self.hooked.append(torch.cat([gradients[name].flatten().float() for name in names]))
+            length = flat().norm()
+            gradient_hook(gradients)
+            self.hooked.append(flat() / length)
 
         super().train(loss, gradient_hook=noted if gradient_hook else None, **knobs)
 
@@ -401,8 +405,8 @@ def test_dpo_prefers_the_other_answer(encoder, tmp_path):
     examples = tiny.letters(6)
     others = [with_alternative(one, "option", seed=3) for one in examples]
     base = session_of(tmp_path / "base", encoder, settings_of(lora=LoraSettings(rank=2)))
-    assert mean_nll(session, others) < mean_nll(base, others)
-    assert mean_nll(session, examples) > mean_nll(base, examples)
+    gained = mean_nll(session, examples) - mean_nll(session, others)
+    assert gained > mean_nll(base, examples) - mean_nll(base, others) + 0.1
 
 
 def test_gradient_projection_carries_its_directions_over_five_requests(encoder, tmp_path):
@@ -415,7 +419,7 @@ def test_gradient_projection_carries_its_directions_over_five_requests(encoder, 
         session = session_of(folder, encoder, settings, made=made, state=state, kind=Watched)
         session.apply(method)
         overlaps += [
-            abs(float(gradient @ direction)) / float(gradient.norm())
+            abs(float(gradient @ direction))
             for gradient in session.hooked
             for direction in state.values()
         ]
@@ -424,7 +428,7 @@ def test_gradient_projection_carries_its_directions_over_five_requests(encoder, 
     basis = torch.stack([state[name] for name in sorted(state)])
     torch.testing.assert_close(basis @ basis.T, torch.eye(5), atol=1e-3, rtol=0)
     assert len(overlaps) == (1 + 2 + 3 + 4) * STEPS
-    assert max(overlaps) < 1e-4
+    assert max(overlaps) < 1e-5
 
 
 # --- alternatives
