@@ -43,7 +43,7 @@ from pulse_unlearn.scenarios import Group, ScoreStage, SelectStage, Stage
 from pulse_unlearn.store import RunLock, Store, write_index, write_json
 
 if TYPE_CHECKING:
-    from pulse_unlearn.models.fast.run_cache import RunCache
+    from pulse_unlearn.models.loading import RunCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class _Pipeline:
             self._select(stage, folder)
             return
         # Only here, so that a run with nothing to compute loads neither torch nor a model.
-        from pulse_unlearn.models.fast.run_cache import RunCache
+        from pulse_unlearn.models.loading import RunCache
         from pulse_unlearn.pipeline.runners import RUNNERS
         from pulse_unlearn.pipeline.stage_context import StageContext
 
