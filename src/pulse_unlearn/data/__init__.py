@@ -17,7 +17,6 @@ from pulse_unlearn.data.examples import (
 )
 from pulse_unlearn.data.images import check_picture, check_pictures, decode, picture_from_bytes
 from pulse_unlearn.data.leaks import find_overlaps, find_trained_on_scored
-from pulse_unlearn.data.mmbench import load_mmbench
 from pulse_unlearn.data.prompts import PROFILES, PromptProfile, render, render_short_answer
 from pulse_unlearn.data.source import Dataset, Source
 
@@ -38,7 +37,6 @@ __all__ = [
     "general_training",
     "load_general",
     "load_general_training",
-    "load_mmbench",
     "load_people",
     "other_view",
     "picture_from_bytes",

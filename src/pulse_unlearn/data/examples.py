@@ -20,9 +20,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Literal
 
-from pulse_unlearn.data.orders import orders_of
+from pulse_unlearn.data.options import obstacle, orders_of
 from pulse_unlearn.data.prompts import PROFILES, render, render_short_answer, said
-from pulse_unlearn.data.words import obstacle
 from pulse_unlearn.records import (
     MODALITIES,
     Example,
@@ -65,7 +64,7 @@ def circular(questions: Sequence[Question], *, profile: str) -> list[Example]:
 def in_words(questions: Sequence[Question], *, profile: str) -> list[Example]:
     """Return each question bare, to be answered in words; its options are tried as answers.
 
-    Questions that need their options to be seen are left out; `data.words.obstacle` says why.
+    Questions that need their options to be seen are left out; `data.options.obstacle` says why.
     """
     return [
         Example(
