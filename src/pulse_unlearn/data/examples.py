@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Literal
 
+from pulse_unlearn.data.images import scored_pictures
 from pulse_unlearn.data.options import obstacle, orders_of
 from pulse_unlearn.data.prompts import PROFILES, render, render_short_answer, said
 from pulse_unlearn.records import (
@@ -125,7 +126,7 @@ def training(
     """
     examples: list[Example] = []
     for person in individuals:
-        views = person.training_pictures or _scored_pictures(person)
+        views = person.training_pictures or tuple(scored_pictures(person).values())
         picture = _turned(views, epoch, f"{seed}:{person.id}")
         if forms in ("multiple_choice", "both"):
             examples += [
@@ -220,15 +221,6 @@ def _drawn(person: Individual, *, seed: int, epoch: int) -> list[ShortAnswer]:
         answers.sort(key=lambda answer: _hash("short", seed, epoch, answer.id))
         drawn += answers[:count]
     return drawn
-
-
-def _scored_pictures(person: Individual) -> tuple[Picture, ...]:
-    found = {
-        question.picture.digest: question.picture
-        for question in person.questions
-        if question.picture
-    }
-    return tuple(found.values())
 
 
 def _turned(pictures: Sequence[Picture], turn: int, key: str) -> Picture | None:

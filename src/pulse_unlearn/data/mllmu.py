@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ class _Draft:
     """A person while the files are being read."""
 
     id: str
+    where: str
     group: str
     name: str = ""
     questions: list[Question] = field(default_factory=list)
@@ -85,7 +86,6 @@ class _Draft:
     """Text of a `metadata` cell -> the row it was first seen in; views repeat the same text."""
     pairs: list[tuple[str, str, str]] = field(default_factory=list)
     """Question, answer and row, of rows that have them in columns of their own."""
-    answers: list[ShortAnswer] = field(default_factory=list)
 
 
 class _Reader:
@@ -97,7 +97,6 @@ class _Reader:
         self.configs = Configs(root, self.problems, hub="MLLMMU/MLLMU-Bench")
         self._people: dict[tuple[str, str], _Draft] = {}
         """Config and id -> person."""
-        self._rows: dict[tuple[str, str], str] = {}
         self._owners: dict[str, _Draft] = {}
         """Id -> whose further pictures rows of this id hold."""
         self._by_number: dict[str, list[str]] = defaultdict(list)
@@ -148,12 +147,11 @@ class _Reader:
 
     def finish(self, groups: Sequence[str]) -> list[Individual]:
         """Return the people; raises DataError if anything was wrong, pictures included."""
-        for draft in self._people.values():
-            draft.answers = self._short_answers(draft)
+        people = self._people.values()
+        individuals = [_individual(draft, self._short_answers(draft)) for draft in people]
         for config in groups:
             if not self.problems and not any(of == config for of, _ in self._people):
                 self.problems.add("there are no people", f"{self.configs.folder}/{config}")
-        individuals = [_individual(draft) for draft in self._people.values()]
         self.problems += check_pictures(p for person in individuals for p in pictures_of(person))
         self.problems.raise_any()
         return individuals
@@ -184,16 +182,16 @@ class _Reader:
         if not identity:
             return
         where = f"{row.where} ID {identity}"
-        if (config, identity) in self._people:
-            self.problems.add("the ID stands twice", where, f"also {self._rows[config, identity]}")
+        before = self._people.get((config, identity))
+        if before:
+            self.problems.add("the ID stands twice", where, f"also {before.where}")
             return
-        self._rows[config, identity] = row.where
         pictures = self._pictures(row, where)
         if len(pictures) > 1:
             fix = "name one; further poses go to Test_Set, pictures to train on to ft_Data"
             self.problems.add("more than one scored picture", where, str(len(pictures)), fix=fix)
         group = "celebrity" if config == CELEBRITIES else "fictional"
-        draft = _Draft(CELEBRITY_PREFIX + identity if apart else identity, group)
+        draft = _Draft(CELEBRITY_PREFIX + identity if apart else identity, row.where, group)
         try:
             task = structure(row.values["Classification_Task"])
         except Malformed as error:
@@ -301,15 +299,15 @@ class _Reader:
             self.problems.add("unknown option letter", where, got, allowed)
         return tuple(Option(letter, texts[letter]) for letter in LETTERS if letter in texts)
 
-    def _short_answers(self, draft: _Draft) -> list[ShortAnswer]:
-        different: dict[Pair, ShortAnswer] = {}
+    def _short_answers(self, draft: _Draft) -> Iterator[ShortAnswer]:
+        different: set[Pair] = set()
         for pair, where in self._pairs(draft):
             if pair not in different:
-                identity = f"{draft.id}/{pair.modality}/short{len(different) + 1}"
+                different.add(pair)
+                identity = f"{draft.id}/{pair.modality}/short{len(different)}"
                 answer = ShortAnswer(identity, pair.modality, pair.question, pair.answer, draft.id)
                 self.problems += check_short_answer(answer, where)
-                different[pair] = answer
-        return list(different.values())
+                yield answer
 
     def _pairs(self, draft: _Draft) -> Iterator[tuple[Pair, str]]:
         for text, where in draft.metadata.items():
@@ -321,7 +319,7 @@ class _Reader:
             yield _pair(question, answer, draft.name), where
 
 
-def _individual(draft: _Draft) -> Individual:
+def _individual(draft: _Draft, answers: Iterable[ShortAnswer]) -> Individual:
     """Return a person; a copy of a scored or trained-on picture is no other pose."""
     used = set(draft.training) | {q.picture.digest for q in draft.questions if q.picture}
     return Individual(
@@ -331,7 +329,7 @@ def _individual(draft: _Draft) -> Individual:
         questions=tuple(draft.questions),
         training_pictures=tuple(draft.training.values()),
         other_pictures=tuple(shown for name, shown in draft.other.items() if name not in used),
-        short_answers=tuple(draft.answers),
+        short_answers=tuple(answers),
     )
 
 
