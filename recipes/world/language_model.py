@@ -132,6 +132,7 @@ def put_before(
     tower: CLIPVisionModel, language: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> LlavaForConditionalGeneration:
     """Put the tower before the language model; the projector between them is new."""
+    language.config._name_or_path = ""  # else the saved config would name the work folder
     model = assemble(tower, language.config, image_token=tokenizer.vocab[IMAGE])
     model.model.language_model.load_state_dict(language.model.state_dict())
     model.tie_weights()

@@ -1,4 +1,4 @@
-"""Trains the embedded model from nothing: tower, then projector and language model, then export.
+"""Trains the embedded model from scratch: tower, then projector and language model, then export.
 
 About ten minutes on two CPU cores. Whatever is finished in the work folder is not done again.
 """
