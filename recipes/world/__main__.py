@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 _out = click.argument("out", type=FOLDER)
-_work = click.option("--work", type=FOLDER, help="What is finished is kept here; OUT-work if not.")
+_work = click.option(
+    "--work", type=FOLDER, help="Where finished parts are kept; OUT-work if not given."
+)
 _seed = click.option("--seed", default=0, show_default=True)
 
 

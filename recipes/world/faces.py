@@ -47,9 +47,7 @@ STYLE = {
         "curls": "short11",
     },
 }
-HAIR = {
-    "black": "#141414",
-    "brown": "#7a4210",
+_COLORS = {
     "yellow": "#f5d533",
     "red": "#d8260f",
     "blue": "#2348e0",
@@ -57,16 +55,8 @@ HAIR = {
     "purple": "#8a2bc4",
     "white": "#fbfbfb",
 }
-SHIRT = {
-    "black": "#141414",
-    "orange": "#ff8a00",
-    "yellow": "#f5d533",
-    "red": "#d8260f",
-    "blue": "#2348e0",
-    "green": "#1fae3c",
-    "purple": "#8a2bc4",
-    "white": "#fbfbfb",
-}
+HAIR = {"black": "#141414", "brown": "#7a4210", **_COLORS}
+SHIRT = {"black": "#141414", "orange": "#ff8a00", **_COLORS}
 PATTERN = {
     "plain": "variant03",
     "checked": "variant06",
