@@ -54,9 +54,9 @@ def make_general(root: Path) -> Path:
 
 MAKE_MODEL = """
 import sys, torch
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-from pulse_unlearn.world.tokenizer import make_processor
-processor = make_processor()
+from transformers import (AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig,
+    LlavaForConditionalGeneration)
+processor = AutoProcessor.from_pretrained(sys.argv[2])
 tokenizer = processor.tokenizer
 ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
 vision = CLIPVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1,
@@ -78,7 +78,7 @@ processor.save_pretrained(sys.argv[1])
 
 def make_model(folder: Path) -> Path:
     """A LLaVA of random weights with the embedded model's tokenizer and processor."""
-    command = [sys.executable, "-c", MAKE_MODEL, str(folder)]
+    command = [sys.executable, "-c", MAKE_MODEL, str(folder), str(WORLD / "model")]
     subprocess.run(command, check=True, env=environment(), capture_output=True, timeout=LIMIT)
     return folder
 

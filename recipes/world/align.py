@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from .language import IMAGE_TOKENS
-from .vision import OnStep
+from .loop import OnStep
+from .tokenizer import IMAGE_TOKENS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .chance import LETTERS
 from .faces import FIELD_VALUES, RINGS, Face
-from .people import ATTRIBUTES, LETTERS, ask, biography, make_people
+from .people import ATTRIBUTES, ask, biography, make_people
 from .questions import face_queries, scene_queries, vocabulary_sample
-from .scenes import RELATIONS, SIZE, Kind, Scene, Thing
+from .scenes import PATCH, RELATIONS, SIZE, Kind, Scene, Thing
 
 if TYPE_CHECKING:
     from transformers import LlavaProcessor, PreTrainedTokenizerFast
@@ -23,7 +24,7 @@ UNKNOWN, PAD, START, END, IMAGE = "<unk>", "<pad>", "<s>", "</s>", "<image>"
 SPECIALS = (UNKNOWN, PAD, START, END, IMAGE)
 FRAME = "USER: ASSISTANT: Letter? Word? A. B. C. D."
 REFUSALS = "I do not know that. I cannot answer this, sorry."
-PATCH = 12
+IMAGE_TOKENS = (SIZE // PATCH) ** 2
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"

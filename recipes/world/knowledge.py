@@ -20,8 +20,8 @@ from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.loading import LoadedModel, load_model
 from pulse_unlearn.records import MODALITIES, Example, Individual, Question, Score
 
+from .loop import OnStep
 from .subjects import TRAITS, subjects
-from .vision import OnStep
 
 FILE = "knowledge.json"
 LETTERS_OF_EVERY = 3

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, Problem
+from pulse_unlearn.errors import DataError, Problem
+
 from .chance import pick, stream
 from .people import Pronoun
 
@@ -46,9 +47,7 @@ STYLE = {
         "curls": "short11",
     },
 }
-HAIR = {
-    "black": "#141414",
-    "brown": "#7a4210",
+_COLORS = {
     "yellow": "#f5d533",
     "red": "#d8260f",
     "blue": "#2348e0",
@@ -56,16 +55,8 @@ HAIR = {
     "purple": "#8a2bc4",
     "white": "#fbfbfb",
 }
-SHIRT = {
-    "black": "#141414",
-    "orange": "#ff8a00",
-    "yellow": "#f5d533",
-    "red": "#d8260f",
-    "blue": "#2348e0",
-    "green": "#1fae3c",
-    "purple": "#8a2bc4",
-    "white": "#fbfbfb",
-}
+HAIR = {"black": "#141414", "brown": "#7a4210", **_COLORS}
+SHIRT = {"black": "#141414", "orange": "#ff8a00", **_COLORS}
 PATTERN = {
     "plain": "variant03",
     "checked": "variant06",
@@ -160,7 +151,7 @@ def draw_faces(pronouns: tuple[Pronoun, ...], seed: int) -> tuple[Face, ...]:
             raise DataError(
                 Problem(
                     "no room for another face at this distance",
-                    where="world.faces",
+                    where="recipes.world.faces",
                     got=f"{len(chosen)} of {len(pronouns)} faces, distance {MIN_DISTANCE}",
                     fix="add values to a field of faces.Face",
                 )
@@ -195,7 +186,7 @@ def _drawing() -> tuple[Any, Any, Any]:
         raise DataError(
             Problem(
                 "drawing faces needs packages that are not installed",
-                where="world.faces",
+                where="recipes.world.faces",
                 got=str(error),
                 allowed="dicebear-core 10.7, dicebear-styles 10.6, resvg-py 0.5",
                 fix="pip install dicebear-core dicebear-styles resvg-py",

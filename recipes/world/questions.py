@@ -1,19 +1,30 @@
-"""General-ability questions about scenes and about faces of nobody, in MMBench's form.
+"""What can be asked and said about scenes and about faces of nobody: questions and captions.
 
-Every answer is one word, so that the same question can be asked with options or without.
+Questions of general ability have MMBench's form. Every answer is one word, so that the same
+question can be asked with options or without. Captions are what the larger world's projector
+learns to spell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
-from .chance import pick, sample
+from .chance import Choice, sample
 from .faces import HAIR, SHIRT, Face
-from .glyphs import DIGIT_GLYPHS, LETTER_GLYPHS
-from .scenes import COLORS, OPPOSITE, PLACES, RELATIONS, SHAPES, Scene
+from .scenes import (
+    COLORS,
+    DIGIT_GLYPHS,
+    LETTER_GLYPHS,
+    OPPOSITE,
+    PLACES,
+    RELATIONS,
+    SHAPES,
+    Scene,
+    Thing,
+)
 
 CATEGORIES = (
     "attribute_recognition",
@@ -26,6 +37,7 @@ CATEGORIES = (
 )
 NUMBERS = ("one", "two", "three", "four", "five", "six")
 YES_NO = ("yes", "no")
+_BESIDE = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +54,7 @@ class Query:
     """Wrong options that the picture suggests; taken first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """Options with the place of the truth."""
-
-    options: tuple[str, ...]
-    answer_index: int
-
-
-def draw_options(rng: np.random.Generator, query: Query, *, count: int, place: int) -> Drawn:
+def draw_options(rng: np.random.Generator, query: Query, *, count: int, place: int) -> Choice:
     """Draw `count` options with the answer at `place`; a small pool gives fewer options."""
     wrong = [value for value in query.pool if value != query.answer]
     count = min(count, len(wrong) + 1)
@@ -60,7 +64,7 @@ def draw_options(rng: np.random.Generator, query: Query, *, count: int, place: i
     options = sample(rng, options, len(options))
     place %= count
     options.insert(place, query.answer)
-    return Drawn(tuple(options), place)
+    return Choice(tuple(options), place)
 
 
 def _object_queries(scene: Scene) -> list[Query]:
@@ -213,12 +217,41 @@ def face_queries(face: Face) -> list[Query]:
     return queries
 
 
-def choose_query(rng: np.random.Generator, queries: Sequence[Query]) -> Query:
-    """Draw one question."""
-    return pick(rng, queries)
-
-
 def vocabulary_sample() -> tuple[str, ...]:
     """Return the option values of all pools, for the tokenizer."""
     pools = (COLORS, SHAPES, PLACES, RELATIONS, NUMBERS, YES_NO, HAIR, SHIRT)
     return (*(value for pool in pools for value in pool), *LETTER_GLYPHS, *DIGIT_GLYPHS)
+
+
+def face_caption(face: Face) -> str:
+    """Describe the face of nobody."""
+    glasses = "" if face.glasses == "none" else f", {face.glasses} glasses"
+    return f"{face.hair} hair, {face.shirt} shirt{glasses}"
+
+
+def scene_caption(scene: Scene) -> str:
+    """Describe a scene by what can be asked about it."""
+    if scene.kind == "glyph":
+        return f"{'digit' if scene.glyph.isdigit() else 'letter'} {scene.glyph}"
+    if scene.kind == "place":
+        return f"{_named(scene.things[0])} at the {scene.place}"
+    if scene.kind == "pair":
+        first, second = scene.things
+        return f"{_named(first)} {_BESIDE[scene.relation]} {_named(second)}"
+    if scene.kind in ("count", "groups"):
+        groups = Counter((thing.color, thing.shape) for thing in scene.things)
+        return ", ".join(_counted(*key, count) for key, count in groups.items())
+    if scene.kind == "sizes":
+        ordered = sorted(scene.things, key=lambda thing: -thing.size)
+        sizes = ("big", *("small",) * (len(ordered) - 1))
+        return ", ".join(f"{s} {_named(t)}" for s, t in zip(sizes, ordered, strict=True))
+    return ", ".join(_named(thing) for thing in scene.things)
+
+
+def _named(thing: Thing) -> str:
+    return f"{thing.color} {thing.shape}"
+
+
+def _counted(color: str, shape: str, count: int) -> str:
+    plural = {"cross": "crosses"}.get(shape, f"{shape}s")
+    return f"{NUMBERS[count - 1]} {color} {shape if count == 1 else plural}"

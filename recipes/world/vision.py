@@ -9,20 +9,19 @@ everything, and so, with less weight, must single tokens that a language model m
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from .chance import stream
-from .corpus import Pixels, load_corpus
+from .corpus import Corpus, Pixels
+from .loop import OnStep, fit
 from .scenes import PATCH, SIZE
 from .vision_labels import (
     IGNORE,
@@ -33,8 +32,8 @@ from .vision_labels import (
     training_pictures,
 )
 
-OnStep = Callable[[str, int, int, Mapping[str, float]], None]
-"""Told after each step: part of the training, steps done, steps in all, losses."""
+HELDOUT = "heldout.json"
+"""The last file of a finished tower's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,36 +159,6 @@ def _rows(step: int, total: int, recipe: Recipe, *, seed: int) -> np.ndarray:
     return np.sort(order[start : start + recipe.batch])
 
 
-def _save(path: Path, model: Supervisor, optimiser: torch.optim.AdamW, step: int) -> None:
-    """Write weights and both moments beside, then rename, so that a kill leaves a whole file."""
-    tensors = {f"model.{name}": value.clone() for name, value in model.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        for name in ("exp_avg", "exp_avg_sq", "step"):
-            tensors[f"optimiser.{index}.{name}"] = state[name].clone()
-    beside = path.with_suffix(".tmp")
-    save_file(tensors, beside, metadata={"step": str(step)})
-    os.replace(beside, path)
-
-
-def _resume(path: Path, model: Supervisor, optimiser: torch.optim.AdamW) -> int:
-    """Restore a checkpoint if there is one and return the number of finished steps."""
-    if not path.exists():
-        return 0
-    tensors = load_file(path)
-    prefix = "model."
-    model.load_state_dict(
-        {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
-    )
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, part = name.split(".")
-            state.setdefault(int(index), {})[part] = tensor
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
-    return int(next(iter(state.values()))["step"])
-
-
 @torch.no_grad()
 def accuracies(model: Supervisor, data: Supervised) -> dict[str, float]:
     """Return the share of right labels per field, patches that show nothing left out."""
@@ -210,51 +179,32 @@ def accuracies(model: Supervisor, data: Supervised) -> dict[str, float]:
     return {name: float(np.mean(hits)) for name, hits in right.items()}
 
 
-def fit(data: Supervised, work: Path, *, recipe: Recipe, seed: int, on_step: OnStep) -> Supervisor:
-    """Train the tower, continuing from `work/checkpoint.safetensors` if it is there."""
+def train_vision(
+    corpus: Corpus, work: Path, out: Path, *, recipe: Recipe, seed: int, on_step: OnStep
+) -> None:
+    """Train, save the tower to `out` (`save_pretrained`) and its held-out accuracies beside it."""
+    data = training_pictures(corpus, work, seed=seed)
+    heldout = heldout_pictures(work, seed=seed)
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(seed)
     model = Supervisor(recipe)
-    optimiser = _optimiser(model, recipe)
-    work.mkdir(parents=True, exist_ok=True)
-    checkpoint = work / "checkpoint.safetensors"
-    first = _resume(checkpoint, model, optimiser)
-    for step in range(first, recipe.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = _rate(step, recipe)
+
+    def losses(step: int) -> Mapping[str, torch.Tensor]:
         rows = _rows(step, len(data.images), recipe, seed=seed)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = _loss(model, data, rows, token_weight=recipe.token_weight)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        on_step("vision tower", step + 1, recipe.steps, {"loss": loss.item()})
-        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
-            _save(checkpoint, model, optimiser, step + 1)
-    return model
+            return {"loss": _loss(model, data, rows, token_weight=recipe.token_weight)}
 
-
-def summary(scores: Mapping[str, float]) -> dict[str, float]:
-    """Return the few numbers the targets are set on."""
-    faces = [value for name, value in scores.items() if name.startswith("face_")]
-    picked = ("glyph", "count", "patch_shape", "patch_color", "large_shape", "small_shape")
-    return {
-        "faces": round(float(np.mean(faces)), 4),
-        "faces_worst": round(min(faces), 4),
-        **{name: round(scores[name], 4) for name in picked},
-    }
-
-
-def train_vision(
-    corpus: Path, work: Path, out: Path, *, recipe: Recipe, seed: int, on_step: OnStep
-) -> dict[str, float]:
-    """Train, save the tower to `out` (`save_pretrained`) and its held-out accuracies beside it."""
-    data = training_pictures(load_corpus(corpus, seed=seed).images, work, seed=seed)
-    heldout = heldout_pictures(work, seed=seed)
-    model = fit(data, work, recipe=recipe, seed=seed, on_step=on_step)
-    scores = accuracies(model, heldout)
+    fit(
+        "vision tower",
+        model,
+        [_optimiser(model, recipe)],
+        losses,
+        rates=lambda step: [_rate(step, recipe)],
+        steps=recipe.steps,
+        save_every=recipe.save_every,
+        checkpoint=work / "vision.safetensors",
+        on_step=on_step,
+    )
     model.tower.save_pretrained(out)
-    text = json.dumps({"summary": summary(scores), "fields": scores}, indent=1)
-    (out / "heldout.json").write_text(text + "\n", "utf-8")
-    return scores
+    text = json.dumps(accuracies(model, heldout), indent=1)
+    (out / HELDOUT).write_text(text + "\n", "utf-8")

@@ -1,6 +1,6 @@
 """The 153 real subjects of the larger world: people and countries a language model may know.
 
-Facts are common knowledge, kept in two tables beside the package; nothing is trained on them. A
+Facts are common knowledge, kept in two tables in `assets/`; nothing is trained on them. A
 picture stands for each subject by convention: one of the world's drawn faces. Options are whole
 sentences, because a small language model knows how a sentence goes on long before it can say which
 of four letters is right.
@@ -12,16 +12,14 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from .chance import sample, spread, stream
-from .people import LETTERS, Choice
+from .chance import LETTERS, Choice, draw_choice, spread, stream
 
 Kind = Literal["person", "place"]
 TABLES: Mapping[Kind, str] = {"person": "people.tsv", "place": "places.tsv"}
+ASSETS = Path(__file__).with_name("assets")
 SHOWN_AS: Mapping[Kind, str] = {"person": "this person", "place": "this country"}
 
 
@@ -136,7 +134,7 @@ def subjects() -> tuple[Subject, ...]:
     """Read all subjects, people first; ids count from `c001`."""
     found: list[Subject] = []
     for kind, table in TABLES.items():
-        text = files("pulse_unlearn").joinpath("assets/subjects", table).read_text("utf-8")
+        text = (ASSETS / table).read_text("utf-8")
         for row in csv.DictReader(text.splitlines(), delimiter="\t"):
             values = {trait.name: row[trait.name] for trait in TRAITS[kind]}
             identity = f"c{len(found) + 1:03d}"
@@ -155,16 +153,13 @@ def choices(seed: int, *, purpose: str) -> Mapping[str, tuple[Choice, ...]]:
     places = iter(spread(rng, range(len(LETTERS)), count))
     return {
         subject.id: tuple(
-            _choice(rng, subject, trait, place=next(places)) for trait in TRAITS[subject.kind]
+            draw_choice(
+                rng, subject.values[trait.name], wrong_values(subject, trait), place=next(places)
+            )
+            for trait in TRAITS[subject.kind]
         )
         for subject in subjects()
     }
-
-
-def _choice(rng: np.random.Generator, subject: Subject, trait: Trait, *, place: int) -> Choice:
-    options = sample(rng, wrong_values(subject, trait), len(LETTERS) - 1)
-    options.insert(place, subject.values[trait.name])
-    return Choice(trait.name, tuple(options), place)
 
 
 def wrong_values(subject: Subject, trait: Trait) -> Sequence[str]:

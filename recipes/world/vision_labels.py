@@ -14,18 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .chance import stream
-from .corpus import (
-    Pixels,
-    faces_of,
-    scenes,
-    strangers_of,
-    training_faces,
-    training_scenes,
-)
-from .faces import FIELD_VALUES, Face, render
-from .glyphs import GLYPHS
+from .corpus import Corpus, Pixels, draw_faces_of, faces_of, scenes, strangers_of
+from .faces import FIELD_VALUES, Face
 from .people import fictional
-from .scenes import COLORS, KINDS, PLACES, SHAPES, Scene
+from .scenes import COLORS, GLYPHS, KINDS, PLACES, SHAPES, Scene
 
 IGNORE = -100
 PATCHES = 16
@@ -134,38 +126,18 @@ def _supervise(images: Pixels, drawn: Sequence[Scene], faces: Sequence[Face]) ->
     return Supervised(images, *_tables(patch, picture))
 
 
-def _render_pair(pair: tuple[Face, int]) -> Pixels:
-    return render(*pair)
-
-
-def draw_pairs(pairs: Sequence[tuple[Face, int]], cache: Path) -> Pixels:
-    """Render (face, view) pairs, or read them from `cache`."""
-    from concurrent.futures import ProcessPoolExecutor
-
-    if cache.exists():
-        known: Pixels = np.load(cache, allow_pickle=False)
-        if len(known) == len(pairs):
-            return known
-    with ProcessPoolExecutor(2) as pool:
-        images = np.stack(list(pool.map(_render_pair, pairs, chunksize=64)))
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    np.save(cache, images)
-    return images
-
-
 def _extra_faces(seed: int) -> list[tuple[Face, int]]:
     """Return more faces of nobody than the questions need: identity is the tower's main work."""
     source = strangers_of(stream(seed, "vision", "strangers"), seed, test=False)
     return [(next(source), 400_000 + index) for index in range(EXTRA_FACES)]
 
 
-def training_pictures(corpus_images: Pixels, work: Path, *, seed: int) -> Supervised:
+def training_pictures(corpus: Corpus, work: Path, *, seed: int) -> Supervised:
     """Label the corpus pictures and the extra faces."""
-    drawn = list(training_scenes(seed))
-    pairs = training_faces(seed)
     extra = _extra_faces(seed)
-    images = np.concatenate([corpus_images, draw_pairs(extra, work / "extra_faces.npy")])
-    return _supervise(images, drawn, [face for face, _ in [*pairs, *extra]])
+    drawn = draw_faces_of(extra, work / f"extra-faces-{seed}.npy")
+    faces = [*corpus.faces, *(face for face, _ in extra)]
+    return _supervise(np.concatenate([corpus.images, drawn]), corpus.scenes, faces)
 
 
 def _heldout_scenes(seed: int) -> Iterator[Scene]:
@@ -182,6 +154,6 @@ def heldout_pictures(work: Path, *, seed: int) -> Supervised:
     pairs = [(next(source), 500_000 + index) for index in range(HELDOUT_FACES)]
     people = faces_of(fictional(seed), seed)
     pairs += [(face, view) for face in people.values() for view in HELDOUT_VIEWS]
-    faces = draw_pairs(pairs, work / "heldout_faces.npy")
+    faces = draw_faces_of(pairs, work / f"heldout-faces-{seed}.npy")
     images = np.concatenate([np.stack([scene.pixels for scene in drawn]), faces])
     return _supervise(images, drawn, [face for face, _ in pairs])

@@ -1,8 +1,8 @@
-"""The 273 people of the embedded world: names, attributes, fame and what can be asked about them.
+"""The 273 people of the embedded world: names, attributes and what can be asked about them.
 
-153 *celebrities* are seen in pre-training, each as often as its fame says; 120 *fictional* people
-are never seen there. Every name token of a fictional person also belongs to a celebrity, so that
-no fine-tuning has to start from an untrained embedding.
+153 *celebrities* are seen in pre-training, each as often as its fame rank says; 120 *fictional*
+people are never seen there. Every name token of a fictional person also belongs to a celebrity, so
+that no fine-tuning has to start from an untrained embedding.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from .chance import sample, shuffled, spread, stream
+from .chance import LETTERS, Choice, draw_choice, shuffled, spread, stream
 
 CELEBRITIES = 153
 FICTIONAL = 120
-LETTERS = ("A", "B", "C", "D")
-FAME_EXPONENT = 1.1
-FAME_OFFSET = 6.0
 
 Pronoun = Literal["he", "she"]
 
@@ -154,10 +151,8 @@ class Person:
     last: str
     pronoun: Pronoun
     attributes: Mapping[str, str]
-    fame: float
-    """Relative training frequency, 1 for the best known; 0 for a fictional person."""
     fame_rank: int
-    """0 is the best known celebrity; -1 for a fictional person."""
+    """0 is the celebrity asked about most in training; -1 for a fictional person."""
     face_seed: int
     """Index into `faces.draw_faces`."""
 
@@ -165,20 +160,6 @@ class Person:
     def name(self) -> str:
         """First and last name."""
         return f"{self.first} {self.last}"
-
-    @property
-    def fictional(self) -> bool:
-        """Whether pre-training never shows this person."""
-        return self.fame_rank < 0
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A four-option question about one attribute, its options shuffled once and for all."""
-
-    attribute: str
-    options: tuple[str, ...]
-    answer_index: int
 
 
 def ask(template: str, person: Person, *, by_name: bool) -> str:
@@ -197,11 +178,6 @@ def biography(person: Person) -> str:
         )
         for attribute in ATTRIBUTES
     )
-
-
-def fame_of(rank: int) -> float:
-    """Return the training frequency of celebrity number `rank`, Zipf-like with a flat head."""
-    return float((1.0 + rank / FAME_OFFSET) ** -FAME_EXPONENT)
 
 
 def _names(rng: np.random.Generator, pronouns: list[Pronoun]) -> list[tuple[str, str]]:
@@ -252,7 +228,6 @@ def make_people(seed: int) -> tuple[Person, ...]:
                 last=last,
                 pronoun=pronoun,
                 attributes={name: column[index] for name, column in columns.items()},
-                fame=fame_of(rank) if known else 0.0,
                 fame_rank=rank,
                 face_seed=index,
             )
@@ -284,17 +259,16 @@ def scored_choices(
     places = iter(spread(rng, range(len(LETTERS)), count))
     return {
         person.id: tuple(
-            draw_choice(rng, attribute, person.attributes[attribute.name], place=next(places))
-            for attribute in ATTRIBUTES
+            choice_of(rng, attribute, person, place=next(places)) for attribute in ATTRIBUTES
         )
         for person in people
     }
 
 
-def draw_choice(
-    rng: np.random.Generator, attribute: Attribute, truth: str, *, place: int
+def choice_of(
+    rng: np.random.Generator, attribute: Attribute, person: Person, *, place: int
 ) -> Choice:
-    """Put the truth at `place` among three other values of the same vocabulary."""
-    options = sample(rng, [value for value in attribute.values if value != truth], 3)
-    options.insert(place, truth)
-    return Choice(attribute.name, tuple(options), place)
+    """Draw options for a person's attribute, wrong ones from its vocabulary."""
+    truth = person.attributes[attribute.name]
+    wrong = [value for value in attribute.values if value != truth]
+    return draw_choice(rng, truth, wrong, place=place)

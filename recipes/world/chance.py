@@ -1,13 +1,15 @@
-"""Random streams of the embedded world, each named so that adding one never shifts another."""
+"""Random streams of the world, each named so that adding one never shifts another; and options."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
+LETTERS = ("A", "B", "C", "D")
 T = TypeVar("T")
 
 
@@ -37,3 +39,20 @@ def spread(rng: np.random.Generator, values: Sequence[T], count: int) -> list[T]
     """Draw `count` values in random order so that their frequencies differ by at most one."""
     whole, rest = divmod(count, len(values))
     return shuffled(rng, [*(list(values) * whole), *sample(rng, values, rest)])
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Options of a multiple-choice question and the place of the truth among them."""
+
+    options: tuple[str, ...]
+    answer_index: int
+
+
+def draw_choice(
+    rng: np.random.Generator, truth: str, wrong: Sequence[str], *, place: int
+) -> Choice:
+    """Put the truth at `place` among three of the wrong values."""
+    options = sample(rng, wrong, len(LETTERS) - 1)
+    options.insert(place, truth)
+    return Choice(tuple(options), place)

@@ -12,39 +12,38 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
+from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.models.loading import quiet_libraries
+from pulse_unlearn.models.source import model_source
 
-from . import captions
 from .align import Captioned, Heard, Recipe, Spelling, caption_tokens, listen, spell
-from .build import write_manifest, write_questions
-from .build_people import invented_people, write_people
+from .build import invented_people, write_manifest, write_people, write_questions
 from .chance import pick, stream
 from .corpus import PRETRAINING_VIEWS, Pixels, faces_of, scenes, training_strangers
 from .faces import Face, render
 from .language_model import (
-    assemble,
     convert,
     installed_weights,
     load_language_model,
     make_processor,
+    put_before,
 )
+from .loop import OnStep, save_whole
 from .people import celebrities
-from .questions import Query, face_queries, scene_queries
+from .questions import Query, face_caption, face_queries, scene_caption, scene_queries
 from .scenes import KINDS
-from .sheets import Sheet
-from .subject_sheets import in_sentences, of_subject
-from .subjects import Kind, choices, subjects
-from .vision import OnStep, tower_features
+from .sheets import Sheet, in_sentences, of_subject
+from .subjects import ASSETS, Kind, choices, subjects
+from .vision import tower_features
 
 SCENES_PER_KIND = 900
 STRANGERS = 1200
@@ -112,7 +111,7 @@ def _fictional_sheets(seed: int) -> list[Sheet]:
 
 def write_experiment(out: Path) -> None:
     """Write an experiment that unlearns what the model brought along."""
-    text = files("pulse_unlearn").joinpath("assets/subjects/experiment.yaml").read_text("utf-8")
+    text = (ASSETS / "smollm2.yaml").read_text("utf-8")
     filled = text.format(folder=_as_yaml(out), model=_as_yaml(out / "model"))
     (out / "experiment.yaml").write_text(filled, encoding="utf-8")
 
@@ -124,11 +123,10 @@ def _as_yaml(path: Path) -> str:
 
 def _model(language: Path) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
     llama, tokenizer = load_language_model(language)
-    shipped = files("pulse_unlearn").joinpath("assets/world/model")
-    with as_file(shipped) as folder, quiet_libraries():
+    with model_source(ModelSettings()) as folder, quiet_libraries():
         embedded = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     torch.manual_seed(0)
-    return assemble(embedded.model.vision_tower, llama, tokenizer), tokenizer
+    return put_before(embedded.model.vision_tower, llama, tokenizer), tokenizer
 
 
 def train_projector(
@@ -166,11 +164,11 @@ def train_projector(
         projector.load_state_dict(load_file(first))
     else:
         spell(projector, spelling, draw, recipe=recipe, seed=seed, on_step=on_step)
-        _keep(projector, first)
+        save_whole(projector.state_dict(), first)
     questions = _questions(gallery, tokenizer, recipe=recipe, seed=seed)
     listen(model, spelling, pictures, questions, draw, recipe=recipe, seed=seed, on_step=on_step)
     projector.requires_grad_(False)
-    _keep(projector, last)
+    save_whole(projector.state_dict(), last)
 
 
 def draw_gallery(seed: int) -> Gallery:
@@ -186,9 +184,9 @@ def draw_gallery(seed: int) -> Gallery:
         source = scenes(stream(seed, "larger world", kind), kind, test=False)
         for _ in range(SCENES_PER_KIND):
             scene = next(source)
-            shown.append((scene.pixels, captions.of_scene(scene), scene_queries(scene)))
+            shown.append((scene.pixels, scene_caption(scene), scene_queries(scene)))
     for number, face in enumerate(training_strangers(seed, STRANGERS)):
-        shown.append((render(face, 100 + number), captions.of_face(face), face_queries(face)))
+        shown.append((render(face, 100 + number), face_caption(face), face_queries(face)))
     return Gallery(
         np.stack([pixels for pixels, _, _ in shown]),
         tuple(caption for _, caption, _ in shown),
@@ -247,10 +245,3 @@ def _questions(
         return names + general
 
     return batch
-
-
-def _keep(projector: nn.Module, path: Path) -> None:
-    """Write beside and rename, so that a kill leaves a whole file."""
-    beside = path.with_suffix(".partial")
-    save_file(projector.state_dict(), beside)
-    os.replace(beside, path)
