@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from pulse_unlearn.errors import StoreError
 from pulse_unlearn.report.svg import inline_svg
-from pulse_unlearn.store.atomic import file_errors, sha256_file, write_bytes, write_text
-from pulse_unlearn.store.sealed import read_sealed, write_sealed
+from pulse_unlearn.store.atomic import file_errors, write_bytes, write_text
+from pulse_unlearn.store.made import code_digest, file_digests, made_before, note_made
 
 if TYPE_CHECKING:
     from pulse_unlearn.report.drawing import Drawing
@@ -22,11 +20,9 @@ REPORT = "report.html"
 FIGURES = "figures"
 RECORD = ".report.json"
 """What the report was made from, and what it consists of; without it the report is drawn again."""
-_RECORD_VERSION = 1
 _SOURCES = ("results.csv", "results.json", "experiment.yaml", "plan.json", "samples.json")
 _READ_TOO = ("environment.json", "stages/*/train.jsonl")
 """Read, but not listed in the report with their hashes."""
-_CODE = frozenset({".py", ".j2", ".css"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,54 +42,23 @@ def build_report(run: Path, *, redraw: bool = False) -> Report:
     are finished is reported with what is missing. Raises StoreError if there is nothing to report,
     if the results are not well formed, or if a file cannot be read or written.
     """
-    inputs = _digests(run, [*_SOURCES, *_matching(run, _READ_TOO)])
+    inputs = file_digests(run, [*_SOURCES, *_matching(run, _READ_TOO)])
     made_from = {
-        "version": _RECORD_VERSION,
         "folder": run.resolve().name,
         "inputs": inputs,
-        "code": _code_digest(),
+        "code": code_digest(),
         "packages": {name: version(name) for name in ("jinja2", "matplotlib")},
     }
-    if not redraw and (summary := _summary_if_current(run, made_from)) is not None:
-        return Report(run / REPORT, summary)
+    if not redraw and (notes := made_before(run / RECORD, made_from)) is not None:
+        return Report(run / REPORT, tuple(cast("list[str]", notes["summary"])))
     summary, written = _write(run, [(name, inputs[name]) for name in _SOURCES if name in inputs])
-    outputs = _digests(run, written)
-    write_sealed(
-        run / RECORD, {"made_from": made_from, "outputs": outputs, "summary": list(summary)}
-    )
+    note_made(run / RECORD, made_from, written, notes={"summary": list(summary)})
     return Report(run / REPORT, summary)
 
 
 def _matching(run: Path, patterns: Iterable[str]) -> list[str]:
     found = [path for pattern in patterns for path in run.glob(pattern)]
     return sorted(path.relative_to(run).as_posix() for path in found)
-
-
-def _digests(run: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return the SHA-256 of those of the named files that are there; raises StoreError."""
-    return {name: sha256_file(run / name) for name in names if (run / name).is_file()}
-
-
-def _code_digest() -> str:
-    """Hash the whole package: the report also calls on other rooms, and this takes 20 ms."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(path for path in package.rglob("*") if path.suffix in _CODE):
-        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _summary_if_current(run: Path, made_from: dict[str, object]) -> tuple[str, ...] | None:
-    try:
-        record = read_sealed(run / RECORD)
-        if record.get("made_from") != made_from:
-            return None
-        outputs = cast("dict[str, str]", record["outputs"])
-        intact = _digests(run, outputs) == outputs
-    except StoreError:  # no record yet, or a damaged one
-        return None
-    return tuple(cast("list[str]", record["summary"])) if intact else None
 
 
 def _write(run: Path, digests: list[tuple[str, str]]) -> tuple[tuple[str, ...], list[str]]:
