@@ -100,3 +100,32 @@ def test_another_step_of_the_attack_recomputes_the_attack_alone(doors, tmp_path)
     assert computed(again)
     assert all("relearn" in name for name in computed(again))
     assert doors.run(doors.finished.parent).code == 0  # as it was
+
+
+def test_people_named_in_a_file_leave_a_model_that_somebody_else_taught(doors, tmp_path):
+    """The foreign target: an adapter folder over the base, here another run's fine-tuning."""
+    (stage,) = (doors.finished / "stages").glob("*-seed0.finetune-*")
+    (tmp_path / "requests.csv").write_text(
+        "individual,request,date,set\n"
+        "f002,one,2026-02-01,forget\n"
+        "f001,two,2026-01-01,forget\n"
+        "f003,,,retain\n",
+        encoding="utf-8",
+    )
+    named = doors.run(
+        tmp_path,
+        *("--set", f"model.adapters=[{stage / 'adapter'}]"),
+        *("--set", f"scenarios={{requests: {{file: {tmp_path / 'requests.csv'}}}}}"),
+        *("--set", "methods={ga: {unlearn: {stop: {max_steps: 1}}}}"),
+        *("--set", "evaluations={}"),
+    )
+    assert named.code == 0, named.output
+    names = computed(named)
+    assert "base/score" in names
+    assert not [name for name in names if name.endswith("finetune")]
+    results = json.loads((tmp_path / "doors" / "results.json").read_text(encoding="utf-8"))
+    sets = results["sets"]["requests/0"]
+    assert sets["requests"] == [["f001"], ["f002"]]  # by date
+    assert sets["retain"] == ["f003"]
+    rows = rows_of(tmp_path / "doors")
+    assert {row["request"] for row in rows if row["scenario"] == "requests"} == {"0", "1", "2"}
