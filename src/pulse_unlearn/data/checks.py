@@ -43,6 +43,11 @@ class Problems(list[Problem]):
         """Add one; the arguments are those of `Problem`."""
         self.append(Problem(what, where, got, allowed, fix))
 
+    def take(self, found: Sequence[Problem]) -> bool:
+        """Add what was found; return whether anything was."""
+        self.extend(found)
+        return bool(found)
+
     def raise_any(self) -> None:
         """Raise DataError with all of them, if there are any."""
         if self:

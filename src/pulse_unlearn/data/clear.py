@@ -152,9 +152,7 @@ class _Faces:
         for config in configs:
             for row in self._configs.rows(config, needed):
                 name = clean(row.values[column])
-                wrong = check_text(column, name, row.where)
-                self._configs.problems += wrong
-                if not wrong:
+                if not self._configs.problems.take(check_text(column, name, row.where)):
                     people[name].append(row)
         return people
 

@@ -76,12 +76,11 @@ class _Asked:
     modality: Modality
     question: str
     hint: str
-    attribute: str
     options: tuple[Option, ...]
     answer: str
     """Letter of the true option; the answer's text where there are no options."""
-    text: str
-    """The true answer in words."""
+    fact: Fact
+    """The true answer in words; the attribute may be empty where there are options."""
     where: str
 
 
@@ -131,7 +130,7 @@ def build_people(
     digests = digest(files, root=folder)
     album = Album(folder, problems)
     asked = {draft.id: _asked_of(draft, problems) for draft in drafts}
-    facts = [Fact(draft.id, one.attribute, one.text) for draft in drafts for one in asked[draft.id]]
+    facts = [one.fact for questions in asked.values() for one in questions]
     pool = Pool(fact for fact in facts if fact.attribute and fact.answer)
     builder = _Builder(album, pool, source, problems)
     individuals = tuple(builder.person(draft, asked[draft.id]) for draft in drafts)
@@ -175,13 +174,12 @@ class _Builder:
         return self.album.pictures(draft.cells.get(column, ()), f"{draft.where} {column}")
 
     def _question(self, draft: Draft, one: _Asked, picture: Picture | None) -> Question:
-        options, answer = list(one.options), one.answer
-        if not options and one.attribute:
-            fact, source = Fact(draft.id, one.attribute, one.text), self.source
-            count, seed = source.options, source.options_seed
+        options, answer, fact = list(one.options), one.answer, one.fact
+        if not options and fact.attribute:
+            count, seed = self.source.options, self.source.options_seed
             options, answer = self.pool.draw(fact, count=count, seed=seed, order=one.id)
             if len(options) < 2:
-                got = f"{one.attribute}: {one.text}"
+                got = f"{fact.attribute}: {fact.answer}"
                 what = "there is no other answer to draw options from"
                 allowed = "people with different answers of this attribute, or options in the file"
                 self.problems.add(what, one.where, got, allowed)
@@ -203,9 +201,9 @@ class _Builder:
 
     def _short_answers(self, draft: Draft, asked: Sequence[_Asked]) -> Iterator[ShortAnswer]:
         words = [
-            (f"{one.id}/short", Pair(one.modality, one.question, one.text), one.where)
+            (f"{one.id}/short", Pair(one.modality, one.question, one.fact.answer), one.where)
             for one in asked
-            if one.attribute
+            if one.fact.attribute
         ]
         words += [
             (f"{draft.id}/{pair.modality}/pair{number}", pair, where)
@@ -345,10 +343,8 @@ def _asked_of(draft: Draft, problems: Problems) -> list[_Asked]:
             )
             problems.add("neither options nor an attribute", where, allowed=allowed)
         words = next((one.text for one in options if one.letter == letter), text)
-        hint = clean(entry.get("hint"))
-        asked.append(
-            _Asked(identity, modality, question, hint, attribute, options, letter, words, where)
-        )
+        fact, hint = Fact(draft.id, attribute, words), clean(entry.get("hint"))
+        asked.append(_Asked(identity, modality, question, hint, options, letter, fact, where))
     return asked
 
 

@@ -66,9 +66,7 @@ class _Reader:
         """Take the row of a person, or of one question about a person."""
         values = {name: value for name, value in row.values.items() if not is_empty(value)}
         identity = clean(values.get("id"))
-        wrong = check_text("id", identity, row.where)
-        self.problems += wrong
-        if wrong:
+        if self.problems.take(check_text("id", identity, row.where)):
             return
         where = f"{row.where} id {identity}"
         nested = "questions" in row.values

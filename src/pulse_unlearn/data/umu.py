@@ -65,9 +65,7 @@ class _Reader:
     def add(self, row: Row, group: str) -> None:
         """Take the row of a person."""
         identity = clean(row.values["ID"])
-        wrong = check_text("ID", identity, row.where)
-        self.problems += wrong
-        if wrong:
+        if self.problems.take(check_text("ID", identity, row.where)):
             return
         where = f"{row.where} ID {identity}"
         number = same_id(identity)
