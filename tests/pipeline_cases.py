@@ -125,9 +125,9 @@ def every_door(root: Path) -> dict[str, Any]:
     chosen = settings(root)
     llm = {"scope": "llm"}
     chosen["name"] = "doors"
+    chosen["scoring"] |= {"people": "vanilla", "words": "none"}  # for time's sake
     chosen["methods"] = {
         "rmu": {"scenarios": ["finetuned"], "settings": {"layer": -1}},
-        "dpo": {"scenarios": ["finetuned"], "settings": {"alternative": "any_option"}},
         "task_vector": {"scenarios": ["finetuned"]},
         "pruning": {
             "scenarios": ["sustainability"],
