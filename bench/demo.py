@@ -65,7 +65,7 @@ def main(name: str, overrides: Sequence[str], runs: Path | None, *, double: bool
         folder = runs or Path(temporary)
         first = run_experiment(experiment, folder, progress=timing)
         started = time.monotonic()
-        build_report(first.run)
+        build_report(first.run, redraw=True)
         report = time.monotonic() - started
         again = run_experiment(experiment, folder)
     found = {

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src" / "pulse_unlearn"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "pulse_unlearn"
 
 LEVELS = {
     "errors": 0,
@@ -26,7 +27,6 @@ LEVELS = {
     "training": 3,
     "evaluation.predict": 3,
     "pipeline": 4,
-    "world": 4,
     "report": 5,
     "cli": 6,
 }
@@ -47,6 +47,12 @@ def modules():
         name = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
         if name != "__init__":
             yield name, path
+
+
+def recipes():
+    """Yield the files of the folder that stands beside the package."""
+    for path in sorted((ROOT / "recipes").rglob("*.py")):
+        yield ".".join(path.relative_to(ROOT).with_suffix("").parts), path
 
 
 def imports_of(path: Path, module: str):
@@ -88,6 +94,13 @@ def test_rooms_of_pure_data_never_import_torch(module, path):
         assert not heavy & {name.split(".")[0] for name in imports_of(path, module)}
 
 
+def test_the_package_never_imports_the_recipes():
+    assert list(recipes())
+    for module, path in modules():
+        beside = {name.split(".")[0] for name in imports_of(path, module)} & {"recipes", "tests"}
+        assert not beside, f"{module} imports {beside}"
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -104,7 +117,7 @@ def test_light_commands_import_no_torch(statement):
 
 def test_files_and_functions_stay_small():
     lengths = []
-    for module, path in modules():
+    for module, path in [*modules(), *recipes()]:
         text = path.read_text(encoding="utf-8")
         assert text.count("\n") <= 450, f"{module} is too long"
         for node in ast.walk(ast.parse(text)):

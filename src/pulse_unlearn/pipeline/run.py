@@ -39,11 +39,21 @@ from pulse_unlearn.pipeline.samples import collect_samples
 from pulse_unlearn.pipeline.select import Selection, select_known
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Prediction, QuestionScore, Score
+from pulse_unlearn.registry import third_parties
 from pulse_unlearn.scenarios import Group, ScoreStage, SelectStage, Stage
 from pulse_unlearn.store import RunLock, Store, write_index, write_json
+from pulse_unlearn.store.index import products
+from pulse_unlearn.store.made import code_digest, made_before, note_made
 
 if TYPE_CHECKING:
     from pulse_unlearn.models.loading import RunCache
+
+
+RECORD = ".results.json"
+"""What results, scores and samples were made from; without it they are made again."""
+_MADE = ("results.", "samples.", "scores/")
+_READING = ("pulse_unlearn.parsers", "pulse_unlearn.measures")
+"""Entry points that stored answers are read by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +272,26 @@ def rescore(experiment: Experiment, run: Path) -> None:
 
 
 def write_products(pipeline: _Pipeline) -> None:
-    """Write results, scores, samples and the index from finished stages."""
+    """Write results, scores, samples and the index from finished stages.
+
+    Nothing is written where the last ones were made of the same stages by the same code.
+    """
+    inputs, record = pipeline.inputs, pipeline.run / RECORD
+    made_from = {
+        "stages": [inputs.keys[stage.name].folder for stage in inputs.plan.stages],
+        "experiment": inputs.experiment.model_dump(mode="json"),
+        "notes": list(inputs.notes),
+        "code": code_digest(),
+        "plugins": [asdict(one) for group in _READING for one in third_parties(group)],
+    }
+    if made_before(record, made_from) is None:
+        _make_products(pipeline)
+        made = [name for name in products(pipeline.run) if name.startswith(_MADE)]
+        note_made(record, made_from, made)
+    write_index(pipeline.run)
+
+
+def _make_products(pipeline: _Pipeline) -> None:
     evidence, run = pipeline.evidence(), pipeline.run
     verdicts = compute_verdicts(evidence)
     methods = {label: one.method for label, one in pipeline.inputs.experiment.methods.items()}
@@ -292,7 +321,6 @@ def write_products(pipeline: _Pipeline) -> None:
         parser=pipeline.inputs.experiment.scoring.parser,
     )
     write_json(run / "samples.json", samples)
-    write_index(run)
 
 
 def _write_scores(pipeline: _Pipeline) -> None:
