@@ -313,7 +313,7 @@ def test_an_operation_and_its_scoring(name, update, tmp_path):
     steps = [StepData(tuple(examples[:3]), tuple(examples[2:]))] * 2
     outcome = train(
         made.model,
-        Unlearning(reader, method, "with_end", References(made, reader)),
+        Unlearning(reader, method, "with_end", References(made, reader), seed=0),
         steps,
         settings=OptimiserSettings(learning_rate=1e-3, batch_size=3, micro_batch_size=3),
         stop=StopRule(1),

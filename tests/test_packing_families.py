@@ -80,7 +80,7 @@ def told(made, reader, method, data):
     made.model.zero_grad(set_to_none=True)
     view = reader.answer_log_probs(data.forget, tokens="with_end")
     chosen = build_method(method, SETTINGS.get(method, {}))
-    terms = Unlearning(reader, chosen, "with_end", References(made, reader)).terms(data)
+    terms = Unlearning(reader, chosen, "with_end", References(made, reader), seed=0).terms(data)
     loss = weighted_sum(terms, data)
     if loss.requires_grad:  # not of text alone where the projector or the tower is trained
         loss.backward()

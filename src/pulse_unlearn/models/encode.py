@@ -141,8 +141,8 @@ class Encoder:
         """
         self._reserved.refuse(examples)
         prompts = [self.prompt(example) for example in examples]
-        full = self._answered(prompts, examples, tokens)
-        tails = self._tails(prompts, full)
+        full = self._answered(prompts, [example.answer for example in examples], tokens)
+        tails = self._tails(self._ids(prompts), full)
         inputs = self._inputs(examples, full)
         longest = max(len(tail) for tail in tails)
         lengths = torch.tensor([len(tail) for tail in tails])
@@ -175,11 +175,12 @@ class Encoder:
         self._reserved.refuse(examples)
         prompts = [self.prompt(example) for example in examples]
         heads = self._ids(prompts)
-        tails: list[list[int]] = [[] for _ in examples]
+        tails: list[tuple[int, ...]] = [()] * len(examples)
         if tokens is not None:
-            tails = self._tails(prompts, self._answered(prompts, examples, tokens), heads)
+            answers = [example.answer for example in examples]
+            tails = self._tails(heads, self._answered(prompts, answers, tokens))
         return [
-            Line(self._symbols(head, example, prompt), tuple(tail))
+            Line(self._symbols(head, example, prompt), tail)
             for head, tail, example, prompt in zip(heads, tails, examples, prompts, strict=True)
         ]
 
@@ -197,12 +198,7 @@ class Encoder:
         """
         new = [o.letter for o in example.options if o.letter not in self._letters]
         if new:
-            prompt = self.prompt(example)
-            full = [prompt + self.chat_template.prefix + letter for letter in new]
-            tails = self._tails([prompt] * len(full), full)
-            self._letters.update(
-                {letter: tuple(tail) for letter, tail in zip(new, tails, strict=True)}
-            )
+            self._letters.update(zip(new, self._behind(example, new, "text"), strict=True))
             self._require_different_letters()
         return [self._letters[option.letter] for option in example.options]
 
@@ -219,15 +215,9 @@ class Encoder:
             return self.letters(example)
         key = (*_asked(example), example.option_texts)
         if key not in self._option_tokens:
-            prompt = self.prompt(example)
-            full = [
-                prompt + self.chat_template.prefix + text + self.chat_template.end
-                for text in example.option_texts
-            ]
-            tails = [tuple(tail) for tail in self._tails([prompt] * len(full), full)]
             if len(self._option_tokens) >= KEPT_TEXTS:
                 self._option_tokens.clear()
-            self._option_tokens[key] = tails
+            self._option_tokens[key] = self._behind(example, example.option_texts, "with_end")
         return self._option_tokens[key]
 
     def decode(self, tokens: Tensor) -> list[str]:
@@ -243,22 +233,17 @@ class Encoder:
         return tuple(image if token == placeholder else token for token in ids)
 
     def _answered(
-        self, prompts: Sequence[str], examples: Sequence[Example], tokens: AnswerTokens
+        self, prompts: Sequence[str], answers: Sequence[str], tokens: AnswerTokens
     ) -> list[str]:
-        end = self.chat_template.end if tokens == "with_end" else ""
+        """Return each prompt with its answer behind it."""
+        prefix, end = self.chat_template.prefix, self.chat_template.end
         return [
-            prompt + self.chat_template.prefix + example.answer + end
-            for prompt, example in zip(prompts, examples, strict=True)
+            prompt + prefix + answer + (end if tokens == "with_end" else "")
+            for prompt, answer in zip(prompts, answers, strict=True)
         ]
 
-    def _tails(
-        self,
-        prompts: Sequence[str],
-        full: Sequence[str],
-        heads: Sequence[list[int]] | None = None,
-    ) -> list[list[int]]:
+    def _tails(self, heads: Sequence[Sequence[int]], full: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the tokens of `full` behind those of its prompt; placeholders stay unexpanded."""
-        heads = heads or self._ids(prompts)
         wholes = self._ids(full)
         tails = []
         for head, whole, text in zip(heads, wholes, full, strict=True):
@@ -271,8 +256,15 @@ class Encoder:
                         fix="give the family an answer_prefix at which its tokenizer splits",
                     )
                 )
-            tails.append(whole[len(head) :])
+            tails.append(tuple(whole[len(head) :]))
         return tails
+
+    def _behind(
+        self, example: Example, answers: Sequence[str], tokens: AnswerTokens
+    ) -> list[tuple[int, ...]]:
+        """Return the tokens of each of these answers to one example."""
+        prompts = [self.prompt(example)] * len(answers)
+        return self._tails(self._ids(prompts), self._answered(prompts, answers, tokens))
 
     def _inputs(self, examples: Sequence[Example], texts: list[str]) -> dict[str, Tensor]:
         # A list for each text: some processors cannot tell otherwise which text a picture is in.
