@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from pulse_unlearn.errors import Interrupted, MethodError, PluginError, Problem, StoreError
 
@@ -38,7 +40,9 @@ def isolated(what: str, origin: Origin | None, *, fix: str = "") -> Iterator[Non
     except (Exception, SystemExit) as error:  # others' code may raise anything
         if origin is None:
             raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
         got = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        got += f" ({Path(frame.filename).name}, line {frame.lineno})"
         fix = fix or f"`pulse plugin check {origin.package}` looks for the cause"
         raise PluginError(
             Problem(f"the plug-in {origin} failed", what, got=got, fix=fix)
