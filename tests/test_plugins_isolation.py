@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+import traceback
 
 import pytest
 import yaml
@@ -231,7 +232,7 @@ def test_editing_a_plug_in_computes_its_stages_anew_and_no_others(finished, tmp_
 def test_what_is_raised_is_told_with_the_plug_in_s_name():
     with pytest.raises(PluginError) as caught, isolated("its stage", SOMEBODY):
         raise KeyError("hidden")
-    line = caught.value.__cause__.__traceback__.tb_lineno
+    line = traceback.extract_tb(caught.value.__cause__.__traceback__)[-1].lineno
     assert str(caught.value) == (
         "its stage: the plug-in somebody 1.0 failed\n"
         f"  got: KeyError: 'hidden' (test_plugins_isolation.py, line {line})\n"
