@@ -10,8 +10,7 @@ import pytest
 from data_cases import person, question
 from pulse_unlearn.data import datasets
 from pulse_unlearn.data import examples as make
-from pulse_unlearn.data.prompts import PROFILES
-from pulse_unlearn.data.words import (
+from pulse_unlearn.data.options import (
     BEGINS_ANOTHER,
     EQUAL_TEXTS,
     NAMES_OPTIONS,
@@ -19,6 +18,7 @@ from pulse_unlearn.data.words import (
     obstacle,
     obstacles,
 )
+from pulse_unlearn.data.prompts import PROFILES
 from pulse_unlearn.records import Option
 
 

@@ -23,10 +23,10 @@ from pulse_unlearn.evaluation.predict import (
 from pulse_unlearn.evaluation.readings import by_question
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.methods import METHODS, build_method
-from pulse_unlearn.models import features as features_module
-from pulse_unlearn.models import packed as packed_module
 from pulse_unlearn.models.adapters import reference_view, trainable_names
 from pulse_unlearn.models.backends import obstacle, select_backend
+from pulse_unlearn.models.fast import features as features_module
+from pulse_unlearn.models.fast import packed as packed_module
 from pulse_unlearn.models.fast.features import Features
 from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.fast.packing import Image, Line, lay_out, pack

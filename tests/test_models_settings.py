@@ -22,13 +22,13 @@ from data_cases import encoded
 from pulse_unlearn.config import ModelSettings, parse_experiment
 from pulse_unlearn.data.images import picture_from_bytes
 from pulse_unlearn.errors import ConfigError, ModelError
-from pulse_unlearn.registries import schemas
 from pulse_unlearn.models.adapters import load_adapters
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.forward import answer_view
 from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.models.source import model_digest
 from pulse_unlearn.pipeline.inputs import read_inputs
+from pulse_unlearn.registries import schemas
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 NAME = "some/model"

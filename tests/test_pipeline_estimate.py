@@ -10,7 +10,6 @@ from PIL import Image
 
 from pulse_unlearn.config import load_experiment
 from pulse_unlearn.data.starter import write_starter
-from pulse_unlearn.registries import schemas
 from pulse_unlearn.models.costs import NOTHING, Adapter, training_operations
 from pulse_unlearn.models.describe import TEMPLATE_TOKENS, describe
 from pulse_unlearn.pipeline.estimate import estimate_stages
@@ -23,6 +22,7 @@ from pulse_unlearn.pipeline.placeholder_inputs import (
 )
 from pulse_unlearn.pipeline.token_stats import ASSUMED_SIDE, picture_size
 from pulse_unlearn.records import Picture
+from pulse_unlearn.registries import schemas
 
 
 def load(name, *overrides):

@@ -106,6 +106,11 @@ def third_party(group: str, name: str) -> Origin | None:
     return next((origin_of(point) for point in entry_points(group=group, name=name)), None)
 
 
+def third_parties(group: str) -> list[Origin]:
+    """Return where the entry points of a group come from, without loading them."""
+    return [origin_of(point) for point in entry_points(group=group)]
+
+
 def origin_of(point: EntryPoint) -> Origin:
     """Return an entry point's distribution, version, and a digest of its package's sources."""
     package = point.module.partition(".")[0]

@@ -11,7 +11,7 @@ import warnings
 import click
 
 from pulse_unlearn import __version__
-from pulse_unlearn.cli import data, doctor, experiments, listings, plugins, world
+from pulse_unlearn.cli import data, doctor, experiments, listings, plugins
 from pulse_unlearn.errors import PulseError
 
 
@@ -32,7 +32,6 @@ for command in (
     data.data,
     doctor.doctor,
     plugins.plugin,
-    world.world,
 ):
     pulse.add_command(command)
 

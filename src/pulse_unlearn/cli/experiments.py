@@ -169,9 +169,13 @@ def score(
 
 @click.command()
 @_RUN
-def report(run_folder: Path) -> None:
-    """Write RUN's report.html and figures from its results."""
-    _report(run_folder)
+@click.option("--redraw", is_flag=True, help="Draw everything again, even if nothing has changed.")
+def report(run_folder: Path, redraw: bool) -> None:
+    """Write RUN's report.html and figures from its results.
+
+    Nothing is drawn if they were made from the same files and are intact.
+    """
+    _report(run_folder, redraw=redraw)
 
 
 @click.command()
@@ -193,15 +197,15 @@ def _load(experiment: str, overrides: tuple[str, ...]) -> Experiment:
     return load_experiment(experiment, overrides=overrides, schemas=registries.schemas())
 
 
-def _report(run_folder: Path) -> None:
+def _report(run_folder: Path, *, redraw: bool = False) -> None:
     from pulse_unlearn import store
-    from pulse_unlearn.report import build_report, summary_lines
+    from pulse_unlearn.report import build_report
 
     if not run_folder.is_dir():
         raise StoreError(Problem("there is no such run folder", str(run_folder)))
     with store.RunLock(run_folder):
-        path = build_report(run_folder)
+        built = build_report(run_folder, redraw=redraw)
         store.write_index(run_folder, changed=("report.html", "figures"))
-    for line in summary_lines(run_folder):
+    for line in built.summary:
         click.echo(line)
-    click.echo(f"report: {path}")
+    click.echo(f"report: {built.path}")

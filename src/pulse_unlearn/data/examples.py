@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Literal
 
-from pulse_unlearn.data.orders import orders_of
+from pulse_unlearn.data.images import scored_pictures
+from pulse_unlearn.data.options import obstacle, orders_of
 from pulse_unlearn.data.prompts import PROFILES, option_texts, render, render_short_answer
-from pulse_unlearn.data.words import obstacle
 from pulse_unlearn.records import (
     MODALITIES,
     Example,
@@ -65,7 +65,7 @@ def circular(questions: Sequence[Question], *, profile: str) -> list[Example]:
 def in_words(questions: Sequence[Question], *, profile: str) -> list[Example]:
     """Return each question bare, to be answered in words; its options are tried as answers.
 
-    Questions that need their options to be seen are left out; `data.words.obstacle` says why.
+    Questions that need their options to be seen are left out; `data.options.obstacle` says why.
     """
     return [
         Example(
@@ -126,7 +126,7 @@ def training(
     """
     examples: list[Example] = []
     for person in individuals:
-        views = person.training_pictures or _scored_pictures(person)
+        views = person.training_pictures or tuple(scored_pictures(person).values())
         picture = _turned(views, epoch, f"{seed}:{person.id}")
         if forms in ("multiple_choice", "both"):
             examples += [
@@ -221,15 +221,6 @@ def _drawn(person: Individual, *, seed: int, epoch: int) -> list[ShortAnswer]:
         answers.sort(key=lambda answer: _hash("short", seed, epoch, answer.id))
         drawn += answers[:count]
     return drawn
-
-
-def _scored_pictures(person: Individual) -> tuple[Picture, ...]:
-    found = {
-        question.picture.digest: question.picture
-        for question in person.questions
-        if question.picture
-    }
-    return tuple(found.values())
 
 
 def _turned(pictures: Sequence[Picture], turn: int, key: str) -> Picture | None:

@@ -10,8 +10,7 @@ from typing import Any
 
 from pulse_unlearn.config import DataSettings, Experiment
 from pulse_unlearn.data import PROFILES, Dataset, Source, datasets
-from pulse_unlearn.data.about_people import left_out
-from pulse_unlearn.data.leaks import unknown_people
+from pulse_unlearn.data.leaks import left_out, unknown_people
 from pulse_unlearn.data.requests import read_request_file
 from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.isolation import Origin

@@ -43,11 +43,21 @@ from pulse_unlearn.pipeline.samples import collect_samples
 from pulse_unlearn.pipeline.select import Selection, select_known
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Prediction, QuestionScore, Score
+from pulse_unlearn.registry import third_parties
 from pulse_unlearn.scenarios import Group, ScoreStage, SelectStage, Stage
 from pulse_unlearn.store import RunLock, Store, write_index, write_json
+from pulse_unlearn.store.index import products
+from pulse_unlearn.store.made import code_digest, made_before, note_made
 
 if TYPE_CHECKING:
     from pulse_unlearn.models.fast.run_cache import RunCache
+
+
+RECORD = ".results.json"
+"""What results, scores and samples were made from; without it they are made again."""
+_MADE = ("results.", "samples.", "scores/")
+_READING = ("pulse_unlearn.parsers", "pulse_unlearn.measures")
+"""Entry points that stored answers are read by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,13 +299,32 @@ def rescore(experiment: Experiment, run: Path) -> None:
 def write_products(pipeline: _Pipeline) -> bool:
     """Write results, scores, samples and the index from finished stages.
 
-    Return False, with nothing written, where no operation is left to measure.
+    Nothing is written where the last ones were made of the same stages by the same code, or where
+    no operation is left to measure; tell whether there are any.
     """
-    missing = pipeline.failures.notes(pipeline.inputs.plan)
-    plan = pipeline.failures.without(pipeline.inputs.plan)
-    if not plan.operations:
+    inputs, record = pipeline.inputs, pipeline.run / RECORD
+    missing = pipeline.failures.notes(inputs.plan)
+    notes = (*missing, *_parser_notes(inputs.experiment), *inputs.notes)
+    inputs = replace(inputs, plan=pipeline.failures.without(inputs.plan), notes=notes)
+    if not inputs.plan.operations:
         return False
-    pipeline.inputs = replace(pipeline.inputs, plan=plan)
+    pipeline.inputs = inputs
+    made_from = {
+        "stages": [inputs.keys[stage.name].folder for stage in inputs.plan.stages],
+        "experiment": inputs.experiment.model_dump(mode="json"),
+        "notes": list(inputs.notes),
+        "code": code_digest(),
+        "plugins": [asdict(one) for group in _READING for one in third_parties(group)],
+    }
+    if made_before(record, made_from) is None:
+        _make_products(pipeline)
+        made = [name for name in products(pipeline.run) if name.startswith(_MADE)]
+        note_made(record, made_from, made)
+    write_index(pipeline.run)
+    return True
+
+
+def _make_products(pipeline: _Pipeline) -> None:
     evidence, run = pipeline.evidence(), pipeline.run
     verdicts = compute_verdicts(evidence)
     methods = {label: one.method for label, one in pipeline.inputs.experiment.methods.items()}
@@ -309,8 +338,6 @@ def write_products(pipeline: _Pipeline) -> bool:
         pipeline.selections(),
         resolved_sets(evidence),
         [
-            *missing,
-            *_parser_notes(pipeline.inputs.experiment),
             *pipeline.inputs.notes,
             *leak_notes(pipeline.inputs, sides),
             *words_notes(pipeline.inputs),
@@ -327,8 +354,6 @@ def write_products(pipeline: _Pipeline) -> bool:
         parser=pipeline.inputs.experiment.scoring.parser,
     )
     write_json(run / "samples.json", samples)
-    write_index(run)
-    return True
 
 
 def _parser_notes(experiment: Experiment) -> list[str]:
