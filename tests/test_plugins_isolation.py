@@ -42,6 +42,33 @@ def wild(text, options):
     """Answer with a letter that was not offered."""
     return Parsed("answered", "Z")
 '''
+LATER = """
+if session.history:
+    raise RuntimeError("cannot follow")
+session.train(GradientAscent(), steps=1)
+"""
+PROBE = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pulse_unlearn.config import Settings
+from pulse_unlearn.scenarios import Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeStage(Stage):
+    kind: ClassVar[str] = "probe"
+
+
+class Probe(Settings):
+    def plan(self, planner):
+        planner.add(ProbeStage(name="probe", chain=planner.operations[0].chain))
+        return ()
+
+
+def run_probe(context):
+    raise OSError("no probe here")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +83,15 @@ def world(tmp_path_factory):
         {"methods": {name: name for name in BODIES}},
     )
     plugins.install(folder, "sound", plugins.loss("sound"), {"methods": {"sound": "sound"}})
+    plugins.install(
+        folder, "later", plugins.procedure("later", LATER), {"methods": {"later": "later"}}
+    )
+    plugins.install(
+        folder,
+        "probing",
+        PROBE,
+        {"evaluations": {"probe": "Probe"}, "runners": {"probe": "run_probe"}},
+    )
     plugins.install(
         folder,
         "parsing",
@@ -136,6 +172,28 @@ def test_each_failing_method_loses_its_own_cell_and_later_ones_are_carried_out(f
     again = finished.server.pulse("score", str(run))
     assert again.code == 0, again.output
     assert (run / "results.json").read_bytes() == results
+
+
+def test_requests_before_the_one_that_failed_are_measured(finished, tmp_path):
+    run = finished.copied(tmp_path)
+    sequence = {"sustainability": {"forget": 2, "retain": 2, "requests": 2}}
+    asked = (*with_methods("later", "ga"), "--set", f"scenarios={json.dumps(sequence)}")
+    ended = finished.run(tmp_path, *asked)
+    assert ended.code == 1, ended.output
+    assert "seed0/sustainability/later/request2/unlearn: the plug-in later 0.1" in ended.output
+    assert "RuntimeError: cannot follow" in ended.output
+    requests = {name: {row["request"] for row in rows_of(run, name)} for name in ("later", "ga")}
+    assert requests == {"later": {0, 1}, "ga": {0, 1, 2}}
+    assert "sustainability later seed 0 request 2" in (run / "report.html").read_text()
+    assert store.verify(run) == []
+
+
+def test_a_stage_of_a_third_party_s_own_kind_fails_alone(finished, tmp_path):
+    run = finished.copied(tmp_path)
+    ended = finished.run(tmp_path, "--set", "evaluations={probe: {}}")
+    assert ended.code == 1, ended.output
+    assert "probe: the plug-in probing 0.1 failed: OSError: no probe here" in ended.output
+    assert (run / "results.csv").read_bytes() == (finished.finished / "results.csv").read_bytes()
 
 
 def test_without_the_faulty_ones_nothing_is_left_of_the_failure(finished, tmp_path):

@@ -88,7 +88,8 @@ class Failures:
                 if self._lacks(_asked(evaluation)) == stage
                 for cell in [evaluation.cell]
             ]
-            said.append(f"not measured, since {stage} failed ({failure.why}): {', '.join(cells)}")
+            lost = ", ".join(cells) or "no cell"
+            said.append(f"not measured, since {stage} failed ({failure.why}): {lost}")
         return said
 
     def _lacks(self, names: Collection[str]) -> str:
