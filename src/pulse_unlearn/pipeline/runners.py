@@ -21,7 +21,8 @@ from pulse_unlearn.evaluation.predict import (
     rotated_accuracy,
 )
 from pulse_unlearn.evaluation.table import read_predictions, write_predictions
-from pulse_unlearn.methods import Request, build_method
+from pulse_unlearn.isolation import deadline
+from pulse_unlearn.methods import METHODS, Request, build_method
 from pulse_unlearn.models.adapters import (
     AdapterStack,
     AnyModel,
@@ -186,7 +187,11 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
         history=[_request(context, name) for name in stage.history],
         state=carried(context.folder_of(stage.history[-1])) if stage.history else {},
     )
-    outcome = session.apply(method)
+    limited = METHODS.origin(stage.method) is not None
+    seconds = context.inputs.experiment.plugin_seconds if limited else 0
+    with deadline(seconds, fix="raise plugin_seconds if it needs longer") as more_time:
+        session.watch = job.watch_with(more_time)
+        outcome = session.apply(method)
     job.finish(
         outcome,
         notes={
@@ -239,11 +244,21 @@ class _Job:
 
     @property
     def watch(self) -> Watch:
+        """Return how its training is observed, and where checkpoints go."""
+        return self.watch_with(lambda: None)
+
+    def watch_with(self, after_step: Callable[[], None]) -> Watch:
+        """Return the same with one more thing to do after each step."""
         context = self.context
+
+        def on_step(done: int, total: int, row: dict[str, Any]) -> None:
+            after_step()
+            context.progress.advance(done, total, row)
+
         return Watch(
             folder=context.folder / CHECKPOINTS,
             checkpoint_seconds=context.inputs.experiment.checkpoint_seconds,
-            on_step=context.progress.advance,
+            on_step=on_step,
             should_stop=context.stop,
             warn=context.progress.warn,
             on_snapshot=self.save,
