@@ -23,10 +23,10 @@ from pulse_unlearn.config import ModelSettings, parse_experiment
 from pulse_unlearn.data.images import picture_from_bytes
 from pulse_unlearn.errors import ConfigError, ModelError
 from pulse_unlearn.models.adapters import load_adapters
+from pulse_unlearn.models.checkpoints import model_digest
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.forward import answer_view
 from pulse_unlearn.models.loading import load_model
-from pulse_unlearn.models.source import model_digest
 from pulse_unlearn.pipeline.inputs import read_inputs
 from pulse_unlearn.registries import schemas
 
@@ -177,7 +177,7 @@ def test_adapters_of_the_model_are_where_it_starts(folder, tmp_path):
         made = tiny.prepared("all", seed=seed)
         tiny.randomise(made.model, seed=seed)
         paths.append(tmp_path / str(seed))
-        tiny.save_adapter(made.model, paths[-1], base="tiny")
+        tiny.save_trained(made.model, paths[-1], base="tiny")
     plain = tmp_path / "plain"
     tiny.base().save_pretrained(plain)
     tiny.processor().save_pretrained(plain)

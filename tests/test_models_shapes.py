@@ -24,7 +24,7 @@ from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.formulas import UnknownShape, shape_of
 from pulse_unlearn.models.known_configs import known_configs
 from pulse_unlearn.models.meta import build_on_meta, measure, shape_on_meta
-from pulse_unlearn.models.scopes import linear_paths
+from pulse_unlearn.models.parts import targets
 from pulse_unlearn.models.shapes import Linear, Part, PictureRule
 
 WORLD = Path(pulse_unlearn.__file__).parent / "assets" / "world" / "model"
@@ -91,7 +91,7 @@ def sizes(part):
 def test_the_13b_shape_has_the_module_paths_that_are_adapted():
     """40 layers of 7 linear layers, and the projector's two; none of the tower's."""
     model, llava = known_model(LLAVA_13B), FAMILIES.get("llava")
-    paths = linear_paths(model, llava, "projector+llm")
+    paths = targets(model, llava, "projector+llm").layers
     assert len(paths) == 40 * 7 + 2
     assert not any("vision" in path for path in paths)
     rank = 128

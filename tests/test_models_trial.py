@@ -16,14 +16,14 @@ import tiny_families as tiny
 import unlisted_families as unlisted
 from pulse_unlearn.config import LoraSettings, ModelSettings
 from pulse_unlearn.errors import ModelError
-from pulse_unlearn.models import trial
+from pulse_unlearn.models import backends
 from pulse_unlearn.models.adapters import AdapterStack, add_trainable, prepare, trainable_names
+from pulse_unlearn.models.backends import require_working
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.forward import Plain, answer_view
 from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.models.parts import family_for
-from pulse_unlearn.models.trial import require_working
 
 WORKING = ["aya_vision", "deepseek_vl", "glm4v", "idefics2", "janus", "vipllava"]
 
@@ -158,7 +158,7 @@ def test_generation_that_begins_elsewhere_is_found(monkeypatch):
             for one, values in zip(found, turned, strict=True)
         ]
 
-    monkeypatch.setattr(trial.Plain, "generate", shifted)
+    monkeypatch.setattr(backends.Plain, "generate", shifted)
     with pytest.raises(ModelError, match="generated answers do not begin"):
         tried("llava")
 

@@ -15,12 +15,11 @@ import wild_files as wild
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.models import chat_template
+from pulse_unlearn.models.checkpoints import model_digest
 from pulse_unlearn.models.describe import TextCounter, describe
 from pulse_unlearn.models.encode import Encoder
-from pulse_unlearn.models.loading import load_model
-from pulse_unlearn.models.processor_checks import processor_problems
-from pulse_unlearn.models.sanity import look_at_processor
-from pulse_unlearn.models.source import model_digest
+from pulse_unlearn.models.loading import load_model, look_at_processor
+from pulse_unlearn.models.processors import processor_problems
 
 LONG = "yes" * 400
 

@@ -29,7 +29,7 @@ from pulse_unlearn.models.adapters import (
     TrainableModel,
     add_trainable,
     prepare,
-    save_adapter,
+    save_trained,
 )
 from pulse_unlearn.models.encode import AnswerTokens, Encoder
 from pulse_unlearn.models.families import FAMILIES
@@ -199,7 +199,7 @@ def adapter_folder(folder: Path, *, seed: int, scope: str = "projector+llm") -> 
     made = prepared(scope)
     randomise(made.model, seed=seed)
     folder.mkdir(parents=True)
-    save_adapter(made.model, folder, base="tiny")
+    save_trained(made.model, folder, base="tiny")
     return folder
 
 

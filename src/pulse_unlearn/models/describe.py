@@ -14,12 +14,11 @@ from typing import Any
 
 from pulse_unlearn.config import ModelSettings, SpeedSettings
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.checkpoints import folder_problems, unconverted
+from pulse_unlearn.models.checkpoints import embedded_or_named, folder_problems, unconverted
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.formulas import Config, UnknownShape, shape_of, text_config
 from pulse_unlearn.models.known_configs import known_configs
 from pulse_unlearn.models.shapes import PictureRule, Shape
-from pulse_unlearn.models.source import embedded_or_named
 
 CHARACTERS_PER_TOKEN = 4.0
 """English prose in the tokenizers of today; used only where no tokenizer.json is there."""

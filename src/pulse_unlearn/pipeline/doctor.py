@@ -233,7 +233,7 @@ def _model(name: str, revision: str | None, prompt: str) -> Iterator[Finding]:
     said = f"{described.config.get('model_type')}, {millions:,.1f} M parameters, {name}"
     yield Finding("model", "ok", said)
     try:
-        from pulse_unlearn.models.sanity import look_at_processor
+        from pulse_unlearn.models.loading import look_at_processor
     except (ImportError, OSError, RuntimeError) as error:
         yield Finding("processor", "note", f"not looked at, as torch or transformers fail: {error}")
         return
@@ -249,7 +249,7 @@ def _model(name: str, revision: str | None, prompt: str) -> Iterator[Finding]:
 
 def _manner(settings: ModelSettings, prompt: str, *, bytes_needed: float) -> Iterator[Finding]:
     """Ask ten questions, where the weights fit into this machine's memory."""
-    from pulse_unlearn.models.hub import cached_folder
+    from pulse_unlearn.models.checkpoints import cached_folder
     from pulse_unlearn.pipeline.ten_questions import ask
 
     folder = Path(settings.source).expanduser()

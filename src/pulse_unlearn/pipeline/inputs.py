@@ -15,7 +15,7 @@ from pulse_unlearn.data.requests import read_request_file
 from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.isolation import Origin
 from pulse_unlearn.methods import METHODS, Checked, build_method
-from pulse_unlearn.models.source import model_digest
+from pulse_unlearn.models.checkpoints import model_digest
 from pulse_unlearn.records import Individual, Question
 from pulse_unlearn.registry import third_party
 from pulse_unlearn.scenarios import NamedRequest, Plan, Roster, Stage, UnlearnStage, build_plan

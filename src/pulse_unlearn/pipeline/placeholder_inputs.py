@@ -9,7 +9,7 @@ from pathlib import Path
 from pulse_unlearn.config import Experiment
 from pulse_unlearn.data import datasets
 from pulse_unlearn.errors import Problem
-from pulse_unlearn.models.source import missing_revision
+from pulse_unlearn.models.checkpoints import missing_revision
 from pulse_unlearn.pipeline.inputs import (
     Inputs,
     check_settings,

@@ -50,7 +50,7 @@ from pulse_unlearn.store.index import products
 from pulse_unlearn.store.made import code_digest, made_before, note_made
 
 if TYPE_CHECKING:
-    from pulse_unlearn.models.fast.run_cache import RunCache
+    from pulse_unlearn.models.loading import RunCache
 
 
 RECORD = ".results.json"
@@ -181,7 +181,7 @@ class _Pipeline:
             self._select(stage, folder)
             return
         # Only here, so that a run with nothing to compute loads neither torch nor a model.
-        from pulse_unlearn.models.fast.run_cache import RunCache
+        from pulse_unlearn.models.loading import RunCache
         from pulse_unlearn.pipeline.runners import RUNNERS
         from pulse_unlearn.pipeline.stage_context import StageContext
 

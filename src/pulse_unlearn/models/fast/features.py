@@ -26,7 +26,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from pulse_unlearn.models.fast.patched_forward import patched_forward
+from pulse_unlearn.models.fast.passes import patched_forward
 
 KEPT_BYTES = 2 << 30
 """1,800 pictures of LLaVA-1.5 in half precision."""
