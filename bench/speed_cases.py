@@ -27,10 +27,10 @@ from pulse_unlearn.models.adapters import (
     add_trainable,
     prepare,
 )
+from pulse_unlearn.models.checkpoints import model_source
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.loading import load_model
-from pulse_unlearn.models.source import model_source
 from pulse_unlearn.pipeline.inputs import read_inputs
 from pulse_unlearn.records import Example, Option
 from pulse_unlearn.registries import schemas

@@ -31,10 +31,10 @@ from pulse_unlearn.models.adapters import (
     prepare,
     save_trained,
 )
+from pulse_unlearn.models.checkpoints import model_source
 from pulse_unlearn.models.encode import AnswerTokens, Encoder
 from pulse_unlearn.models.families import FAMILIES
 from pulse_unlearn.models.forward import Plain
-from pulse_unlearn.models.source import model_source
 from pulse_unlearn.records import Example, Option, Picture
 from pulse_unlearn.training.objectives import Learning, Unlearning
 from pulse_unlearn.training.references import References

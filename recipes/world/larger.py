@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from pulse_unlearn.config import ModelSettings
+from pulse_unlearn.models.checkpoints import model_source
 from pulse_unlearn.models.loading import quiet_libraries
-from pulse_unlearn.models.source import model_source
 
 from .align import Captioned, Heard, Recipe, Spelling, caption_tokens, listen, spell
 from .build import invented_people, write_manifest, write_people, write_questions

@@ -150,13 +150,14 @@ class _Pipeline:
             self.progress.start(number, stage)
             started = time.monotonic()
             try:
-                with isolated(stage.name, plugin_of(stage)):
-                    self._work(stage)
+                with self.store.stage_lock(self.inputs.keys[stage.name]):
+                    with isolated(stage.name, plugin_of(stage)):
+                        self._work(stage)
+                    self._publish(stage)
             except PluginError as error:
                 self.failures.record(stage.name, error)
                 self.progress.warn(f"{error}\nThe run goes on with what does not depend on it.")
                 continue
-            self._publish(stage)
             self.progress.finish(number, stage, time.monotonic() - started)
             computed += 1
         return computed, reused
