@@ -71,7 +71,7 @@ def deadline(seconds: float, *, fix: str = "") -> Iterator[Callable[[], None]]:
             raise _Overdue
 
     def more_time() -> None:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, seconds, seconds)  # again, should it be swallowed
 
     before = signal.signal(signal.SIGALRM, ring)
     try:

@@ -7,7 +7,7 @@ torch is imported here, and this module is imported only when a stage really has
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -190,7 +190,12 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
     limited = METHODS.origin(stage.method) is not None
     seconds = context.inputs.experiment.plugin_seconds if limited else 0
     with deadline(seconds, fix="raise plugin_seconds if it needs longer") as more_time:
-        session.watch = job.watch_with(more_time)
+
+        def on_step(done: int, total: int, row: dict[str, Any]) -> None:
+            more_time()
+            job.watch.on_step(done, total, row)
+
+        session.watch = replace(job.watch, on_step=on_step)
         outcome = session.apply(method)
     job.finish(
         outcome,
@@ -244,21 +249,11 @@ class _Job:
 
     @property
     def watch(self) -> Watch:
-        """Return how its training is observed, and where checkpoints go."""
-        return self.watch_with(lambda: None)
-
-    def watch_with(self, after_step: Callable[[], None]) -> Watch:
-        """Return the same with one more thing to do after each step."""
         context = self.context
-
-        def on_step(done: int, total: int, row: dict[str, Any]) -> None:
-            after_step()
-            context.progress.advance(done, total, row)
-
         return Watch(
             folder=context.folder / CHECKPOINTS,
             checkpoint_seconds=context.inputs.experiment.checkpoint_seconds,
-            on_step=on_step,
+            on_step=context.progress.advance,
             should_stop=context.stop,
             warn=context.progress.warn,
             on_snapshot=self.save,
