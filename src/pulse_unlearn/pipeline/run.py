@@ -150,10 +150,7 @@ class _Pipeline:
             self.progress.start(number, stage)
             started = time.monotonic()
             try:
-                with self.store.stage_lock(self.inputs.keys[stage.name]):
-                    with isolated(stage.name, plugin_of(stage)):
-                        self._work(stage)
-                    self._publish(stage)
+                self.work_on(stage)
             except PluginError as error:
                 self.failures.record(stage.name, error)
                 self.progress.warn(f"{error}\nThe run goes on with what does not depend on it.")
@@ -161,6 +158,17 @@ class _Pipeline:
             self.progress.finish(number, stage, time.monotonic() - started)
             computed += 1
         return computed, reused
+
+    def work_on(self, stage: Stage) -> bool:
+        """Carry out one stage whose parents are complete; False if another process was faster."""
+        key = self.inputs.keys[stage.name]
+        with self.store.stage_lock(key):
+            if self.store.find(key) is not None:
+                return False
+            with isolated(stage.name, plugin_of(stage)):
+                self._work(stage)
+            self._publish(stage)
+            return True
 
     def _is_complete(self, stage: Stage) -> bool:
         key = self.inputs.keys[stage.name]
@@ -272,6 +280,36 @@ def run_experiment(
         measured = write_products(pipeline)
     seconds = time.monotonic() - started
     return Finished(run, computed, reused, seconds, measured, pipeline.failures.found)
+
+
+def run_stage(
+    experiment: Experiment,
+    runs: Path,
+    name: str,
+    *,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+) -> bool:
+    """Carry out one stage of an experiment, for launchers; False if it is complete already.
+
+    Takes the stage's own lock and not the run's, so that several processes can share a run folder.
+    Raises StoreError if a stage it rests on is not complete, RunLocked if another process works on
+    it, and KeyError if there is no such stage.
+    """
+    inputs, run = read_inputs(experiment), runs / experiment.name
+    run.mkdir(parents=True, exist_ok=True)
+    pipeline = _Pipeline(
+        inputs, run, repair=False, progress=progress or Silent(), stop=stop or StopRequest()
+    )
+    stage = inputs.plan.stage(name)
+    missing = [
+        Problem("this stage is not complete, and another rests on it", str(run), parent)
+        for parent in stage.parents
+        if pipeline.store.find(inputs.keys[parent]) is None
+    ]
+    if missing:
+        raise StoreError(missing)
+    return pipeline.work_on(stage)
 
 
 def rescore(experiment: Experiment, run: Path) -> None:
