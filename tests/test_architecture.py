@@ -15,6 +15,7 @@ SOURCE = ROOT / "src" / "pulse_unlearn"
 LEVELS = {
     "errors": 0,
     "records": 0,
+    "isolation": 0.2,
     "registry": 0.5,
     "config": 1,
     "store": 1,
@@ -27,13 +28,24 @@ LEVELS = {
     "training": 3,
     "evaluation.predict": 3,
     "pipeline": 4,
+    "plugin_contract": 4.5,
     "report": 5,
     "cli": 6,
 }
 # Within level 2, a model's room turns examples into tensors (data) and speaks in answer views
 # (methods); nothing else crosses.
 ALLOWED_ACROSS = {("models", "data"), ("models", "methods"), ("scenarios", "config")}
-NO_TORCH = ("errors", "records", "registry", "config", "store", "data", "scenarios", "report")
+NO_TORCH = (
+    "errors",
+    "isolation",
+    "records",
+    "registry",
+    "config",
+    "store",
+    "data",
+    "scenarios",
+    "report",
+)
 
 
 def room_of(module: str) -> str:

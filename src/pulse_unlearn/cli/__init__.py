@@ -11,7 +11,7 @@ import warnings
 import click
 
 from pulse_unlearn import __version__
-from pulse_unlearn.cli import data, doctor, experiments, listings
+from pulse_unlearn.cli import data, doctor, experiments, listings, plugins
 from pulse_unlearn.errors import PulseError
 
 
@@ -31,6 +31,7 @@ for command in (
     listings.list_entries,
     data.data,
     doctor.doctor,
+    plugins.plugin,
 ):
     pulse.add_command(command)
 

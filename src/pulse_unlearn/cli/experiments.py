@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from pulse_unlearn.cli.kinds import KINDS
-from pulse_unlearn.errors import Corrupted, Interrupted, Problem, StoreError
+from pulse_unlearn.errors import Corrupted, Interrupted, PluginError, Problem, StoreError
 
 if TYPE_CHECKING:
     from pulse_unlearn.config import Experiment
+    from pulse_unlearn.pipeline.run import Finished
 
 _DEFAULT_RUNS = Path("runs")
 _EXPERIMENT = click.argument("experiment")
@@ -76,7 +77,21 @@ def run(
             f"{finished.computed} stages computed, {finished.reused} reused, "
             f"{finished.seconds:.0f} s"
         )
-        _report(finished.run)
+        if finished.measured:
+            _report(finished.run)
+        if finished.failures:
+            _tell_failures(finished)
+
+
+def _tell_failures(finished: Finished) -> None:
+    """Raise what third parties' code raised, with all of its tracebacks under --debug."""
+    if click.get_current_context().find_root().params.get("debug"):
+        for failure in finished.failures.values():
+            click.echo(failure.traceback, err=True)
+    again = f"tracebacks are in {finished.run / 'failures'}; the same command tries again"
+    raise PluginError(
+        [Problem(failure.why, stage, fix=again) for stage, failure in finished.failures.items()]
+    )
 
 
 def _command(experiment: str, overrides: tuple[str, ...], runs: Path) -> str:

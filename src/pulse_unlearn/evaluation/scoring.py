@@ -21,6 +21,7 @@ from pulse_unlearn.evaluation.parsers import (
     Parsed,
     mentioned,
     named_in_words,
+    parse,
 )
 from pulse_unlearn.records import Option, Prediction, Score, Verdict
 
@@ -94,7 +95,7 @@ _REMEMBERED = 200_000
 
 @lru_cache(_REMEMBERED)
 def _read(parser: str, text: str, options: tuple[Option, ...]) -> Parsed:
-    return PARSERS.get(parser)(text, options)
+    return parse(text, options, parser=parser)
 
 
 @lru_cache(_REMEMBERED)
