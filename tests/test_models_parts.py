@@ -266,11 +266,11 @@ def test_a_template_without_a_place_for_the_system_sentence_is_refused(template,
 
 def test_paligemma_takes_no_system_sentence():
     with pytest.raises(ModelError, match="there are no system turns"):
-        tiny.encoder("paligemma").prompt(tiny.replaced(tiny.question(0), system=SYSTEM))
+        tiny.encoder("paligemma").prompt(replace(tiny.question(0), system=SYSTEM))
 
 
 def test_a_placeholder_in_a_system_sentence_is_refused():
-    one = tiny.replaced(tiny.question(0), system="Look at <image>.")
+    one = replace(tiny.question(0), system="Look at <image>.")
     with pytest.raises(ModelError, match="the system sentence contains what is no text"):
         tiny.encoder("llava").prompts([one])
 

@@ -265,7 +265,7 @@ def test_padding_is_what_llava_was_trained_with(size, tmp_path, monkeypatch):
     square.paste(seen, tuple((max(size) - side) // 2 for side in size))
     resized = square.resize((published.SIZE,) * 2, Image.Resampling.BICUBIC)
     expected = (np.asarray(resized) / 255 - mean) / deviation
-    one = families.replaced(families.question(0, size=size), picture=picture)
+    one = replace(families.question(0, size=size), picture=picture)
     found = Encoder(loaded.processor, loaded.family).prompts([one])["pixel_values"][0]
     np.testing.assert_allclose(found.permute(1, 2, 0).numpy(), expected, atol=1e-5)
 

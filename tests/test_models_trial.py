@@ -52,7 +52,7 @@ def test_a_family_that_works_does_so_in_every_way_that_is_asked_of_it(name, tmp_
         letters = alone[0, encoder.letter_ids(one)].tolist()
         assert replies[row].chances.log_probs == pytest.approx(letters, abs=1e-5)
     shown = examples[0]
-    elsewhere = tiny.replaced(shown, picture=tiny.question(1, size=(40, 30)).picture)
+    elsewhere = replace(shown, picture=tiny.question(1, size=(40, 30)).picture)
     one, other = (log_probs(loaded.model, encoder, [example]) for example in (shown, elsewhere))
     assert float((one - other).abs().max()) > 1e-4
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -500,8 +500,3 @@ def save(name: str, folder: Path) -> Path:
     own = {head: getattr(processor, head) for head, dot, _ in fields if not dot}
     (folder / "processor_config.json").write_text(json.dumps(own), encoding="utf-8")
     return folder
-
-
-def replaced(one: Example, **changes: Any) -> Example:
-    """The same question with another text or picture."""
-    return replace(one, **changes)
