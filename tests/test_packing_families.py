@@ -26,7 +26,7 @@ PACKED = [name for name, family in FAMILIES if not family.unpackable]
 TOLERANCE = 1e-5
 SETTINGS = {"npo": {"beta": 0.5, "retain_weight": 0.5}, "ga_klr": {"weight": 0.7}}
 QUESTIONS = [
-    tiny.replaced(one, id=f"{one.id}{more}", prompt=one.prompt + more)
+    tiny.replaced(one, example_id=f"{one.example_id}{more}", prompt=one.prompt + more)
     for one in tiny.mixed()
     for more in ("", " Say it.", "\nC. Cy")
 ]
@@ -156,7 +156,10 @@ def test_answers_are_those_of_plain_sequences(name):
 def test_a_system_sentence_is_one_more_part_of_the_common_beginning():
     """Beside questions without one, as people's are beside general ones."""
     made = prepared("llava", "projector+llm", "lora")
-    said = [tiny.replaced(one, id=f"s{one.id}", system="Ann is polite.") for one in QUESTIONS]
+    said = [
+        tiny.replaced(one, example_id=f"s{one.example_id}", system="Ann is polite.")
+        for one in QUESTIONS
+    ]
     mixed = [one for pair in zip(said, QUESTIONS, strict=True) for one in pair]
     readers = (
         Plain(made.model, encoder("llava")),
