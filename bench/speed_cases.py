@@ -198,7 +198,7 @@ def _questions(person: int, *, shown: bool) -> list[Example]:
     letters = "\n".join(f"{letter}. {job}" for letter, job in zip("ABCD", JOBS, strict=True))
     return [
         Example(
-            id=f"{person}-{number}-{shown}",
+            example_id=f"{person}-{number}-{shown}",
             question_id=f"{person}-{number}",
             modality="multimodal" if shown else "text_only",
             prompt=f"What does the {JOBS[number % 4]} {'do ' * (12 + number)}?\n{letters}\nLetter?",
@@ -220,7 +220,7 @@ def _rotations(person: int) -> list[Example]:
         stem = first.prompt.split("\n", maxsplit=1)[0]
         found.append(
             Example(
-                id=f"r{person}-{turn}",
+                example_id=f"r{person}-{turn}",
                 question_id=first.question_id,
                 modality="multimodal",
                 prompt=f"{stem}\n{letters}\nLetter?",

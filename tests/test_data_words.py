@@ -77,7 +77,7 @@ def test_a_bare_question_shows_no_option_and_tries_each_as_the_answer():
         assert one.option_texts == tuple(option.text for option in asked.options)
         assert (one.answer, one.letter) == (asked.truth, asked.answer)
         assert (one.picture is None) == (asked.modality == "text_only")
-        assert one.id != make.scored([asked], profile="short")[0].id
+        assert one.example_id != make.scored([asked], profile="short")[0].example_id
 
 
 def test_what_needs_its_options_is_left_out():

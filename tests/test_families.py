@@ -329,6 +329,6 @@ def test_an_operation_and_its_scoring(name, update, tmp_path):
     assert changed <= trainable
     assert trainable - changed <= {k for k in trainable if ".lora_A." in k or update == "full"}
     found = predict(reader, examples, batch_size=4, max_new_tokens=2, on_batch=lambda *_: None)
-    assert [one.example_id for one in found] == [one.id for one in examples]
+    assert [one.example_id for one in found] == [one.example_id for one in examples]
     assert all(len(one.option_log_probs) == 2 for one in found)
     assert found[0].option_log_probs[0] != found[0].option_log_probs[1]

@@ -296,7 +296,7 @@ def test_rotated_accuracy_is_that_of_the_stored_answers(made):
     turned = [
         replace(
             one,
-            id=f"{one.id}/{turn}",
+            example_id=f"{one.example_id}/{turn}",
             prompt=f"{one.prompt} {' '.join(option.text for option in shown)}",
             rotation=turn,
             options=shown,

@@ -32,7 +32,7 @@ SETTINGS = {
     "rmu": {"layer": -1},
 }
 QUESTIONS = [
-    replace(one, id=f"{one.id}{more}", prompt=one.prompt + more)
+    replace(one, example_id=f"{one.example_id}{more}", prompt=one.prompt + more)
     for one in tiny.mixed()
     for more in ("", " Say it.", "\nC. Cy")
 ]
@@ -165,7 +165,7 @@ def test_answers_are_those_of_plain_sequences(name):
 def test_a_system_sentence_is_one_more_part_of_the_common_beginning():
     """Beside questions without one, as people's are beside general ones."""
     made = prepared("llava", "projector+llm", "lora")
-    said = [replace(one, id=f"s{one.id}", system="Ann is polite.") for one in QUESTIONS]
+    said = [
     mixed = [one for pair in zip(said, QUESTIONS, strict=True) for one in pair]
     readers = (
         Plain(made.model, encoder("llava")),

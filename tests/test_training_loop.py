@@ -109,7 +109,10 @@ def epochs(count, *, first=0):
     """An epoch function: the same questions, named after the epoch."""
 
     def epoch(number):
-        return [replace(one, id=f"{one.id}@{number}") for one in tiny.letters(count, first=first)]
+        return [
+            replace(one, example_id=f"{one.example_id}@{number}")
+            for one in tiny.letters(count, first=first)
+        ]
 
     return epoch
 
@@ -607,10 +610,10 @@ def test_unlearning_batches_have_the_asked_sizes(batch, share, retain, step):
 
 def test_unlearning_sees_every_retain_example_once_per_epoch():
     steps = unlearn_steps(steps=9, batch_size=4, general_share=0.25)
-    kept = [one.id for step in range(9) for one in steps[step].retain]
+    kept = [one.example_id for step in range(9) for one in steps[step].retain]
     people = [identity for identity in kept if int(identity[1:].split("@")[0]) < 200]
     assert len(people) == 27  # three epochs of nine
-    assert sorted(people[:9]) == sorted(one.id for one in epochs(9, first=100)(0))
+    assert sorted(people[:9]) == sorted(one.example_id for one in epochs(9, first=100)(0))
     assert max(Counter(kept).values()) == 1
 
 
@@ -625,10 +628,10 @@ def test_finetuning_shows_everybody_as_many_times_as_there_are_epochs(batch, rep
         assert (data.count("forget"), data.count("retain")) == (0, batch)
         general = [one for one in data.retain if int(one.question_id[1:]) >= 200]
         assert len(general) == replayed
-        seen.update(one.id for one in data.retain if one not in general)
+        seen.update(one.example_id for one in data.retain if one not in general)
     if replayed < batch:
         for number in range(count):
-            assert all(seen[one.id] == 1 for one in epochs(18)(number))
+            assert all(seen[one.example_id] == 1 for one in epochs(18)(number))
         assert sum(seen.values()) - 18 * count < batch - replayed
 
 
@@ -638,8 +641,8 @@ def test_micro_batches_hold_every_example_once(forget, retain, size):
     data = StepData(tuple(tiny.letters(forget)), tuple(tiny.letters(retain, first=100)))
     pieces = data.micro_batches(size)
     for part in ("forget", "retain"):
-        held = [one.id for piece in pieces for one in getattr(piece, part)]
-        assert sorted(held) == sorted(one.id for one in getattr(data, part))
+        held = [one.example_id for piece in pieces for one in getattr(piece, part)]
+        assert sorted(held) == sorted(one.example_id for one in getattr(data, part))
         assert all(piece.count(part) <= size for piece in pieces)
 
 
@@ -647,13 +650,20 @@ def test_shuffled_by_pictures_the_questions_on_one_stay_together_and_none_is_los
     def example(number: int, face: str) -> Example:
         picture = Picture(data=b"", digest=face, where="") if face else None
         modality = "multimodal" if face else "text_only"
-        return Example(str(number), str(number), modality, "?", "A", picture=picture)
+        return Example(
+            example_id=str(number),
+            question_id=str(number),
+            modality=modality,
+            prompt="?",
+            answer="A",
+            picture=picture,
+        )
 
     examples = [example(n, f"face{n % 4}" if n < 20 else "") for n in range(40)]
     stream = Stream(lambda _: examples, seed=0, name="x", shuffle="pictures")
     epochs = [stream.take(40 * epoch, 40) for epoch in range(2)]
     for taken in epochs:
-        assert sorted(e.id for e in taken) == sorted(e.id for e in examples)
+        assert sorted(e.example_id for e in taken) == sorted(e.example_id for e in examples)
         faces = [e.picture.digest for e in taken if e.picture]
         places = [n for n, e in enumerate(taken) if e.picture]
         runs = 1 + sum(

@@ -54,7 +54,8 @@ def settings_of(method="ga", **changes):
 def plan(steps):
     def epoch(first, count):
         return lambda number: [
-            replace(one, id=f"{one.id}@{number}") for one in tiny.letters(count, first=first)
+            replace(one, example_id=f"{one.example_id}@{number}")
+            for one in tiny.letters(count, first=first)
         ]
 
     return UnlearnSteps(

@@ -465,7 +465,7 @@ def question(
     filler = " very" * words
     picture = picture_from_bytes(encoded(noise(number, size=size)), f"{number}") if size else None
     return Example(
-        id=f"e{number}",
+        example_id=f"e{number}",
         question_id=f"q{number}",
         modality="multimodal" if size else "text_only",
         prompt=f"Who is{filler} {number}?\nA. Ann\nB. Bo",

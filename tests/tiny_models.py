@@ -117,7 +117,7 @@ def example(
     filler = " ".join(["the"] * words)
     letters = "\n".join(f"{letter}. {job}" for letter, job in zip(LETTERS, JOBS, strict=True))
     return Example(
-        id=f"e{number}",
+        example_id=f"e{number}",
         question_id=f"q{number}",
         modality="multimodal" if shown else "text_only",
         prompt=f"What does {filler} {JOBS[number % 4]} do?\n{letters}\nLetter?",
@@ -136,7 +136,7 @@ def in_words(
     """One question without its options, answered with the text of one of them."""
     filler = " ".join(["the"] * words)
     return Example(
-        id=f"w{number}",
+        example_id=f"w{number}",
         question_id=f"q{number}",
         modality="multimodal" if shown else "text_only",
         prompt=f"What does {filler} {JOBS[number % 4]} do?",

@@ -69,7 +69,7 @@ def in_words(questions: Sequence[Question], *, profile: str) -> list[Example]:
     """
     return [
         Example(
-            id=f"{question.id}/words",
+            example_id=f"{question.id}/words",
             question_id=question.id,
             modality=question.modality,
             prompt=render_short_answer(profile, question.question, hint=question.hint),
@@ -184,7 +184,7 @@ def _choice(
     true_place = list(order).index(letters.index(question.answer))
     texts_of_options = option_texts(profile, options)
     return Example(
-        id=f"{question.id}/{view}",
+        example_id=f"{question.id}/{view}",
         question_id=question.id,
         modality=question.modality,
         prompt=render(profile, question.question, options=options, hint=question.hint),
@@ -201,7 +201,7 @@ def _choice(
 
 def _in_words(answer: ShortAnswer, picture: Picture | None, profile: str, view: str) -> Example:
     return Example(
-        id=f"{answer.id}/{view}",
+        example_id=f"{answer.id}/{view}",
         question_id=answer.id,
         modality=answer.modality,
         prompt=render_short_answer(profile, answer.question),

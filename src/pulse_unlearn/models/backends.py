@@ -163,7 +163,7 @@ def _questions() -> list[Example]:
     pictures = (_picture((90, 60)), None, _picture((60, 120)))
     return [
         Example(
-            id=f"trial {number}",
+            example_id=f"trial {number}",
             question_id=f"trial {number}",
             modality="multimodal" if picture else "text_only",
             prompt="Who is this?" + " Say one letter." * number,

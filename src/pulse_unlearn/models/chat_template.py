@@ -192,7 +192,7 @@ class Reserved:
             return None
         return Problem(
             f"the {part} contains what is no text to this model",
-            f"example {example.id}",
+            f"example {example.example_id}",
             got=", ".join(found),
             allowed="plain text",
             fix="take it out of the data, or write it in another way",

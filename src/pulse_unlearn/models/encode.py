@@ -154,7 +154,7 @@ class Encoder:
             inputs,
             labels=inputs["input_ids"][:, -longest:],
             mask=mask,
-            example_ids=tuple(example.id for example in examples),
+            example_ids=tuple(example.example_id for example in examples),
         )
 
     def lines(self, examples: Sequence[Example], *, tokens: AnswerTokens | None) -> list[Line]:
@@ -187,7 +187,7 @@ class Encoder:
     def shown(self, example: Example) -> Shown:
         """Return the example's picture processed; raises ValueError if it has none."""
         if example.picture is None:
-            raise ValueError(f"{example.id} has no picture")
+            raise ValueError(f"{example.example_id} has no picture")
         return self.pictures(example.picture, prompt=self.prompt(example))
 
     def letters(self, example: Example) -> list[tuple[int, ...]]:

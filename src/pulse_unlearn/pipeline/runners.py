@@ -228,7 +228,7 @@ def _limit(context: StageContext[UnlearnStage], unseen: Sequence[Example]) -> _L
     asked = read_predictions(context.folder_of(context.stage.before) / PREDICTIONS)
     before = accuracy_of(
         asked,
-        frozenset(example.id for example in unseen),
+        frozenset(example.example_id for example in unseen),
         decides=context.stage.decides,
     )
     limit = before * (1 - (stop.target_forgetting or 0.0))
