@@ -166,6 +166,8 @@ def test_a_system_sentence_is_one_more_part_of_the_common_beginning():
     """Beside questions without one, as people's are beside general ones."""
     made = prepared("llava", "projector+llm", "lora")
     said = [
+        replace(one, example_id=f"s{one.example_id}", system="Ann is polite.") for one in QUESTIONS
+    ]
     mixed = [one for pair in zip(said, QUESTIONS, strict=True) for one in pair]
     readers = (
         Plain(made.model, encoder("llava")),
