@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from pulse_unlearn.evaluation.metrics import general_measures, people_measures
-from pulse_unlearn.evaluation.readings import by_question
 from pulse_unlearn.evaluation.relative import relative_measures
-from pulse_unlearn.evaluation.scoring import score_all
+from pulse_unlearn.evaluation.scoring import by_question, score_all
 from pulse_unlearn.evaluation.table import read_predictions, write_predictions, write_scores
 from pulse_unlearn.records import (
     MODALITIES,

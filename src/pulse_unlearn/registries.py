@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pulse_unlearn.config import Schemas
-from pulse_unlearn.evaluation.scoring import readings
+from pulse_unlearn.evaluation.scoring import parser_descriptions
 from pulse_unlearn.methods import METHODS
 from pulse_unlearn.scenarios import EVALUATIONS, SCENARIOS
 
@@ -14,5 +14,5 @@ def schemas() -> Schemas:
         methods=dict(METHODS),
         scenarios={name: entry.settings for name, entry in SCENARIOS},
         evaluations=dict(EVALUATIONS),
-        parsers=tuple(readings()),
+        parsers=tuple(parser_descriptions()),
     )

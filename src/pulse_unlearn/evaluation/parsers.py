@@ -24,16 +24,16 @@ from pulse_unlearn.evaluation.wording import (
 from pulse_unlearn.records import Option
 from pulse_unlearn.registry import Registry
 
-Reading = Literal["answered", "refused", "unparsable"]
+Outcome = Literal["answered", "refused", "unparsable"]
 
 DEFAULT_PARSER = "strict"
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a parser read; `letter` is an option's letter if `reading` is answered, else empty."""
+    """What a parser read; `letter` is an option's letter if `outcome` is answered, else empty."""
 
-    reading: Reading
+    outcome: Outcome
     letter: str = ""
 
 
@@ -133,7 +133,7 @@ def parse_declared(text: str, options: tuple[Option, ...]) -> Parsed:
     disagree are unparsable, and so is a letter beside which only other options are named.
     """
     read = parse_strict(text, options)
-    if read.reading != "unparsable":
+    if read.outcome != "unparsable":
         return read
     said = plain(text)
     spans = spans_of(said, options)
