@@ -1,4 +1,4 @@
-"""Answerers that behave in known ways, for the tests of readings, gauges and verdicts.
+"""Answerers that behave in known ways, for the tests of readings, letters and verdicts.
 
 A question has a strength for each of its options (nats), the same in every order: what is believed.
 A letter has a bias (nats), the same in every question. Letters are as likely as softmax(strength +
@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pulse_unlearn.evaluation.readings import by_question
-from pulse_unlearn.evaluation.scoring import answer_log_probs, score
+from pulse_unlearn.evaluation.scoring import answer_log_probs, by_question, score
 from pulse_unlearn.records import (
     AskedAs,
     Modality,
@@ -191,7 +190,7 @@ def judged(predictions: Sequence[Prediction]) -> tuple[Score, ...]:
     found = []
     for one in predictions:
         read = _read(one.text, one.options, one.asked_as)
-        chances = answer_log_probs(one)
+        chances = answer_log_probs(one.option_log_probs, one.end_log_probs)
         best = max(chances)
         shares = [math.exp(value - best) for value in chances]
         verdict = read.verdict

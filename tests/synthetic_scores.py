@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from pulse_unlearn.evaluation.readings import by_question
-from pulse_unlearn.evaluation.scoring import score_all
+from pulse_unlearn.evaluation.comparisons import (
+    SeedGap,
+    gaps_between,
+    mean_gap,
+    pair_by_question,
+)
+from pulse_unlearn.evaluation.scoring import by_question, score_all
 from pulse_unlearn.records import Modality, Option, Prediction, QuestionScore, Verdict
 
 LETTERS = "ABCDEFGH"
@@ -224,3 +230,10 @@ def gaps_of(one: Sequence[QuestionScore], other: Sequence[QuestionScore], each: 
     """Return the differences of two such lists of scores, people x kinds x `each`."""
     right = [[score.verdict == "correct" for score in scores] for scores in (one, other)]
     return np.subtract(*np.array(right, float)).reshape(2, -1, each).swapaxes(0, 1)
+
+
+def paired_difference(
+    a: Sequence[QuestionScore], b: Sequence[QuestionScore], measure: str = "accuracy", **how: Any
+) -> SeedGap:
+    """How much higher `measure` is in `a` than in `b`, paired by question."""
+    return mean_gap(gaps_between(pair_by_question(b, a), measure), **how)

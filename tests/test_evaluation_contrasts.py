@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulse_unlearn.evaluation.compare import paired_difference
-from pulse_unlearn.evaluation.contrasts import Gaps, contrast, settle, together
-from pulse_unlearn.evaluation.intervals import clustered_mean, t_over_seeds
-from synthetic_scores import people_scores
+from pulse_unlearn.evaluation.comparisons import (
+    Gaps,
+    agreement,
+    contrast,
+    correct_family,
+)
+from pulse_unlearn.evaluation.intervals import clustered_mean, mean_over_seeds
+from synthetic_scores import paired_difference, people_scores
 
 
 def gaps(*values: float, stratum: str = "") -> Gaps:
@@ -32,7 +36,7 @@ NOTHING = gaps(0.5, -0.5, 0.5, -0.5, 0.5, -0.5, 0.5, -0.5)
 
 def one(by_seed) -> str:
     """What a contrast that is looked at alone shows."""
-    (found,) = settle([contrast("x", by_seed)])
+    (found,) = correct_family([contrast("x", by_seed)])
     return found.settled
 
 
@@ -141,11 +145,11 @@ def test_the_sign_flip_turns_whole_people():
     assert found.low is None
 
 
-def test_over_seeds_is_the_t_interval_of_the_runs():
+def tesmean_over_seeds_is_the_t_interval_of_the_runs():
     """Fault: questions of all runs thrown together, as if one run said what another would."""
     values = {0: 0.2, 1: 0.5, 2: 0.3}
     found = contrast("x", {seed: alike(value) for seed, value in values.items()})
-    expected = t_over_seeds([0.2, 0.5, 0.3], bounds=(-1.0, 1.0))
+    expected = mean_over_seeds([0.2, 0.5, 0.3], bounds=(-1.0, 1.0))
     assert found.over_seeds == expected
     half = 4.302652729911275 * np.std([0.2, 0.5, 0.3], ddof=1) / math.sqrt(3)
     assert found.over_seeds.high - found.over_seeds.value == pytest.approx(half)
@@ -172,17 +176,17 @@ def test_the_correction_is_within_each_seed():
     Each p is 1/128 = 0.0078: six of them pass at 0.047, seven fail at 0.055.
     """
     runs = {seed: alike(0.5) for seed in range(3)}
-    six = settle([contrast(str(number), runs) for number in range(6)])
+    six = correct_family([contrast(str(number), runs) for number in range(6)])
     assert {one.settled for one in six} == {"seen"}
     assert six[0].by_seed[2].p_value == pytest.approx(6 / 128)
-    seven = settle([contrast(str(number), runs) for number in range(7)])
+    seven = correct_family([contrast(str(number), runs) for number in range(7)])
     assert {one.settled for one in seven} == {"not settled"}
     assert seven[0].by_seed[0].p_value == pytest.approx(7 / 128)
 
 
 def test_a_seed_counts_only_the_contrasts_it_has():
     """Fault: a correction for contrasts that a run does not hold."""
-    both = settle(
+    both = correct_family(
         [
             contrast("a", {0: alike(0.5), 1: alike(0.5)}),
             contrast("b", {1: alike(0.5)}),
@@ -201,7 +205,7 @@ def test_settling_changes_nothing_but_p_values():
         contrast("weak", {0: NOTHING, 1: alike(0.25)}),
         contrast("strong", {0: alike(0.5), 1: alike(-0.75)}),
     ]
-    weak, strong = settle(family)
+    weak, strong = correct_family(family)
     for before, after in zip(family, (weak, strong), strict=True):
         assert (after.label, after.over_seeds) == (before.label, before.over_seeds)
         for seed, gap in before.by_seed.items():
@@ -210,7 +214,7 @@ def test_settling_changes_nothing_but_p_values():
     # Holm: the smaller times two, the larger (1) stays.
     assert strong.by_seed[0].p_value == pytest.approx(2 / 128)
     assert weak.by_seed[0].p_value == 1.0
-    assert settle([]) == ()
+    assert correct_family([]) == ()
 
 
 @given(st.lists(st.sampled_from(["seen", "opposite", "not settled", "too few runs", "not tested"])))
@@ -223,7 +227,7 @@ def test_together_is_what_all_say(kinds):
         "too few runs": {0: alike(0.5)},
         "not tested": {},
     }
-    told = together([contrast(str(n), made[kind]) for n, kind in enumerate(kinds)])
+    told = agreement([contrast(str(n), made[kind]) for n, kind in enumerate(kinds)])
     tested = {kind for kind in kinds if kind != "not tested"}
     expected = "not tested" if not tested else "not settled"
     assert told == (tested.pop() if len(tested) == 1 else expected)
@@ -234,7 +238,7 @@ def test_families_of_nothing_are_seldom_seen():
     generator = np.random.default_rng(2)
     seen = once = 0
     for _ in range(60):
-        family = settle(
+        family = correct_family(
             [
                 contrast(str(place), {seed: gaps(*generator.normal(0, 1, 9)) for seed in range(3)})
                 for place in range(4)

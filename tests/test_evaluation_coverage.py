@@ -17,9 +17,9 @@ from scipy import special, stats
 from pulse_unlearn.evaluation.intervals import (
     Estimate,
     clustered_mean,
-    t_over_seeds,
+    mean_over_seeds,
 )
-from pulse_unlearn.evaluation.ratios import ratio_interval
+from pulse_unlearn.evaluation.relative import ratio_interval
 
 EACH = 5
 """Questions per person and modality."""
@@ -211,7 +211,7 @@ def test_three_seeds_cover_and_one_does_not(between, most):
     answers = generator.random((1200, 4, len(clusters))) < np.repeat(known, 2 * EACH, axis=2)
     by_three, by_one = [], []
     for run, means in enumerate(answers.mean(axis=2)):
-        three = t_over_seeds(means[:3].tolist(), sampling=[0.08], bounds=(0.0, 1.0))
+        three = mean_over_seeds(means[:3].tolist(), sampling=[0.08], bounds=(0.0, 1.0))
         by_three.append(three.low <= 0.5 <= three.high)
         if run < RUNS:
             one = clustered_mean(answers[run, 0].astype(float), clusters, strata=strata)

@@ -7,17 +7,17 @@ from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
 from pulse_unlearn.evaluation.intervals import (
+    Design,
     OverSeeds,
     clustered_mean,
     few_clusters,
     join_reasons,
-    stratified_weights,
-    sum_by,
-    t_over_seeds,
+    mean_of_strata,
+    mean_over_seeds,
     unseen_share,
     wilson,
 )
-from pulse_unlearn.evaluation.ratios import ratio_interval
+from pulse_unlearn.evaluation.relative import ratio_interval
 
 Z2 = 3.841458820694124  # z^2 for 95 %
 
@@ -317,9 +317,9 @@ def test_ratios_that_cannot_be_had():
     assert some.reason.endswith("only 15 people: read the interval with care")
 
 
-def test_over_seeds_by_hand():
+def tesmean_over_seeds_by_hand():
     # mean 0.5, sd 0.1, t_2 = 4.30265: half width 4.30265 * 0.1 / sqrt(3)
-    found = t_over_seeds([0.4, 0.5, 0.6], bounds=(0.0, 1.0))
+    found = mean_over_seeds([0.4, 0.5, 0.6], bounds=(0.0, 1.0))
     assert (found.value, found.spread, found.count) == (
         pytest.approx(0.5),
         pytest.approx(0.1),
@@ -328,41 +328,43 @@ def test_over_seeds_by_hand():
     assert found.high - 0.5 == pytest.approx(4.302652729911275 * 0.1 / math.sqrt(3))
     assert found.low == pytest.approx(1 - found.high)
     assert found.reason == ""
-    cut = t_over_seeds([0.0, 0.1, 0.2], bounds=(0.0, 1.0))
+    cut = mean_over_seeds([0.0, 0.1, 0.2], bounds=(0.0, 1.0))
     assert (cut.low, cut.value) == (0.0, pytest.approx(0.1))
 
 
 def test_one_run_or_none_has_no_interval():
-    one = t_over_seeds([0.4], sampling=[0.1], bounds=(0.0, 1.0))
+    one = mean_over_seeds([0.4], sampling=[0.1], bounds=(0.0, 1.0))
     assert one == OverSeeds(0.4, None, None, None, 1, "one run")
-    assert t_over_seeds([], bounds=(0.0, 1.0)) == OverSeeds(None, None, None, None, 0, "no runs")
+    assert mean_over_seeds([], bounds=(0.0, 1.0)) == OverSeeds(None, None, None, None, 0, "no runs")
 
 
 def test_runs_that_agree_fall_back_on_their_own_intervals():
-    found = t_over_seeds([0.0, 0.0, 0.0, 0.0], sampling=[0.06, 0.08, 0.05], bounds=(0.0, 1.0))
+    found = mean_over_seeds([0.0, 0.0, 0.0, 0.0], sampling=[0.06, 0.08, 0.05], bounds=(0.0, 1.0))
     assert (found.low, found.high, found.spread) == (0.0, pytest.approx(0.04), 0.0)
     assert found.reason == "no variation between runs"
-    bare = t_over_seeds([1.0, 1.0], bounds=(0.0, 1.0))
+    bare = mean_over_seeds([1.0, 1.0], bounds=(0.0, 1.0))
     assert (bare.value, bare.low, bare.high) == (1.0, None, None)
     assert bare.reason == "no variation between runs; no run has an interval of its own"
 
 
 def test_the_same_people_in_every_run_are_not_more_people():
     # between runs 4.30265 * 0.1 / sqrt(3) = 0.24841, the people 0.06 on average
-    found = t_over_seeds(
+    found = mean_over_seeds(
         [0.4, 0.5, 0.6], sampling=[0.05, 0.06, 0.07], bounds=(0.0, 1.0), same_people=True
     )
     between = 4.302652729911275 * 0.1 / math.sqrt(3)
     assert found.high - 0.5 == pytest.approx(math.sqrt(between**2 + 0.06**2))
-    alike = t_over_seeds([0.5, 0.5], sampling=[0.05, 0.07], bounds=(0.0, 1.0), same_people=True)
+    alike = mean_over_seeds([0.5, 0.5], sampling=[0.05, 0.07], bounds=(0.0, 1.0), same_people=True)
     assert (alike.low, alike.high) == (pytest.approx(0.44), pytest.approx(0.56))
-    bare = t_over_seeds([0.4, 0.6], bounds=(0.0, 1.0), same_people=True)
+    bare = mean_over_seeds([0.4, 0.6], bounds=(0.0, 1.0), same_people=True)
     assert (bare.low, bare.reason) == (None, "no run has an interval of its own")
 
 
 def test_sums_and_weights():
-    assert sum_by(np.array([1.0, 2.0, 4.0]), ["b", "a", "b"]).tolist() == [5.0, 2.0]
-    assert stratified_weights(["x", "y", "y"]).tolist() == [0.5, 0.25, 0.25]
+    design = Design.of(["b", "a", "b"], ["x", "y", "y"])
+    assert design.per_person(np.array([1.0, 2.0, 4.0])).tolist() == [5.0, 2.0]
+    assert design.weights.tolist() == [0.5, 0.25, 0.25]
+    assert mean_of_strata([1.0, 2.0, 4.0], ["x", "y", "y"]) == 2.0
 
 
 def test_reasons():

@@ -486,7 +486,7 @@ OPTIONS = st.lists(
 @given(text=TEXTS, shown=OPTIONS, parser=st.sampled_from(PARSERS.names()))
 def test_no_parser_raises_or_picks_what_is_no_option(text, shown, parser):
     parsed = parse(text, shown, parser=parser)
-    if parsed.reading == "answered":
+    if parsed.outcome == "answered":
         assert parsed.letter in {option.letter for option in shown}
     else:
         assert parsed.letter == ""
@@ -685,7 +685,7 @@ FORMS = [
 def test_answers_as_public_models_give_them(form):
     shown = options(*form["options"])
     read = parse(form["text"], shown, parser="declared")
-    assert (read.letter or ("refused" if read.reading == "refused" else "")) == form["says"]
+    assert (read.letter or ("refused" if read.outcome == "refused" else "")) == form["says"]
     # Strict reads fewer of them, and none otherwise.
     strict = parse(form["text"], shown, parser="strict")
     assert strict.letter in ("", form["says"])

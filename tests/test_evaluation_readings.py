@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pulse_unlearn.evaluation.readings import Averaged, Order, average_over, credit_of
+from pulse_unlearn.evaluation.scoring import Averaged, Order, average_over, credit_of
 from pulse_unlearn.records import Prediction, QuestionScore
 from synthetic_scores import LETTERS, TRADES, by_reading, in_words, options, prediction, rotated
 

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from pulse_unlearn.errors import DataError
-from pulse_unlearn.evaluation.ratios import ratio_interval
-from pulse_unlearn.evaluation.relative import pair, relative_measures
+from pulse_unlearn.evaluation.comparisons import pair_by_question
+from pulse_unlearn.evaluation.relative import ratio_interval, relative_measures
 from pulse_unlearn.records import Measurement, QuestionScore
 from synthetic_scores import (
     by_reading,
@@ -252,7 +252,7 @@ def test_pairing_ignores_the_order_and_names_what_is_missing():
         BEFORE, LLM, sets=SETS
     )
     with pytest.raises(DataError, match="2 problems") as caught:
-        pair(BEFORE[:-1], LLM[1:])
+        pair_by_question(BEFORE[:-1], LLM[1:])
     assert BEFORE[0].question_id in str(caught.value)
     assert BEFORE[-1].question_id in str(caught.value)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pulse_unlearn.errors import ConfigError, DataError
 from pulse_unlearn.evaluation.parsers import PARSERS, parse
-from pulse_unlearn.evaluation.scoring import readings, score, score_all
+from pulse_unlearn.evaluation.scoring import parser_descriptions, score, score_all
 from pulse_unlearn.records import Option
 from synthetic_scores import TRADES, in_words, options, prediction
 
@@ -124,8 +124,8 @@ def test_of_equally_likely_options_the_first_is_taken():
 
 
 def test_likelihood_is_listed_with_the_parsers_and_reads_no_text():
-    assert list(readings()) == [*PARSERS.names(), "likelihood"]
-    assert all(readings().values())
+    assert list(parser_descriptions()) == [*PARSERS.names(), "likelihood"]
+    assert all(parser_descriptions().values())
     with pytest.raises(ConfigError, match="unknown answer parser"):
         parse("B", TRADES, parser="likelihood")
 

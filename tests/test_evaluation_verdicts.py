@@ -9,8 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from pulse_unlearn.evaluation import verdicts
-from pulse_unlearn.evaluation.readings import by_question
-from pulse_unlearn.evaluation.scoring import score_all
+from pulse_unlearn.evaluation.scoring import by_question, score_all
 from pulse_unlearn.records import QuestionScore
 from simulated_models import Design, Model, ask, judged, predict
 from synthetic_scores import person_score
@@ -60,9 +59,9 @@ CASES = {
 
 def verdict_of(
     scores: Sequence[QuestionScore], *, enough: bool = True, never: Sequence[QuestionScore] = ()
-) -> verdicts.Verdict:
+) -> verdicts.ForgettingVerdict:
     """The verdict on a model that is compared with no other."""
-    tests = verdicts.corrected({"it": verdicts.test_readings(scores)})["it"]
+    tests = verdicts.correct_tests({"it": verdicts.readings_against_chance(scores)})["it"]
     return verdicts.judge(scores, tests, enough_people=enough, never_knew=never)
 
 
@@ -73,7 +72,9 @@ def runs(name: str, design: Design, count: int, model: Model | None = None):
     return [verdict_of(ask(model, design, seed=first + number)) for number in range(count)]
 
 
-def check(name: str, found: list[verdicts.Verdict], *, wrong: int, strays: float = 0.12) -> None:
+def check(
+    name: str, found: list[verdicts.ForgettingVerdict], *, wrong: int, strays: float = 0.12
+) -> None:
     """Hold verdicts to their case; by luck alone `wrong` of them may be of another kind."""
     case = CASES[name]
     told = [verdict.word for verdict in found]
@@ -88,7 +89,7 @@ def check(name: str, found: list[verdicts.Verdict], *, wrong: int, strays: float
     assert sum(latent) / len(found) == pytest.approx(case.latent, abs=strays)
 
 
-def _value(verdict: verdicts.Verdict, reading: str) -> float:
+def _value(verdict: verdicts.ForgettingVerdict, reading: str) -> float:
     return next(t.estimate.value for t in verdict.tests if t.reading == reading)
 
 
@@ -132,7 +133,9 @@ def test_whatever_knows_90_percent_in_one_reading_is_remembered(name, people):
         design = replace(SMALL, people=people)
         families = {str(k): ask(Model(), design, seed=50 + 10 * seed + k) for k in range(3)}
         families["it"] = ask(SINGLE[name], design, seed=seed)
-        tests = verdicts.corrected({k: verdicts.test_readings(s) for k, s in families.items()})
+        tests = verdicts.correct_tests(
+            {k: verdicts.readings_against_chance(s) for k, s in families.items()}
+        )
         found = verdicts.judge(families["it"], tests["it"], enough_people=True)
         assert _value(found, name) > 0.8
         assert next(t for t in found.tests if t.reading == name).is_above
@@ -176,12 +179,12 @@ def test_families_of_ignorant_models_seldom_seem_to_remember():
     count = 40
     for number in range(count):
         family = {
-            str(place): verdicts.test_readings(
+            str(place): verdicts.readings_against_chance(
                 ask(model, design, seed=10_000 + 10 * number + place, world=number)
             )
             for place, model in enumerate(models)
         }
-        tests = [test for of in verdicts.corrected(family).values() for test in of]
+        tests = [test for of in verdicts.correct_tests(family).values() for test in of]
         alarms += any(test.is_above for test in tests)
         bare += any(test.is_above for of in family.values() for test in of)
     assert alarms <= 0.07 * count
@@ -336,7 +339,7 @@ def test_the_correction_is_holms_over_all_methods_and_readings():
     def test(above, below):
         return verdicts.ReadingTest("accuracy", None, 0.25, above, below)
 
-    found = verdicts.corrected(
+    found = verdicts.correct_tests(
         {"a": [test(0.01, 0.9), test(0.04, 0.6)], "b": [test(0.02, 0.5), test(None, None)]}
     )
     assert [one.p_above for one in found["a"]] == pytest.approx([0.03, 0.04])

@@ -20,8 +20,7 @@ from pulse_unlearn.data.mmbench_table import read_answers
 from pulse_unlearn.errors import DataError
 from pulse_unlearn.evaluation.measures import MEASURES, estimate_mean
 from pulse_unlearn.evaluation.predict import predict
-from pulse_unlearn.evaluation.readings import by_question
-from pulse_unlearn.evaluation.scoring import score_all
+from pulse_unlearn.evaluation.scoring import by_question, score_all
 from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.pipeline.foreign import judge
 from pulse_unlearn.records import Individual

@@ -20,8 +20,7 @@ from pulse_unlearn.evaluation.predict import (
     predict,
     rotated_accuracy,
 )
-from pulse_unlearn.evaluation.readings import by_question
-from pulse_unlearn.evaluation.scoring import score_all
+from pulse_unlearn.evaluation.scoring import by_question, score_all
 from pulse_unlearn.methods import METHODS, build_method
 from pulse_unlearn.models.adapters import reference_view, trainable_names
 from pulse_unlearn.models.backends import obstacle, select_backend

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 
 from pulse_unlearn.evaluation.metrics import general_measures, people_measures
-from pulse_unlearn.evaluation.readings import by_question
 from pulse_unlearn.evaluation.relative import relative_measures
-from pulse_unlearn.evaluation.scoring import score_all
+from pulse_unlearn.evaluation.scoring import by_question, score_all
 from pulse_unlearn.evaluation.table import read_predictions, write_predictions, write_scores
 from pulse_unlearn.records import (
     MODALITIES,
@@ -112,7 +111,7 @@ def cell(request: int) -> dict[str, str | int]:
 
 def rows_of(request: int, found: Iterable[Measurement]) -> Iterator[dict[str, object]]:
     for one in found:
-        row = {name: getattr(one, name) for name in RESULT_COLUMNS[5:]}
+        row = {name: getattr(one, name) for name in RESULT_COLUMNS[6:]}
         yield cell(request) | row | {"value": "" if one.value is None else round(one.value, 6)}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pulse_unlearn.config import Schemas
 from pulse_unlearn.evaluation.parsers import PARSERS
-from pulse_unlearn.evaluation.scoring import readings
+from pulse_unlearn.evaluation.scoring import parser_descriptions
 from pulse_unlearn.methods import METHODS
 from pulse_unlearn.registry import Registry
 from pulse_unlearn.scenarios import EVALUATIONS, SCENARIOS
@@ -45,7 +45,7 @@ def schemas() -> Schemas:
         methods=dict(METHODS),
         scenarios={name: entry.settings for name, entry in SCENARIOS},
         evaluations=dict(EVALUATIONS),
-        parsers=tuple(readings()),
+        parsers=tuple(parser_descriptions()),
         failures={
             f"{kind} {name}": problem
             for kind, entries in named.items()

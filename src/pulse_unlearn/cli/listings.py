@@ -50,9 +50,9 @@ def _prompts() -> list[tuple[str, str]]:
 
 
 def _parsers() -> list[tuple[str, str]]:
-    from pulse_unlearn.evaluation.scoring import readings
+    from pulse_unlearn.evaluation.scoring import parser_descriptions
 
-    return list(readings().items())
+    return list(parser_descriptions().items())
 
 
 def _experiments() -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from pulse_unlearn.config import Experiment
 from pulse_unlearn.data.checks import gathered
 from pulse_unlearn.data.leaks import refused
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.evaluation.compare import RHO, detectable_difference
+from pulse_unlearn.evaluation.comparisons import RHO, detectable_difference
 from pulse_unlearn.evaluation.intervals import intraclass_correlation
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions

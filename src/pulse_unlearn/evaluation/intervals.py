@@ -52,15 +52,6 @@ IndexArray = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """A two-sided interval; both ends are None where there is none, and `reason` says why."""
-
-    low: float | None = None
-    high: float | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Estimate:
     """A value with its interval; `value` is None where it is undefined, and `reason` says why."""
 
@@ -85,7 +76,7 @@ class OverSeeds:
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """Numbers of the person and stratum of n answers, and their weights in the mean, all (n,)."""
+    """Person and stratum of n answers by number, and the answers' weights in the mean, all (n,)."""
 
     cluster: IndexArray
     stratum: IndexArray
@@ -96,7 +87,7 @@ class Design:
     people: int
 
     @classmethod
-    def of(cls, clusters: Sequence[Hashable], strata: Sequence[Hashable] | None) -> Design:
+    def of(cls, clusters: Sequence[Hashable], strata: Sequence[Hashable] | None = None) -> Design:
         """Return the design; no `strata` are one stratum."""
         cluster = _numbered(clusters)
         stratum = np.zeros(len(cluster), dtype=np.intp) if strata is None else _numbered(strata)
@@ -151,15 +142,16 @@ class Design:
         return (rarer * seen + assumed * alike) / (rarer + assumed)
 
 
-def wilson(successes: float, total: int, *, level: float = LEVEL) -> Interval:
-    """Return the Wilson score interval of a proportion; for independent answers only.
+def wilson(successes: float, total: int, *, level: float = LEVEL) -> Estimate:
+    """Return a proportion with its Wilson score interval; for independent answers only.
 
     With n answers, k right, z the normal quantile: centre (k + z^2/2) / (n + z^2), half width
     z sqrt(k (n - k) / n + z^2/4) / (n + z^2).
     """
     if total <= 0:
-        return Interval(reason="no questions")
-    return Interval(*wilson_ends(successes, total, float(special.ndtri((1 + level) / 2))))
+        return Estimate(None, reason="no questions")
+    ends = wilson_ends(successes, total, float(special.ndtri((1 + level) / 2)))
+    return Estimate(successes / total, *ends)
 
 
 def clustered_mean(
@@ -181,7 +173,7 @@ def clustered_mean(
     effective number of answers for n, v (1 - v) / variance. Differences of such, any other bounds:
     value +- t sqrt(variance), cut at the bounds. The variance is widened where answers of one
     kind, or changes, are rare (`ASSUMED_ANSWERS`, `ASSUMED_CHANGES`). Where no cluster differs
-    from any other (all right, all wrong) it is 0 and says nothing: see `without_variation`.
+    from any other (all right, all wrong) it is 0 and says nothing: see `unseen_share`.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:
@@ -194,8 +186,9 @@ def clustered_mean(
     residuals = design.residuals(array)
     error = math.sqrt(design.variance(residuals))
     if error < NO_VARIATION:
-        ends = without_variation(value, design.people, bounds=bounds, level=level, note=note)
-        return Estimate(value, ends.low, ends.high, ends.reason)
+        share = unseen_share(design.people, level=level)
+        low, high = value - share * (value - bounds[0]), value + share * (bounds[1] - value)
+        return Estimate(value, low, high, join_reasons("no variation seen", note))
     quantile = float(special.stdtrit(design.people - 1, (1 + level) / 2))
     if bounds == (0.0, 1.0):
         rarity = min(value, 1 - value)
@@ -208,30 +201,7 @@ def clustered_mean(
     return Estimate(value, max(value - half, bounds[0]), min(value + half, bounds[1]), note)
 
 
-def without_variation(
-    value: float,
-    count: int,
-    *,
-    bounds: tuple[float, float],
-    level: float = LEVEL,
-    note: str = "",
-) -> Interval:
-    """Return an interval where none of `count` people differs from another, so none can vary.
-
-    At most a share h of all people differs from those seen, h being Wilson's upper end for 0 of
-    `count`; they may lie anywhere in `bounds`. For 0 of 50 that is [0, 0.071]: as many answers
-    as people. `clustered_mean`'s formula gives the same for none of the rarer kind (0.075, with t
-    for z). One right of 500 gives less, [0, 0.024]: standing alone among its person's ten it
-    speaks against people who know all or nothing; none does not.
-    """
-    share = unseen_share(count, level=level)
-    low = value - share * (value - bounds[0])
-    return Interval(
-        low, value + share * (bounds[1] - value), join_reasons("no variation seen", note)
-    )
-
-
-def t_over_seeds(
+def mean_over_seeds(
     values: Sequence[float],
     *,
     sampling: Sequence[float] | None = None,
@@ -280,7 +250,14 @@ def wilson_ends(successes: float, total: float, quantile: float) -> tuple[float,
 
 
 def unseen_share(count: int, *, level: float = LEVEL) -> float:
-    """Return Wilson's upper end for 0 of `count`: z^2 / (count + z^2)."""
+    """Return the largest share of all people who may differ where none of `count` does.
+
+    Wilson's upper end for 0 of `count`, z^2 / (count + z^2); those people may lie anywhere in the
+    bounds. For 0 of 50 that gives [0, 0.071]: as many answers as people. `clustered_mean`'s
+    formula gives the same for none of the rarer kind (0.075, with t for z). One right of 500 gives
+    less, [0, 0.024]: standing alone among its person's ten it speaks against people who know all
+    or nothing; none does not.
+    """
     squared = float(special.ndtri((1 + level) / 2)) ** 2
     return squared / (count + squared)
 
@@ -313,21 +290,14 @@ def intraclass_correlation(values: ArrayLike, clusters: Sequence[Hashable]) -> f
     return max(0.0, (between - within) / whole) if whole > NO_VARIATION else None
 
 
-def sum_by(values: FloatArray, clusters: Sequence[Hashable]) -> FloatArray:
-    """Return the sum of `values` in every cluster, clusters in order of first appearance."""
-    return np.bincount(_numbered(clusters), weights=values).astype(np.float64)
+def mean_of_strata(values: ArrayLike, strata: Sequence[Hashable]) -> float:
+    """Return the mean of the stratum means of `values`, one or more."""
+    return float(Design.of(strata, strata).means(np.asarray(values, dtype=np.float64)).mean())
 
 
 def join_reasons(*reasons: str) -> str:
     """Join the reasons that say something, each once."""
     return "; ".join(dict.fromkeys(reason for reason in reasons if reason))
-
-
-def stratified_weights(strata: Sequence[Hashable]) -> FloatArray:
-    """Return each value's weight in the mean of the stratum means; the weights sum to 1."""
-    stratum = _numbered(strata)
-    sizes = np.bincount(stratum)
-    return np.asarray(1.0 / (len(sizes) * sizes[stratum]))
 
 
 def _numbered(labels: Sequence[Hashable]) -> IndexArray:

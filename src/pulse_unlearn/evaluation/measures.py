@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from pulse_unlearn.evaluation.intervals import (
     FloatArray,
     clustered_mean,
     join_reasons,
+    mean_of_strata,
 )
 from pulse_unlearn.records import MODALITIES, UNREADABLE, Measurement, QuestionScore
 from pulse_unlearn.registry import Registry
@@ -163,6 +166,11 @@ def strata_of(scores: Sequence[QuestionScore]) -> list[str]:
     return [score.modality if score.individual else "" for score in scores]
 
 
+def unit_of(scores: Sequence[QuestionScore]) -> str:
+    """Return what clusters are called in notes: `people`, or `questions` if about nobody."""
+    return "people" if any(score.individual for score in scores) else "questions"
+
+
 def missing_modality(scores: Sequence[QuestionScore], modality: str) -> str:
     """Return why `modality` has no value: no questions, or `all` of people with one modality."""
     if not scores:
@@ -180,42 +188,31 @@ def values_of(scores: Sequence[QuestionScore], measure: Measure) -> FloatArray:
     return np.fromiter(values, dtype=np.float64, count=len(scores))
 
 
-def asked_for(
+def drop_missing(
     scores: Sequence[QuestionScore], measure: Measure
 ) -> tuple[list[QuestionScore], FloatArray, str]:
     """Return the questions that have this measure, their values, and a note on the others."""
     values = values_of(scores, measure)
     there = ~np.isnan(values)
-    if bool(there.all()):
-        return list(scores), values, ""
-    having = [score for score, has in zip(scores, there, strict=True) if has]
-    if not having:
-        return [], values[there], "not asked"
+    having = list(compress(scores, there))
+    if len(having) == len(scores):
+        return having, values, ""
     note = f"without {len(scores) - len(having)} of {len(scores)} questions that lack it"
-    return having, values[there], note
+    return having, values[there], note if having else "not asked"
 
 
 def estimate_mean(scores: Sequence[QuestionScore], measure: Measure) -> Estimate:
     """Return the mean of modality means with an interval clustered by individual."""
-    having, values, note = asked_for(scores, measure)
-    found = clustered_mean(
-        values,
-        [cluster_of(score) for score in having],
-        strata=strata_of(having),
-        unit="people" if any(score.individual for score in having) else "questions",
-    )
-    reason = note if not having else join_reasons(found.reason, note)
-    return Estimate(found.value, found.low, found.high, reason)
+    having, values, note = drop_missing(scores, measure)
+    clusters, strata = [cluster_of(score) for score in having], strata_of(having)
+    found = clustered_mean(values, clusters, strata=strata, unit=unit_of(having))
+    return replace(found, reason=join_reasons(found.reason, note) if having else note)
 
 
 def chance_of(scores: Sequence[QuestionScore]) -> float | None:
     """Return the mean of 1 / options over the modality means; nothing is sampled."""
-    if not scores:
-        return None
-    by_stratum: dict[str, list[float]] = {}
-    for stratum, score in zip(strata_of(scores), scores, strict=True):
-        by_stratum.setdefault(stratum, []).append(score.chance)
-    return float(np.mean([np.mean(values) for values in by_stratum.values()]))
+    chances = [score.chance for score in scores]
+    return mean_of_strata(chances, strata_of(scores)) if scores else None
 
 
 def measurement(

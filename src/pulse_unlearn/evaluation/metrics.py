@@ -6,24 +6,34 @@ number is ever NaN.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from pulse_unlearn.evaluation.gauges import LetterHabit, letter_bias, letter_habit
-from pulse_unlearn.evaluation.intervals import Estimate, join_reasons, wilson
+import numpy as np
+
+from pulse_unlearn.evaluation.intervals import (
+    LEVEL,
+    Estimate,
+    clustered_mean,
+    join_reasons,
+    wilson,
+)
 from pulse_unlearn.evaluation.measures import (
     ALL,
     GENERAL,
     MEASURES,
     READINGS,
     Measure,
-    asked_for,
     chance_of,
+    cluster_of,
+    drop_missing,
     estimate_mean,
     measurement,
     missing_modality,
     of_modality,
-    rotated_accuracy,
+    unit_of,
 )
 from pulse_unlearn.records import MODALITIES, Measurement, QuestionScore, Sets
 
@@ -42,7 +52,7 @@ def people_measures(scores: Iterable[QuestionScore], *, sets: Sets) -> list[Meas
     * `below_chance`: 1 if `rotated_accuracy` lies below chance with its whole interval: the model
       avoids the right answer, so it still knows it;
     * `chosen:<letter>`: how often a letter was read, in the file's order;
-    * `letter_share`, `letter_entropy`, `one_letter`: see `gauges.LetterHabit`; in all orders, and
+    * `letter_share`, `letter_entropy`, `one_letter`: see `LetterHabit`; in all orders, and
       in `all` over the answers of both modalities together;
     * `letter_bias`: spread of recall over the letters, in all orders.
     """
@@ -56,7 +66,7 @@ def people_measures(scores: Iterable[QuestionScore], *, sets: Sets) -> list[Meas
         note = f"{missing} of {len(people)} people have no scores" if missing else ""
         for modality in (*MODALITIES, ALL):
             chosen = of_modality(rows, modality)
-            measurements += set_measures(chosen, of_set=name, modality=modality, note=note)
+            measurements += _set_measures(chosen, of_set=name, modality=modality, note=note)
     return measurements
 
 
@@ -73,14 +83,14 @@ def general_measures(
     scores = tuple(scores)
     absent = sum(score.verdict is None for score in scores)
     note = f"{absent} of {len(scores)} questions lack the file's option order" if absent else ""
-    rows = set_measures(scores, of_set=GENERAL, modality=ALL, note=note)
+    rows = _set_measures(scores, of_set=GENERAL, modality=ALL, note=note)
     rows += _by_category("", scores, lambda score: score.category)
     wider = l2_categories or {}
     rows += _by_category("l2_", scores, lambda score: wider.get(score.question_id, ""))
     return rows
 
 
-def set_measures(
+def _set_measures(
     scores: Sequence[QuestionScore], *, of_set: str, modality: str, note: str = ""
 ) -> list[Measurement]:
     """Return every measure of one set in one modality."""
@@ -91,9 +101,7 @@ def set_measures(
     }
     estimates[LATENT] = _latent(estimates)
     estimates["chance"] = Estimate(chance_of(scores), reason=reason)
-    estimates["below_chance"] = (
-        Estimate(None, reason=reason) if reason else _below_chance(scores, modality)
-    )
+    estimates["below_chance"] = _below(estimates["rotated_accuracy"], chance_of(scores))
     estimates |= _habits(scores)
     return [
         measurement(name, scores, found, of_set=of_set, modality=modality, note=note)
@@ -103,14 +111,13 @@ def set_measures(
 
 def estimate(scores: Sequence[QuestionScore], measure: Measure, modality: str = ALL) -> Estimate:
     """Return one measure with its interval; Wilson's for general questions, right or wrong."""
-    having, values, note = asked_for(scores, measure)
+    having, values, note = drop_missing(scores, measure)
     reason = missing_modality(having, modality) if having else note
     if reason:
         return Estimate(None, reason=join_reasons(reason, note))
-    if any(score.individual for score in having) or not set(values.tolist()) <= {0.0, 1.0}:
+    if unit_of(having) == "people" or not set(values.tolist()) <= {0.0, 1.0}:
         return estimate_mean(scores, measure)
-    ends = wilson(float(values.sum()), len(values))
-    return Estimate(float(values.mean()), ends.low, ends.high, join_reasons(ends.reason, note))
+    return replace(wilson(float(values.sum()), len(values)), reason=note)
 
 
 def _latent(estimates: Mapping[str, Estimate]) -> Estimate:
@@ -118,42 +125,30 @@ def _latent(estimates: Mapping[str, Estimate]) -> Estimate:
     if not found:
         return Estimate(None, reason=estimates[READINGS[0]].reason)
     name, best = max(found, key=lambda pair: pair[1].value or 0.0)
-    return Estimate(best.value, best.low, best.high, join_reasons(f"by {name}", best.reason))
+    return replace(best, reason=join_reasons(f"by {name}", best.reason))
 
 
-def _below_chance(scores: Sequence[QuestionScore], modality: str) -> Estimate:
-    found, chance = estimate(scores, rotated_accuracy, modality), chance_of(scores)
-    if found.high is None or chance is None:
-        return Estimate(None, reason=found.reason)
-    return Estimate(float(found.high < chance), reason=found.reason)
-
-
-def _one_letter(habit: LetterHabit, told: str) -> Estimate:
-    """Return whether the model says one letter; None where too few people were asked to tell."""
-    if habit.share.low is None:
-        return Estimate(None, reason=join_reasons(told, habit.share.reason))
-    return Estimate(float(habit.is_one_letter), reason=told)
+def _below(found: Estimate, chance: float | None) -> Estimate:
+    below = None if found.high is None or chance is None else float(found.high < chance)
+    return Estimate(below, reason=found.reason)
 
 
 def _habits(scores: Sequence[QuestionScore]) -> dict[str, Estimate]:
-    habit = letter_habit(scores)
-    share, bias = habit.share, letter_bias(scores)
-    if not habit.letter:
-        nothing = Estimate(None, reason=share.reason)
-        one = Estimate(0.0, reason=share.reason) if scores else nothing
-        found = (nothing, nothing, one, bias)
-    else:
+    habit, share = letter_habit(scores), Estimate(None)
+    told, even, one = habit.share.reason, habit.share.reason, 0.0 if scores else None
+    if habit.letter:
+        share = habit.share
         told = f"letter {habit.letter}, true in {habit.base_rate:.0%}"
         even = "" if habit.entropy is not None else "one letter is all that is said or true"
-        found = (
-            Estimate(share.value, share.low, share.high, join_reasons(told, share.reason)),
-            Estimate(habit.entropy, reason=even),
-            _one_letter(habit, told),
-            bias,
-        )
-    return dict(
-        zip(("letter_share", "letter_entropy", "one_letter", "letter_bias"), found, strict=True)
-    )
+        # With too few people for an interval nothing is said.
+        one = None if share.low is None else float(habit.is_one_letter)
+    because = join_reasons(told, share.reason)
+    return {
+        "letter_share": replace(share, reason=because),
+        "letter_entropy": Estimate(habit.entropy, reason=even),
+        "one_letter": Estimate(one, reason=because if one is None else told),
+        "letter_bias": letter_bias(scores),
+    }
 
 
 def _histogram(scores: Sequence[QuestionScore]) -> list[tuple[str, Measure]]:
@@ -186,3 +181,103 @@ def _by_category(
         for category in sorted(set(inside) - {""})
         for name in ("accuracy", "circular_accuracy")
     ]
+
+
+# --- one letter to everything
+
+MOSTLY = 0.5
+"""Share from which answers are mostly so: unreadable, or more one letter than the truth asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetterHabit:
+    """How answers that can be read are spread over the letters, in all orders that were asked."""
+
+    letter: str
+    """The one furthest above its base rate; empty where nothing can be read."""
+    share: Estimate
+    """Of that letter among answers that can be read."""
+    base_rate: float
+    """Of that letter among the true letters of the same answers: what knowing all would say."""
+    above_base_rate: bool
+    """Whether the share lies above the base rate with 95 % simultaneous confidence."""
+    entropy: float | None
+    """Of the letters said, over the logarithm of how many are said or true: 0 (one letter) to 1
+    (all alike); None where that is one."""
+    readable: float
+    """Share of all answers that can be read."""
+
+    @property
+    def excess(self) -> float:
+        """What of the way from the base rate to this letter alone was gone, 1 at most."""
+        if self.share.value is None or self.base_rate >= 1:
+            return 0.0
+        return (self.share.value - self.base_rate) / (1 - self.base_rate)
+
+    @property
+    def is_one_letter(self) -> bool:
+        """Whether the model says one letter to everything, or to most of what it should not."""
+        return self.above_base_rate and self.excess >= MOSTLY and self.readable >= MOSTLY
+
+
+def letter_habit(scores: Sequence[QuestionScore], *, level: float = LEVEL) -> LetterHabit:
+    """Measure the preference for a letter over all orders asked, clustered by individual.
+
+    All answers count alike, whatever their modality. For every letter the share said minus the
+    share true is tested against 0 with a t interval, Bonferroni over the letters; the letter of
+    the largest such difference is told, the last one of equals.
+    """
+    asked = [(cluster_of(score), *answer) for score in scores for answer in score.turned]
+    read = [(cluster, truth, choice) for cluster, truth, choice, _ in asked if choice]
+    if not read:
+        return LetterHabit("", Estimate(None, reason="no readable answers"), 0.0, False, None, 0.0)
+    clusters = [cluster for cluster, _, _ in read]
+    true = Counter(truth for _, truth, _ in read)
+    chosen = Counter(choice for _, _, choice in read)
+    letters = sorted({*true, *chosen})
+    letter = max(letters, key=lambda one: (chosen[one] - true[one], one))
+    excess = [float(choice == letter) - float(truth == letter) for _, truth, choice in read]
+    gap = clustered_mean(excess, clusters, bounds=(-1.0, 1.0), level=1 - (1 - level) / len(letters))
+    hits = [float(choice == letter) for _, _, choice in read]
+    return LetterHabit(
+        letter=letter,
+        share=clustered_mean(hits, clusters, level=level, unit=unit_of(scores)),
+        base_rate=true[letter] / len(read),
+        above_base_rate=gap.low is not None and gap.low > 0,
+        entropy=_entropy([chosen[one] for one in letters]),
+        readable=len(read) / len(asked),
+    )
+
+
+def verdict_share(scores: Iterable[QuestionScore], verdicts: Collection[str]) -> float:
+    """Return the share of answers, in all orders asked, with one of these verdicts; 0 of none."""
+    found = [verdict for score in scores for _, _, verdict in score.turned]
+    return sum(one in verdicts for one in found) / max(len(found), 1)
+
+
+def letter_bias(scores: Sequence[QuestionScore]) -> Estimate:
+    """Return the standard deviation over letters of P(right | true letter), in all orders asked.
+
+    RStd of Zheng et al. 2024 (arXiv 2309.03882); 0 is unbiased. Among questions with the most
+    common number of options: with fewer options, chance is higher for the first letters only,
+    which would look like a bias. What cannot be read counts as wrong; the spread is that of the
+    population of letters.
+    """
+    if not scores:
+        return Estimate(None, reason="no questions")
+    usual = Counter(score.chance for score in scores).most_common(1)[0][0]
+    right: dict[str, list[float]] = {}
+    for score in scores:
+        for truth, _, verdict in score.turned if score.chance == usual else ():
+            right.setdefault(truth, []).append(float(verdict == "correct"))
+    if len(right) < 2:
+        return Estimate(None, reason="the true answer always has the same letter")
+    return Estimate(float(np.std([np.mean(values) for values in right.values()])))
+
+
+def _entropy(counts: Sequence[int]) -> float | None:
+    total = sum(counts)
+    if len(counts) < 2 or total == 0:
+        return None
+    shares = [count / total for count in counts if count]
+    return max(0.0, -math.fsum(share * math.log(share) for share in shares) / math.log(len(counts)))

@@ -26,7 +26,7 @@ from pulse_unlearn.isolation import deadline, isolated
 from pulse_unlearn.records import Option
 from pulse_unlearn.registry import Registry
 
-Reading = Literal["answered", "refused", "unparsable"]
+Outcome = Literal["answered", "refused", "unparsable"]
 
 DEFAULT_PARSER = "strict"
 PARSER_SECONDS = 30
@@ -35,9 +35,9 @@ PARSER_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a parser read; `letter` is an option's letter if `reading` is answered, else empty."""
+    """What a parser read; `letter` is an option's letter if `outcome` is answered, else empty."""
 
-    reading: Reading
+    outcome: Outcome
     letter: str = ""
 
 
@@ -137,7 +137,7 @@ def parse_declared(text: str, options: tuple[Option, ...]) -> Parsed:
     disagree are unparsable, and so is a letter beside which only other options are named.
     """
     read = parse_strict(text, options)
-    if read.reading != "unparsable":
+    if read.outcome != "unparsable":
         return read
     said = plain(text)
     spans = spans_of(said, options)
@@ -214,8 +214,8 @@ def require_parsed(found: object, options: Sequence[Option]) -> Parsed:
     """Return what a parser read; raises MethodError unless it is what a parser may return."""
     letters = [option.letter for option in options]
     if isinstance(found, Parsed):
-        fitting = letters if found.reading == "answered" else [""]
-        if found.reading in get_args(Reading) and found.letter in fitting:
+        fitting = letters if found.outcome == "answered" else [""]
+        if found.outcome in get_args(Outcome) and found.letter in fitting:
             return found
     allowed = f"Parsed('answered', one of {', '.join(letters)}), REFUSED or UNPARSABLE"
     raise MethodError(Problem("returned what no parser may", got=repr(found), allowed=allowed))

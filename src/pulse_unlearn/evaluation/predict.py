@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.evaluation.readings import Order, average_over
+from pulse_unlearn.evaluation.scoring import Order, answer_log_probs, average_over
 from pulse_unlearn.models.forward import (
     OptionChances,
     Reader,
@@ -65,14 +65,18 @@ def _in_batches(
 
     Raises ModelError if a single example is too much.
     """
-    order, done = _by_likeness(examples), 0
+    # By picture and length, so that a batch shares much and pads little.
+    order, done = sorted(range(len(examples)), key=lambda index: examples[index].likeness), 0
     while done < len(order):
         chosen = order[done : done + size]
         try:
             results = work([examples[index] for index in chosen])
         except torch.OutOfMemoryError as error:
             if len(chosen) == 1:
-                raise _too_large(examples[chosen[0]], error) from error
+                what = "one question does not fit into the device's memory"
+                fix = "a smaller model dtype or a larger device"
+                name = examples[chosen[0]].example_id
+                raise ModelError(Problem(what, name, got=str(error), fix=fix)) from error
             size = len(chosen) // 2
         else:
             yield chosen, results
@@ -81,17 +85,6 @@ def _in_batches(
         # Only here has the error let go of what was in memory.
         torch.cuda.empty_cache()
         on_halved(size)
-
-
-def _too_large(example: Example, error: torch.OutOfMemoryError) -> ModelError:
-    return ModelError(
-        Problem(
-            "one question does not fit into the device's memory",
-            example.example_id,
-            got=str(error),
-            fix="a smaller model dtype or a larger device",
-        )
-    )
 
 
 def greedy_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: int) -> float:
@@ -113,10 +106,10 @@ def likelihood_accuracy(reader: Reader, examples: Sequence[Example], *, batch_si
 
     As `scoring` reads by likelihood: the first of equals counts. Used by stop rules.
     """
-    found = _option_chances(reader, examples, batch_size)
+    found = _option_log_probs(reader, examples, batch_size)
     hits = [
-        options_log_probs(chances).index(max(options_log_probs(chances))) == _true_place(example)
-        for example, chances in zip(examples, found, strict=True)
+        log_probs.index(max(log_probs)) == _true_place(example)
+        for example, log_probs in zip(examples, found, strict=True)
     ]
     return sum(hits) / len(hits)
 
@@ -127,17 +120,18 @@ def rotated_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size:
     As the reading `rotated`: each order's log-probabilities are renormalised over the options and
     averaged by option; of options that tie, each counts its share. Used by stop rules.
     """
-    found = _option_chances(reader, examples, batch_size)
+    found = _option_log_probs(reader, examples, batch_size)
     orders: dict[str, list[Order]] = {}
-    for example, chances in zip(examples, found, strict=True):
-        order = Order(example.options, options_log_probs(chances), (_true_place(example),))
+    for example, log_probs in zip(examples, found, strict=True):
+        order = Order(example.options, log_probs, (_true_place(example),))
         orders.setdefault(example.question_id, []).append(order)
     return math.fsum(average_over(turned).credit for turned in orders.values()) / len(orders)
 
 
-def _option_chances(
+def _option_log_probs(
     reader: Reader, examples: Sequence[Example], batch_size: int
-) -> list[OptionChances]:
+) -> list[tuple[float, ...]]:
+    """Return the log-probability of each option of each example, a text's with its end of turn."""
     told = [(number, one) for number, of in enumerate(examples) for one in expand_options(of)]
     found = _without_training(
         reader, lambda batch: read_options(reader, batch), [one for _, one in told], batch_size
@@ -145,14 +139,7 @@ def _option_chances(
     parts: list[list[OptionChances]] = [[] for _ in examples]
     for (number, _), chances in zip(told, found, strict=True):
         parts[number].append(chances)
-    return [joined(of) for of in parts]
-
-
-def options_log_probs(chances: OptionChances) -> tuple[float, ...]:
-    """Return each option's log-probability, a text's with the end of turn behind it."""
-    if not chances.ends:
-        return chances.log_probs
-    return tuple(map(math.fsum, zip(chances.log_probs, chances.ends, strict=True)))
+    return [answer_log_probs(one.log_probs, one.ends) for one in map(joined, parts)]
 
 
 def _true_place(example: Example) -> int:
@@ -172,11 +159,6 @@ def _without_training(
             found |= zip(chosen, results, strict=True)
     model.train(was_training)
     return [found[index] for index in range(len(examples))]
-
-
-def _by_likeness(examples: Sequence[Example]) -> list[int]:
-    """Return indices by picture and length, so that a batch shares much and pads little."""
-    return sorted(range(len(examples)), key=lambda index: examples[index].likeness)
 
 
 def _prediction(example: Example, reply: Reply) -> Prediction:

@@ -1,15 +1,32 @@
-"""Forgotten and kept: an accuracy after unlearning relative to the one before (Figure 4)."""
+"""Forgotten and kept: an accuracy after unlearning relative to the one before (Figure 4).
+
+The width of such a ratio's interval goes with the candidate ratio instead of the ratio seen, as
+`intervals` has it for a single accuracy. Source: Nam and Blackwelder 2002 (ratio of paired shares).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import math
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal
 
 import numpy as np
+from scipy import special
 
-from pulse_unlearn.errors import DataError, Problem
-from pulse_unlearn.evaluation.intervals import Estimate, FloatArray, join_reasons
+from pulse_unlearn.evaluation.comparisons import Pairing, pair_by_question
+from pulse_unlearn.evaluation.intervals import (
+    LEVEL,
+    MIN_INDIVIDUALS,
+    NO_VARIATION,
+    Design,
+    Estimate,
+    FloatArray,
+    few_clusters,
+    join_reasons,
+    mean_of_strata,
+)
 from pulse_unlearn.evaluation.measures import (
     ALL,
     GENERAL,
@@ -19,11 +36,13 @@ from pulse_unlearn.evaluation.measures import (
     measurement,
     missing_modality,
     strata_of,
+    unit_of,
     values_of,
 )
-from pulse_unlearn.evaluation.ratios import ratio_interval
 from pulse_unlearn.records import MODALITIES, Measurement, QuestionScore, Sets
 
+PRECISION = 1e-6
+"""The ends of the interval of a ratio are this exact."""
 FORGET_SETS: frozenset[str] = frozenset({"forget", "forgotten_earlier", "just_requested"})
 """Sets whose loss is the aim; of every other set we say how much was kept."""
 
@@ -37,22 +56,6 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("latent_", "_over_chance", READINGS),
 )
 """Prefix and suffix of a row's name, and the readings of which the highest counts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pairing:
-    """The same questions before and after, in the same order."""
-
-    before: tuple[QuestionScore, ...]
-    after: tuple[QuestionScore, ...]
-
-    def where(self, inside: Sequence[bool]) -> Pairing:
-        """Return the pairs that are inside."""
-        keep = [number for number, chosen in enumerate(inside) if chosen]
-        return Pairing(
-            tuple(self.before[number] for number in keep),
-            tuple(self.after[number] for number in keep),
-        )
 
 
 def relative_measures(
@@ -72,7 +75,7 @@ def relative_measures(
     scores without an individual; their rows are there if there are any. Raises DataError unless
     both hold the same questions.
     """
-    pairing = pair(before, after)
+    pairing = pair_by_question(before, after)
     measurements = []
     for name, people in sets.items():
         direction: Direction = "forgotten" if name in forget_sets else "kept"
@@ -84,20 +87,6 @@ def relative_measures(
     if general.before:
         measurements += _rows(general, "kept", of_set=GENERAL, modality=ALL)
     return measurements
-
-
-def pair(before: Iterable[QuestionScore], after: Iterable[QuestionScore]) -> Pairing:
-    """Pair scores by question; raises DataError naming every question that one side lacks."""
-    first, second = tuple(before), tuple(after)
-    by_question = {score.question_id: score for score in second}
-    known = {score.question_id for score in first}
-    problems = [
-        Problem("question was scored on one side only", f"'{name}'", fix="score both alike")
-        for name in sorted(known.symmetric_difference(by_question))
-    ]
-    if problems:
-        raise DataError(problems)
-    return Pairing(first, tuple(by_question[score.question_id] for score in first))
 
 
 def _rows(
@@ -121,29 +110,26 @@ def _percent(
     was, by_then = _highest(pairing.before, readings, pairing.after)
     now, by_now = _highest(pairing.after, readings, pairing.before)
     there = ~(np.isnan(was) | np.isnan(now))
-    having = [score for score, has in zip(pairing.before, there, strict=True) if has]
+    having = list(compress(pairing.before, there))
     if not having:
         return Estimate(None, reason="not asked")
-    chance = np.array([score.chance for score in having]) if with_chance else None
-    kept = ratio_interval(
+    ratio = ratio_interval(
         was[there],
         now[there],
         [cluster_of(score) for score in having],
         strata=strata_of(having),
-        chance=chance,
-        unit="people" if any(score.individual for score in having) else "questions",
+        chance=np.array([score.chance for score in having]) if with_chance else None,
+        unit=unit_of(having),
     )
     lacking = len(pairing.before) - len(having)
     note = f"without {lacking} questions that lack it" if lacking else ""
     which = f"{by_then} before, {by_now} after" if len(readings) > 1 else ""
-    reason = join_reasons(which, kept.reason, note)
-    if kept.value is None:
-        return Estimate(None, reason=reason)
-    low, high = (None if end is None else 100 * end for end in (kept.low, kept.high))
-    if direction == "kept":
-        return Estimate(100 * kept.value, low, high, reason)
-    ends = (None if high is None else 100 - high, None if low is None else 100 - low)
-    return Estimate(100 - 100 * kept.value, *ends, reason)
+    reason = join_reasons(which, ratio.reason, note)
+    ends = (ratio.value, ratio.low, ratio.high)
+    value, low, high = (None if end is None else 100 * end for end in ends)
+    if direction == "forgotten":
+        value, high, low = (None if end is None else 100 - end for end in (value, low, high))
+    return Estimate(value, low, high, reason)
 
 
 def _highest(
@@ -155,15 +141,162 @@ def _highest(
     NaN if no reading was asked in every modality.
     """
     best, values, name = -np.inf, np.full(len(scores), np.nan), readings[0]
-    kinds = np.array(strata_of(scores))
+    strata = strata_of(scores)
     for reading in readings:
         found, other = (values_of(side, MEASURES.get(reading)) for side in (scores, others))
-        found = np.where(np.isnan(other), np.nan, found)
-        there = ~np.isnan(found)
-        strata = [found[there & (kinds == kind)] for kind in dict.fromkeys(kinds.tolist())]
-        if any(part.size == 0 for part in strata):
+        there = ~(np.isnan(found) | np.isnan(other))
+        kinds = list(compress(strata, there))
+        if {*kinds} != {*strata}:
             continue
-        mean = float(np.mean([part.mean() for part in strata]))
+        mean = mean_of_strata(found[there], kinds)
         if mean > best:
-            best, values, name = mean, found, reading
+            best, values, name = mean, np.where(there, found, np.nan), reading
     return values, name
+
+
+@dataclass(frozen=True, slots=True)
+class _RatioTest:
+    """The score test of `ratio_interval`; `shares` are those of `_outcomes`, `factor` t^2 / n."""
+
+    before: float
+    after: float
+    chance: float
+    shares: tuple[float, ...]
+    factor: float
+
+    def excess(self, ratio: float) -> float:
+        """Return T^2 - t^2 S / n, positive where `ratio` is ruled out."""
+        gap = self.after - self.chance - ratio * (self.before - self.chance)
+        return gap * gap - self.factor * _spread_if(ratio, self.shares, self.chance)
+
+    def ends(self, value: float, spread: float) -> tuple[float | None, float | None]:
+        """Return where `excess` turns positive below and above `value`, where S is `spread`."""
+        inside = (value, -self.factor * spread)
+        steps = [0.05 * 2.0**power for power in range(16)]
+        high = _first_outside(self.excess, inside, [value + step for step in steps])
+        if self.chance:
+            return _first_outside(self.excess, inside, [value - step for step in steps]), high
+        if value <= NO_VARIATION:
+            return 0.0, high
+        # Without chance taken off a ratio is above 0, which is ruled out if anything is left.
+        nearer = [value * 0.5**power for power in range(1, 60)]
+        return _first_outside(self.excess, inside, nearer), high
+
+
+def ratio_interval(
+    before: FloatArray,
+    after: FloatArray,
+    clusters: Sequence[Hashable],
+    *,
+    strata: Sequence[Hashable] | None = None,
+    chance: FloatArray | None = None,
+    level: float = LEVEL,
+    unit: str = "people",
+) -> Estimate:
+    """Return after / before over the same questions, 1 being no loss, clustered by individual.
+
+    All arrays hold one number in [0, 1] per question; both accuracies A (after) and B (before)
+    are means of stratum means. With `chance` the value is (A - c) / (B - c), c being the mean of
+    `chance`, a known number. It is None where B is not above 0 or c.
+
+    The interval holds all ratios r for which T = (A - c) - r (B - c) is within t sqrt(S(r) / n)
+    of 0. S(r) is the variance of one question's share of T if r were true (`_spread_if`); n is
+    the effective number of questions, S / variance of T at the ratio seen, clustered and widened
+    as for accuracies; t has G - 1 degrees of freedom. Without clusters and chance this is the
+    score interval of Nam and Blackwelder 2002, sound also where almost nothing is left or lost.
+    Where B is not clearly above c, no ratio is ruled out, and there is no interval. If people do
+    not differ (all lost, all kept), n is their number.
+    """
+    if before.size == 0:
+        return Estimate(None, reason="no questions")
+    design = Design.of(clusters, strata)
+    guess = 0.0 if chance is None else float(design.means(chance).mean())
+    was, now = (float(design.means(values).mean()) for values in (before, after))
+    start, rest = was - guess, now - guess
+    if start <= NO_VARIATION:
+        least = "zero" if chance is None else "chance"
+        return Estimate(None, reason=f"not above {least} before: nothing to lose")
+    note = few_clusters(design.people, unit)
+    value = rest / start
+    if design.people < MIN_INDIVIDUALS:
+        return Estimate(value, reason=note)
+    shares = _outcomes(design, before, after)
+    residuals = design.residuals(after - value * before)
+    terms = _share_of_t(value, guess)
+    spread = sum(share * term * term for share, term in zip(shares, terms, strict=True))
+    number = design.effective_answers(residuals, spread=spread, rarity=min(spread, now, 1 - now))
+    quantile = float(special.stdtrit(design.people - 1, (1 + level) / 2))
+    low, high = _RatioTest(was, now, guess, shares, quantile**2 / number).ends(value, spread)
+    if design.variance(residuals) < NO_VARIATION**2:
+        note = join_reasons("no variation seen", note)
+    if low is None or high is None:
+        return Estimate(value, reason=join_reasons("no interval: hardly above chance before", note))
+    return Estimate(value, low, high, note)
+
+
+def _outcomes(design: Design, before: FloatArray, after: FloatArray) -> tuple[float, ...]:
+    """Return the shares of questions right both times, only after, only before, never."""
+    both = float(design.means(np.minimum(before, after)).mean())
+    gained = float(design.means(np.maximum(after - before, 0.0)).mean())
+    lost = float(design.means(np.maximum(before - after, 0.0)).mean())
+    shares = (both, gained, lost, 1 - both - gained - lost)
+    return tuple(share if share > NO_VARIATION else 0.0 for share in shares)
+
+
+def _share_of_t(ratio: float, chance: float) -> tuple[float, float, float, float]:
+    """Return (after - c) - ratio (before - c) of a question, in the order of `_outcomes`."""
+    never = -chance * (1 - ratio)
+    return 1 - ratio + never, 1 + never, -ratio + never, never
+
+
+def _spread_if(ratio: float, shares: Sequence[float], chance: float) -> float:
+    """Return the mean square of a question's share of T if `ratio` were the true one.
+
+    The outcomes' shares are then the likeliest ones for which T is 0: p / (1 + m e), p being the
+    share seen and e the share of T, m (`tilt`) such that the mean of e is 0. If there is no such
+    m, an outcome nobody had carries the rest.
+    """
+    terms = _share_of_t(ratio, chance)
+    least, most = min(terms), max(terms)
+    seen = [(p, e) for p, e in zip(shares, terms, strict=True) if p and e]
+    low, high, tilt = -1 / most, -1 / least, 0.0
+    # The mean of e falls with the tilt m: Newton's step, or halving where it leaves the bracket.
+    for _ in range(60):
+        parts = [(p * e / (1 + tilt * e), e / (1 + tilt * e)) for p, e in seen]
+        mean, slope = sum([one for one, _ in parts]), -sum([one * e for one, e in parts])
+        low, high = (tilt, high) if mean > 0 else (low, tilt)
+        step = mean / slope if slope else 0.0
+        last, tilt = tilt, tilt - step if low < tilt - step < high else (low + high) / 2
+        if abs(tilt - last) < PRECISION * (1 + abs(tilt)):
+            break
+    fitted = [(p * e / (1 + tilt * e), e) for p, e in seen]
+    mean = sum([one for one, _ in fitted])
+    return sum([one * e for one, e in fitted]) + abs(mean * (least if mean > 0 else most))
+
+
+def _first_outside(
+    excess: Callable[[float], float], found: tuple[float, float], trials: Sequence[float]
+) -> float | None:
+    """Return where `excess` turns positive between a place and the first of `trials` outside.
+
+    `found` is the place and its `excess`. None if no trial is outside. Ridders' method (1979).
+    """
+    inside, below = found
+    for outside in trials:
+        above = excess(outside)
+        if above > 0:
+            break
+        inside, below = outside, above
+    else:
+        return None
+    while abs(outside - inside) > PRECISION:
+        middle = (inside + outside) / 2
+        centre = excess(middle)
+        root = math.sqrt(centre * centre - below * above)
+        point = middle - (middle - inside) * centre / root if root else middle
+        for place, height in ((middle, centre), (point, excess(point))):
+            if height > 0:
+                outside, above = place, height
+            else:
+                inside, below = place, height
+    return inside if -below < above else outside

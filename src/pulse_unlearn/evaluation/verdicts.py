@@ -8,34 +8,32 @@ No verdict says "deleted": the readings of a run can recover something, or not.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pulse_unlearn.evaluation.compare import equivalent, holm
-from pulse_unlearn.evaluation.gauges import (
-    MOSTLY,
-    AboveChance,
-    LetterHabit,
-    letter_habit,
-    one_sided,
-    strict_above_habit,
-)
-from pulse_unlearn.evaluation.intervals import Estimate
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import special
+
+from pulse_unlearn.evaluation.comparisons import SURE, equivalent, holm
+from pulse_unlearn.evaluation.intervals import Design, Estimate
 from pulse_unlearn.evaluation.measures import (
     MEASURES,
     READINGS,
-    asked_for,
+    accuracy,
     cluster_of,
+    drop_missing,
     estimate_mean,
     mentions,
     mentions_of_others,
     values_of,
 )
+from pulse_unlearn.evaluation.metrics import MOSTLY, LetterHabit, letter_habit, verdict_share
 from pulse_unlearn.records import UNREADABLE, QuestionScore
 
-SURE = 0.05
-"""Level of every test, after Holm's correction."""
 MARGIN = 0.10
 """Largest difference in accuracy from a model that never knew that counts as none."""
 ROTATED, STRICT, MENTIONS = "rotated_accuracy", "accuracy", "mentions"
@@ -72,7 +70,7 @@ class ReadingTest:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ForgettingVerdict:
     """The word for one operation, why, and the readings behind it."""
 
     word: Word
@@ -88,32 +86,79 @@ class Verdict:
         return any(test.is_above for test in self.tests)
 
 
-def test_readings(scores: Sequence[QuestionScore]) -> tuple[ReadingTest, ...]:
-    """Hold every reading that was asked against chance; p-values are not yet corrected."""
+def readings_against_chance(scores: Sequence[QuestionScore]) -> tuple[ReadingTest, ...]:
+    """Test every reading that was asked against chance; p-values are not yet corrected."""
     if len({cluster_of(score) for score in scores}) < 2:
         return ()
-    strict = strict_above_habit(scores)
-    tests = [ReadingTest(STRICT, estimate_mean(scores, MEASURES.get(STRICT)), *_of(strict))]
+    tests = [strict_against_chance(scores)]
     for name in READINGS[1:]:
-        having, values, _ = asked_for(scores, MEASURES.get(name))
-        if not having:
-            continue
-        gaps = [value - score.chance for value, score in zip(values.tolist(), having, strict=True)]
-        above, below = one_sided(gaps, [cluster_of(score) for score in having])
-        chance = sum(score.chance for score in having) / len(having)
-        estimate = estimate_mean(scores, MEASURES.get(name))
-        tests.append(ReadingTest(name, estimate, chance, above, below))
+        having, values, _ = drop_missing(scores, MEASURES.get(name))
+        if having:
+            chances = np.array([score.chance for score in having])
+            tests.append(_against_chance(name, having, values - chances, float(chances.mean())))
     # In one order alone a constant letter names the truth as often as that letter is true.
     turned = [score for score in scores if score.rotated is not None]
     if turned:
         named, others = values_of(turned, mentions), values_of(turned, mentions_of_others)
-        above, below = one_sided((named - others).tolist(), [cluster_of(s) for s in turned])
-        estimate = estimate_mean(turned, mentions)
-        tests.append(ReadingTest(MENTIONS, estimate, float(others.mean()), above, below))
+        tests.append(_against_chance(MENTIONS, turned, named - others, float(others.mean())))
     return tuple(tests)
 
 
-def corrected(
+def _against_chance(
+    reading: str, scores: Sequence[QuestionScore], gaps: ArrayLike, chance: float
+) -> ReadingTest:
+    """Test a reading of these questions by their distances from chance, (scores,)."""
+    above, below = one_sided(gaps, [cluster_of(score) for score in scores])
+    estimate = estimate_mean(scores, MEASURES.get(reading))
+    return ReadingTest(reading, estimate, chance, above, below)
+
+
+def strict_against_chance(scores: Sequence[QuestionScore]) -> ReadingTest:
+    """Test the strict accuracy in the file's order against what its letters alone would score.
+
+    Somebody who says letter l in a share p_l of the answers, whatever the question, is right in
+    sum_l p_l q_l of them, q_l being the share of questions whose truth is l (Cohen 1960). That
+    varies with the sample, too, so each question counts with its projection
+    [choice = truth] - q(choice) - p(truth) + sum_l p_l q_l: a constant letter gives exactly 0.
+    All among questions with as many options: fewer options favour the first letters on both sides.
+    """
+    kinds: dict[float, list[QuestionScore]] = {}
+    for score in scores:
+        kinds.setdefault(score.chance, []).append(score)
+    gaps, expected = [], 0.0
+    for alike in kinds.values():
+        count = len(alike)
+        chosen = Counter(score.choice for score in alike if score.choice)
+        true = Counter(score.answer for score in alike)
+        by_letters = sum(chosen[letter] * true[letter] for letter in true) / count**2
+        expected += by_letters * count / len(scores)
+        gaps += [
+            (accuracy(score) or 0.0)
+            - (true[score.choice] + chosen[score.answer]) / count
+            + by_letters
+            for score in alike
+        ]
+    ordered = [score for alike in kinds.values() for score in alike]
+    return _against_chance(STRICT, ordered, gaps, expected)
+
+
+def one_sided(gaps: ArrayLike, clusters: Sequence[str]) -> tuple[float, float]:
+    """Return the p-values of a mean above and below 0: t test over the clusters' sums.
+
+    With G clusters t has G - 1 degrees of freedom. Where no cluster differs from another the sign
+    decides, and a mean of 0 speaks for neither side.
+    """
+    values, design = np.asarray(gaps, dtype=np.float64), Design.of(clusters)
+    groups, mean = design.people, math.fsum(values) / len(values)
+    error = math.sqrt(design.variance(design.residuals(values))) if groups > 1 else 0.0
+    if error < 1e-12:
+        sure = 0.0 if groups > 1 else 1.0
+        return (sure, 1.0) if mean > 1e-12 else (1.0, sure) if mean < -1e-12 else (1.0, 1.0)
+    above = float(special.stdtr(groups - 1, -mean / error))
+    return above, 1.0 - above
+
+
+def correct_tests(
     families: Mapping[str, Sequence[ReadingTest]],
 ) -> dict[str, tuple[ReadingTest, ...]]:
     """Correct the tests of several methods together, all readings of all of them (Holm).
@@ -136,7 +181,7 @@ def judge(
     *,
     enough_people: bool,
     never_knew: Sequence[QuestionScore] = (),
-) -> Verdict:
+) -> ForgettingVerdict:
     """Give the word for one operation; `tests` are corrected. The first rule that fits wins.
 
     `never_knew` are the same questions asked of a model that never learned them. Rules:
@@ -153,9 +198,9 @@ def judge(
     habit = letter_habit(scores)
     highest = highest_of(tests)
     if not tests or not enough_people:
-        return Verdict("unknown", "too few people for a verdict", highest, tests, habit)
-    word, why = _word(scores, tests, habit, never_knew)
-    return Verdict(word, why, highest, tests, habit)
+        return ForgettingVerdict("unknown", "too few people for a verdict", highest, tests, habit)
+    word, why = _apply_rules(scores, tests, habit, never_knew)
+    return ForgettingVerdict(word, why, highest, tests, habit)
 
 
 def highest_of(tests: Sequence[ReadingTest]) -> ReadingTest | None:
@@ -164,7 +209,7 @@ def highest_of(tests: Sequence[ReadingTest]) -> ReadingTest | None:
     return max(found, key=lambda test: test.estimate.value or 0.0, default=None)
 
 
-def _word(
+def _apply_rules(
     scores: Sequence[QuestionScore],
     tests: Sequence[ReadingTest],
     habit: LetterHabit,
@@ -173,9 +218,7 @@ def _word(
     by_name = {test.reading: test for test in tests}
     above = [test for test in tests if test.is_above]
     known = f"; remembered all the same: {_listed(above)}" if above else ""
-    spoken = [verdict for score in scores for _, _, verdict in score.turned]
-    cut = spoken.count("cut_off") / len(spoken) if spoken else 0.0
-    unread = sum(one in UNREADABLE for one in spoken) / len(spoken) if spoken else 0.0
+    unread, cut = verdict_share(scores, UNREADABLE), verdict_share(scores, ["cut_off"])
     rotated = by_name.get(ROTATED)
     if unread >= MOSTLY:
         off = f" ({cut:.0%} cut off)" if cut else ""
@@ -186,7 +229,7 @@ def _word(
     if rotated and rotated.p_below is not None and rotated.p_below < SURE:
         shown = _listed([rotated])
         return "avoids", f"below chance ({shown}): whoever avoids the answer knows it{known}"
-    control = _of_control(above, never_knew)
+    control = _by_control(above, never_knew)
     if above and not by_name[STRICT].is_above:
         return "suppressed", f"strict answers show nothing, and yet: {_listed(above)}{control}"
     if above:
@@ -199,7 +242,7 @@ def _word(
     return "not recovered", f"none of these stands above chance: {asked}"
 
 
-def _of_control(above: Sequence[ReadingTest], never_knew: Sequence[QuestionScore]) -> str:
+def _by_control(above: Sequence[ReadingTest], never_knew: Sequence[QuestionScore]) -> str:
     """Say what the model that never knew scores by the highest of these readings."""
     highest = highest_of(above)
     if highest is None or not never_knew:
@@ -210,7 +253,3 @@ def _of_control(above: Sequence[ReadingTest], never_knew: Sequence[QuestionScore
 
 def _listed(tests: Sequence[ReadingTest]) -> str:
     return ", ".join(f"{test.reading} {test.estimate.value or 0.0:.0%}" for test in tests)
-
-
-def _of(test: AboveChance) -> tuple[float, float | None, float | None]:
-    return test.expected, test.p_above, test.p_below

@@ -7,20 +7,23 @@ finding that stands in the first alone is a finding about how models answer.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, compress
+from statistics import fmean
+from typing import Any
 
-from pulse_unlearn.evaluation.contrasts import (
+from pulse_unlearn.evaluation.comparisons import (
     Contrast,
     Gaps,
+    Pairing,
     Settled,
+    agreement,
     contrast,
-    settle,
-    together,
+    correct_family,
+    gaps_between,
+    pair_by_question,
 )
-from pulse_unlearn.evaluation.measures import MEASURES, cluster_of, strata_of
-from pulse_unlearn.evaluation.relative import Pairing, pair
 from pulse_unlearn.records import QuestionScore
 from pulse_unlearn.scenarios import Group, Operation, Plan
 
@@ -40,7 +43,7 @@ class PaperFinding:
     @property
     def settled(self) -> Settled:
         """Say what the methods show together."""
-        return together(self.contrasts)
+        return agreement(self.contrasts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,43 +57,45 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """What findings are computed from."""
+class Evidence:
+    """What results are computed from: finished stages, read without a model."""
 
     plan: Plan
     scores_of: Callable[[str], Sequence[QuestionScore]]
+    """Score stage -> what it says, question by question."""
+    outcome_of: Callable[[str], Mapping[str, Any]]
+    """Training stage -> its outcome."""
     resolve: Callable[[Group], tuple[str, ...]]
     methods: Mapping[str, str]
     """Label -> registered method."""
+    l2_categories: Mapping[str, str]
+    """General question -> its wider category, of questions that have one."""
+    same_people: bool = False
+    """Whether all seeds have the same people, so that their spread does not hold the people's."""
 
     def finals(self, scenario: str) -> dict[tuple[str, int], Operation]:
         """Return each label's last operation by (label, seed)."""
-        found: dict[tuple[str, int], Operation] = {}
-        for operation in self.plan.operations:
-            if operation.cell.scenario == scenario:
-                found[operation.cell.method, operation.cell.seed] = operation
-        return found
+        return {
+            (operation.cell.method, operation.cell.seed): operation
+            for operation in self.plan.operations
+            if operation.cell.scenario == scenario
+        }
 
-    def general(self, operation: Operation) -> Pairing:
-        """Return the general questions before and after."""
-        return self._pairs(operation, lambda score: not score.individual)
-
-    def of_set(self, operation: Operation, name: str) -> Pairing:
-        """Return the questions of `forget`, `retain`, `general` or an unseen set."""
-        if name == "general":
-            return self.general(operation)
+    def pairs(self, operation: Operation, name: str) -> Pairing:
+        """Return `forget`, `retain`, `general` or an unseen set before and after an operation."""
         groups = {"forget": operation.forget, "retain": operation.retain, **dict(operation.unseen)}
-        people = frozenset(self.resolve(groups[name]))
-        return self._pairs(operation, lambda score: score.individual in people)
-
-    def _pairs(self, operation: Operation, inside: Callable[[QuestionScore], bool]) -> Pairing:
-        after = [score for score in self.scores_of(operation.after) if inside(score)]
+        people = {""} if name == "general" else {*self.resolve(groups[name])}
+        after = [one for one in self.scores_of(operation.after) if one.individual in people]
         asked = {score.question_id for score in after}
         before = [s for s in self.scores_of(operation.before) if s.question_id in asked]
-        return pair(before, after)
+        return pair_by_question(before, after)
+
+    def lost(self, operation: Operation, name: str, reading: str) -> Gaps:
+        """Return the accuracy lost in an operation, question by question of a set."""
+        return gaps_between(self.pairs(operation, name), reading, before=1.0, after=-1.0)
 
 
-def paper_findings(material: Material) -> list[PaperFinding]:
+def paper_findings(evidence: Evidence) -> list[PaperFinding]:
     """Return the four findings in both readings; every contrast is positive as the paper has it.
 
     * `pretrained_costs`: general accuracy lost with pre-trained people minus with fine-tuned ones;
@@ -103,40 +108,39 @@ def paper_findings(material: Material) -> list[PaperFinding]:
     found = []
     for reading in READINGS:
         families = {
-            "pretrained_costs": _pretrained_costs(material, reading),
-            "not_lasting": _not_lasting(material, reading),
-            "text_harder": _text_harder(material, reading),
-            "llm_hurts": _llm_hurts(material, reading),
+            "pretrained_costs": _contrasts(_pretrained_costs(evidence, reading)),
+            "not_lasting": _contrasts(_not_lasting(evidence, reading)),
+            "text_harder": _contrasts(_text_harder(evidence, reading)),
+            "llm_hurts": _contrasts(_llm_hurts(evidence, reading)),
         }
-        settled = iter(settle([one for family in families.values() for one in family]))
+        corrected = iter(correct_family([one for family in families.values() for one in family]))
         for name, family in families.items():
-            found.append(PaperFinding(name, reading, tuple(next(settled) for _ in family)))
+            found.append(PaperFinding(name, reading, tuple(next(corrected) for _ in family)))
     return found
 
 
-def comparisons(material: Material) -> list[Comparison]:
+def comparisons(evidence: Evidence) -> list[Comparison]:
     """Compare all pairs of methods after their last request: what is left, and what it cost.
 
     Holm's correction is over the pairs of one scenario and number, seed by seed.
     """
     found = []
-    for scenario in dict.fromkeys(one.cell.scenario for one in material.plan.operations):
-        finals = material.finals(scenario)
+    for scenario in dict.fromkeys(one.cell.scenario for one in evidence.plan.operations):
+        finals = evidence.finals(scenario)
         labels = list(dict.fromkeys(label for label, _ in finals))
-        sets = ["forget", "retain", "general"]
-        sets += [name for name, _ in next(iter(finals.values())).unseen]
-        for of_set in sets:
+        unseen = [name for name, _ in next(iter(finals.values())).unseen]
+        for of_set in ("forget", "retain", "general", *unseen):
             for measure in READINGS:
                 pairs = [
-                    _against(material, finals, pair_of, (of_set, measure))
+                    _against(evidence, finals, pair_of, (of_set, measure))
                     for pair_of in combinations(labels, 2)
                 ]
-                found += [Comparison(scenario, of_set, measure, one) for one in settle(pairs)]
+                found += [Comparison(scenario, of_set, measure, c) for c in correct_family(pairs)]
     return found
 
 
 def _against(
-    material: Material,
+    evidence: Evidence,
     finals: Mapping[tuple[str, int], Operation],
     labels: tuple[str, str],
     what: tuple[str, str],
@@ -144,118 +148,80 @@ def _against(
     of_set, measure = what
     by_seed = {}
     for seed in sorted({seed for _, seed in finals}):
-        both = [finals.get((label, seed)) for label in labels]
-        if both[0] and both[1]:
-            first, second = (material.of_set(one, of_set).after for one in both if one)
-            by_seed[seed] = _gaps(pair(second, first), measure)
+        both = [finals[label, seed] for label in labels if (label, seed) in finals]
+        if len(both) == len(labels):
+            first, second = (evidence.pairs(one, of_set).after for one in both)
+            by_seed[seed] = gaps_between(pair_by_question(second, first), measure)
     return contrast(" - ".join(labels), by_seed)
 
 
-def _pretrained_costs(material: Material, reading: str) -> list[Contrast]:
-    fine, pre = material.finals("finetuned"), material.finals("pretrained")
+Measured = Iterable[tuple[str, int, Gaps]]
+"""Label, seed and gaps of each run that a contrast is made of."""
+
+
+def _contrasts(measured: Measured) -> list[Contrast]:
     by_label: dict[str, dict[int, Gaps]] = defaultdict(dict)
-    for (label, seed), operation in pre.items():
+    for label, seed, gaps in measured:
+        by_label[label][seed] = gaps
+    return [contrast(label, gaps) for label, gaps in by_label.items()]
+
+
+def _pretrained_costs(evidence: Evidence, reading: str) -> Measured:
+    fine = evidence.finals("finetuned")
+    for (label, seed), operation in evidence.finals("pretrained").items():
         if (label, seed) in fine:
-            lost = _lost(material.general(operation), reading)
-            less = _lost(material.general(fine[label, seed]), reading)
-            by_label[label][seed] = _minus(lost, less)
-    return [contrast(label, gaps) for label, gaps in by_label.items()]
+            lost = evidence.lost(operation, "general", reading)
+            less = evidence.lost(fine[label, seed], "general", reading)
+            yield label, seed, _minus(lost, less)
 
 
-def _not_lasting(material: Material, reading: str) -> list[Contrast]:
-    by_label: dict[str, dict[int, Gaps]] = defaultdict(dict)
-    for (label, seed), operation in material.finals("sustainability").items():
+def _not_lasting(evidence: Evidence, reading: str) -> Measured:
+    for (label, seed), operation in evidence.finals("sustainability").items():
         if operation.cell.request > 1:
-            pairs = material.general(operation)
-            by_label[label][seed] = _gaps(pairs, reading, before=NEARLY_GONE, after=-1.0)
-    return [contrast(label, gaps) for label, gaps in by_label.items()]
+            pairs = evidence.pairs(operation, "general")
+            yield label, seed, gaps_between(pairs, reading, before=NEARLY_GONE, after=-1.0)
 
 
-def _text_harder(material: Material, reading: str) -> list[Contrast]:
-    found = []
+def _text_harder(evidence: Evidence, reading: str) -> Measured:
     for scenario in ("finetuned", "pretrained"):
-        by_label: dict[str, dict[int, Gaps]] = defaultdict(dict)
-        for (label, seed), operation in material.finals(scenario).items():
-            lost = _lost(material.of_set(operation, "forget"), reading)
-            by_label[label][seed] = _image_minus_name(lost)
-        found += [contrast(f"{label}, {scenario}", gaps) for label, gaps in by_label.items()]
-    return found
+        for (label, seed), operation in evidence.finals(scenario).items():
+            lost = evidence.lost(operation, "forget", reading)
+            yield f"{label}, {scenario}", seed, _image_minus_name(lost)
 
 
-def _llm_hurts(material: Material, reading: str) -> list[Contrast]:
-    finals = material.finals("finetuned")
-    by_method: dict[str, dict[int, Gaps]] = defaultdict(dict)
+def _llm_hurts(evidence: Evidence, reading: str) -> Measured:
+    finals = evidence.finals("finetuned")
     for (label, seed), operation in finals.items():
         for (other, same), against in finals.items():
-            alike = material.methods.get(label) == material.methods.get(other)
+            method = evidence.methods.get(label)
             scopes = (operation.cell.scope, against.cell.scope)
-            if seed == same and alike and scopes == ("llm", "projector+llm"):
-                lost = _lost(material.general(operation), reading)
-                less = _lost(material.general(against), reading)
-                by_method[material.methods.get(label, label)][seed] = _minus(lost, less)
-    return [contrast(method, gaps) for method, gaps in by_method.items()]
+            alike = seed == same and method == evidence.methods.get(other)
+            if alike and scopes == ("llm", "projector+llm"):
+                lost = evidence.lost(operation, "general", reading)
+                less = evidence.lost(against, "general", reading)
+                yield method or label, seed, _minus(lost, less)
 
 
-@dataclass(frozen=True, slots=True)
-class _Lost:
-    """Accuracy lost, question by question."""
-
-    scores: tuple[QuestionScore, ...]
-    gaps: Gaps
-
-
-def _lost(pairs: Pairing, reading: str) -> _Lost:
-    return _Lost(*_kept(pairs, reading, before=1.0, after=-1.0))
-
-
-def _gaps(pairs: Pairing, reading: str, *, before: float = -1.0, after: float = 1.0) -> Gaps:
-    return _kept(pairs, reading, before=before, after=after)[1]
-
-
-def _kept(
-    pairs: Pairing, reading: str, *, before: float, after: float
-) -> tuple[tuple[QuestionScore, ...], Gaps]:
-    """Return before x (value before) + after x (value after) where both were asked."""
-    measure = MEASURES.get(reading)
-    rows = [
-        (score, before * was + after * now)
-        for score, was, now in (
-            (one, measure(one), measure(other))
-            for one, other in zip(pairs.before, pairs.after, strict=True)
-        )
-        if was is not None and now is not None
-    ]
-    scores = tuple(score for score, _ in rows)
-    clusters, strata = tuple(map(cluster_of, scores)), tuple(strata_of(scores))
-    return scores, Gaps(tuple(value for _, value in rows), clusters, strata)
-
-
-def _minus(more: _Lost, less: _Lost) -> Gaps:
+def _minus(more: Gaps, less: Gaps) -> Gaps:
     """Subtract losses on the same questions."""
-    other = dict(zip((s.question_id for s in less.scores), less.gaps.values, strict=True))
-    rows = [
-        (cluster, stratum, value - other[score.question_id])
-        for score, cluster, stratum, value in zip(
-            more.scores, more.gaps.clusters, more.gaps.strata, more.gaps.values, strict=True
-        )
-        if score.question_id in other
-    ]
-    return Gaps(tuple(r[2] for r in rows), tuple(r[0] for r in rows), tuple(r[1] for r in rows))
+    other = dict(zip(less.questions, less.values, strict=True))
+    both = [name in other for name in more.questions]
+    lost = zip(more.questions, more.values, strict=True)
+    return Gaps(
+        tuple(value - other[name] for name, value in compress(lost, both)),
+        tuple(compress(more.clusters, both)),
+        tuple(compress(more.strata, both)),
+    )
 
 
-def _image_minus_name(lost: _Lost) -> Gaps:
+def _image_minus_name(lost: Gaps) -> Gaps:
     """Return for each person the mean loss with the image minus that by name."""
     parts: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for score, value in zip(lost.scores, lost.gaps.values, strict=True):
-        parts[score.individual][score.modality].append(value)
-    rows = [
-        (person, _mean(of["multimodal"]) - _mean(of["text_only"]))
+    for value, person, modality in zip(lost.values, lost.clusters, lost.strata, strict=True):
+        parts[person][modality].append(value)
+    found = {
+        person: fmean(of["multimodal"]) - fmean(of["text_only"])
         for person, of in parts.items()
         if len(of) > 1
-    ]
-    people = tuple(person for person, _ in rows)
-    return Gaps(tuple(gap for _, gap in rows), people, ("",) * len(rows))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    }
+    return Gaps(tuple(found.values()), tuple(found), ("",) * len(found))

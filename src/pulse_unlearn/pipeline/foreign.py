@@ -15,7 +15,7 @@ from pulse_unlearn.data.checks import gathered
 from pulse_unlearn.data.mmbench import Shown
 from pulse_unlearn.data.mmbench_table import COPY, Answer
 from pulse_unlearn.errors import DataError, Problem
-from pulse_unlearn.evaluation.intervals import Interval, wilson
+from pulse_unlearn.evaluation.intervals import Estimate, wilson
 from pulse_unlearn.evaluation.parsers import Parsed, parse
 from pulse_unlearn.records import Option
 
@@ -33,7 +33,7 @@ class Share:
         return self.right / self.questions
 
     @property
-    def interval(self) -> Interval:
+    def interval(self) -> Estimate:
         """Wilson's 95 % interval."""
         return wilson(self.right, self.questions)
 
@@ -64,7 +64,7 @@ def judge(rows: Mapping[int, Shown], answers: Sequence[Answer], *, parser: str) 
     for one in answers:
         shown = rows[one.index]
         parsed, hit = _judged(shown, one, parser)
-        read[parsed.reading] += 1
+        read[parsed.outcome] += 1
         right[shown.question_id].append(hit)
         if one.index < COPY and one.turn == 0:
             base[shown.question_id] = hit

@@ -7,25 +7,31 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pulse_unlearn.evaluation.contrasts import Contrast
-from pulse_unlearn.evaluation.gauges import MOSTLY
+from pulse_unlearn.evaluation.comparisons import Contrast
 from pulse_unlearn.evaluation.intervals import (
     MIN_INDIVIDUALS,
     Estimate,
     OverSeeds,
-    t_over_seeds,
+    mean_over_seeds,
 )
 from pulse_unlearn.evaluation.measures import ALL, measurement
 from pulse_unlearn.evaluation.metrics import general_measures, people_measures
 from pulse_unlearn.evaluation.relative import relative_measures
-from pulse_unlearn.evaluation.verdicts import Verdict, corrected, judge, test_readings
-from pulse_unlearn.pipeline.findings import Comparison, PaperFinding
+from pulse_unlearn.evaluation.verdicts import (
+    ForgettingVerdict,
+    correct_tests,
+    judge,
+    readings_against_chance,
+)
+from pulse_unlearn.pipeline.decisions import Habits
+from pulse_unlearn.pipeline.findings import Comparison, Evidence, PaperFinding
 from pulse_unlearn.records import (
     PLAIN,
     RESULT_COLUMNS,
@@ -34,7 +40,7 @@ from pulse_unlearn.records import (
     QuestionScore,
     Result,
 )
-from pulse_unlearn.scenarios import Evaluation, Group, Operation, Plan
+from pulse_unlearn.scenarios import Evaluation, Operation
 from pulse_unlearn.store import write_json, write_text
 
 VERSION = 3
@@ -52,26 +58,10 @@ class Flag:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What results are computed from: finished stages, read without a model."""
-
-    plan: Plan
-    scores_of: Callable[[str], Sequence[QuestionScore]]
-    """Score stage -> what it says, question by question."""
-    outcome_of: Callable[[str], Mapping[str, Any]]
-    """Training stage -> its outcome."""
-    resolve: Callable[[Group], tuple[str, ...]]
-    l2_categories: Mapping[str, str]
-    """General question -> its wider category, of questions that have one."""
-    same_people: bool = False
-    """Whether all seeds have the same people, so that their spread does not hold the people's."""
-
-
-@dataclass(frozen=True, slots=True)
 class Findings:
     """Everything in `results.json` that is more than rows."""
 
-    verdicts: Mapping[Cell, Verdict]
+    verdicts: Mapping[Cell, ForgettingVerdict]
     flags: Sequence[Flag]
     paper: Sequence[PaperFinding]
     comparisons: Sequence[Comparison]
@@ -81,7 +71,7 @@ class Findings:
     notes: Sequence[str]
 
 
-def compute_results(evidence: Evidence, verdicts: Mapping[Cell, Verdict]) -> list[Result]:
+def compute_results(evidence: Evidence, verdicts: Mapping[Cell, ForgettingVerdict]) -> list[Result]:
     """Return every number of the run, evaluation by evaluation, in plan order."""
     results: list[Result] = []
     for evaluation in evidence.plan.evaluations:
@@ -102,7 +92,7 @@ def _relative(
     answers: Sequence[QuestionScore],
     sets: dict[str, frozenset[str]],
     evidence: Evidence,
-    verdict: Verdict,
+    verdict: ForgettingVerdict,
 ) -> list[Result]:
     """Return what stands beside an evaluation's own numbers: its verdict, and what changed."""
     told = None if verdict.word == "unknown" else float(verdict.is_remembered)
@@ -115,7 +105,7 @@ def _relative(
     return [Result(evaluation.cell, one) for one in measured]
 
 
-def compute_verdicts(evidence: Evidence) -> dict[Cell, Verdict]:
+def compute_verdicts(evidence: Evidence) -> dict[Cell, ForgettingVerdict]:
     """Return the word for every model that unlearned; tests are corrected over those compared.
 
     A family are the evaluations of one scenario, seed, request and condition, with all their
@@ -126,10 +116,12 @@ def compute_verdicts(evidence: Evidence) -> dict[Cell, Verdict]:
         cell = evaluation.cell
         if evaluation.compared_to:
             families[cell.scenario, cell.seed, cell.request, cell.condition].append(evaluation)
-    found: dict[Cell, Verdict] = {}
+    found: dict[Cell, ForgettingVerdict] = {}
     for family in families.values():
         about = {one.scores: _about_forgotten(one, one.scores, evidence) for one in family}
-        tests = corrected({name: test_readings(scores) for name, scores in about.items()})
+        tests = correct_tests(
+            {name: readings_against_chance(scores) for name, scores in about.items()}
+        )
         for one in family:
             stage = one.operation.never_knew
             never = _about_forgotten(one, stage, evidence) if stage else ()
@@ -160,22 +152,11 @@ def _answers(evaluation: Evaluation, stage: str, evidence: Evidence) -> Sequence
     return [score for score in answers if score.question_id in asked]
 
 
-@dataclass(frozen=True, slots=True)
-class SeedsRow:
-    """One number over the seeds of a cell."""
-
-    scenario: str
-    method: str
-    scope: str
-    request: int
-    condition: str
-    set: str
-    modality: str
-    measure: str
-    over: OverSeeds
+_ACROSS = tuple(name for name in RESULT_COLUMNS[: RESULT_COLUMNS.index("value")] if name != "seed")
+"""What a number over the seeds belongs to."""
 
 
-def over_seeds(results: Sequence[Result], *, same_people: bool) -> list[SeedsRow]:
+def over_seeds(results: Sequence[Result], *, same_people: bool) -> list[dict[str, Any]]:
     """Return the mean of every number over the seeds, with an interval for another seed's mean.
 
     t over the seeds' values; where all seeds have the same people the interval also holds what
@@ -183,25 +164,24 @@ def over_seeds(results: Sequence[Result], *, same_people: bool) -> list[SeedsRow
     """
     if len({result.cell.seed for result in results}) < 2:
         return []
-    groups: dict[tuple[str, str, str, int, str, str, str, str], list[Measurement]]
-    groups = defaultdict(list)
-    for result in results:
-        cell, number = result.cell, result.measurement
-        place = (cell.scenario, cell.method, cell.scope, cell.request, cell.condition)
-        groups[*place, number.set, number.modality, number.measure].append(number)
-    return [SeedsRow(*key, _over(numbers, same_people)) for key, numbers in groups.items()]
+    groups: dict[tuple[Any, ...], list[Measurement]] = defaultdict(list)
+    for one in results:
+        place = {**asdict(one.cell), **asdict(one.measurement)}
+        groups[tuple(place[name] for name in _ACROSS)].append(one.measurement)
+    return [
+        {**dict(zip(_ACROSS, key, strict=True)), **asdict(_over(numbers, same_people))}
+        for key, numbers in groups.items()
+    ]
 
 
 def _over(numbers: Sequence[Measurement], same_people: bool) -> OverSeeds:
     values = [number.value for number in numbers if number.value is not None]
     halves = [(n.high - n.low) / 2 for n in numbers if n.high is not None and n.low is not None]
-    bounds = (-float("inf"), float("inf"))
-    if not numbers[0].measure.partition("_pct")[1]:
-        bounds = (0.0, 1.0)
-    return t_over_seeds(values, sampling=halves, bounds=bounds, same_people=same_people)
+    bounds = (0.0, 1.0) if "_pct" not in numbers[0].measure else (-math.inf, math.inf)
+    return mean_over_seeds(values, sampling=halves, bounds=bounds, same_people=same_people)
 
 
-def collect_flags(evidence: Evidence, verdicts: Mapping[Cell, Verdict]) -> list[Flag]:
+def collect_flags(evidence: Evidence, verdicts: Mapping[Cell, ForgettingVerdict]) -> list[Flag]:
     """Return how each operation ended, what its guards noticed, and how its answers are broken."""
     flags = []
     for operation in evidence.plan.operations:
@@ -228,13 +208,10 @@ def _trouble(cell: Cell, outcome: Mapping[str, Any], detail: str) -> list[Flag]:
     if outcome["skipped_steps"]:
         skipped = f"{outcome['skipped_steps']} steps had a non-finite loss or gradient"
         found.append(Flag(cell, "skipped_steps", f"{detail}; {skipped}"))
-    reached = outcome.get("answers_at_stop")
-    if reached and reached["unreadable"] >= MOSTLY:
-        why = f"{reached['unreadable']:.0%} of the answers could not be read"
-        found.append(Flag(cell, "target_reached_by_unreadable_answers", f"{detail}; {why}"))
-    elif reached and reached["one_letter"]:
-        why = f"{reached['letter']} was said in {reached['letter_share']:.0%} of the answers"
-        found.append(Flag(cell, "target_reached_by_one_letter", f"{detail}; {why}"))
+    if reached := outcome.get("answers_at_stop"):
+        habits = Habits(**reached)
+        if habits.flag:
+            found.append(Flag(cell, habits.flag, f"{detail}; {habits.why}"))
     return found
 
 
@@ -242,22 +219,23 @@ def write_results(
     run: Path, results: Sequence[Result], findings: Findings, *, same_people: bool
 ) -> None:
     """Write `results.csv` and `results.json`: the same rows in both, and the rest in the latter."""
-    rows = [_row(result) for result in results]
+    rows = [rounded({**asdict(one.cell), **asdict(one.measurement)}) for one in results]
     text = io.StringIO()
     writer = csv.DictWriter(text, RESULT_COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     write_text(run / "results.csv", text.getvalue())
+    seeds = over_seeds(results, same_people=same_people)
     content = {
         "version": VERSION,
         "rows": rows,
-        "over_seeds": [rounded(_flat(row)) for row in over_seeds(results, same_people=same_people)],
+        "over_seeds": [rounded(one) for one in seeds],
         "verdicts": [
-            rounded({**asdict(cell), **_told(verdict)})
+            rounded({**asdict(cell), **_verdict_json(verdict)})
             for cell, verdict in findings.verdicts.items()
         ],
-        "paper_findings": [rounded(_finding(one)) for one in findings.paper],
-        "comparisons": [rounded(_comparison(one)) for one in findings.comparisons],
+        "paper_findings": [rounded(_finding_json(one)) for one in findings.paper],
+        "comparisons": [rounded(_comparison_json(one)) for one in findings.comparisons],
         "selections": list(findings.selections),
         "flags": [
             {**asdict(flag.cell), "flag": flag.flag, "detail": flag.detail}
@@ -269,21 +247,12 @@ def write_results(
     write_json(run / "results.json", content)
 
 
-def _flat(row: SeedsRow) -> dict[str, Any]:
-    content = asdict(row)
-    over = content.pop("over")
-    return {**content, **over}
-
-
-def _told(verdict: Verdict) -> dict[str, Any]:
-    """Return a verdict as it stands in `results.json`."""
-    tests = [
-        {**asdict(test), **_ends(test.estimate), "above_chance": test.is_above}
-        for test in verdict.tests
-    ]
-    for test in tests:
-        del test["estimate"]
-    habit = verdict.habit
+def _verdict_json(verdict: ForgettingVerdict) -> dict[str, Any]:
+    habit, tests = verdict.habit, []
+    for test in verdict.tests:
+        row = {**asdict(test), **_ends_json(test.estimate), "above_chance": test.is_above}
+        del row["estimate"]
+        tests.append(row)
     return {
         "word": verdict.word,
         "why": verdict.why,
@@ -292,7 +261,7 @@ def _told(verdict: Verdict) -> dict[str, Any]:
         "readings": tests,
         "letter": {
             "letter": habit.letter,
-            **_ends(habit.share),
+            **_ends_json(habit.share),
             "base_rate": habit.base_rate,
             "above_base_rate": habit.above_base_rate,
             "one_letter": habit.is_one_letter,
@@ -302,25 +271,25 @@ def _told(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _ends(estimate: Estimate) -> dict[str, float | None]:
+def _ends_json(estimate: Estimate) -> dict[str, float | None]:
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
-def _finding(one: PaperFinding) -> dict[str, Any]:
+def _finding_json(one: PaperFinding) -> dict[str, Any]:
     return {
         "name": one.name,
         "reading": one.reading,
         "settled": one.settled,
-        "contrasts": [_contrast(part) for part in one.contrasts],
+        "contrasts": [_contrast_json(part) for part in one.contrasts],
     }
 
 
-def _comparison(one: Comparison) -> dict[str, Any]:
+def _comparison_json(one: Comparison) -> dict[str, Any]:
     place = {"scenario": one.scenario, "set": one.set, "measure": one.measure}
-    return {**place, **_contrast(one.contrast)}
+    return {**place, **_contrast_json(one.contrast)}
 
 
-def _contrast(one: Contrast) -> dict[str, Any]:
+def _contrast_json(one: Contrast) -> dict[str, Any]:
     return {
         "label": one.label,
         "settled": one.settled,

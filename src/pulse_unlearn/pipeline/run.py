@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from pulse_unlearn.config import Experiment
 from pulse_unlearn.errors import Corrupted, PluginError, Problem, StoreError
 from pulse_unlearn.evaluation.parsers import PARSERS
-from pulse_unlearn.evaluation.readings import by_question
-from pulse_unlearn.evaluation.scoring import score_all
+from pulse_unlearn.evaluation.scoring import by_question, score_all
 from pulse_unlearn.evaluation.table import read_predictions, write_scores
 from pulse_unlearn.isolation import isolated
 from pulse_unlearn.pipeline.asked import PREDICTIONS, words_notes
+from pulse_unlearn.pipeline.decisions import Selection, select_known
 from pulse_unlearn.pipeline.failures import Failure, Failures
-from pulse_unlearn.pipeline.findings import Material, comparisons, paper_findings
+from pulse_unlearn.pipeline.findings import Evidence, comparisons, paper_findings
 from pulse_unlearn.pipeline.inputs import OUTCOME, Inputs, plugin_of, read_inputs
 from pulse_unlearn.pipeline.leaks import (
     all_sides,
@@ -31,7 +31,6 @@ from pulse_unlearn.pipeline.leaks import (
 from pulse_unlearn.pipeline.progress import Progress, Silent
 from pulse_unlearn.pipeline.record import write_record
 from pulse_unlearn.pipeline.results import (
-    Evidence,
     Findings,
     collect_flags,
     compute_results,
@@ -40,7 +39,6 @@ from pulse_unlearn.pipeline.results import (
     write_results,
 )
 from pulse_unlearn.pipeline.samples import collect_samples
-from pulse_unlearn.pipeline.select import Selection, select_known
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Prediction, QuestionScore, Score
 from pulse_unlearn.registry import third_parties
@@ -105,13 +103,15 @@ class _Pipeline:
 
     def evidence(self) -> Evidence:
         wider = {q.id: q.l2_category for q in self.inputs.general if q.l2_category}
+        experiment = self.inputs.experiment
         return Evidence(
             self.inputs.plan,
             self.scores_of,
             self._outcome_of,
             self.resolve,
-            wider,
-            same_people="people" not in self.inputs.experiment.vary,
+            methods={label: one.method for label, one in experiment.methods.items()},
+            l2_categories=wider,
+            same_people="people" not in experiment.vary,
         )
 
     def selections(self) -> list[dict[str, Any]]:
@@ -366,14 +366,12 @@ def write_products(pipeline: _Pipeline) -> bool:
 def _make_products(pipeline: _Pipeline) -> None:
     evidence, run = pipeline.evidence(), pipeline.run
     verdicts = compute_verdicts(evidence)
-    methods = {label: one.method for label, one in pipeline.inputs.experiment.methods.items()}
-    material = Material(evidence.plan, evidence.scores_of, evidence.resolve, methods)
     sides = all_sides(evidence.plan, evidence.resolve)
     findings = Findings(
         verdicts,
         collect_flags(evidence, verdicts),
-        paper_findings(material),
-        comparisons(material),
+        paper_findings(evidence),
+        comparisons(evidence),
         pipeline.selections(),
         resolved_sets(evidence),
         [

@@ -39,7 +39,7 @@ from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.forward import Reader
 from pulse_unlearn.models.loading import LoadedModel, load_model
 from pulse_unlearn.pipeline.asked import PREDICTIONS
-from pulse_unlearn.pipeline.checks import Habits, accuracy_of, habits_of
+from pulse_unlearn.pipeline.decisions import Habits, accuracy_of, habits_of
 from pulse_unlearn.pipeline.inputs import OUTCOME
 from pulse_unlearn.pipeline.stage_context import (
     StageContext,

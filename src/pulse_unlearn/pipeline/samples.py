@@ -11,7 +11,7 @@ from typing import Any
 
 from pulse_unlearn.data.images import decode
 from pulse_unlearn.evaluation.scoring import score
-from pulse_unlearn.pipeline.results import Evidence
+from pulse_unlearn.pipeline.findings import Evidence
 from pulse_unlearn.records import Individual, Picture, Prediction, Question
 from pulse_unlearn.scenarios import Operation
 

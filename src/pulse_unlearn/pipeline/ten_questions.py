@@ -57,9 +57,9 @@ class Manner:
 
 def manner_of(answers: Sequence[Said]) -> Manner:
     """Tell from ten answers how a model answers."""
-    strict = [parse(one.text, one.options).reading == "answered" for one in answers]
+    strict = [parse(one.text, one.options).outcome == "answered" for one in answers]
     talk = [
-        parse(one.text, one.options, parser="declared").reading == "answered" for one in answers
+        parse(one.text, one.options, parser="declared").outcome == "answered" for one in answers
     ]
     short = sum(read and one.tokens <= SHORT for read, one in zip(strict, answers, strict=True))
     cut = sum(not one.ended and not read for read, one in zip(talk, answers, strict=True))

@@ -1,21 +1,26 @@
-"""Choosing the individuals a model knows from pre-training, by its answers alone (PULSE, 3.2)."""
+"""What a run decides by answers alone: whom a model knows, and whether a stop rule is met."""
 
 from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.evaluation.measures import (
+    Measure,
     accuracy,
     correct_probability,
     rotated_accuracy,
     rotated_probability,
 )
-from pulse_unlearn.records import QuestionScore
+from pulse_unlearn.evaluation.metrics import MOSTLY, letter_habit, verdict_share
+from pulse_unlearn.evaluation.scoring import by_question, read_likelihood, score_all
+from pulse_unlearn.records import UNREADABLE, Prediction, QuestionScore
+
+# --- choosing the individuals a model knows from pre-training (PULSE, 3.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +74,8 @@ def select_known(
         if score.individual in candidates:
             by_person[score.individual].append(score)
     if len(by_person) < forget + retain:
-        raise DataError(
-            Problem(
-                "too few candidates to choose from",
-                got=f"{len(by_person)} with answers",
-                allowed=f"at least {forget + retain}",
-            )
-        )
+        got, allowed = f"{len(by_person)} with answers", f"at least {forget + retain}"
+        raise DataError(Problem("too few candidates to choose from", got=got, allowed=allowed))
     turned = decides == "rotated"
     right = rotated_accuracy if turned else accuracy
     sure = rotated_probability if turned else correct_probability
@@ -93,8 +93,8 @@ def select_known(
 def _known(
     identity: str,
     rows: Sequence[QuestionScore],
-    right: Callable[[QuestionScore], float | None],
-    sure: Callable[[QuestionScore], float | None],
+    right: Measure,
+    sure: Measure,
 ) -> Known:
     def accuracy_of(modality: str) -> float | None:
         hits = [right(row) or 0.0 for row in rows if row.modality == modality]
@@ -107,4 +107,68 @@ def _known(
         text_only=accuracy_of("text_only"),
         probability=fmean(sure(row) or 0.0 for row in rows),
         chosen=False,
+    )
+
+
+# --- stop rules
+
+
+def accuracy_of(
+    predictions: Sequence[Prediction], examples: Collection[str], *, decides: str
+) -> float:
+    """Return the accuracy on these examples as `evaluation.predict` measures it for stop rules.
+
+    `strict` there means that greedy decoding gives exactly the true answer. Raises KeyError for
+    examples that were not asked.
+    """
+    found = {one.example_id: one for one in predictions}
+    asked = [found[example] for example in sorted(examples)]
+    if decides == "rotated":
+        return fmean(q.rotated or 0.0 for q in by_question(asked, score_all(asked)))
+    if decides == "likelihood":
+        return fmean(read_likelihood(one).letter == one.answer for one in asked)
+    return fmean(one.text == _exact_answer(one) for one in asked)
+
+
+def _exact_answer(one: Prediction) -> str:
+    if not one.option_tokens:
+        return one.answer
+    return next(option.text for option in one.options if option.letter == one.answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How the questions of a stop rule were answered when it was reached."""
+
+    unreadable: float
+    """Share of answers that cannot be read."""
+    letter: str
+    """The one said most beyond its base rate."""
+    letter_share: float | None
+    one_letter: bool
+
+    @property
+    def flag(self) -> str:
+        """Name of what makes the reached target doubtful; empty for nothing."""
+        if self.unreadable >= MOSTLY:
+            return "target_reached_by_unreadable_answers"
+        return "target_reached_by_one_letter" if self.one_letter else ""
+
+    @property
+    def why(self) -> str:
+        """What the flag rests on."""
+        if self.unreadable >= MOSTLY:
+            return f"{self.unreadable:.0%} of the answers could not be read"
+        return f"{self.letter} was said in {self.letter_share or 0.0:.0%} of the answers"
+
+
+def habits_of(predictions: Sequence[Prediction]) -> Habits:
+    """Read answers strictly and tell how they were given."""
+    scores = by_question(predictions, score_all(predictions))
+    habit = letter_habit(scores)
+    return Habits(
+        unreadable=verdict_share(scores, UNREADABLE),
+        letter=habit.letter,
+        letter_share=habit.share.value,
+        one_letter=habit.is_one_letter,
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from pulse_unlearn.pipeline.checks import accuracy_of, habits_of
+from pulse_unlearn.pipeline.decisions import accuracy_of, habits_of
 from synthetic_scores import TRADES, prediction
 
 

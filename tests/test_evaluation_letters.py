@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pulse_unlearn.evaluation.gauges import letter_bias, letter_habit, one_sided, strict_above_habit
 from pulse_unlearn.evaluation.intervals import clustered_mean
+from pulse_unlearn.evaluation.metrics import letter_bias, letter_habit
+from pulse_unlearn.evaluation.verdicts import one_sided, strict_against_chance
 from pulse_unlearn.records import QuestionScore
 from synthetic_scores import person_score
 
@@ -168,7 +169,7 @@ def test_letter_bias_needs_two_letters_and_takes_all_orders():
 # --- strict above what the letters alone would score
 
 
-def test_strict_above_habit_by_hand():
+def test_strict_against_chance_by_hand():
     """Fault: 1 / options expected, or the letters of one side alone.
 
     Of 8 answers a person: A said 4, B 2, C 1, none 1; A true 2, B 3, C 2, D 1:
@@ -176,8 +177,8 @@ def test_strict_above_habit_by_hand():
     """
     truths, choices = "AABBBCCD", "AABACAB_"
     assert sum(a == b for a, b in zip(truths, choices, strict=True)) == 3
-    found = strict_above_habit(people(20, truths, choices))
-    assert (found.value, found.expected) == (3 / 8, pytest.approx(1 / 4))
+    found = strict_against_chance(people(20, truths, choices))
+    assert (found.estimate.value, found.chance) == (3 / 8, pytest.approx(1 / 4))
 
 
 @given(
@@ -187,15 +188,20 @@ def test_strict_above_habit_by_hand():
 def test_a_constant_letter_stands_exactly_at_its_habit(truths, letter):
     """Fault: a base rate held against a sampled one, so that skewed truths look like knowledge."""
     scores = [said(f"p{place % 12}", place, truth, letter) for place, truth in enumerate(truths)]
-    found = strict_above_habit(scores)
-    assert found.value == pytest.approx(found.expected, abs=1e-12)
+    found = strict_against_chance(scores)
+    assert found.estimate.value == pytest.approx(found.chance, abs=1e-12)
     assert (found.p_above, found.p_below) == (1.0, 1.0)
 
 
 def test_silence_stands_at_its_habit_too():
     """Fault: nothing said counted as below chance."""
-    found = strict_above_habit(people(20, "AABC", "____"))
-    assert (found.value, found.expected, found.p_above, found.p_below) == (0.0, 0.0, 1.0, 1.0)
+    found = strict_against_chance(people(20, "AABC", "____"))
+    assert (found.estimate.value, found.chance, found.p_above, found.p_below) == (
+        0.0,
+        0.0,
+        1.0,
+        1.0,
+    )
 
 
 @pytest.mark.parametrize("kind", ["letters by question", "letters by person", "seldom anything"])
@@ -213,7 +219,7 @@ def test_p_values_are_uniform_where_nothing_is_known(kind):
         if kind == "letters by person":
             choices = generator.choice(4, (20, 1), p=said_shares).repeat(5, 1)
         mute = generator.random((20, 5)) < (0.6 if kind == "seldom anything" else 0.0)
-        found = strict_above_habit(
+        found = strict_against_chance(
             [
                 said(
                     f"p{person}",
@@ -244,17 +250,17 @@ def test_guessing_among_fewer_options_is_no_knowledge():
                 count = 2 if number < 5 else 4
                 truth, choice = ("ABCD"[generator.integers(count)] for _ in range(2))
                 scores.append(said(f"p{person}", number, truth, choice, chance=1 / count))
-        alarms += strict_above_habit(scores).p_above < 0.05
+        alarms += strict_against_chance(scores).p_above < 0.05
     assert alarms <= 12
 
 
 def test_knowledge_behind_a_preferred_letter_is_seen():
     """Fault: the habit's expectation taken off so that little knowledge vanishes with it."""
     truths = "ABCDABCD"
-    found = strict_above_habit(people(19, truths, "AACAABAD") + people(1, truths, "ABCDABCD"))
-    assert found.value > found.expected
+    found = strict_against_chance(people(19, truths, "AACAABAD") + people(1, truths, "ABCDABCD"))
+    assert found.estimate.value > found.chance
     assert found.p_above < 0.01
-    avoiding = strict_above_habit(people(19, truths, "BCDABCDA") + people(1, truths, "BCDABCDB"))
+    avoiding = strict_against_chance(people(19, truths, "BCDABCDA") + people(1, truths, "BCDABCDB"))
     assert avoiding.p_below < 0.01
 
 
