@@ -81,7 +81,7 @@ def operation(case: Case, method: str) -> None:
     optimiser = torch.optim.AdamW(trained(case.made.model), lr=1e-6)
     people = case.mixed[:PEOPLE]
     for number, examples in enumerate(people):
-        others = people[(number + 1) % len(people)] if objective.method.needs.retain else ()
+        others = people[(number + 1) % len(people)] if objective.loss.needs.retain else ()
         data = StepData(tuple(examples), tuple(others))
         weighted_sum(objective.terms(data), data).backward()
         optimiser.step()

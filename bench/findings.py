@@ -30,7 +30,8 @@ def main(run: Path) -> None:
     with (run / "results.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             if row["value"]:
-                cell = (row["scenario"], row["method"], row["scope"], row["request"])
+                condition = () if row["condition"] == "plain" else (row["condition"],)
+                cell = (row["scenario"], row["method"], row["scope"], row["request"], *condition)
                 key = (row["set"], row["modality"], row["measure"])
                 cells[cell][key].append(float(row["value"]))
     print(" | ".join(["cell", *(name for name, *_ in COLUMNS)]))

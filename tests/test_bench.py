@@ -17,12 +17,12 @@ from pulse_unlearn.records import RESULT_COLUMNS, Option, Prediction
 
 FINDINGS = Path(__file__).parents[1] / "bench" / "findings.py"
 ROWS = (
-    "finetuned,ga,projector+llm,0,1,forget,all,letter_accuracy,0.25,,,40,4",
-    "finetuned,ga,projector+llm,0,1,forget,all,forgotten_pct,0.4,,,40,4",
-    "finetuned,ga,projector+llm,0,1,general,all,kept_pct,-3.0,,,12,0",
-    "finetuned,npo,projector+llm,0,1,forget,multimodal,accuracy,0.5,,,20,4",
-    "finetuned,npo,projector+llm,1,1,forget,multimodal,accuracy,0.7,,,20,4",
-    "finetuned,npo,projector+llm,0,1,forget,all,forgotten_pct,,,,40,4",
+    "finetuned,ga,projector+llm,0,1,plain,forget,all,letter_accuracy,0.25,,,40,4",
+    "finetuned,ga,projector+llm,0,1,plain,forget,all,forgotten_pct,0.4,,,40,4",
+    "finetuned,ga,projector+llm,0,1,plain,general,all,kept_pct,-3.0,,,12,0",
+    "finetuned,npo,projector+llm,0,1,plain,forget,multimodal,accuracy,0.5,,,20,4",
+    "finetuned,npo,projector+llm,1,1,plain,forget,multimodal,accuracy,0.7,,,20,4",
+    "finetuned,npo,projector+llm,0,1,plain,forget,all,forgotten_pct,,,,40,4",
 )
 
 

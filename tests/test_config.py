@@ -118,7 +118,7 @@ scenarios: {finetuned: {forget: 50}}
 @pytest.mark.parametrize(
     ("override", "word"),
     [
-        ("scoring.parser=loose", "strict, declared, first_character, vlmevalkit"),
+        ("scoring.parser=loose", "declared, first_character, likelihood, strict, vlmevalkit"),
         ("nonsense", "--set key.subkey=value"),
         ("name.deeper=1", "has no keys below"),
         ("seeds=[]", "at least 1"),

@@ -106,12 +106,13 @@ def cell(request: int) -> dict[str, str | int]:
         "scope": "llm",
         "seed": 0,
         "request": request,
+        "condition": "plain",
     }
 
 
 def rows_of(request: int, found: Iterable[Measurement]) -> Iterator[dict[str, object]]:
     for one in found:
-        row = {name: getattr(one, name) for name in RESULT_COLUMNS[6:]}
+        row = {name: getattr(one, name) for name in RESULT_COLUMNS[7:]}
         yield cell(request) | row | {"value": "" if one.value is None else round(one.value, 6)}
 
 
@@ -140,9 +141,14 @@ def write_run(folder: Path, stages: Sequence[Sequence[Prediction]]) -> Path:
         scores.append(by_question(answers, judged))
     plan = {
         "stages": [{"name": name, "folder": name, "kind": "score"} for name in STAGES],
-        "operations": [
-            {"cell": cell(request), "before": STAGES[0], "after": STAGES[request]}
-            for request in (1, 2)
+        "evaluations": [
+            {
+                **cell(request),
+                "scores": STAGES[request],
+                "compared_to": STAGES[0] if request else "",
+                "only": STAGES[1] if not request else "",
+            }
+            for request in (0, 1, 2)
         ],
     }
     sets = {"sustainability/0": EVERYONE | {"requests": [["p1"], ["p2"]]}}
