@@ -38,7 +38,7 @@ class OptionChances:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model says to one prompt."""
+    """What a model answers to one prompt."""
 
     chances: OptionChances
     text: str
