@@ -41,7 +41,7 @@ class Packed:
     budget: int
     """Tokens of a row, unless a group is larger."""
     features: InitVar[Features | None] = None
-    """What earlier readers' towers saw; None for a store of its own."""
+    """What earlier backends' towers saw; None for a store of its own."""
     memory: TowerMemory = field(init=False)
 
     def __post_init__(self, features: Features | None) -> None:
