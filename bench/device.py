@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed import LATEST, ask, fast_reader, operations, trained
+from speed import LATEST, ask, fast_backend, operations, trained
 from speed_cases import SIZES, Case, random_llava
 
 from pulse_unlearn.config import LoraSettings
@@ -75,9 +75,9 @@ def timed(place: Place, work: Callable[[], object]) -> float:
 
 def operation(case: Case, method: str) -> None:
     """Unlearn ten people once, one person a step; others of them are the retain batch."""
-    reader = fast_reader(case)
-    references = References(case.made, reader)
-    objective = Unlearning(reader, build_method(method, {}), "with_end", references, seed=0)
+    backend = fast_backend(case)
+    references = References(case.made, backend)
+    objective = Unlearning(backend, build_method(method, {}), "with_end", references, seed=0)
     optimiser = torch.optim.AdamW(trained(case.made.model), lr=1e-6)
     people = case.mixed[:PEOPLE]
     for number, examples in enumerate(people):
@@ -107,7 +107,7 @@ def measure(name: str, place: Place) -> dict[str, Any]:
     works: dict[str, Callable[[], object]] = {
         method: (lambda method=method: operation(case, method)) for method in METHODS.names()
     }
-    works["score"] = lambda: ask(fast_reader(case), asked)
+    works["score"] = lambda: ask(fast_backend(case), asked)
     rows: dict[str, Any] = {"matmul_tflops": round(rate / 1e12, 3)}
     for work_name, work in works.items():
         work()  # the first pass pays for memory and kernels

@@ -36,7 +36,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from pulse_unlearn.evaluation.predict import predict
 from pulse_unlearn.methods import build_method
 from pulse_unlearn.models.fast.packed import Packed
-from pulse_unlearn.models.forward import Plain, Reader
+from pulse_unlearn.models.forward import Backend, Plain
 from pulse_unlearn.records import Example, Prediction
 from pulse_unlearn.training.objectives import Learning, Unlearning, weighted_sum
 from pulse_unlearn.training.references import References
@@ -56,13 +56,15 @@ Work = Callable[[], object]
 
 def teach(case: Case) -> None:
     """Make the model answer with a letter and end there, as an instructed model does."""
-    reader = Packed(case.made.model, case.encoder, budget=case.budget)
+    backend = Packed(case.made.model, case.encoder, budget=case.budget)
     optimiser = torch.optim.AdamW(trained(case.made.model), lr=2e-3)
     groups = [*case.mixed, *case.turned]
     examples = [example for group in groups for example in group]
-    objective = Learning(reader)
+    objective = Learning(backend)
     for step in range(300):
-        if step % 20 == 0 and all(one.text in "ABCD" and one.text for one in ask(reader, examples)):
+        if step % 20 == 0 and all(
+            one.text in "ABCD" and one.text for one in ask(backend, examples)
+        ):
             return
         data = StepData((), tuple(groups[step % len(groups)]))
         weighted_sum(objective.terms(data), data).backward()
@@ -77,12 +79,12 @@ def trained(model: Any) -> list[Tensor]:
 
 
 def ask(
-    reader: Reader, examples: Sequence[Example], *, max_new_tokens: int = MOST_TOKENS
+    backend: Backend, examples: Sequence[Example], *, max_new_tokens: int = MOST_TOKENS
 ) -> list[Prediction]:
     """Score as the pipeline does."""
-    reader.model.eval()
+    backend.model.eval()
     return predict(
-        reader,
+        backend,
         examples,
         batch_size=64,
         max_new_tokens=max_new_tokens,
@@ -90,21 +92,21 @@ def ask(
     )
 
 
-def fast_reader(case: Case) -> Packed:
-    """Return a reader that remembers nothing: what is paid once is paid inside the timing."""
+def fast_backend(case: Case) -> Packed:
+    """Return a backend that remembers nothing: what is paid once is paid inside the timing."""
     return Packed(case.made.model, case.encoder, budget=case.budget)
 
 
 def fast_answers(case: Case, examples: Sequence[Example], max_new_tokens: int) -> None:
-    """Score with a reader that has seen nothing yet."""
-    ask(fast_reader(case), examples, max_new_tokens=max_new_tokens)
+    """Score with a backend that has seen nothing yet."""
+    ask(fast_backend(case), examples, max_new_tokens=max_new_tokens)
 
 
 def fast_operation(case: Case, people: list[list[Example]], method: str) -> None:
     """Unlearn, one person a step."""
-    reader = fast_reader(case)
-    references = References(case.made, reader)
-    objective = Unlearning(reader, build_method(method, {}), "with_end", references, seed=0)
+    backend = fast_backend(case)
+    references = References(case.made, backend)
+    objective = Unlearning(backend, build_method(method, {}), "with_end", references, seed=0)
     for examples in people:
         data = StepData(tuple(examples), ())
         weighted_sum(objective.terms(data), data).backward()
@@ -245,8 +247,8 @@ def score(case: Case, loop: PlainLoop, table: Table, endings: Mapping[str, int])
 def agree(case: Case, examples: Sequence[Example], ending: str) -> bool:
     """Tell whether both paths say the same, in full and in the first character."""
     plain = ask(Plain(case.made.model, case.encoder), examples)
-    found = ask(fast_reader(case), examples)
-    first = ask(fast_reader(case), examples, max_new_tokens=1)
+    found = ask(fast_backend(case), examples)
+    first = ask(fast_backend(case), examples, max_new_tokens=1)
     whole = sum(one.text != other.text for one, other in zip(plain, found, strict=True))
     begun = sum(one.text[:1] != other.text[:1] for one, other in zip(plain, first, strict=True))
     print(f"answers{ending}: {whole} of {len(plain)} differ, {begun} in their first character")

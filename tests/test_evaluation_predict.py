@@ -161,7 +161,7 @@ def test_greedy_accuracy_is_measured_without_dropout():
 
 
 def crowd(monkeypatch, method, room):
-    """Make a reader's batches of more than `room` examples run out of memory; note their sizes."""
+    """Make a backend's batches of more than `room` examples run out of memory; note their sizes."""
     real, sizes = getattr(Plain, method), []
 
     def crowded(self, batch, **knobs):
@@ -193,10 +193,10 @@ def test_batches_that_do_not_fit_are_halved_for_good_and_told(model, examples, m
 
 
 def test_a_check_of_a_stop_rule_is_halved_too(model, examples, monkeypatch):
-    reader = Plain(model, tiny.encoder())
-    expected = greedy_accuracy(reader, examples, batch_size=7)
+    backend = Plain(model, tiny.encoder())
+    expected = greedy_accuracy(backend, examples, batch_size=7)
     sizes = crowd(monkeypatch, "answer_log_probs", 3)
-    assert greedy_accuracy(reader, examples, batch_size=7) == expected
+    assert greedy_accuracy(backend, examples, batch_size=7) == expected
     assert sizes == [7, 3, 3, 1]
 
 

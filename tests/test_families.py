@@ -308,13 +308,13 @@ def test_a_folder_of_the_hubs_form_loads_and_says_the_same(name, tmp_path, monke
 def test_an_operation_and_its_scoring(name, update, tmp_path):
     made, encoder = prepared(name, "projector+llm", update), tiny.encoder(name)
     before = {key: value.detach().clone() for key, value in made.model.named_parameters()}
-    reader = Plain(made.model, encoder)
+    backend = Plain(made.model, encoder)
     method = build_method("npo", {"beta": 0.5, "retain_weight": 0.5})
     examples = tiny.mixed()
     steps = [StepData(tuple(examples[:3]), tuple(examples[2:]))] * 2
     outcome = train(
         made.model,
-        Unlearning(reader, method, "with_end", References(made, reader), seed=0),
+        Unlearning(backend, method, "with_end", References(made, backend), seed=0),
         steps,
         settings=OptimiserSettings(learning_rate=1e-3, batch_size=3, micro_batch_size=3),
         stop=StopRule(1),
@@ -328,7 +328,7 @@ def test_an_operation_and_its_scoring(name, update, tmp_path):
     trainable = set(trainable_names(made.model))
     assert changed <= trainable
     assert trainable - changed <= {k for k in trainable if ".lora_A." in k or update == "full"}
-    found = predict(reader, examples, batch_size=4, max_new_tokens=2, on_batch=lambda *_: None)
+    found = predict(backend, examples, batch_size=4, max_new_tokens=2, on_batch=lambda *_: None)
     assert [one.example_id for one in found] == [one.example_id for one in examples]
     assert all(len(one.option_log_probs) == 2 for one in found)
     assert found[0].option_log_probs[0] != found[0].option_log_probs[1]

@@ -84,9 +84,9 @@ def test_questions_that_name_people_of_the_run_are_left_out_before_anything_is_a
 def asked_and_counted(path, *, batch_size):
     """Ask a tiny model every order; return both counts, ours and those of the loop."""
     questions = load_scored(path).general
-    reader = Packed(tiny.base(), tiny.encoder(), budget=64)
+    backend = Packed(tiny.base(), tiny.encoder(), budget=64)
     answers = predict(
-        reader,
+        backend,
         circular(questions, profile="mmbench_llava"),
         batch_size=batch_size,
         max_new_tokens=1,

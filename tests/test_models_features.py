@@ -32,29 +32,29 @@ def towers(model, *, mixing: bool = False) -> list[int]:
     return sizes
 
 
-def said(reader, examples):
+def said(backend, examples):
     with torch.no_grad():
-        return reader.answer_log_probs(examples, tokens="with_end").log_probs
+        return backend.answer_log_probs(examples, tokens="with_end").log_probs
 
 
 def test_pictures_are_seen_at_once_when_a_trial_has_shown_that_it_changes_no_bit():
     model, features = tiny.base().eval(), Features()
     sizes = towers(model)
-    reader = Packed(model, tiny.encoder(), budget=64, features=features)
-    said(reader, SHOWN[:5])
+    backend = Packed(model, tiny.encoder(), budget=64, features=features)
+    said(backend, SHOWN[:5])
     if not all(features.exact.values()):
         pytest.skip("this machine's products round otherwise for four pictures than for one")
     assert sizes == [4, 1, 1, 1, 1, 1]  # four at once, as a trial, each of them alone, and the last
     assert set(features.exact.values()) == {True}
     sizes.clear()
-    found = said(reader, SHOWN[5:11])
+    found = said(backend, SHOWN[5:11])
     assert sizes == [4, 2, 1, 1]
     alone = Packed(model, tiny.encoder(), budget=64)
     for example in SHOWN[5:11]:
         said(alone, [example])
     assert torch.equal(said(alone, SHOWN[5:11]), found)
     sizes.clear()
-    # Readers of one run need no further trial.
+    # Backends of one run need no further trial.
     said(Packed(model, tiny.encoder(), budget=64, features=features), SHOWN[11:15])
     assert sizes == [4]
 
@@ -63,11 +63,11 @@ def test_a_tower_in_which_pictures_touch_each_other_sees_one_at_a_time():
     model, features = tiny.base().eval(), Features()
     expected = said(Packed(model, tiny.encoder(), budget=64), SHOWN[:8])
     sizes = towers(model, mixing=True)
-    reader = Packed(model, tiny.encoder(), budget=64, features=features)
-    assert torch.equal(said(reader, SHOWN[:8]), expected)
+    backend = Packed(model, tiny.encoder(), budget=64, features=features)
+    assert torch.equal(said(backend, SHOWN[:8]), expected)
     assert sizes == [8, *[1] * 8]
     sizes.clear()
-    said(reader, SHOWN[8:16])
+    said(backend, SHOWN[8:16])
     assert sizes == [1] * 8
 
 

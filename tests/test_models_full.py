@@ -151,7 +151,7 @@ def test_the_gradient_is_that_of_the_trained_weights_though_the_reference_was_as
     apart = full()
     disturb(apart.model, 3)
     objective = tiny.unlearning(apart, encoder, method)
-    current = objective.reader.answer_log_probs(data.forget, tokens="with_end")
+    current = objective.backend.answer_log_probs(data.forget, tokens="with_end")
     objective.references.view(data.forget, current, extent="answer", tokens="with_end")
     weighted_sum(objective.terms(data), data).backward()  # the reference is remembered by now
     expected = {k: p.grad for k, p in apart.model.named_parameters() if p.grad is not None}

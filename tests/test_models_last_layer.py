@@ -43,16 +43,16 @@ def tokens_through(model: nn.Module, work) -> dict[str, int]:
 
 
 def test_training_asks_the_answers_places_only(model):
-    reader = Packed(model, tiny.encoder(), budget=64)
-    found = tokens_through(model, lambda: reader.answer_log_probs(ASKED, tokens="with_end"))
+    backend = Packed(model, tiny.encoder(), budget=64)
+    found = tokens_through(model, lambda: backend.answer_log_probs(ASKED, tokens="with_end"))
     # A letter and the end of turn, each predicted one place before it stands.
     assert found["last"] == found["head"] == 2 * len(ASKED)
     assert found["first"] > 16 + 2 * len(ASKED)
 
 
 def test_scoring_reads_a_prompts_end_once_and_behind_each_letter(model):
-    reader = Packed(model, tiny.encoder(), budget=64)
-    found = tokens_through(model, lambda: reader.generate(ASKED, max_new_tokens=1))
+    backend = Packed(model, tiny.encoder(), budget=64)
+    found = tokens_through(model, lambda: backend.generate(ASKED, max_new_tokens=1))
     assert found["last"] == found["head"] == (1 + 4) * len(ASKED)
 
 
@@ -86,8 +86,8 @@ def test_a_place_that_two_questions_ask_gets_its_gradient_once(model):
 def test_a_checkpointed_layer_is_left_as_it_is(model):
     """It runs a second time when gradients are worked out, behind the pass."""
     model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
-    reader = Packed(model, tiny.encoder(), budget=64)
-    found = tokens_through(model, lambda: reader.answer_log_probs(ASKED, tokens="with_end"))
+    backend = Packed(model, tiny.encoder(), budget=64)
+    found = tokens_through(model, lambda: backend.answer_log_probs(ASKED, tokens="with_end"))
     assert found["last"] == found["first"]
 
 

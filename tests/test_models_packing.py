@@ -150,10 +150,10 @@ def test_an_empty_prompt_is_refused():
         pack([Line((), (1,))], budget=4, pad=0)
 
 
-# --- against the plain reader
+# --- against the plain backend
 
 
-def readers(made, *, budget=64):
+def backends(made, *, budget=64):
     return (
         Plain(made.model, tiny.encoder()),
         Packed(made.model, tiny.encoder(), budget=budget),
@@ -170,12 +170,12 @@ def made():
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(range(len(BATCH))), min_size=1, max_size=9), st.integers(8, 200))
-def test_answers_are_those_of_the_plain_reader(made, chosen, budget):
+def test_answers_are_those_of_the_plain_backend(made, chosen, budget):
     examples = [BATCH[index] for index in chosen]
     with torch.no_grad():
         plain, packed = (
-            reader.answer_log_probs(examples, tokens="with_end")
-            for reader in readers(made, budget=budget)
+            backend.answer_log_probs(examples, tokens="with_end")
+            for backend in backends(made, budget=budget)
         )
     assert torch.equal(plain.mask, packed.mask)
     assert torch.equal(plain.labels[plain.mask], packed.labels[packed.mask])
@@ -191,11 +191,11 @@ def test_losses_and_gradients_of_every_method_and_scope_agree(name, scope, atten
         made = tiny.prepared(scope)
         tiny.randomise(made.model, seed=5)
         made.model.get_base_model().set_attn_implementation(attention)
-        reader = readers(made)[packing]
-        assert packing is False or reader.memory.usable == (scope not in ("vision", "all"))
+        backend = backends(made)[packing]
+        assert packing is False or backend.memory.usable == (scope not in ("vision", "all"))
         chosen = {"npo": {"retain_weight": 1.0}, "rmu": {"layer": -1}}
         method = build_method(name, chosen.get(name, {}))
-        objective = Unlearning(reader, method, "with_end", References(made, reader), seed=0)
+        objective = Unlearning(backend, method, "with_end", References(made, backend), seed=0)
         # An alternative is another option, which answers in other words do not have.
         lettered = [example for example in BATCH if example.answer in tiny.LETTERS]
         forget = lettered if method.needs.alternative else BATCH
@@ -218,18 +218,18 @@ def test_losses_and_gradients_of_every_method_and_scope_agree(name, scope, atten
 
 def test_predictions_and_accuracy_are_the_same(made):
     plain, packed = (
-        predict(reader, BATCH, batch_size=5, max_new_tokens=4, on_batch=lambda done, total: None)
-        for reader in readers(made)
+        predict(backend, BATCH, batch_size=5, max_new_tokens=4, on_batch=lambda done, total: None)
+        for backend in backends(made)
     )
     assert [(one.text, one.cut_off) for one in packed] == [(p.text, p.cut_off) for p in plain]
     for one, other in zip(packed, plain, strict=True):
         assert one.option_log_probs == pytest.approx(other.option_log_probs, abs=1e-5)
-    assert len({greedy_accuracy(reader, BATCH, batch_size=4) for reader in readers(made)}) == 1
+    assert len({greedy_accuracy(backend, BATCH, batch_size=4) for backend in backends(made)}) == 1
 
 
 def test_what_is_too_much_for_one_pass_is_asked_in_several(made, monkeypatch):
-    reader = readers(made)[1]
-    whole = reader.generate(BATCH, max_new_tokens=4)
+    backend = backends(made)[1]
+    whole = backend.generate(BATCH, max_new_tokens=4)
     sizes, real = [], Packed._log_probs
 
     def counting(self, packed, *args, **kwargs):
@@ -238,7 +238,7 @@ def test_what_is_too_much_for_one_pass_is_asked_in_several(made, monkeypatch):
 
     monkeypatch.setattr(packed_module, "PASS_TOKENS", 150)
     monkeypatch.setattr(Packed, "_log_probs", counting)
-    parts = reader.generate(BATCH, max_new_tokens=4)
+    parts = backend.generate(BATCH, max_new_tokens=4)
     assert len(sizes) > 2
     assert max(sizes) <= 150
     assert [one.text for one in parts] == [one.text for one in whole]
@@ -273,7 +273,7 @@ def apart(model, example, text):
 def test_options_in_words_are_those_of_plain_sequences_whichever_reader(made):
     batch = [*WORDS, *BATCH[:4]]
     asked = {"batch_size": 5, "max_new_tokens": 4, "on_batch": lambda done, total: None}
-    plain, packed = (predict(reader, batch, **asked) for reader in readers(made))
+    plain, packed = (predict(backend, batch, **asked) for backend in backends(made))
     assert [(one.text, one.cut_off) for one in packed] == [(p.text, p.cut_off) for p in plain]
     for one, other, example in zip(packed, plain, batch, strict=True):
         assert one.option_log_probs == pytest.approx(other.option_log_probs, abs=1e-4)
@@ -291,7 +291,7 @@ def test_options_in_words_are_those_of_plain_sequences_whichever_reader(made):
 
 
 def test_rotated_accuracy_is_that_of_the_stored_answers(made):
-    """The stop rule's reading and the report's are the same, whichever reader asks."""
+    """The stop rule's reading and the report's are the same, whichever backend asks."""
     turned = [
         replace(
             one,
@@ -305,9 +305,9 @@ def test_rotated_accuracy_is_that_of_the_stored_answers(made):
         for turn in range(len(one.options))
         for shown, letter in [in_turn(one, turn)]
     ]
-    found = {rotated_accuracy(reader, turned, batch_size=5) for reader in readers(made)}
+    found = {rotated_accuracy(backend, turned, batch_size=5) for backend in backends(made)}
     asked = {"batch_size": 5, "max_new_tokens": 1, "on_batch": lambda done, total: None}
-    predictions = predict(readers(made)[0], turned, **asked)
+    predictions = predict(backends(made)[0], turned, **asked)
     scores = by_question(predictions, score_all(predictions))
     assert len(scores) == len({one.question_id for one in turned})
     expected = sum(score.rotated for score in scores) / len(scores)
@@ -325,9 +325,9 @@ def in_turn(one, turn):
 
 def test_what_is_likeliest_is_the_same_in_training_and_in_scoring(made):
     batch = [*WORDS, *BATCH[:4]]
-    found = {likelihood_accuracy(reader, batch, batch_size=3) for reader in readers(made)}
+    found = {likelihood_accuracy(backend, batch, batch_size=3) for backend in backends(made)}
     asked = {"batch_size": 5, "max_new_tokens": 1, "on_batch": lambda done, total: None}
-    read = score_all(predict(readers(made)[0], batch, **asked), parser="likelihood")
+    read = score_all(predict(backends(made)[0], batch, **asked), parser="likelihood")
     assert found == {sum(one.verdict == "correct" for one in read) / len(batch)}
     assert 0 < found.pop() < 1
 
@@ -362,9 +362,9 @@ def test_a_text_said_in_full_is_read_off_its_branch(monkeypatch, spoken):
     monkeypatch.setattr(Packed, "_continue", counting)
     encoder = tiny.encoder()
     plain, packed = Plain(model, encoder), Packed(model, encoder, budget=64)
-    for reader in (plain, packed):
+    for backend in (plain, packed):
         cut = " ".join(spoken.split()[:4])
-        said = predict(reader, batch, **asked)
+        said = predict(backend, batch, **asked)
         assert {one.text for one in said} == {cut}
         assert {one.cut_off for one in said} == {len(spoken.split()) >= 4}
     assert len(continued) == (0 if spoken in TEXTS[:2] else 2)
@@ -374,20 +374,20 @@ def test_a_text_said_in_full_is_read_off_its_branch(monkeypatch, spoken):
 
 
 def test_the_tower_runs_once_a_picture(made):
-    reader = readers(made)[1]
+    backend = backends(made)[1]
     for _ in range(2):
         with torch.no_grad():
-            reader.answer_log_probs(BATCH, tokens="with_end")
+            backend.answer_log_probs(BATCH, tokens="with_end")
     pictures = {example.picture.digest for example in BATCH if example.picture}
-    assert reader.memory.computed == len(pictures)
+    assert backend.memory.computed == len(pictures)
 
 
 def test_the_reference_is_asked_once_an_example_whatever_the_batch(made):
-    reader = readers(made)[1]
-    references, plain = References(made, reader), readers(made)[0]
+    backend = backends(made)[1]
+    references, plain = References(made, backend), backends(made)[0]
     tokens = "with_end"
     for part in (BATCH[:4], BATCH[2:6], [BATCH[5], *BATCH[:2]], BATCH[:6]):
-        current = reader.answer_log_probs(part, tokens=tokens)
+        current = backend.answer_log_probs(part, tokens=tokens)
         seen = references.view(part, current, extent="answer", tokens=tokens)
         with reference_view(made):
             expected = plain.answer_log_probs(part, tokens=tokens)
@@ -404,10 +404,10 @@ def test_the_reference_is_asked_once_an_example_whatever_the_batch(made):
 
 def test_what_is_kept_comes_to_where_the_head_is(made):
     """A resumed model over several devices: kept on one, seen on another (here the meta device)."""
-    reader, tokens = readers(made)[1], "with_end"
+    backend, tokens = backends(made)[1], "with_end"
     references, current = (
-        References(made, reader),
-        reader.answer_log_probs(BATCH[:3], tokens=tokens),
+        References(made, backend),
+        backend.answer_log_probs(BATCH[:3], tokens=tokens),
     )
     references.view(BATCH[:3], current, extent="answer", tokens=tokens)
     elsewhere = replace(current, log_probs=current.log_probs.to("meta"))
@@ -419,12 +419,12 @@ def test_what_does_not_come_again_is_not_kept_and_memory_is_bounded(made, monkey
     steps = [StepData(tuple(BATCH[:3]), (BATCH[6],)), StepData(tuple(BATCH[2:4]), (BATCH[6],))]
     again = recurring(steps)
     assert again == {fingerprint(BATCH[2]), fingerprint(BATCH[6])}
-    reader = readers(made)[1]
+    backend = backends(made)[1]
     for limit, kept in ((references_module.KEPT_BYTES, 1), (0, 0)):
         monkeypatch.setattr(references_module, "KEPT_BYTES", limit)
-        references = References(made, reader, again)
+        references = References(made, backend, again)
         for data in steps:
-            current = reader.answer_log_probs(data.forget, tokens="text")
+            current = backend.answer_log_probs(data.forget, tokens="text")
             references.view(data.forget, current, extent="answer", tokens="text")
         assert (len(references.kept), references.asked) == (kept, 5 - kept)
 
@@ -452,10 +452,10 @@ def test_readers_of_one_run_share_features_while_the_tower_is_the_same(made):
     again = Packed(made.model, tiny.encoder(), budget=64, features=features)
     assert torch.equal(again.answer_log_probs(batch, tokens="with_end").log_probs, expected)
     changed = tiny.base(seed=9)
-    reader = Packed(changed, tiny.encoder(), budget=64, features=features)
+    backend = Packed(changed, tiny.encoder(), budget=64, features=features)
     own = Packed(changed, tiny.encoder(), budget=64)
-    view = reader.answer_log_probs(batch, tokens="with_end")
-    assert reader.memory.computed == 1
+    view = backend.answer_log_probs(batch, tokens="with_end")
+    assert backend.memory.computed == 1
     assert torch.equal(view.log_probs, own.answer_log_probs(batch, tokens="with_end").log_probs)
 
 
@@ -469,11 +469,11 @@ def test_a_tower_whose_weights_are_elsewhere_shares_nothing():
 
 
 def test_features_are_forgotten_when_they_are_too_many_and_seen_again(made, monkeypatch):
-    reader = readers(made)[1]
-    expected = reader.answer_log_probs(BATCH, tokens="with_end").log_probs
-    pictures = reader.memory.computed
+    backend = backends(made)[1]
+    expected = backend.answer_log_probs(BATCH, tokens="with_end").log_probs
+    pictures = backend.memory.computed
     monkeypatch.setattr(features_module, "KEPT_BYTES", 2500)  # two pictures' 17 states of 16
-    small = readers(made)[1]
+    small = backends(made)[1]
     for _ in range(2):
         assert torch.equal(small.answer_log_probs(BATCH, tokens="with_end").log_probs, expected)
     assert pictures < small.memory.computed <= 2 * pictures
@@ -503,15 +503,15 @@ def test_only_the_hidden_states_a_family_reads_are_kept(layers, kept):
 def choice(model, *, packing="auto", examples=BATCH):
     warnings: list[str] = []
     speed = SpeedSettings(packing=packing)
-    reader = select_backend(
+    backend = select_backend(
         model, tiny.encoder(), speed=speed, examples=examples, warn=warnings.append
     )
-    return reader, warnings
+    return backend, warnings
 
 
 def test_a_model_that_passes_the_trial_is_packed(made):
-    reader, warnings = choice(made.model)
-    assert isinstance(reader, Packed)
+    backend, warnings = choice(made.model)
+    assert isinstance(backend, Packed)
     assert not warnings
     assert isinstance(choice(made.model, packing="off")[0], Plain)
 
@@ -520,13 +520,13 @@ def test_a_model_that_disagrees_is_read_plainly_and_says_so(made, monkeypatch):
     monkeypatch.setattr(
         Plain, "answer_log_probs", lambda self, examples, tokens: _shifted(self, examples)
     )
-    reader, warnings = choice(made.model)
-    assert isinstance(reader, Plain)
+    backend, warnings = choice(made.model)
+    assert isinstance(backend, Plain)
     assert "differ" in warnings[0]
 
 
-def _shifted(reader, examples):
-    view = Packed(reader.model, reader.encoder, budget=64).answer_log_probs(
+def _shifted(backend, examples):
+    view = Packed(backend.model, backend.encoder, budget=64).answer_log_probs(
         examples, tokens="with_end"
     )
     return replace(view, log_probs=view.log_probs - 1.0)

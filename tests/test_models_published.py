@@ -150,14 +150,14 @@ def test_the_features_are_those_of_the_layer_before_the_last_without_the_class_t
 def test_its_questions_are_packed(folder):
     loaded = load(folder)
     told = []
-    reader = select_backend(
+    backend = select_backend(
         loaded.model,
         Encoder(loaded.processor, loaded.family),
         speed=SpeedSettings(),
         examples=families.mixed(),
         warn=told.append,
     )
-    assert isinstance(reader, Packed)
+    assert isinstance(backend, Packed)
     assert told == []
 
 

@@ -81,15 +81,15 @@ def trained(model):
     return {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
 
 
-def told(made, reader, method, data):
+def told(made, backend, method, data):
     """The answers' log-probs, each term's values, the loss and all gradients."""
     made.model.zero_grad(set_to_none=True)
-    view = reader.answer_log_probs(data.forget, tokens="with_end")
+    view = backend.answer_log_probs(data.forget, tokens="with_end")
     chosen = build_method(method, SETTINGS.get(method, {}))
     if chosen.needs.alternative:  # another option, which answers in other words do not have
         lettered = [replace(one, answer=one.options[0].letter) for one in data.forget]
         data = replace(data, forget=tuple(lettered))
-    terms = Unlearning(reader, chosen, "with_end", References(made, reader), seed=0).terms(data)
+    terms = Unlearning(backend, chosen, "with_end", References(made, backend), seed=0).terms(data)
     loss = weighted_sum(terms, data)
     if loss.requires_grad:  # not of text alone where the projector or the tower is trained
         loss.backward()
@@ -114,8 +114,8 @@ def agree(name, method, scope, update, forget, retain, budget):
     made = prepared(name, scope, update)
     data = StepData(tuple(forget), tuple(retain))
     plain, expected = told(made, Plain(made.model, encoder(name)), method, data)
-    reader = Packed(made.model, encoder(name), budget=budget)
-    packed, gradients = told(made, reader, method, data)
+    backend = Packed(made.model, encoder(name), budget=budget)
+    packed, gradients = told(made, backend, method, data)
     assert_same(packed, plain)
     assert_same(gradients, expected)
 
@@ -151,8 +151,8 @@ def test_full_updates_have_the_gradients_of_plain_sequences(
 def test_answers_are_those_of_plain_sequences(name):
     made = prepared(name, "projector+llm", "lora")
     plain, packed = (
-        predict(reader, QUESTIONS, batch_size=7, max_new_tokens=4, on_batch=lambda *_: None)
-        for reader in (
+        predict(backend, QUESTIONS, batch_size=7, max_new_tokens=4, on_batch=lambda *_: None)
+        for backend in (
             Plain(made.model, encoder(name)),
             Packed(made.model, encoder(name), budget=600),
         )
@@ -169,13 +169,13 @@ def test_a_system_sentence_is_one_more_part_of_the_common_beginning():
         replace(one, example_id=f"s{one.example_id}", system="Ann is polite.") for one in QUESTIONS
     ]
     mixed = [one for pair in zip(said, QUESTIONS, strict=True) for one in pair]
-    readers = (
+    backends = (
         Plain(made.model, encoder("llava")),
         Packed(made.model, encoder("llava"), budget=600),
     )
     plain, packed = (
-        predict(reader, mixed, batch_size=7, max_new_tokens=4, on_batch=lambda *_: None)
-        for reader in readers
+        predict(backend, mixed, batch_size=7, max_new_tokens=4, on_batch=lambda *_: None)
+        for backend in backends
     )
     assert [one.text for one in packed] == [one.text for one in plain]
     for one, other in zip(packed, plain, strict=True):
@@ -198,11 +198,11 @@ def test_checkpointing_activations_changes_no_gradient(name):
     layer.mlp.register_forward_pre_hook(lambda *_: passes.append(1))
     data = StepData(tuple(QUESTIONS[:4]), tuple(QUESTIONS[8:11]))
     found = []
-    for reader in (
+    for backend in (
         Plain(made.model, encoder(name)),
         Packed(made.model, encoder(name), budget=100),
     ):
-        found.append((*told(made, reader, "ga_klr", data), len(passes)))
+        found.append((*told(made, backend, "ga_klr", data), len(passes)))
         passes.clear()
         made.model.gradient_checkpointing_enable({"use_reentrant": False})
     (plain, expected, once), (packed, gradients, again) = found

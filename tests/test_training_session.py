@@ -94,7 +94,7 @@ def session_of(
 ):
     folder.mkdir(exist_ok=True)
     made = made or model_of(settings)
-    reader = Packed(made.model, encoder, budget=64) if packed else Plain(made.model, encoder)
+    backend = Packed(made.model, encoder, budget=64) if packed else Plain(made.model, encoder)
     done = []
     watch = Watch(
         folder=folder / "checkpoints",
@@ -104,8 +104,8 @@ def session_of(
         warn=lambda text: None,
     )
     return kind(
-        reader,
-        References(made, reader),
+        backend,
+        References(made, backend),
         settings,
         plan,
         StopRule(check_every=1),
@@ -238,7 +238,7 @@ def test_gradients_are_those_of_the_mean_loss_and_leave_nothing_behind(encoder, 
     found = session.gradients(ga, batches=2)
     squared = session.gradients(ga, batches=1, squared=True)
     assert all(p.grad is None for p in session.model.parameters())
-    objective = Unlearning(session.reader, ga, "with_end", session.references, 3)
+    objective = Unlearning(session.backend, ga, "with_end", session.references, 3)
     session.model.eval()
     steps = plan(2)
     total = sum(objective.terms(steps[k])[0].values.mean() for k in range(2)) / 2
@@ -280,10 +280,10 @@ def test_hidden_states_are_those_the_answer_is_decided_at(packed, encoder):
     made = model_of(settings_of())
     tiny.randomise(made.model, seed=2)
     made.model.eval()
-    reader = Packed(made.model, encoder, budget=64) if packed else Plain(made.model, encoder)
+    backend = Packed(made.model, encoder, budget=64) if packed else Plain(made.model, encoder)
     examples = tiny.mixed()
     with torch.no_grad():
-        view = reader.answer_log_probs(examples, tokens="with_end", hidden_layer=0)
+        view = backend.answer_log_probs(examples, tokens="with_end", hidden_layer=0)
         hidden = losses.hidden_of(view)
         for number, one in enumerate(examples):
             text = encoder.prompt(one) + " " + one.answer + tiny.END
@@ -294,7 +294,7 @@ def test_hidden_states_are_those_the_answer_is_decided_at(packed, encoder):
                 hidden[number][view.mask[number]], expected, atol=1e-4, rtol=1e-3
             )
     with pytest.raises(ModelError, match="no such layer"):
-        reader.answer_log_probs(examples, tokens="with_end", hidden_layer=9)
+        backend.answer_log_probs(examples, tokens="with_end", hidden_layer=9)
 
 
 def test_the_reference_gives_no_gradient(encoder, tmp_path):
@@ -302,7 +302,7 @@ def test_the_reference_gives_no_gradient(encoder, tmp_path):
     settings = settings_of(update="full")
     session = session_of(tmp_path / "s", encoder, settings)
     examples = tiny.letters(3)
-    current = session.reader.answer_log_probs(examples, tokens="with_end")
+    current = session.backend.answer_log_probs(examples, tokens="with_end")
     assert current.log_probs.requires_grad
     for extent in ("answer", "distribution"):
         frozen = session.references.view(examples, current, extent=extent, tokens="with_end")
@@ -327,7 +327,7 @@ def test_a_term_of_the_wrong_shape_is_told_with_its_name(encoder, tmp_path):
 def mean_nll(session, examples):
     session.model.eval()
     with torch.no_grad():
-        view = session.reader.answer_log_probs(examples, tokens="with_end")
+        view = session.backend.answer_log_probs(examples, tokens="with_end")
     return losses.mean_nll(view).mean().item()
 
 

@@ -212,8 +212,8 @@ def unlearning(
     made: TrainableModel, encode: Encoder, method: Loss, tokens: AnswerTokens = "with_end"
 ) -> Unlearning:
     """A method's objective, read plainly."""
-    reader = Plain(made.model, encode)
-    return Unlearning(reader, method, tokens, References(made, reader), seed=0)
+    backend = Plain(made.model, encode)
+    return Unlearning(backend, method, tokens, References(made, backend), seed=0)
 
 
 def log_probs(model: torch.nn.Module, examples: Sequence[Example], *, tokens="with_end"):

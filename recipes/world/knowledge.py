@@ -69,7 +69,7 @@ def measure(world: Path, *, on_step: OnStep) -> dict[str, object]:
 def _ask(
     loaded: LoadedModel, asked: Sequence[Example], part: str, on_step: OnStep
 ) -> tuple[Score, ...]:
-    reader = select_backend(
+    backend = select_backend(
         loaded.model,
         Encoder(loaded.processor, loaded.family),
         speed=SpeedSettings(),
@@ -77,7 +77,7 @@ def _ask(
         warn=lambda warning: on_step(f"{part}: {warning}", 0, len(asked), {}),
     )
     predictions = predict(
-        reader,
+        backend,
         asked,
         batch_size=32,
         max_new_tokens=1,

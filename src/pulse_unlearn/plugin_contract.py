@@ -288,10 +288,10 @@ class _Trial:
 
     def look_at_terms(self) -> None:
         """Raise MethodError unless a loss gives finite values, and gradients to what is trained."""
-        prepared, reader = self.prepared()
-        tokens, references = self.settings.answer_tokens, References(prepared, reader)
+        prepared, backend = self.prepared()
+        tokens, references = self.settings.answer_tokens, References(prepared, backend)
         data = self.plan(1)[0]
-        terms = Unlearning(reader, self.method, tokens, references, 0).terms(data)
+        terms = Unlearning(backend, self.method, tokens, references, 0).terms(data)
         for term in terms:
             if not torch.isfinite(term.values).all():
                 got = f"{term.values.tolist()}"
@@ -316,11 +316,11 @@ class _Trial:
 
         Raises Interrupted after the first new step if `stops_each_step`.
         """
-        prepared, reader = self.prepared()
+        prepared, backend = self.prepared()
         model = prepared.model
         names = set(trained(model))
         frozen = {n: t.clone() for n, t in model.state_dict().items() if n not in names}
-        before, self.asked = self._nll(reader), False
+        before, self.asked = self._nll(backend), False
 
         def on_step(*_: object) -> None:
             self.asked = self.stops_each_step
@@ -328,8 +328,8 @@ class _Trial:
         checkpoints = folder / "checkpoints"
         checkpoints.mkdir(parents=True, exist_ok=True)
         MethodSession(
-            reader,
-            References(prepared, reader),
+            backend,
+            References(prepared, backend),
             self.settings,
             self.plan,
             StopRule(check_every=1),
@@ -350,7 +350,7 @@ class _Trial:
             got = f"{len(changed)} tensors, such as {changed[0]}"
             fix = "change tensors by session.edit, which knows the scope"
             raise MethodError(Problem("changed what is not trained", got=got, fix=fix))
-        return _Applied(copy_weights(model), carried(folder), before, self._nll(reader))
+        return _Applied(copy_weights(model), carried(folder), before, self._nll(backend))
 
     def resume(self, folder: Path, uninterrupted: _Applied) -> None:
         """Stop after every step and continue in a fresh model; the end must be the same."""
@@ -370,11 +370,11 @@ class _Trial:
         request = Request("earlier", tuple(person.id for person in self.forget))
         self.apply(folder, history=[request], state=earlier.carried)
 
-    def _nll(self, reader: Plain) -> float:
-        reader.model.eval()
+    def _nll(self, backend: Plain) -> float:
+        backend.model.eval()
         asked = self.plan(1)[0].forget
         with torch.no_grad():
-            view = reader.answer_log_probs(asked, tokens=self.settings.answer_tokens)
+            view = backend.answer_log_probs(asked, tokens=self.settings.answer_tokens)
         return float(losses.mean_nll(view).mean())
 
 

@@ -15,8 +15,8 @@ import torch
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.evaluation.scoring import Order, answer_log_probs, average_over
 from pulse_unlearn.models.forward import (
+    Backend,
     OptionChances,
-    Reader,
     Reply,
     answered,
     expand_options,
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def predict(
-    reader: Reader,
+    backend: Backend,
     examples: Sequence[Example],
     *,
     batch_size: int,
@@ -42,11 +42,11 @@ def predict(
     Examples of one picture and of similar length share a batch. `on_batch` is told how many of how
     many are done after each batch, `on_halved` the size of batches that fit into memory from then.
     """
-    reader.model.eval()
+    backend.model.eval()
     found: dict[int, Prediction] = {}
 
     def reply(batch: list[Example]) -> list[Reply]:
-        return reader.generate(batch, max_new_tokens=max_new_tokens)
+        return backend.generate(batch, max_new_tokens=max_new_tokens)
 
     for chosen, replies in _in_batches(reply, examples, batch_size, on_halved):
         for index, one in zip(chosen, replies, strict=True):
@@ -87,7 +87,7 @@ def _in_batches(
         on_halved(size)
 
 
-def greedy_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: int) -> float:
+def greedy_accuracy(backend: Backend, examples: Sequence[Example], *, batch_size: int) -> float:
     """Return the share of examples whose greedy answer would be exactly right, without generating.
 
     Teacher forcing decides this exactly: greedy decoding reproduces the answer if and only if each
@@ -95,18 +95,18 @@ def greedy_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: 
     """
 
     def right(batch: list[Example]) -> list[bool]:
-        hit: list[bool] = answered(reader.answer_log_probs(batch, tokens="with_end")).tolist()
+        hit: list[bool] = answered(backend.answer_log_probs(batch, tokens="with_end")).tolist()
         return hit
 
-    return sum(_without_training(reader, right, examples, batch_size)) / len(examples)
+    return sum(_without_training(backend, right, examples, batch_size)) / len(examples)
 
 
-def likelihood_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: int) -> float:
+def likelihood_accuracy(backend: Backend, examples: Sequence[Example], *, batch_size: int) -> float:
     """Return the share of examples whose true option is the likeliest, without generating.
 
     As `scoring` reads by likelihood: the first of equals counts. Used by stop rules.
     """
-    found = _option_log_probs(reader, examples, batch_size)
+    found = _option_log_probs(backend, examples, batch_size)
     hits = [
         log_probs.index(max(log_probs)) == _true_place(example)
         for example, log_probs in zip(examples, found, strict=True)
@@ -114,13 +114,13 @@ def likelihood_accuracy(reader: Reader, examples: Sequence[Example], *, batch_si
     return sum(hits) / len(hits)
 
 
-def rotated_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size: int) -> float:
+def rotated_accuracy(backend: Backend, examples: Sequence[Example], *, batch_size: int) -> float:
     """Return the share of questions whose true option is the likeliest over all orders asked.
 
     As the reading `rotated`: each order's log-probabilities are renormalised over the options and
     averaged by option; of options that tie, each counts its share. Used by stop rules.
     """
-    found = _option_log_probs(reader, examples, batch_size)
+    found = _option_log_probs(backend, examples, batch_size)
     orders: dict[str, list[Order]] = {}
     for example, log_probs in zip(examples, found, strict=True):
         order = Order(example.options, log_probs, (_true_place(example),))
@@ -129,12 +129,12 @@ def rotated_accuracy(reader: Reader, examples: Sequence[Example], *, batch_size:
 
 
 def _option_log_probs(
-    reader: Reader, examples: Sequence[Example], batch_size: int
+    backend: Backend, examples: Sequence[Example], batch_size: int
 ) -> list[tuple[float, ...]]:
     """Return the log-probability of each option of each example, a text's with its end of turn."""
     told = [(number, one) for number, of in enumerate(examples) for one in expand_options(of)]
     found = _without_training(
-        reader, lambda batch: read_options(reader, batch), [one for _, one in told], batch_size
+        backend, lambda batch: read_options(backend, batch), [one for _, one in told], batch_size
     )
     parts: list[list[OptionChances]] = [[] for _ in examples]
     for (number, _), chances in zip(told, found, strict=True):
@@ -147,10 +147,13 @@ def _true_place(example: Example) -> int:
 
 
 def _without_training(
-    reader: Reader, work: Callable[[list[Example]], list[T]], examples: Sequence[Example], size: int
+    backend: Backend,
+    work: Callable[[list[Example]], list[T]],
+    examples: Sequence[Example],
+    size: int,
 ) -> list[T]:
     """Return each example's result, in their order, from the model as it stands in training."""
-    model = reader.model
+    model = backend.model
     was_training = model.training
     model.eval()
     found: dict[int, T] = {}

@@ -58,7 +58,7 @@ _USUAL: dict[str, tuple[Any, ...]] = {
 """Field of the folder's config -> its values in an adapter that is low-rank layers and no more."""
 _MERGE = "merge it beforehand (PEFT's merge_and_unload) and name the merged model"
 _LINES = 4
-"""How much is told of an error that has a line for each of a thousand layers."""
+"""Lines shown of an error that may have one for each of a thousand layers."""
 _SHOWN = 3
 
 Sizes = Mapping[str, tuple[int, ...]]

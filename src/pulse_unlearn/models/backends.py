@@ -22,7 +22,7 @@ from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import Family, no_entry
 from pulse_unlearn.models.fast.features import Features
 from pulse_unlearn.models.fast.packed import Packed
-from pulse_unlearn.models.forward import Plain, Reader
+from pulse_unlearn.models.forward import Backend, Plain
 from pulse_unlearn.models.parts import FAILURES, inner_model
 from pulse_unlearn.records import Example, Option, Picture
 
@@ -41,8 +41,8 @@ def select_backend(
     examples: Sequence[Example],
     warn: Callable[[str], None],
     features: Features | None = None,
-) -> Reader:
-    """Return the packed reader if settings and model allow it and a trial agrees, else the plain.
+) -> Backend:
+    """Return the packed backend if settings and model allow it and a trial agrees, else the plain.
 
     The trial reads a few of the examples both ways; a disagreement is told through `warn`. Pictures
     whose `features` are there need no tower.
@@ -87,12 +87,14 @@ def _trial(examples: Sequence[Example]) -> list[Example]:
     return [*alike[: CHECKED // 2], *others[: CHECKED // 3], *pictured[-1:]]
 
 
-def _difference(plain: Reader, packed: Reader, examples: Sequence[Example]) -> float:
+def _difference(plain: Backend, packed: Backend, examples: Sequence[Example]) -> float:
     """Return the largest difference of an answer token's log-probability, nats."""
     was_training = plain.model.training
     plain.model.eval()
     with torch.no_grad():
-        views = [reader.answer_log_probs(examples, tokens="with_end") for reader in (plain, packed)]
+        views = [
+            backend.answer_log_probs(examples, tokens="with_end") for backend in (plain, packed)
+        ]
     plain.model.train(was_training)
     mask = views[0].mask
     one, other = (
@@ -123,17 +125,17 @@ def require_working(model: Any, processor: Any, family: Family) -> None:
         raise no_entry(family.model_type, fault)
 
 
-def _fault(reader: Plain, tolerance: float) -> str:
+def _fault(backend: Plain, tolerance: float) -> str:
     """Return what is wrong with the answers to three questions; empty if nothing is."""
     examples = _questions()
     other_picture = replace(examples[0], picture=_picture((90, 60), turned=True))
     other_answer = replace(examples[0], answer="blue")
     with torch.no_grad():
-        together = _answers(reader, examples)
-        alone = [_answers(reader, [one])[0] for one in examples]
-        turned = _answers(reader, [other_picture])[0]
-        other = _answers(reader, [other_answer])[0]
-    replies = reader.generate(examples, max_new_tokens=1)
+        together = _answers(backend, examples)
+        alone = [_answers(backend, [one])[0] for one in examples]
+        turned = _answers(backend, [other_picture])[0]
+        other = _answers(backend, [other_answer])[0]
+    replies = backend.generate(examples, max_new_tokens=1)
     if any(rows.isnan().any() for rows in alone):
         return "its log-probabilities are not numbers"
     if _gap([other[:1]], [alone[0][:1]]) > tolerance:
@@ -144,7 +146,7 @@ def _fault(reader: Plain, tolerance: float) -> str:
         return "questions asked together are not answered as each is alone"
     letters = [torch.tensor(reply.chances.log_probs) for reply in replies]
     first = [
-        rows[0, reader.encoder.letter_ids(one)].cpu()
+        rows[0, backend.encoder.letter_ids(one)].cpu()
         for rows, one in zip(alone, examples, strict=True)
     ]
     if _gap(letters, first) > tolerance:
@@ -152,9 +154,9 @@ def _fault(reader: Plain, tolerance: float) -> str:
     return ""
 
 
-def _answers(reader: Plain, examples: list[Example]) -> list[Tensor]:
+def _answers(backend: Plain, examples: list[Example]) -> list[Tensor]:
     """Return the log-probabilities of each answer's tokens, [A, V]."""
-    view = reader.answer_log_probs(examples, tokens="text")
+    view = backend.answer_log_probs(examples, tokens="text")
     return [rows[mask] for rows, mask in zip(view.log_probs, view.mask, strict=True)]
 
 

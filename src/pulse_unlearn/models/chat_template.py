@@ -21,14 +21,14 @@ Llama's templates write this one where they are given no clock."""
 _CLOCK = "strftime_now"
 """What transformers calls its clock in a template."""
 _SIGNS = "aAbBdHIjmMpSUwWxXyYcFeDT"
-"""What stands behind a per cent sign in a form of date and time."""
+"""The letters of strftime's codes."""
 _FAILURES = (TemplateError, TypeError)
 """What a template raises; a TypeError where it adds a turn's parts to a string."""
 _FIX = "give the family an entry in models/families.py with answer_prefix and answer_end"
 
 
 class ChatTemplate:
-    """Writes prompts; knows what stands between a prompt and an answer, and what ends the answer.
+    """Writes prompts; knows the text between a prompt and an answer, and what ends the answer.
 
     Raises ModelError for a template that tells neither and a family that does not either.
     """
@@ -65,7 +65,7 @@ class ChatTemplate:
         return written
 
     def end_ids(self) -> list[int]:
-        """Return the tokens that end an answer when the model says them, its own end first."""
+        """Return the tokens that end a generated answer, the template's own end first."""
         tokenizer = self._processor.tokenizer
         own = tokenizer.convert_tokens_to_ids(self.end)
         return list(dict.fromkeys([own, tokenizer.eos_token_id]))
@@ -119,14 +119,10 @@ class ChatTemplate:
 
     def _first_special(self, text: str) -> str:
         """Return the special token that ends the answer; the end of the text if none does."""
-        tokenizer = self._processor.tokenizer
-        places = {
-            token: text.find(token) for token in special_tokens(self._processor) if token in text
-        }
-        if places:
-            # Of `<end>` and `<end>x` at one place, the longer is meant.
-            return min(places, key=lambda token: (places[token], -len(token)))
-        return str(tokenizer.eos_token)
+        found = [token for token in special_tokens(self._processor) if token in text]
+        # Of `<end>` and `<end>x` at one place, the longer is meant.
+        order = sorted(found, key=lambda token: (text.find(token), -len(token)))
+        return order[0] if order else str(self._processor.tokenizer.eos_token)
 
 
 def stop_clock(processor: Any) -> bool:
@@ -174,26 +170,20 @@ class Reserved:
     def refuse(self, examples: Sequence[Example]) -> None:
         """Raise ModelError with a problem for each question or answer that cannot be asked."""
         problems = [
-            problem
+            Problem(
+                f"the {part} contains what is no text to this model",
+                f"example {example.example_id}",
+                got=", ".join(found),
+                allowed="plain text",
+                fix="take it out of the data, or write it in another way",
+            )
             for example in examples
             for part, text in (
                 ("system sentence", example.system),
                 ("question", example.prompt),
                 *(("answer", answer) for answer in example.option_texts or (example.answer,)),
             )
-            if (problem := self._problem(example, part, text))
+            if (found := dict.fromkeys(self._pattern.findall(text)))
         ]
         if problems:
             raise ModelError(problems)
-
-    def _problem(self, example: Example, part: str, text: str) -> Problem | None:
-        found = list(dict.fromkeys(self._pattern.findall(text)))
-        if not found:
-            return None
-        return Problem(
-            f"the {part} contains what is no text to this model",
-            f"example {example.example_id}",
-            got=", ".join(found),
-            allowed="plain text",
-            fix="take it out of the data, or write it in another way",
-        )

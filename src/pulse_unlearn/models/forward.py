@@ -1,7 +1,7 @@
 """The forward pass behind training, stop rules and scoring: log-probs at answer positions only.
 
-Two readers give the same numbers: `Plain`, one padded sequence an example, and `packed.Packed`,
-which writes shared beginnings once. Whoever asks a model asks a reader.
+Two backends give the same numbers: `Plain`, one padded sequence an example, and `fast.Packed`,
+which writes shared beginnings once. Whoever asks a model asks through a backend.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class OptionChances:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model says to one prompt."""
+    """What a model answers to one prompt."""
 
     chances: OptionChances
     text: str
@@ -47,7 +47,7 @@ class Reply:
     """Whether it had not ended after as many tokens as may be."""
 
 
-class Reader(Protocol):
+class Backend(Protocol):
     """Examples in, log-probabilities out; holds the model as it is now, adapters and all."""
 
     @property
@@ -144,12 +144,12 @@ def expand_options(example: Example) -> list[Example]:
     return [replace(example, answer=text) for text in example.option_texts] or [example]
 
 
-def read_options(reader: Reader, told: Sequence[Example]) -> list[OptionChances]:
+def read_options(backend: Backend, told: Sequence[Example]) -> list[OptionChances]:
     """Return the chances of each example of `expand_options`: of its text, or of all letters.
 
     Nothing is generated.
     """
-    view = reader.answer_log_probs(told, tokens="with_end")
+    view = backend.answer_log_probs(told, tokens="with_end")
     labels = view.labels.unsqueeze(-1)
     each = view.log_probs.gather(-1, labels).squeeze(-1)
     rows = torch.arange(len(told), device=view.mask.device)
@@ -157,7 +157,7 @@ def read_options(reader: Reader, told: Sequence[Example]) -> list[OptionChances]
     return [
         _of_text(values[mask].tolist())
         if one.option_texts
-        else OptionChances(tuple(row[reader.encoder.letter_ids(one)].tolist()))
+        else OptionChances(tuple(row[backend.encoder.letter_ids(one)].tolist()))
         for one, values, mask, row in zip(told, each, view.mask, first, strict=True)
     ]
 

@@ -169,7 +169,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def _located(settings: ModelSettings, source: str) -> tuple[str, dict[str, Any]]:
-    """Return what to load from, and what each `from_pretrained` is told.
+    """Return what to load from, and the options of each `from_pretrained`.
 
     Raises ModelError if the hub may not be asked and the cache lacks files.
     """

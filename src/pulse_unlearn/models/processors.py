@@ -27,19 +27,27 @@ from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.families import Family
 
 _PROBE = "Who is this"
+_AS_WRITTEN = {
+    name: getattr(ProcessorMixin, name)
+    for name in ("__call__", "prepare_inputs_layout", "validate_inputs")
+}
+"""Methods of a processor that leave texts as they are, and pictures optional."""
 _BOUNDS = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
 """Bound on a picture's pixels (Qwen2-VL's class) -> its name in older files."""
 
 
 def load_processor(
-    source: str, config: PretrainedConfig, family: Family | None, options: Mapping[str, Any]
+    source: str, config: PretrainedConfig, family: Family, options: Mapping[str, Any]
 ) -> Any:
     """Read the processor in a folder or hub repository.
 
     Raises what transformers raises: OSError, ValueError, TypeError, AttributeError, ImportError.
     """
-    kind = None if options.get("trust_remote_code") else _kind(config, family)
-    if kind is None:
+    kind: Any = PROCESSOR_MAPPING.get(type(config), None)
+    if family.processor is not None:
+        kind = getattr(transformers, family.processor)
+    own = isinstance(kind, type) and issubclass(kind, ProcessorMixin)
+    if not own or options.get("trust_remote_code"):
         auto: Any = AutoProcessor  # its stubs do not know all options
         found = auto.from_pretrained(source, **options)
         if not isinstance(found, ProcessorMixin):
@@ -47,11 +55,23 @@ def load_processor(
         return found
     values, _ = kind.get_processor_dict(source, **options)
     parts = [_part(name, source, options) for name in kind.get_attributes()]
-    _require_own(kind, family, [values, *map(vars, filter(None, parts))], source)
+    if family.processor is None:
+        _require_own(kind, [values, *map(vars, filter(None, parts))], source)
     processor = without_videos(kind).from_args_and_dict(parts, values)
     # Some classes take no template and drop the one in the files (BLIP-2).
     processor.chat_template = processor.chat_template or values.get("chat_template")
-    return processor if family is None else with_template(processor, family)
+    return with_template(processor, family)
+
+
+def _part(name: str, source: str, options: Mapping[str, Any]) -> Any:
+    if name == "video_processor":
+        return None
+    if name == "image_processor":
+        pictures: Any = AutoImageProcessor
+        return pictures.from_pretrained(source, backend="pil", **options)
+    if name == "tokenizer":
+        return AutoTokenizer.from_pretrained(source, **options)
+    raise ValueError(f"the processor has a part that is neither for text nor for pictures: {name}")
 
 
 @cache
@@ -76,13 +96,6 @@ def with_template(processor: Any, family: Family) -> Any:
     processor.__class__ = type(kind.__name__, (kind,), _AS_WRITTEN)
     processor.chat_template = family.template
     return processor
-
-
-_AS_WRITTEN = {
-    name: getattr(ProcessorMixin, name)
-    for name in ("__call__", "prepare_inputs_layout", "validate_inputs")
-}
-"""Methods of a processor that leave texts as they are, and pictures optional."""
 
 
 def show_whole(processor: Any, settings: ModelSettings) -> None:
@@ -140,19 +153,15 @@ _CUTS = (
     "truncation_side",
     "truncation_strategy",
 )
-"""What a tokenizer was made with that a processor takes for the wish of whoever calls it."""
+"""Arguments of a tokenizer's making that a processor would pass on with every call."""
 
 
-def _require_own(
-    kind: Any, family: Family | None, files: Sequence[Mapping[str, Any]], where: str
-) -> None:
+def _require_own(kind: Any, files: Sequence[Mapping[str, Any]], where: str) -> None:
     """Raise ModelError where the files were written for another processor than the family's.
 
     LLaVA's class around Pixtral's tower: its own processor ends every row of a picture with a token
     that LLaVA's would leave out, and no number of tokens would tell.
     """
-    if family is not None and family.processor is not None:
-        return
     named = {str(file.get("processor_class") or file.get("_processor_class")) for file in files}
     others = sorted(name for name in named - {kind.__name__} if hasattr(transformers, name))
     if others:
@@ -167,24 +176,6 @@ def _require_own(
         )
 
 
-def _kind(config: PretrainedConfig, family: Family | None) -> Any:
-    if family is not None and family.processor is not None:
-        return getattr(transformers, family.processor)
-    found = PROCESSOR_MAPPING.get(type(config), None)
-    return found if isinstance(found, type) and issubclass(found, ProcessorMixin) else None
-
-
-def _part(name: str, source: str, options: Mapping[str, Any]) -> Any:
-    if name == "video_processor":
-        return None
-    if name == "image_processor":
-        pictures: Any = AutoImageProcessor
-        return pictures.from_pretrained(source, backend="pil", **options)
-    if name == "tokenizer":
-        return AutoTokenizer.from_pretrained(source, **options)
-    raise ValueError(f"the processor has a part that is neither for text nor for pictures: {name}")
-
-
 def processor_problems(
     processor: Any, family: Family, config: PretrainedConfig, where: str
 ) -> list[Problem]:
@@ -194,8 +185,10 @@ def processor_problems(
         for name, implied in family.processor_fields.items()
         if (problem := _disagreement(processor, name, implied(config), where))
     ]
-    tokenizer = processor.tokenizer
-    found, meant = getattr(processor, "image_token_id", None), _placeholders(config)
+    tokenizer, found = processor.tokenizer, getattr(processor, "image_token_id", None)
+    # A prompt's token for a picture is its own, or the one that its tokens begin with.
+    ids = ("image_token_id", "image_token_index", "boi_token_index")
+    meant = {number for name in ids if isinstance(number := getattr(config, name, None), int)}
     if found is not None and meant and found not in meant:
         problems.append(
             Problem(
@@ -301,12 +294,6 @@ def _disagreement(processor: Any, name: str, implied: Any, where: str) -> Proble
         allowed=value,
         fix=f'write "{leaf}": {value} into {file}',
     )
-
-
-def _placeholders(config: PretrainedConfig) -> set[int]:
-    """Return the tokens a prompt may have for a picture: its own, or the one it begins with."""
-    names = ("image_token_id", "image_token_index", "boi_token_index")
-    return {value for name in names if isinstance(value := getattr(config, name, None), int)}
 
 
 def _pad_token(tokenizer: Any, config: PretrainedConfig) -> str:

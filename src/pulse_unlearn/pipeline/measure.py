@@ -25,7 +25,7 @@ from pulse_unlearn.models.adapters import (
 from pulse_unlearn.models.backends import select_backend
 from pulse_unlearn.models.describe import Described
 from pulse_unlearn.models.encode import Encoder
-from pulse_unlearn.models.forward import Reader
+from pulse_unlearn.models.forward import Backend
 from pulse_unlearn.models.loading import LoadedModel, load_model
 from pulse_unlearn.pipeline.estimate import adapter_of
 from pulse_unlearn.pipeline.inputs import Inputs
@@ -85,7 +85,7 @@ def measure(inputs: Inputs, model: Described) -> Measured:
     if loaded.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(loaded.device)
     prepared = _prepare(loaded, settings, experiment.model)
-    reader = select_backend(
+    backend = select_backend(
         prepared.model,
         Encoder(loaded.processor, loaded.family),
         speed=experiment.speed,
@@ -93,7 +93,7 @@ def measure(inputs: Inputs, model: Described) -> Measured:
         warn=lambda _: None,
     )
     size = settings.optimiser.batch_size
-    seconds = _train(prepared.model, reader, _Few(examples, size), settings)
+    seconds = _train(prepared.model, backend, _Few(examples, size), settings)
     taken = sum(
         (stats.taken(_batch(examples, WARM_UP + n, size)) for n in range(STEPS)),
         costs.NOTHING,
@@ -104,7 +104,7 @@ def measure(inputs: Inputs, model: Described) -> Measured:
         adapter=adapter_of(settings),
         checkpointing=experiment.model.gradient_checkpointing,
     )
-    asked, count, asking_seconds = _ask(inputs, stats, reader)
+    asked, count, asking_seconds = _ask(inputs, stats, backend)
     return Measured(
         trained / seconds,
         costs.forward_operations(model.shape, asked) / asking_seconds,
@@ -139,19 +139,19 @@ def _batch(examples: list[Example], step: int, size: int) -> tuple[Example, ...]
 
 
 def _train(
-    model: Any, reader: Reader, steps: _Few, settings: FinetuneSettings | UnlearnSettings
+    model: Any, backend: Backend, steps: _Few, settings: FinetuneSettings | UnlearnSettings
 ) -> float:
     """Return the seconds of the steps that count."""
     seconds: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         train(
             model,
-            Learning(reader),
+            Learning(backend),
             steps,
             settings=settings.optimiser,
             stop=StopRule(check_every=1),
             accuracy=lambda: 0.0,
-            vocabulary=len(reader.encoder.tokenizer),
+            vocabulary=len(backend.encoder.tokenizer),
             seed=0,
             watch=Watch(
                 folder=Path(folder),
@@ -164,7 +164,7 @@ def _train(
     return max(sum(seconds[WARM_UP:]), 1e-9)
 
 
-def _ask(inputs: Inputs, stats: TokenStats, reader: Reader) -> tuple[costs.Asked, int, float]:
+def _ask(inputs: Inputs, stats: TokenStats, backend: Backend) -> tuple[costs.Asked, int, float]:
     """Ask three batches of general questions; return what they take, how many, and seconds."""
     experiment = inputs.experiment
     scoring = experiment.scoring
@@ -172,7 +172,7 @@ def _ask(inputs: Inputs, stats: TokenStats, reader: Reader) -> tuple[costs.Asked
     few = questions[: STEPS * scoring.batch_size]
     started = time.perf_counter()
     predict(
-        reader,
+        backend,
         few,
         batch_size=scoring.batch_size,
         max_new_tokens=scoring.max_new_tokens,

@@ -36,7 +36,7 @@ from pulse_unlearn.models.adapters import (
 )
 from pulse_unlearn.models.backends import select_backend
 from pulse_unlearn.models.fast.packed import Packed
-from pulse_unlearn.models.forward import Reader
+from pulse_unlearn.models.forward import Backend
 from pulse_unlearn.models.loading import LoadedModel, load_model
 from pulse_unlearn.pipeline.asked import PREDICTIONS
 from pulse_unlearn.pipeline.decisions import Habits, accuracy_of, habits_of
@@ -82,7 +82,7 @@ def run_score(context: StageContext[ScoreStage]) -> None:
     folders = [*loaded.beside, *(context.update_of(name, step=step) for name, step in updates)]
     model = load_adapters(loaded.model, folders, how=experiment.model.frozen_adapters)
     scoring = experiment.scoring
-    reader = _reader(context, loaded, model, asked)
+    backend = _backend(context, loaded, model, asked)
 
     def on_batch(done: int, total: int) -> None:
         context.progress.advance(done, total, {})
@@ -95,7 +95,7 @@ def run_score(context: StageContext[ScoreStage]) -> None:
         context.progress.warn(f"out of memory: batches of {size} from here on")
 
     predictions = predict(
-        reader,
+        backend,
         asked,
         batch_size=scoring.batch_size,
         max_new_tokens=scoring.max_new_tokens,
@@ -103,7 +103,7 @@ def run_score(context: StageContext[ScoreStage]) -> None:
         on_halved=on_halved,
     )
     write_predictions(context.folder / PREDICTIONS, predictions)
-    how = {"batch_size": sizes[-1], "packed": isinstance(reader, Packed)}
+    how = {"batch_size": sizes[-1], "packed": isinstance(backend, Packed)}
     notes = {"notes": list(loaded.notes)} if loaded.notes else {}
     write_json(context.folder / ASKED, how | notes)
 
@@ -126,12 +126,12 @@ def run_finetune(context: StageContext[FinetuneStage]) -> None:
     job = _job(context, held_out(context, people, settings.check_examples), keep_reference=False)
     outcome = train(
         job.prepared.model,
-        Learning(job.reader),
+        Learning(job.backend),
         steps,
         settings=settings.optimiser,
         stop=StopRule(settings.check_every, accuracy_at_least=settings.target_accuracy),
         accuracy=job.accuracy,
-        vocabulary=len(job.reader.encoder.tokenizer),
+        vocabulary=len(job.backend.encoder.tokenizer),
         seed=stage.seed,
         watch=job.watch,
         snapshots=stage.snapshots,
@@ -166,10 +166,10 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
     job = _job(context, unseen, keep_reference=needs.reference)
     limit = _limit(context, unseen) if stage.before else None
     session = MethodSession(
-        job.reader,
+        job.backend,
         References(
             job.prepared,
-            job.reader,
+            job.backend,
             recurring(plan(settings.stop.max_steps)) if needs.reference else (),
         ),
         settings,
@@ -243,7 +243,7 @@ class _Job:
 
     context: StageContext[TrainingStage]
     prepared: TrainableModel
-    reader: Reader
+    backend: Backend
     held_out: list[Example]
     """What stop rules ask."""
 
@@ -268,7 +268,7 @@ class _Job:
         }
         measure = measures[self.context.stage.decides or DEFAULT_PARSER]
         size = self.context.stage.settings.optimiser.micro_batch_size
-        return measure(self.reader, self.held_out, batch_size=size)
+        return measure(self.backend, self.held_out, batch_size=size)
 
     def save(self, step: int | None = None) -> None:
         """Write the update as it is now."""
@@ -282,7 +282,7 @@ class _Job:
         write_text(self.context.folder / LOG, as_lines(outcome.rows))
         if outcome.stopped_by == "target_forgetting":
             notes = {**notes, "answers_at_stop": asdict(self._habits())}
-        notes = {**notes, "packed": isinstance(self.reader, Packed), "trainable": names}
+        notes = {**notes, "packed": isinstance(self.backend, Packed), "trainable": names}
         told = {name: value for name, value in asdict(outcome).items() if name != "rows"}
         told["checks"] = [list(check) for check in outcome.checks]
         write_json(self.context.folder / OUTCOME, {**told, **notes})
@@ -290,7 +290,7 @@ class _Job:
     def _habits(self) -> Habits:
         """Look at how the stop rule's questions are answered: readably, by one letter?"""
         predictions = predict(
-            self.reader,
+            self.backend,
             [example for example in self.held_out if example.rotation == 0],
             batch_size=self.context.stage.settings.optimiser.micro_batch_size,
             max_new_tokens=self.context.inputs.experiment.scoring.max_new_tokens,
@@ -305,16 +305,16 @@ def _job(
     """Load the model and put on it what is below this stage, and what is trained."""
     loaded = load_model(context.inputs.experiment.model)
     prepared = _prepare(context, loaded, keep_reference=keep_reference)
-    reader = _reader(context, loaded, prepared.model, held_out)
-    return _Job(context, prepared, reader, held_out)
+    backend = _backend(context, loaded, prepared.model, held_out)
+    return _Job(context, prepared, backend, held_out)
 
 
-def _reader(
+def _backend(
     context: StageContext[Any],
     loaded: LoadedModel,
     model: AnyModel,
     examples: Sequence[Example],
-) -> Reader:
+) -> Backend:
     """Return what reads the model, tried on some of the stage's examples."""
     return select_backend(
         model,

@@ -88,10 +88,10 @@ def ask(settings: ModelSettings, *, profile: str) -> Manner:
 
     loaded = load_model(settings)
     encoder = Encoder(loaded.processor, loaded.family)
-    reader, examples = Plain(loaded.model, encoder), questions(profile)
+    backend, examples = Plain(loaded.model, encoder), questions(profile)
     answers = []
     for example in examples:
-        (reply,) = reader.generate([example], max_new_tokens=ROOM)
+        (reply,) = backend.generate([example], max_new_tokens=ROOM)
         tokens = len(encoder.tokenizer(reply.text, add_special_tokens=False)["input_ids"])
         answers.append(Said(reply.text, example.options, tokens, not reply.cut_off))
     return manner_of(answers)

@@ -13,7 +13,7 @@ from pulse_unlearn.data.alternatives import with_alternative
 from pulse_unlearn.errors import MethodError, Problem
 from pulse_unlearn.methods import AnswerView, Extent, Loss, Term, Views, losses
 from pulse_unlearn.models.encode import AnswerTokens
-from pulse_unlearn.models.forward import Reader
+from pulse_unlearn.models.forward import Backend
 from pulse_unlearn.records import Example
 from pulse_unlearn.training.references import References
 from pulse_unlearn.training.steps import StepData
@@ -34,12 +34,12 @@ class Objective(Protocol):
 class Learning:
     """Supervised fine-tuning on the answer tokens of the retain part."""
 
-    reader: Reader
+    backend: Backend
     kept: dict[str, Tensor] = field(default_factory=dict)
 
     def terms(self, data: StepData) -> tuple[Term, ...]:
         """Return the mean negative log-likelihood per answer token."""
-        view = self.reader.answer_log_probs(data.retain, tokens="with_end")
+        view = self.backend.answer_log_probs(data.retain, tokens="with_end")
         return (Term("nll", losses.mean_nll(view), over="retain"),)
 
 
@@ -47,7 +47,7 @@ class Learning:
 class Unlearning:
     """One loss on a forget and, if needed, a retain batch."""
 
-    reader: Reader
+    backend: Backend
     loss: Loss
     answer_tokens: AnswerTokens
     references: References
@@ -98,7 +98,7 @@ class Unlearning:
             raise MethodError(problems)
 
     def _current(self, examples: Sequence[Example]) -> AnswerView:
-        return self.reader.answer_log_probs(
+        return self.backend.answer_log_probs(
             examples, tokens=self.answer_tokens, hidden_layer=self.loss.needs.hidden_layer
         )
 

@@ -25,7 +25,7 @@ from pulse_unlearn.methods import AnswerView, Extent, losses
 from pulse_unlearn.models.adapters import TrainableModel, reference_view
 from pulse_unlearn.models.costs import KEPT_BYTES
 from pulse_unlearn.models.encode import AnswerTokens
-from pulse_unlearn.models.forward import Reader
+from pulse_unlearn.models.forward import Backend
 from pulse_unlearn.records import Example
 from pulse_unlearn.training.steps import Steps
 
@@ -35,7 +35,7 @@ class References:
     """The reference's answers by example; when they take a gibibyte, no more are kept."""
 
     prepared: TrainableModel
-    reader: Reader
+    backend: Backend
     recurring: Collection[str] | None = None
     """Fingerprints of the examples worth keeping; None keeps all."""
     asked: int = 0
@@ -89,7 +89,7 @@ class References:
     ) -> dict[str, Tensor]:
         self.asked += len(new)
         with reference_view(self.prepared):
-            view = self.reader.answer_log_probs(
+            view = self.backend.answer_log_probs(
                 list(new.values()),
                 tokens=tokens,
                 hidden_layer=hidden_layer if extent == "hidden" else None,

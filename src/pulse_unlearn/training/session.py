@@ -31,7 +31,7 @@ from pulse_unlearn.methods import (
     Request,
     Tensors,
 )
-from pulse_unlearn.models.forward import Plain, Reader
+from pulse_unlearn.models.forward import Backend, Plain
 from pulse_unlearn.models.parts import inner_model
 from pulse_unlearn.records import Example
 from pulse_unlearn.training.guards import StopRule
@@ -52,7 +52,7 @@ _NO_STOP = StopRule(check_every=1)
 class MethodSession:
     """One application of a method; see `methods.Session` for what a procedure may do."""
 
-    reader: Reader
+    backend: Backend
     references: References
     settings: UnlearnSettings
     plan: Callable[[int], UnlearnSteps]
@@ -73,7 +73,7 @@ class MethodSession:
     @property
     def model(self) -> nn.Module:
         """The model being changed."""
-        model: nn.Module = self.reader.model
+        model: nn.Module = self.backend.model
         return model
 
     @property
@@ -123,7 +123,7 @@ class MethodSession:
             settings=self.settings.optimiser,
             stop=self.stop if stop else _NO_STOP,
             accuracy=self.accuracy,
-            vocabulary=len(self.reader.encoder.tokenizer),
+            vocabulary=len(self.backend.encoder.tokenizer),
             # A phase of its own seed, so that dropout is not that of the phase before.
             seed=self.seed + before,
             watch=replace(self.watch, folder=checkpoints / f"phase{number}"),
@@ -171,7 +171,7 @@ class MethodSession:
     def activations(self, layers: Sequence[str], part: Part, *, batches: int) -> dict[str, Tensor]:
         """Return the root mean square of what enters linear layers at answer positions."""
         model = inner_model(self.model)
-        reader = Plain(self.model, self.reader.encoder)
+        backend = Plain(self.model, self.backend.encoder)
         seen: dict[str, Tensor] = {}
         squares: dict[str, Tensor] = {}
         count = 0
@@ -190,7 +190,7 @@ class MethodSession:
         try:
             for examples in self._parts(part, batches):
                 with torch.no_grad():
-                    view = reader.answer_log_probs(examples, tokens=self.settings.answer_tokens)
+                    view = backend.answer_log_probs(examples, tokens=self.settings.answer_tokens)
                 length = view.mask.shape[1]
                 count += int(view.mask.sum())
                 for name in layers:
@@ -229,7 +229,7 @@ class MethodSession:
 
     def _objective(self, loss: Loss) -> Unlearning:
         tokens = self.settings.answer_tokens
-        return Unlearning(self.reader, loss, tokens, self.references, self.seed)
+        return Unlearning(self.backend, loss, tokens, self.references, self.seed)
 
     def _batches(self, count: int) -> list[StepData]:
         steps = self.plan(count)

@@ -41,7 +41,7 @@ class Packed:
     budget: int
     """Tokens of a row, unless a group is larger."""
     features: InitVar[Features | None] = None
-    """What earlier readers' towers saw; None for a store of its own."""
+    """What earlier backends' towers saw; None for a store of its own."""
     memory: TowerMemory = field(init=False)
 
     def __post_init__(self, features: Features | None) -> None:
@@ -87,7 +87,10 @@ class Packed:
         it is, what the first token is, and whether the turn ends behind the option that it begins.
         Other answers go on from there.
         """
-        lines, tried = self._branches(examples)
+        prompts = self.encoder.lines(examples, tokens=None)
+        tried = [self.encoder.option_token_ids(example) or [()] for example in examples]
+        branches = zip(prompts, tried, strict=True)
+        lines = [Line(one.prompt, answer) for one, answers in branches for answer in answers]
         packed = self._pack(lines)
         # Every branch of an example begins with its prompt; the first one will do.
         firsts = list(accumulate(map(len, tried[:-1]), initial=0))
@@ -130,19 +133,6 @@ class Packed:
             asked = [examples[index] for index in half]
             found |= zip(half, self.generate(asked, max_new_tokens=max_new_tokens), strict=True)
         return [found[index] for index in range(len(examples))]
-
-    def _branches(
-        self, examples: Sequence[Example]
-    ) -> tuple[list[Line], list[list[tuple[int, ...]]]]:
-        """Return a line for each option's answer, and the answers of each example."""
-        prompts = self.encoder.lines(examples, tokens=None)
-        tried = [self.encoder.option_token_ids(example) or [()] for example in examples]
-        lines = [
-            Line(line.prompt, letter)
-            for line, letters in zip(prompts, tried, strict=True)
-            for letter in letters
-        ]
-        return lines, tried
 
     def _letter(
         self, branches: list[list[int]], letters: list[tuple[int, ...]], max_new_tokens: int
