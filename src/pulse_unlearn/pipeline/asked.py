@@ -15,44 +15,39 @@ PREDICTIONS = "predictions.parquet"
 """The answers of a score stage, in its folder."""
 
 
-def asked(inputs: Inputs, stage: ScoreStage, people: Sequence[Individual]) -> list[Example]:
+def stage_examples(
+    inputs: Inputs, stage: ScoreStage, people: Sequence[Individual]
+) -> list[Example]:
     """Return what a score stage asks about these people, and of the general questions."""
     if stage.view == "other_view":
-        return elsewhere(inputs, people, turned=stage.turned)
+        return other_view_examples(inputs, people, turned=stage.turned)
+    scoring, data = inputs.experiment.scoring, inputs.experiment.data
     questions = [question for person in people for question in person.questions]
-    return [*about_people(inputs, questions), *(about_all(inputs) if stage.general else ())]
+    circular, words = scoring.people == "circular", scoring.words != "none"
+    found = _forms(questions, data.people_prompt, circular=circular, words=words)
+    if stage.general:
+        circular, words = scoring.general == "circular", scoring.words == "all"
+        found += _forms(inputs.general, data.general_prompt, circular=circular, words=words)
+    return found
 
 
-def elsewhere(inputs: Inputs, people: Sequence[Individual], *, turned: bool) -> list[Example]:
+def other_view_examples(
+    inputs: Inputs, people: Sequence[Individual], *, turned: bool
+) -> list[Example]:
     """Return questions on views that are never reported; `turned` for the reading `rotated`."""
     profile = inputs.experiment.data.people_prompt
     return make.other_view(people, profile=profile, seed=0, turned=turned)
 
 
-def about_people(inputs: Inputs, questions: Sequence[Question]) -> list[Example]:
-    """Return people's questions as they are scored: every order and in words, unless turned off."""
-    scoring, profile = inputs.experiment.scoring, inputs.experiment.data.people_prompt
-    words = scoring.words != "none"
-    return _forms(questions, profile, circular=scoring.people == "circular", words=words)
-
-
-def about_all(inputs: Inputs) -> list[Example]:
-    """Return the general questions as they are scored."""
-    scoring, profile = inputs.experiment.scoring, inputs.experiment.data.general_prompt
-    words = scoring.words == "all"
-    return _forms(inputs.general, profile, circular=scoring.general == "circular", words=words)
-
-
 def _forms(
     questions: Sequence[Question], profile: str, *, circular: bool, words: bool
 ) -> list[Example]:
+    """Return questions with their options, in every order if `circular`, and bare if `words`."""
     shown = PROFILES.get(profile).options_shown
     ask = make.circular if circular and shown else make.scored
     # Where the options are not shown, the scored prompt is the bare question already.
-    return [
-        *ask(questions, profile=profile),
-        *(make.in_words(questions, profile=profile) if words and shown else ()),
-    ]
+    bare = make.in_words(questions, profile=profile) if words and shown else []
+    return [*ask(questions, profile=profile), *bare]
 
 
 def words_notes(inputs: Inputs) -> list[str]:

@@ -22,20 +22,24 @@ Sides = tuple[tuple[str, tuple[str, ...]], ...]
 """(name, ids) of each part of an operation: every request, or all to forget; those to retain."""
 
 
+def sides_of(
+    operations: Iterable[Operation], resolve: Callable[[Group], tuple[str, ...]]
+) -> list[Sides]:
+    """Return each operation's parts, those of equal operations once."""
+    found = set()
+    for operation in operations:
+        groups = [("forget", operation.forget)]
+        if len(operation.requests) > 1:
+            groups = [(f"request {n}", group) for n, group in enumerate(operation.requests, 1)]
+        sides = (*groups, ("retain", operation.retain))
+        found.add(tuple((name, resolve(group)) for name, group in sides))
+    return sorted(found)
+
+
 def known_sides(plan: Plan) -> list[Sides]:
     """Return the parts of every operation whose people are known before the run."""
     known = [operation for operation in plan.operations if not operation.forget.selection]
-    return _sides(known, lambda group: group.ids)
-
-
-def all_sides(plan: Plan, resolve: Callable[[Group], tuple[str, ...]]) -> list[Sides]:
-    """Return the parts of every operation; `resolve` also knows who was selected."""
-    return _sides(plan.operations, resolve)
-
-
-def selected_sides(forget: tuple[str, ...], retain: tuple[str, ...]) -> list[Sides]:
-    """Return the parts of operations on people that were just selected."""
-    return [(("forget", forget), ("retain", retain))]
+    return sides_of(known, lambda group: group.ids)
 
 
 def check_leaks(inputs: Inputs, sides: Iterable[Sides]) -> None:
@@ -53,40 +57,23 @@ def leak_notes(inputs: Inputs, sides: Iterable[Sides]) -> list[str]:
 
     And who was declared different although they share a name or look alike.
     """
-    sides = list(sides)
-    different = inputs.experiment.data.different_people
+    sides, data = list(sides), inputs.experiment.data
+    allowed = [
+        f"allowed by data.allow_overlap ({kind}): {problem}"
+        for kind, problems in find_leaks(inputs, sides).items()
+        if kind in data.allow_overlap
+        for problem in problems
+    ]
     declared = [
-        line for parts in sides for line in find_declared(_people_of(inputs, parts), different)
+        f"declared by data.different_people: {line}"
+        for parts in sides
+        for line in find_declared(_people_of(inputs, parts), data.different_people)
     ]
-    allowed = inputs.experiment.data.allow_overlap
-    return [
-        *(
-            f"allowed by data.allow_overlap ({kind}): {problem}"
-            for kind, problems in find_leaks(inputs, sides).items()
-            if kind in allowed
-            for problem in problems
-        ),
-        *(f"declared by data.different_people: {line}" for line in dict.fromkeys(declared)),
-    ]
+    return [*allowed, *dict.fromkeys(declared)]
 
 
 def _people_of(inputs: Inputs, parts: Sides) -> list[Part]:
     return [Part(name, [inputs.people[identity] for identity in ids]) for name, ids in parts]
-
-
-def _sides(
-    operations: Iterable[Operation], resolve: Callable[[Group], tuple[str, ...]]
-) -> list[Sides]:
-    """Return each operation's parts, those of equal operations once."""
-    return sorted({_parts(operation, resolve) for operation in operations})
-
-
-def _parts(operation: Operation, resolve: Callable[[Group], tuple[str, ...]]) -> Sides:
-    requests = operation.requests if len(operation.requests) > 1 else (operation.forget,)
-    names = [f"request {number}" for number in range(1, len(requests) + 1)]
-    names = names if len(requests) > 1 else ["forget"]
-    groups = (*zip(names, requests, strict=True), ("retain", operation.retain))
-    return tuple((name, resolve(group)) for name, group in groups)
 
 
 def find_leaks(inputs: Inputs, sides: Iterable[Sides]) -> Leaks:

@@ -81,28 +81,25 @@ def compute_results(evidence: Evidence, verdicts: Mapping[Cell, ForgettingVerdic
         if cell.condition != PLAIN:  # which may ask about some of the people only
             asked = {score.individual for score in answers}
             sets = {name: people for name, people in sets.items() if people & asked}
-        results += _measure(cell, answers, sets, evidence)
+        measured = people_measures(answers, sets=sets)
+        if general := [score for score in answers if not score.individual]:
+            measured += general_measures(general, l2_categories=evidence.l2_categories)
         if cell in verdicts:
-            results += _relative(evaluation, answers, sets, evidence, verdicts[cell])
+            measured.append(_remembered(answers, sets["forget"], verdicts[cell]))
+            ids = {score.question_id for score in answers}
+            before = [s for s in evidence.scores_of(evaluation.compared_to) if s.question_id in ids]
+            measured += relative_measures(before, answers, sets=sets)
+        results += [Result(cell, one) for one in measured]
     return results
 
 
-def _relative(
-    evaluation: Evaluation,
-    answers: Sequence[QuestionScore],
-    sets: dict[str, frozenset[str]],
-    evidence: Evidence,
-    verdict: ForgettingVerdict,
-) -> list[Result]:
-    """Return what stands beside an evaluation's own numbers: its verdict, and what changed."""
+def _remembered(
+    answers: Sequence[QuestionScore], people: frozenset[str], verdict: ForgettingVerdict
+) -> Measurement:
     told = None if verdict.word == "unknown" else float(verdict.is_remembered)
-    remembered = Estimate(told, reason=verdict.why)
-    about = [score for score in answers if score.individual in sets["forget"]]
-    row = measurement("remembered", about, remembered, of_set="forget", modality=ALL)
-    asked = {score.question_id for score in answers}
-    before = [s for s in evidence.scores_of(evaluation.compared_to) if s.question_id in asked]
-    measured = [row, *relative_measures(before, answers, sets=sets)]
-    return [Result(evaluation.cell, one) for one in measured]
+    about = [score for score in answers if score.individual in people]
+    estimate = Estimate(told, reason=verdict.why)
+    return measurement("remembered", about, estimate, of_set="forget", modality=ALL)
 
 
 def compute_verdicts(evidence: Evidence) -> dict[Cell, ForgettingVerdict]:
@@ -342,22 +339,3 @@ def _sets(operation: Operation, evidence: Evidence, *, request: int) -> dict[str
             if groups
         }
     return sets
-
-
-def _measure(
-    cell: Cell,
-    scores: Sequence[QuestionScore],
-    sets: dict[str, frozenset[str]],
-    evidence: Evidence,
-) -> list[Result]:
-    people = [score for score in scores if score.individual]
-    general = [score for score in scores if not score.individual]
-    measured: list[Measurement] = people_measures(people, sets=sets)
-    if general:
-        measured += general_measures(general, l2_categories=evidence.l2_categories)
-    return [Result(cell, measurement) for measurement in measured]
-
-
-def _row(result: Result) -> dict[str, Any]:
-    row: dict[str, Any] = rounded({**asdict(result.cell), **asdict(result.measurement)})
-    return row

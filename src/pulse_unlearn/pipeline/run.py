@@ -22,11 +22,10 @@ from pulse_unlearn.pipeline.failures import Failure, Failures
 from pulse_unlearn.pipeline.findings import Evidence, comparisons, paper_findings
 from pulse_unlearn.pipeline.inputs import OUTCOME, Inputs, plugin_of, read_inputs
 from pulse_unlearn.pipeline.leaks import (
-    all_sides,
     check_leaks,
     known_sides,
     leak_notes,
-    selected_sides,
+    sides_of,
 )
 from pulse_unlearn.pipeline.progress import Progress, Silent
 from pulse_unlearn.pipeline.record import write_record
@@ -215,7 +214,8 @@ class _Pipeline:
             seed=stage.seed,
             decides=decides,
         )
-        check_leaks(self.inputs, selected_sides(selection.forget, selection.retain))
+        sides = (("forget", selection.forget), ("retain", selection.retain))
+        check_leaks(self.inputs, [sides])
         write_json(folder / "selection.json", self._selection_record(stage, selection))
 
     def _selection_record(self, stage: SelectStage, selection: Selection) -> dict[str, Any]:
@@ -366,7 +366,7 @@ def write_products(pipeline: _Pipeline) -> bool:
 def _make_products(pipeline: _Pipeline) -> None:
     evidence, run = pipeline.evidence(), pipeline.run
     verdicts = compute_verdicts(evidence)
-    sides = all_sides(evidence.plan, evidence.resolve)
+    sides = sides_of(evidence.plan.operations, evidence.resolve)
     findings = Findings(
         verdicts,
         collect_flags(evidence, verdicts),

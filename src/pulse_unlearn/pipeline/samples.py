@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,7 +27,7 @@ def collect_samples(
     *,
     people: Mapping[str, Individual],
     general: Sequence[Question],
-    predictions_of: Any,
+    predictions_of: Callable[[str], Sequence[Prediction]],
     parser: str,
 ) -> list[dict[str, Any]]:
     """Return sampled questions of each scenario's first seed, with every method's last answer."""
@@ -37,48 +37,32 @@ def collect_samples(
         if operation.cell.seed == first:
             groups.setdefault(operation.cell.scenario, []).append(operation)
     samples = []
-    for scenario, operations in groups.items():
-        answers = _Answers(operations, predictions_of, parser)
+    for number, (scenario, operations) in enumerate(groups.items()):
+        stages = [("before", 0, operations[0].before)]
+        last = {operation.cell.method: operation for operation in operations}
+        stages += [(label, one.cell.request, one.after) for label, one in last.items()]
+        models = [(label, request, _as_asked(predictions_of(s))) for label, request, s in stages]
         chosen = _choose(operations[0], evidence, people)
-        if scenario == next(iter(groups)):
-            order = random.Random("samples")
-            chosen += [
-                ("general", q) for q in order.sample(list(general), min(GENERAL, len(general)))
+        if number == 0:
+            drawn = random.Random("samples").sample(list(general), min(GENERAL, len(general)))
+            chosen += [("general", question) for question in drawn]
+        for of_set, question in chosen:
+            answers = [
+                {
+                    "label": label,
+                    "request": request,
+                    "text": found.text,
+                    "verdict": score(found, parser=parser).verdict,
+                }
+                for label, request, answered in models
+                if (found := answered.get(question.id))
             ]
-        samples += [
-            _sample(scenario, of_set, question, people, answers) for of_set, question in chosen
-        ]
+            samples.append({**_sample(scenario, of_set, question, people), "answers": answers})
     return samples
 
 
-class _Answers:
-    """Predictions of one scenario's stages, by question, rotation 0 only."""
-
-    def __init__(self, operations: Sequence[Operation], predictions_of: Any, parser: str) -> None:
-        self._parser = parser
-        last = {operation.cell.method: operation for operation in operations}
-        self._columns: list[tuple[str, int, dict[str, Prediction]]] = [
-            ("before", 0, _by_question(predictions_of(operations[0].before)))
-        ]
-        for label, operation in last.items():
-            found = _by_question(predictions_of(operation.after))
-            self._columns.append((label, operation.cell.request, found))
-
-    def of(self, question: str) -> list[dict[str, Any]]:
-        """Return each model's answer to a question."""
-        return [
-            {
-                "label": label,
-                "request": request,
-                "text": found[question].text,
-                "verdict": score(found[question], parser=self._parser).verdict,
-            }
-            for label, request, found in self._columns
-            if question in found
-        ]
-
-
-def _by_question(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
+def _as_asked(predictions: Sequence[Prediction]) -> dict[str, Prediction]:
+    """Return the answers by question, in the file's order only."""
     return {p.question_id: p for p in predictions if p.rotation == 0 and p.asked_as == "options"}
 
 
@@ -103,7 +87,6 @@ def _sample(
     of_set: str,
     question: Question,
     people: Mapping[str, Individual],
-    answers: _Answers,
 ) -> dict[str, Any]:
     person = people.get(question.individual)
     return {
@@ -118,7 +101,6 @@ def _sample(
         "options": [asdict(option) for option in question.options],
         "answer": question.answer,
         "picture": _data_uri(question.picture) if question.picture else "",
-        "answers": answers.of(question.id),
     }
 
 

@@ -12,7 +12,7 @@ from pulse_unlearn.data import examples as make
 from pulse_unlearn.data.facts import with_facts
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.models.loading import RunCache
-from pulse_unlearn.pipeline.asked import asked, elsewhere
+from pulse_unlearn.pipeline.asked import other_view_examples, stage_examples
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.progress import Progress
 from pulse_unlearn.pipeline.signals import StopRequest
@@ -65,7 +65,7 @@ def questions(context: StageContext[ScoreStage]) -> list[Example]:
         for person in context.people(group, facts=stage.facts, seed=stage.facts_seed)
     ]
     people = list({person.id: person for person in people}.values())
-    found = asked(context.inputs, stage, people)
+    found = stage_examples(context.inputs, stage, people)
     if not found:
         raise DataError(Problem("there is nothing to ask", stage.name, got="no questions"))
     return found
@@ -96,5 +96,5 @@ def held_out(
     drawn = sorted(question.id for person in people for question in person.questions)
     chosen = random.Random(f"{context.stage.order_seed}:held-out")
     kept = set(chosen.sample(drawn, min(count, len(drawn))))
-    asked = elsewhere(context.inputs, people, turned=context.stage.decides == "rotated")
+    asked = other_view_examples(context.inputs, people, turned=context.stage.decides == "rotated")
     return [example for example in asked if example.question_id in kept]

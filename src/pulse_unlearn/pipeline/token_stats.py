@@ -19,7 +19,7 @@ from pulse_unlearn.models.describe import (
     TextCounter,
     packing_obstacle,
 )
-from pulse_unlearn.pipeline.asked import asked, elsewhere
+from pulse_unlearn.pipeline.asked import other_view_examples, stage_examples
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.records import Example, Individual, Picture
 from pulse_unlearn.scenarios import Group, ScoreStage, SelectStage
@@ -115,7 +115,7 @@ class TokenStats:
         turned = decides == "rotated"
         return self._pool(
             ("checked", group, turned),
-            lambda: elsewhere(self._inputs, self._people((group,)), turned=turned),
+            lambda: other_view_examples(self._inputs, self._people((group,)), turned=turned),
             reading,
         )
 
@@ -129,7 +129,7 @@ class TokenStats:
                 with_facts(person, stage.facts, seed=stage.facts_seed)
                 for person in self._people(stage.ask)
             ]
-            return asked(self._inputs, stage, people)
+            return stage_examples(self._inputs, stage, people)
 
         def of(form: Form, person: bool) -> list[Example]:
             chosen = [one for one in examples() if bool(one.individual) == person]
