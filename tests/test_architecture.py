@@ -25,6 +25,8 @@ LEVELS = {
     "training": 3,
     "evaluation.predict": 3,
     "pipeline": 4,
+    "estimate": 4.5,
+    "pipeline.doctor": 4.6,
     "world": 4,
     "report": 5,
     "cli": 6,

@@ -26,7 +26,8 @@ from pulse_unlearn.methods import METHODS, build_method
 from pulse_unlearn.models import features as features_module
 from pulse_unlearn.models import packed as packed_module
 from pulse_unlearn.models.adapters import reference_view, trainable_names
-from pulse_unlearn.models.backends import obstacle, select_backend
+from pulse_unlearn.models.backends import packing_obstacle, select_backend
+from pulse_unlearn.models.families import FAMILIES
 from pulse_unlearn.models.fast.features import Features
 from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.fast.packing import Image, Line, lay_out, pack
@@ -540,8 +541,9 @@ def _shifted(reader, examples):
     ],
 )
 def test_what_cannot_be_packed_is_named(change):
-    config = tiny.config()
-    assert obstacle(config) == ""
+    config, family = tiny.config(), FAMILIES.get("llava")
+    auto = SpeedSettings(packing="auto")
+    assert packing_obstacle(config, family, auto) == ""
     for key, value in change.items():
         setattr(config.text_config, key, value)
-    assert obstacle(config)
+    assert packing_obstacle(config, family, auto)

@@ -15,13 +15,13 @@ import yaml
 from pulse_unlearn import store
 from pulse_unlearn.config import load_experiment, shipped_experiments
 from pulse_unlearn.errors import ConfigError
+from pulse_unlearn.estimate.questions import placeholder_inputs
 from pulse_unlearn.evaluation.readings import by_question
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions
-from pulse_unlearn.registries import schemas
 from pulse_unlearn.pipeline.inputs import check_settings, read_inputs
-from pulse_unlearn.pipeline.placeholder_inputs import placeholder_inputs
 from pulse_unlearn.pipeline.select import select_known
+from pulse_unlearn.registries import schemas
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import torch
 
 from pulse_unlearn.config import SpeedSettings
 from pulse_unlearn.models.encode import Encoder
+from pulse_unlearn.models.families import Family
 from pulse_unlearn.models.fast.features import Features
 from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.forward import Plain, Reader, inner_model
@@ -35,11 +36,10 @@ def select_backend(
     whose `features` are there need no tower.
     """
     plain = Plain(model, encoder)
-    if speed.packing == "off":
-        return plain
-    reason = encoder.family.unpackable or obstacle(inner_model(model).config)
+    reason = packing_obstacle(inner_model(model).config, encoder.family, speed)
     if reason:
-        warn(f"questions are not packed: {reason}")
+        if speed.packing != "off":
+            warn(f"questions are not packed: {reason}")
         return plain
     text = inner_model(model).config.get_text_config()
     budget = speed.pack_tokens or text.hidden_size
@@ -51,8 +51,12 @@ def select_backend(
     return packed
 
 
-def obstacle(config: Any) -> str:
-    """Return why a language model of this config cannot be packed exactly; empty if it can."""
+def packing_obstacle(config: Any, family: Family, speed: SpeedSettings) -> str:
+    """Return why questions will not be packed; empty if they will, should a trial agree."""
+    if speed.packing == "off":
+        return "speed.packing is off"
+    if family.unpackable:
+        return family.unpackable
     text = config.get_text_config()
     if getattr(text, "_attn_implementation", None) == "flash_attention_2":
         return "flash_attention_2 takes no mask of pairs (model.attention: sdpa does)"

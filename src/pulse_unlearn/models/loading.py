@@ -138,7 +138,7 @@ def _located(settings: ModelSettings, source: str) -> tuple[str, dict[str, Any]]
 def before_weights(settings: ModelSettings, source: str, options: Mapping[str, Any]) -> SmallFiles:
     """Read config and processor, and raise ModelError for whatever would not work with them."""
     where = settings.source
-    config = _config(settings, source, options)
+    config = read_config(settings, source, options)
     family = family_for(config, where)
     _require_vocabulary(source)
     try:
@@ -165,7 +165,10 @@ def before_weights(settings: ModelSettings, source: str, options: Mapping[str, A
     return SmallFiles(config, processor, family, tuple(notes))
 
 
-def _config(settings: ModelSettings, source: str, options: Mapping[str, Any]) -> PretrainedConfig:
+def read_config(
+    settings: ModelSettings, source: str, options: Mapping[str, Any]
+) -> PretrainedConfig:
+    """Read a model's config alone; raises ModelError for one that transformers would misread."""
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(source, **options)
         written, _ = PretrainedConfig.get_config_dict(source, **options)
