@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types fmt bench docs check
+.PHONY: help demo test test-all lint types fmt bench docs world world-data world-larger check
+
+WORLD ?= build/world
 
 help: ## print this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -41,5 +43,15 @@ bench: $(READY) ## time the fast path against a plain loop, and the demo's parts
 
 docs: $(READY) ## write the generated parts of the docs anew
 	$(BIN)/python docs/generate.py
+
+world: world-data ## make the embedded world anew, data and model, in WORLD=build/world (10 minutes)
+	$(BIN)/python -m recipes.world train $(WORLD)
+
+world-data: $(READY) ## the same without its model (half a minute)
+	$(BIN)/python -m recipes.world build $(WORLD)
+
+world-larger: WORLD = build/larger
+world-larger: $(READY) ## build a larger world on SmolLM2, in WORLD=build/larger (17 minutes; docs/larger-world.md)
+	$(BIN)/python -m recipes.world larger $(WORLD)
 
 check: lint types test ## everything a change must pass

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions
-from pulse_unlearn.models.full import ADAPTER_FILE
+from pulse_unlearn.models.checkpoints import ADAPTER_FILE
 from pulse_unlearn.pipeline.asked import PREDICTIONS
 from pulse_unlearn.pipeline.runners import OUTCOME
 from pulse_unlearn.pipeline.stage_context import ADAPTER

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pulse_unlearn.config import Experiment, load_experiment
-from pulse_unlearn.registries import schemas
 from pulse_unlearn.pipeline.progress import Silent
 from pulse_unlearn.pipeline.run import run_experiment
+from pulse_unlearn.registries import schemas
 from pulse_unlearn.report import build_report
 from pulse_unlearn.scenarios import Stage
 
@@ -65,7 +65,7 @@ def main(name: str, overrides: Sequence[str], runs: Path | None, *, double: bool
         folder = runs or Path(temporary)
         first = run_experiment(experiment, folder, progress=timing)
         started = time.monotonic()
-        build_report(first.run)
+        build_report(first.run, redraw=True)
         report = time.monotonic() - started
         again = run_experiment(experiment, folder)
     found = {

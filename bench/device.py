@@ -77,7 +77,7 @@ def operation(case: Case, method: str) -> None:
     """Unlearn ten people once, one person a step; others of them are the retain batch."""
     reader = fast_reader(case)
     references = References(case.made, reader)
-    objective = Unlearning(reader, build_method(method, {}), "with_end", references)
+    objective = Unlearning(reader, build_method(method, {}), "with_end", references, seed=0)
     optimiser = torch.optim.AdamW(trained(case.made.model), lr=1e-6)
     people = case.mixed[:PEOPLE]
     for number, examples in enumerate(people):

@@ -33,7 +33,8 @@ Key = tuple[str, ...]
 Numbers = Iterator[tuple[Key, Number]]
 """Set, modality and measure with their number."""
 
-KEYS = ("scenario", "method", "scope", "seed", "request", "set", "modality", "measure")
+CELL = ("scenario", "method", "scope", "seed", "request", "condition")
+KEYS = (*CELL, "set", "modality", "measure")
 FORGOTTEN = ("forget", "forgotten_earlier", "just_requested")
 MEASURES = (
     "accuracy", "rotated_accuracy", "words_accuracy", "words_per_token_accuracy", "words_named",
@@ -370,16 +371,20 @@ def recount_cell(
 def recount(run: Run) -> dict[Key, Number]:
     """Return every number that the stored answers give, by the columns `KEYS`."""
     numbers: dict[Key, Number] = {}
-    for operation in run.plan["operations"]:
-        cell, request = operation["cell"], int(operation["cell"]["request"])
-        after = run.questions(operation["after"])
-        before = {key: run.questions(operation["before"])[key] for key in after}
-        found = {request: recount_cell(after, run.sets_at(cell, request), before)}
-        if request == 1:
-            found[0] = recount_cell(before, run.sets_at(cell, 0))
-        for at, counted in found.items():
-            label = (*(str(cell[name]) for name in KEYS[:4]), str(at))
-            numbers |= {(*label, *key): number for key, number in counted}
+    for one in run.plan["evaluations"]:
+        answers = run.questions(one["scores"])
+        if one["only"]:
+            answers = {key: q for key, q in answers.items() if key in run.questions(one["only"])}
+        before = None
+        if one["compared_to"]:
+            before = {key: run.questions(one["compared_to"])[key] for key in answers}
+        sets = run.sets_at(one, int(one["request"]))
+        if one["condition"] != "plain":
+            asked = {question.individual for question in answers.values()}
+            sets = {name: people for name, people in sets.items() if people & asked}
+        label = tuple(str(one[name]) for name in CELL)
+        counted = recount_cell(answers, sets, before)
+        numbers |= {(*label, *key): number for key, number in counted}
     return numbers
 
 

@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    AutoProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 
-from pulse_unlearn.config import LoraSettings, load_experiment
+from pulse_unlearn.config import LoraSettings, ModelSettings, load_experiment
 from pulse_unlearn.data import examples as make
 from pulse_unlearn.data.images import picture_from_bytes
-from pulse_unlearn.registries import schemas
 from pulse_unlearn.models.adapters import (
     AdapterStack,
     AnyModel,
@@ -22,12 +27,13 @@ from pulse_unlearn.models.adapters import (
     add_trainable,
     prepare,
 )
+from pulse_unlearn.models.checkpoints import model_source
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.pipeline.inputs import read_inputs
 from pulse_unlearn.records import Example, Option
-from pulse_unlearn.world.tokenizer import END, IMAGE, SPECIALS, make_processor
+from pulse_unlearn.registries import schemas
 
 SIDE, PATCH = 336, 14
 PEOPLE, QUESTIONS = 8, 5
@@ -123,7 +129,8 @@ def random_llava(
 
     It speaks in words its tokenizer knows, so that answers can be compared.
     """
-    processor = make_processor()
+    with model_source(ModelSettings()) as folder:
+        processor: Any = AutoProcessor.from_pretrained(folder)
     processor.patch_size = PATCH
     processor.image_processor.size = {"height": SIDE, "width": SIDE}
     config = _config(size, processor.tokenizer)
@@ -133,7 +140,8 @@ def random_llava(
         model = LlavaForConditionalGeneration._from_config(config, dtype=dtype)
     with torch.no_grad():
         model.lm_head.weight[len(processor.tokenizer) :] = 0
-        model.lm_head.weight[[SPECIALS.index(name) for name in SPECIALS if name != END]] = 0
+        silent = {*processor.tokenizer.all_special_ids} - {processor.tokenizer.eos_token_id}
+        model.lm_head.weight[sorted(silent)] = 0
     return Case(
         _adapted(model, family, lora),
         Encoder(processor, family),
@@ -165,7 +173,7 @@ def _config(size: Size, tokenizer: Any) -> LlavaConfig:
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
         ),
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=(SIDE // PATCH) ** 2,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
@@ -190,7 +198,7 @@ def _questions(person: int, *, shown: bool) -> list[Example]:
     letters = "\n".join(f"{letter}. {job}" for letter, job in zip("ABCD", JOBS, strict=True))
     return [
         Example(
-            id=f"{person}-{number}-{shown}",
+            example_id=f"{person}-{number}-{shown}",
             question_id=f"{person}-{number}",
             modality="multimodal" if shown else "text_only",
             prompt=f"What does the {JOBS[number % 4]} {'do ' * (12 + number)}?\n{letters}\nLetter?",
@@ -212,7 +220,7 @@ def _rotations(person: int) -> list[Example]:
         stem = first.prompt.split("\n", maxsplit=1)[0]
         found.append(
             Example(
-                id=f"r{person}-{turn}",
+                example_id=f"r{person}-{turn}",
                 question_id=first.question_id,
                 modality="multimodal",
                 prompt=f"{stem}\n{letters}\nLetter?",

@@ -20,9 +20,15 @@ def reference() -> str:
         parts += [f"## {what.capitalize()}", "", "| name | what it is |", "|---|---|"]
         parts += [f"| `{name}` | {first_paragraph(text)} |" for name, text in rows()]
         parts.append("")
-    parts += ["## Settings of a method", ""]
-    for name, schema in schemas().items():
-        parts += [f"### {name}", "", *settings_table(schema), ""]
+    registered = schemas()
+    for what, entries in (
+        ("a method", registered.methods),
+        ("a scenario", registered.scenarios),
+        ("an evaluation", registered.evaluations),
+    ):
+        parts += [f"## Settings of {what}", ""]
+        for name, schema in entries.items():
+            parts += [f"### {name}", "", *settings_table(schema), ""]
     parts += ["## Settings of an experiment", "", *settings_table(Experiment), ""]
     return "\n".join(parts).rstrip() + "\n"
 

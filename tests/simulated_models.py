@@ -19,7 +19,15 @@ import numpy as np
 
 from pulse_unlearn.evaluation.readings import by_question
 from pulse_unlearn.evaluation.scoring import answer_log_probs, score
-from pulse_unlearn.records import AskedAs, Modality, Option, Prediction, QuestionScore, Score
+from pulse_unlearn.records import (
+    AskedAs,
+    Modality,
+    Option,
+    Prediction,
+    QuestionScore,
+    Score,
+    key_of,
+)
 
 LETTERS = "ABCD"
 EVEN = (0.25, 0.25, 0.25, 0.25)
@@ -131,8 +139,6 @@ def predict(
             question_id=f"q{number:04d}",
             individual=asked.person[number],
             modality=asked.modality[number],
-            category="",
-            rotation=0,
             options=(),
             answer="",
             text="",
@@ -193,13 +199,7 @@ def judged(predictions: Sequence[Prediction]) -> tuple[Score, ...]:
             verdict = "correct" if read.choice == one.answer else "wrong"
         found.append(
             Score(
-                example_id=one.example_id,
-                question_id=one.question_id,
-                individual=one.individual,
-                modality=one.modality,
-                category=one.category,
-                rotation=one.rotation,
-                asked_as=one.asked_as,
+                **key_of(one),
                 answer=one.answer,
                 verdict=verdict,
                 choice=read.choice,
@@ -217,7 +217,16 @@ def _read(text: str, options: tuple[Option, ...], asked_as: AskedAs) -> Score:
     level = tuple(-1.0 for _ in options)
     ones = tuple(1 for _ in options)
     stub = Prediction(
-        "", "", "", "text_only", "", 0, options, "A", text, level, asked_as, level, ones
+        example_id="",
+        question_id="",
+        modality="text_only",
+        options=options,
+        answer="A",
+        text=text,
+        option_log_probs=level,
+        asked_as=asked_as,
+        end_log_probs=level,
+        option_tokens=ones,
     )
     return score(stub)
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src" / "pulse_unlearn"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "pulse_unlearn"
 
 LEVELS = {
     "errors": 0,
     "records": 0,
+    "isolation": 0.2,
     "registry": 0.5,
     "config": 1,
     "store": 1,
@@ -22,19 +24,30 @@ LEVELS = {
     "models": 2,
     "methods": 2,
     "evaluation": 2,
+    "registries": 3,
     "training": 3,
     "evaluation.predict": 3,
     "pipeline": 4,
     "estimate": 4.5,
     "pipeline.doctor": 4.6,
-    "world": 4,
+    "plugin_contract": 4.5,
     "report": 5,
     "cli": 6,
 }
 # Within level 2, a model's room turns examples into tensors (data) and speaks in answer views
 # (methods); nothing else crosses.
 ALLOWED_ACROSS = {("models", "data"), ("models", "methods"), ("scenarios", "config")}
-NO_TORCH = ("errors", "records", "registry", "config", "store", "data", "scenarios", "report")
+NO_TORCH = (
+    "errors",
+    "isolation",
+    "records",
+    "registry",
+    "config",
+    "store",
+    "data",
+    "scenarios",
+    "report",
+)
 
 
 def room_of(module: str) -> str:
@@ -48,6 +61,12 @@ def modules():
         name = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
         if name != "__init__":
             yield name, path
+
+
+def recipes():
+    """Yield the files of the folder that stands beside the package."""
+    for path in sorted((ROOT / "recipes").rglob("*.py")):
+        yield ".".join(path.relative_to(ROOT).with_suffix("").parts), path
 
 
 def imports_of(path: Path, module: str):
@@ -89,12 +108,19 @@ def test_rooms_of_pure_data_never_import_torch(module, path):
         assert not heavy & {name.split(".")[0] for name in imports_of(path, module)}
 
 
+def test_the_package_never_imports_the_recipes():
+    assert list(recipes())
+    for module, path in modules():
+        beside = {name.split(".")[0] for name in imports_of(path, module)} & {"recipes", "tests"}
+        assert not beside, f"{module} imports {beside}"
+
+
 @pytest.mark.parametrize(
     "statement",
     [
         "import pulse_unlearn.cli",
         "import pulse_unlearn.report",
-        "import pulse_unlearn.pipeline.run, pulse_unlearn.methods; pulse_unlearn.registries.schemas()",
+        "import pulse_unlearn.pipeline.run, pulse_unlearn.registries as all; all.schemas()",
     ],
 )
 def test_light_commands_import_no_torch(statement):
@@ -105,7 +131,7 @@ def test_light_commands_import_no_torch(statement):
 
 def test_files_and_functions_stay_small():
     lengths = []
-    for module, path in modules():
+    for module, path in [*modules(), *recipes()]:
         text = path.read_text(encoding="utf-8")
         assert text.count("\n") <= 450, f"{module} is too long"
         for node in ast.walk(ast.parse(text)):
@@ -115,3 +141,28 @@ def test_files_and_functions_stay_small():
                 lengths.append(length)
     lengths.sort()
     assert lengths[int(0.95 * len(lengths)) - 1] < 50
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    """Inside rooms too, and imports for type checking count: who reads one must read the other."""
+    names = dict(modules())
+    imports = {
+        module: {
+            next((one for one in (found, found.rpartition(".")[0]) if one in names), module)
+            for imported in imports_of(path, module)
+            for found in (imported.removeprefix("pulse_unlearn."),)
+        }
+        - {module}
+        for module, path in names.items()
+    }
+    done: set[str] = set()
+
+    def follow(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join([*way[way.index(module) :], module])
+        if module not in done:
+            for other in sorted(imports[module]):
+                follow(other, (*way, module))
+            done.add(module)
+
+    for module in names:
+        follow(module, ())

@@ -72,7 +72,17 @@ def stage(run, name, *, texts=(), weight=None, steps=0):
     if texts:
         options = (Option("A", "baker"), Option("B", "judge"))
         told = [
-            Prediction(f"{n}", f"{n}", "f1", "text_only", "job", 0, options, "A", text, (0.0, 0.0))
+            Prediction(
+                example_id=f"{n}",
+                question_id=f"{n}",
+                individual="f1",
+                modality="text_only",
+                category="job",
+                options=options,
+                answer="A",
+                text=text,
+                option_log_probs=(0.0, 0.0),
+            )
             for n, text in enumerate(texts)
         ]
         write_predictions(folder / "predictions.parquet", told)

@@ -22,15 +22,14 @@ from data_cases import (
     write_config,
     write_tsv,
 )
-from pulse_unlearn.data import embedded
 from pulse_unlearn.data.datasets import (
     DATASETS,
+    WORLD_QUESTIONS,
     load_general,
     load_general_training,
     load_people,
 )
-from pulse_unlearn.data.hub import local_path
-from pulse_unlearn.data.source import Dataset, Source
+from pulse_unlearn.data.source import Dataset, Source, local_path
 from pulse_unlearn.data.starter import write_starter
 from pulse_unlearn.errors import ConfigError, DataError
 from relative_cases import clear_folder, fiubench_folder, umu_folder
@@ -122,7 +121,7 @@ def test_digests_are_those_of_the_files(sources):
 def test_a_changed_or_missing_world_file_is_refused(tmp_path):
     shutil.copytree(WORLD, tmp_path / "world", ignore=shutil.ignore_patterns("model"))
     load_general("world", str(tmp_path / "world"))
-    changed = tmp_path / "world" / embedded.WORLD_QUESTIONS
+    changed = tmp_path / "world" / WORLD_QUESTIONS
     text = changed.read_text(encoding="utf-8")
     changed.write_text(text.replace("square", "circle", 1), encoding="utf-8")
     with pytest.raises(DataError, match="the embedded file was changed"):

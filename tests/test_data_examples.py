@@ -90,7 +90,7 @@ def test_turned_views_show_each_text_under_each_letter_once(shown):
     assert [one.rotation for one in turned] == list(range(len(shown.options)))
     pairs = Counter(option for example in turned for option in example.options)
     assert len(pairs) == len(shown.options) ** 2
-    assert len({one.id for one in turned}) == len(turned)
+    assert len({one.example_id for one in turned}) == len(turned)
 
 
 def test_two_options_are_trained_in_the_one_order_that_is_not_scored():
@@ -127,7 +127,7 @@ def test_the_list_order_changes_no_example(people, seed, epoch):
     def all_of(individuals):
         settings = {"profile": "short", "seed": seed}
         return {
-            example.id: example
+            example.example_id: example
             for example in (
                 *make.training(individuals, **settings, epoch=epoch, forms="both"),
                 *make.other_view(individuals, **settings),
@@ -195,7 +195,7 @@ def test_forms_choose_what_is_trained_on(forms, answers):
         for example in make.training(PEOPLE, profile="short", seed=0, epoch=epoch, forms=forms)
     ]
     assert {example.answer for example in drawn} == answers
-    ids = [example.id for example in drawn]
+    ids = [example.example_id for example in drawn]
     assert len(ids) == len(set(ids))
 
 

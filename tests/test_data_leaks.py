@@ -9,18 +9,19 @@ import pytest
 from PIL import Image, ImageOps
 
 from data_cases import changed, encoded, person, picture, question
-from pulse_unlearn.data.about_people import about_people, left_out
 from pulse_unlearn.data.datasets import load_general, load_general_training, load_people
 from pulse_unlearn.data.images import decode, picture_from_bytes
 from pulse_unlearn.data.leaks import (
+    Part,
+    about_people,
     find_declared,
     find_duplicates,
     find_overlaps,
     find_trained_on_scored,
+    left_out,
 )
 from pulse_unlearn.data.likeness import NEAR
 from pulse_unlearn.data.naming import same_answer
-from pulse_unlearn.data.same_person import Part
 from pulse_unlearn.records import Option
 
 

@@ -24,22 +24,26 @@ from data_cases import (
     write_config,
 )
 from pulse_unlearn.data.checks import MAX_CHARACTERS, SHOWN
-from pulse_unlearn.data.mllmu import load_people
+from pulse_unlearn.data.datasets import load_people as load
 from pulse_unlearn.data.naming import find_name, mentions, normalised
 from pulse_unlearn.errors import DataError
 
 OPTIONS = {"A": "baker", "B": "judge", "C": "pilot", "D": "nurse"}
 
 
-def problems_of(folder: Path, config: str = "Full_Set") -> dict[str, str]:
+def load_people(folder: Path):
+    return load("mllmu", str(folder)).individuals
+
+
+def problems_of(folder: Path) -> dict[str, str]:
     """Kind of problem -> where it is, for one problem of each kind."""
     with pytest.raises(DataError) as caught:
-        load_people(folder, config=config)
+        load_people(folder)
     return {problem.what: problem.where for problem in caught.value.problems}
 
 
 def test_questions_pictures_and_roles(tmp_path):
-    first, second = load_people(benchmark(tmp_path), config="Full_Set")
+    first, second, celebrity = load_people(benchmark(tmp_path))
     assert (first.id, first.name, first.group) == ("001", "Lara Hayes001", "fictional")
     assert [q.modality for q in first.questions] == ["multimodal"] * 5 + ["text_only"] * 5
     assert len({q.id for q in first.questions}) == 10
@@ -50,12 +54,11 @@ def test_questions_pictures_and_roles(tmp_path):
     assert [p.digest for p in first.other_pictures] == [picture(13).digest]
     assert [p.digest for p in second.other_pictures] == [picture(23).digest]
     assert second.training_pictures == second.short_answers == ()
-    (celebrity,) = load_people(tmp_path, config="Retain_Set")
     assert (celebrity.group, celebrity.name) == ("celebrity", "Ada Lake")
 
 
 def test_a_null_option_key_is_an_option_the_question_lacks(tmp_path):
-    person = load_people(benchmark(tmp_path), config="Full_Set")[0]
+    person = load_people(benchmark(tmp_path))[0]
     assert [option.letter for option in person.questions[2].options] == ["A", "B", "C"]
     assert [option.letter for option in person.questions[1].options] == ["A", "B", "C", "D"]
     assert person.questions[2].truth == "pilot"
@@ -67,26 +70,26 @@ def test_fewer_questions_than_five_and_five(tmp_path):
         person_row("002", 2, Classification_Task={**task("Mo Ray"), "Pure_Text_Questions": None}),
     ]
     write_config(tmp_path, "Full_Set", rows)
-    assert [len(person.questions) for person in load_people(tmp_path, config="Full_Set")] == [5, 5]
+    assert [len(person.questions) for person in load_people(tmp_path)] == [5, 5]
 
 
 @pytest.mark.parametrize("answer", ["B", " b", "B.", "(B)", "B:"])
 def test_answers_written_loosely(tmp_path, answer):
     only = {"Image_Textual_Questions": [asked("What?", OPTIONS, answer)]}
     write_config(tmp_path, "Full_Set", [person_row("001", 1, Classification_Task=only)])
-    assert load_people(tmp_path, config="Full_Set")[0].questions[0].answer == "B"
+    assert load_people(tmp_path)[0].questions[0].answer == "B"
 
 
 def test_structs_stored_as_json_text(tmp_path):
     row = person_row("001", 1, Classification_Task=json.dumps(task("Lara Hayes")))
     write_config(tmp_path, "Full_Set", [row])
-    assert len(load_people(tmp_path, config="Full_Set")[0].questions) == 10
+    assert len(load_people(tmp_path)[0].questions) == 10
 
 
 def test_plain_bytes_and_numeric_ids(tmp_path):
     row = person_row("x", 1, ID=7, image=encoded(noise(1)))
     write_config(tmp_path, "Full_Set", [row])
-    (person,) = load_people(tmp_path, config="Full_Set")
+    (person,) = load_people(tmp_path)
     assert person.id == "7"
     assert person.questions[0].picture.digest == picture(1).digest
 
@@ -100,7 +103,7 @@ def test_short_answers_of_several_rows_are_merged(tmp_path):
     benchmark(tmp_path)
     rows = [training_row("001", seed, json.dumps(pairs)) for seed in (11, 12)]
     write_config(tmp_path, "ft_Data", [*rows, training_row("001", 14, json.dumps(pairs[:1]))])
-    answers = load_people(tmp_path, config="Full_Set")[0].short_answers
+    answers = load_people(tmp_path)[0].short_answers
     assert [answer.modality for answer in answers] == ["multimodal", "text_only", "text_only"]
     assert len({answer.id for answer in answers}) == 3
 
@@ -163,7 +166,7 @@ def test_every_bad_row_is_named_in_one_pass(tmp_path):
     for what, where in expected.items():
         assert f".parquet:{where}" in found[what], what
     with pytest.raises(DataError) as caught:
-        load_people(tmp_path, config="Full_Set")
+        load_people(tmp_path)
     metadata = [p for p in caught.value.problems if p.what == "metadata is malformed"]
     assert [problem.where[:38] for problem in metadata] == [
         f"ft_Data/train-00000-of-00001.parquet:{row}"[:38] for row in ("row 0", "row 1", "row 3")
@@ -184,7 +187,7 @@ def test_questions_under_a_misspelt_name_are_not_lost_in_silence(tmp_path):
     ]
     write_config(tmp_path, "Full_Set", rows)
     with pytest.raises(DataError) as caught:
-        load_people(tmp_path, config="Full_Set")
+        load_people(tmp_path)
     told = {(problem.what, problem.where[-40:].split(":")[-1]) for problem in caught.value.problems}
     assert told == {
         ("unknown kind of question", "row 0 ID 0"),
@@ -199,7 +202,7 @@ def test_a_flood_of_the_same_problem_is_gathered_but_every_place_is_named(tmp_pa
     rows = [person_row(f"{n:03d}", 1, image=bad) for n in range(SHOWN + 7)]
     write_config(tmp_path, "Full_Set", rows)
     with pytest.raises(DataError) as caught:
-        load_people(tmp_path, config="Full_Set")
+        load_people(tmp_path)
     assert len(caught.value.problems) == SHOWN + 1
     assert "7 more" in caught.value.problems[-1].what
     for number in range(SHOWN):
@@ -215,7 +218,7 @@ def test_a_flood_of_the_same_problem_is_gathered_but_every_place_is_named(tmp_pa
 def test_unusual_writing_is_fine(tmp_path, text):
     only = {"Pure_Text_Questions": [asked(text, {"A": text + "1", "B": text + "2"}, "A")]}
     write_config(tmp_path, "Full_Set", [person_row("é1", 1, Classification_Task=only)])
-    assert load_people(tmp_path, config="Full_Set")[0].questions[0].question == text
+    assert load_people(tmp_path)[0].questions[0].question == text
 
 
 def test_missing_folders_columns_and_damaged_files(tmp_path):
@@ -244,10 +247,10 @@ def test_a_pickle_is_never_loaded(tmp_path):
 
 
 def test_rows_of_other_people_are_left_alone(tmp_path):
-    write_config(tmp_path, "forget_5", [person_row("002", 2)])
+    write_config(tmp_path, "Full_Set", [person_row("002", 2)])
     write_config(tmp_path, "ft_Data", [training_row("001", 3, "not json"), training_row("002", 4)])
     write_config(tmp_path, "Test_Set", [poses_row("001", [5])])
-    (person,) = load_people(tmp_path, config="forget_5")
+    (person,) = load_people(tmp_path)
     assert (person.id, len(person.training_pictures), person.group) == ("002", 1, "fictional")
 
 
@@ -275,7 +278,7 @@ def test_any_json_is_people_or_a_typed_error(tmp_path_factory, questions, metada
     write_config(folder, "Full_Set", [row])
     write_config(folder, "ft_Data", [training_row("001", 2, json.dumps(metadata))])
     try:
-        people = load_people(folder, config="Full_Set")
+        people = load_people(folder)
     except DataError as error:
         told = all(problem.where for problem in error.problems)
     else:
@@ -311,7 +314,7 @@ def test_names_are_compared_without_spelling():
 def test_the_longest_text_is_a_limit_not_a_guess(tmp_path):
     only = {"Pure_Text_Questions": [asked("x" * MAX_CHARACTERS, OPTIONS, "A")]}
     write_config(tmp_path, "Full_Set", [person_row("1", 1, Classification_Task=only)])
-    assert load_people(tmp_path, config="Full_Set")
+    assert load_people(tmp_path)
 
 
 def test_problems_of_every_file_are_told_together(tmp_path):

@@ -16,10 +16,14 @@ from hypothesis import strategies as st
 from data_cases import TSV_COLUMNS, encoded, noise, picture, tsv_row, write_tsv
 from pulse_unlearn.data import mmbench
 from pulse_unlearn.data.examples import circular
-from pulse_unlearn.data.mmbench import load_mmbench, load_scored
+from pulse_unlearn.data.mmbench import load_scored
 from pulse_unlearn.data.mmbench_table import COPY
-from pulse_unlearn.data.orders import orders_of
+from pulse_unlearn.data.options import orders_of
 from pulse_unlearn.errors import DataError
+
+
+def load_mmbench(path):
+    return load_scored(path).general
 
 
 def problems_of(path):
@@ -341,8 +345,8 @@ def test_pictures_by_path_and_as_data_uris(tmp_path):
     assert set(digests) == {"own.tsv", "pictures/41.png"}
     bad = written(("", "../outside.png"), ("", "none.png"), ("", "['a.png', 'b.png']"), ("[1]", ""))
     assert [(p.where, p.what) for p in problems_of(bad) if "needs" not in p.what] == [
-        ("own.tsv:2", "a picture outside the folder"),
-        ("own.tsv:3", "a picture that cannot be read"),
+        ("own.tsv:2 ../outside.png", "the picture lies outside the folder"),
+        ("own.tsv:3 none.png", "there is no such picture"),
         ("own.tsv:4", "a question with a list of pictures"),
         ("own.tsv:5", "a question with a list of pictures"),
     ]

@@ -17,7 +17,7 @@ from pulse_unlearn.data.datasets import load_general, load_people
 from pulse_unlearn.data.examples import scored, training
 from pulse_unlearn.data.review import recognise
 from pulse_unlearn.data.source import Source
-from pulse_unlearn.data.structures import MAX_LITERAL, Malformed, literal
+from pulse_unlearn.data.tables import MAX_LITERAL, Malformed, literal
 from pulse_unlearn.errors import DataError
 from relative_cases import (
     JOBS,

@@ -10,8 +10,7 @@ import pytest
 from data_cases import person, question
 from pulse_unlearn.data import datasets
 from pulse_unlearn.data import examples as make
-from pulse_unlearn.data.prompts import PROFILES
-from pulse_unlearn.data.words import (
+from pulse_unlearn.data.options import (
     BEGINS_ANOTHER,
     EQUAL_TEXTS,
     NAMES_OPTIONS,
@@ -19,6 +18,7 @@ from pulse_unlearn.data.words import (
     obstacle,
     obstacles,
 )
+from pulse_unlearn.data.prompts import PROFILES
 from pulse_unlearn.records import Option
 
 
@@ -77,7 +77,7 @@ def test_a_bare_question_shows_no_option_and_tries_each_as_the_answer():
         assert one.option_texts == tuple(option.text for option in asked.options)
         assert (one.answer, one.letter) == (asked.truth, asked.answer)
         assert (one.picture is None) == (asked.modality == "text_only")
-        assert one.id != make.scored([asked], profile="short")[0].id
+        assert one.example_id != make.scored([asked], profile="short")[0].example_id
 
 
 def test_what_needs_its_options_is_left_out():

@@ -60,7 +60,7 @@ def tiny(tmp_path):
 
 
 def first_of(make, layers: int, width: int) -> Stack:
-    """Return a stack of layers like the first of the model that `make` makes, on the meta device."""
+    """Return layers like the first of the model that `make` makes, on the meta device."""
     with torch.device("meta"):
         return Stack(make().layers[0], layers, width)
 

@@ -30,7 +30,7 @@ from pulse_unlearn.estimate.sizes import (
 from pulse_unlearn.models.adapters import AdapterStack, add_trainable, prepare
 from pulse_unlearn.models.backends import packing_obstacle
 from pulse_unlearn.models.families import FAMILIES
-from pulse_unlearn.models.scopes import linear_paths
+from pulse_unlearn.models.parts import targets
 
 WORLD = Path(pulse_unlearn.__file__).parent / "assets" / "world" / "model"
 LLAVA_7B, LLAVA_13B = "llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf"
@@ -79,7 +79,7 @@ def test_the_parts_of_a_model_are_all_of_it(name):
 def test_the_13b_shape_has_the_module_paths_that_are_adapted():
     """40 layers of 7 linear layers, and the projector's two; none of the tower's."""
     model, rank = known(LLAVA_13B), 128
-    paths = linear_paths(model.module, model.family, "projector+llm")
+    paths = targets(model.module, model.family, "projector+llm").layers
     assert len(paths) == 40 * 7 + 2
     assert not any("vision" in path for path in paths)
     # By hand: a layer has q, k, v, o of 5120 x 5120 and three of 5120 x 13824; the projector

@@ -71,7 +71,7 @@ def test_texts_are_those_of_plain_generation(model, examples):
 def test_predictions_come_in_the_order_of_the_examples_with_all_their_facts(model, examples):
     told = []
     found = ask(model, examples, on_batch=lambda *progress: told.append(progress))
-    assert [one.example_id for one in found] == [one.id for one in examples]
+    assert [one.example_id for one in found] == [one.example_id for one in examples]
     for one, prediction in zip(examples, found, strict=True):
         for name in ("question_id", "individual", "modality", "category", "rotation", "options"):
             assert getattr(prediction, name) == getattr(one, name)
@@ -189,7 +189,7 @@ def test_batches_that_do_not_fit_are_halved_for_good_and_told(model, examples, m
     assert halved == [2]
     assert told == [(2, 7), (4, 7), (6, 7), (7, 7)]
     assert [one.text for one in found] == [one.text for one in expected]
-    assert [one.example_id for one in found] == [one.id for one in examples]
+    assert [one.example_id for one in found] == [one.example_id for one in examples]
 
 
 def test_a_check_of_a_stop_rule_is_halved_too(model, examples, monkeypatch):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,7 @@ def test_image_tokens_are_image_features(name):
 def test_pictures_are_looked_at(name):
     model, encoder = tiny.model(name), tiny.encoder(name)
     shown = tiny.question(0, size=(40, 30))
-    elsewhere = tiny.replaced(shown, picture=tiny.question(1, size=(40, 30)).picture)
+    elsewhere = replace(shown, picture=tiny.question(1, size=(40, 30)).picture)
     one, other = (view(model, encoder, [example]) for example in (shown, elsewhere))
     words = view(model, encoder, [tiny.question(0)])
     assert float((one.log_probs - other.log_probs).abs().max()) > 1e-3
@@ -167,8 +168,8 @@ def test_what_is_no_text_to_the_model_is_refused_by_name(name):
     placeholder, end = encoder.processor.image_token, encoder.chat_template.end
     bad = [
         tiny.question(0, words=1),
-        tiny.replaced(tiny.question(1), prompt=f"Who is in {placeholder}?"),
-        tiny.replaced(tiny.question(2), answer=f"B{end}"),
+        replace(tiny.question(1), prompt=f"Who is in {placeholder}?"),
+        replace(tiny.question(2), answer=f"B{end}"),
     ]
     for encode in (
         lambda: encoder.answers(bad, tokens="text"),
@@ -313,7 +314,7 @@ def test_an_operation_and_its_scoring(name, update, tmp_path):
     steps = [StepData(tuple(examples[:3]), tuple(examples[2:]))] * 2
     outcome = train(
         made.model,
-        Unlearning(reader, method, "with_end", References(made, reader)),
+        Unlearning(reader, method, "with_end", References(made, reader), seed=0),
         steps,
         settings=OptimiserSettings(learning_rate=1e-3, batch_size=3, micro_batch_size=3),
         stop=StopRule(1),
@@ -328,6 +329,6 @@ def test_an_operation_and_its_scoring(name, update, tmp_path):
     assert changed <= trainable
     assert trainable - changed <= {k for k in trainable if ".lora_A." in k or update == "full"}
     found = predict(reader, examples, batch_size=4, max_new_tokens=2, on_batch=lambda *_: None)
-    assert [one.example_id for one in found] == [one.id for one in examples]
+    assert [one.example_id for one in found] == [one.example_id for one in examples]
     assert all(len(one.option_log_probs) == 2 for one in found)
     assert found[0].option_log_probs[0] != found[0].option_log_probs[1]

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 import tiny_models as tiny
 from mmbench_lookalike import COPY, SMALL, Counts, write
 from pulse_unlearn.cli import pulse
-from pulse_unlearn.data.about_people import left_out
-from pulse_unlearn.data.answers import read_answers
 from pulse_unlearn.data.examples import circular
+from pulse_unlearn.data.leaks import left_out
 from pulse_unlearn.data.mmbench import load_rows, load_scored
+from pulse_unlearn.data.mmbench_table import read_answers
 from pulse_unlearn.errors import DataError
 from pulse_unlearn.evaluation.measures import MEASURES, estimate_mean
 from pulse_unlearn.evaluation.predict import predict

@@ -44,7 +44,7 @@ def test_prompt_with_and_without_picture_is_this_text(encoder):
 def test_mask_marks_exactly_the_answer(encoder, tokens):
     examples = tiny.mixed()
     batch = encoder.answers(examples, tokens=tokens)
-    assert batch.example_ids == tuple(one.id for one in examples)
+    assert batch.example_ids == tuple(one.example_id for one in examples)
     for row, one in enumerate(examples):
         end = [END_ID] if tokens == "with_end" else []
         assert batch.labels[row][batch.mask[row]].tolist() == ids(encoder, one.answer) + end

@@ -9,7 +9,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 import tiny_models as tiny
-from pulse_unlearn.models import features as features_module
+from pulse_unlearn.models.fast import features as features_module
 from pulse_unlearn.models.fast.features import Features
 from pulse_unlearn.models.fast.packed import Packed
 

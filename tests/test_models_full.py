@@ -15,7 +15,9 @@ from pulse_unlearn.config import OptimiserSettings
 from pulse_unlearn.errors import Interrupted, ModelError
 from pulse_unlearn.methods import build_method
 from pulse_unlearn.models.adapters import (
+    FULL_FILE,
     AdapterStack,
+    is_full,
     load_adapters,
     prepare,
     prepare_full,
@@ -24,7 +26,6 @@ from pulse_unlearn.models.adapters import (
     trainable_names,
 )
 from pulse_unlearn.models.forward import answer_view
-from pulse_unlearn.models.full import FULL_FILE, is_full
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.loop import Watch, train
 from pulse_unlearn.training.objectives import weighted_sum

@@ -10,8 +10,8 @@ from torch import nn
 from torch.testing import assert_close
 
 import tiny_models as tiny
-from pulse_unlearn.models.fast.last_layer import last_mlp_at
 from pulse_unlearn.models.fast.packed import Packed
+from pulse_unlearn.models.fast.passes import last_mlp_at
 
 FACE = tiny.face(0)
 ASKED = [replace(tiny.example(k, words=k % 3, shown=True), picture=FACE) for k in range(4)]

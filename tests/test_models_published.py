@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ def test_the_system_sentence_stands_where_vicuna_v1_has_it(folder):
     backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
     for one in families.mixed()[:2]:
         shown = "<image>\n" if one.picture else ""
-        asked = families.replaced(one, system=PROFILES.get("mmbench_llava_vicuna").system)
+        asked = replace(one, system=PROFILES.get("mmbench_llava_vicuna").system)
         text = (
             "A chat between a curious user and an artificial intelligence assistant. The "
             "assistant gives helpful, detailed, and polite answers to the user's questions. "

@@ -22,13 +22,13 @@ from data_cases import encoded
 from pulse_unlearn.config import ModelSettings, parse_experiment
 from pulse_unlearn.data.images import picture_from_bytes
 from pulse_unlearn.errors import ConfigError, ModelError
-from pulse_unlearn.registries import schemas
 from pulse_unlearn.models.adapters import load_adapters
+from pulse_unlearn.models.checkpoints import model_digest
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.forward import answer_view
 from pulse_unlearn.models.loading import load_model
-from pulse_unlearn.models.source import model_digest
 from pulse_unlearn.pipeline.inputs import read_inputs
+from pulse_unlearn.registries import schemas
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 NAME = "some/model"
@@ -177,7 +177,7 @@ def test_adapters_of_the_model_are_where_it_starts(folder, tmp_path):
         made = tiny.prepared("all", seed=seed)
         tiny.randomise(made.model, seed=seed)
         paths.append(tmp_path / str(seed))
-        tiny.save_adapter(made.model, paths[-1], base="tiny")
+        tiny.save_trained(made.model, paths[-1], base="tiny")
     plain = tmp_path / "plain"
     tiny.base().save_pretrained(plain)
     tiny.processor().save_pretrained(plain)
@@ -265,7 +265,7 @@ def test_padding_is_what_llava_was_trained_with(size, tmp_path, monkeypatch):
     square.paste(seen, tuple((max(size) - side) // 2 for side in size))
     resized = square.resize((published.SIZE,) * 2, Image.Resampling.BICUBIC)
     expected = (np.asarray(resized) / 255 - mean) / deviation
-    one = families.replaced(families.question(0, size=size), picture=picture)
+    one = replace(families.question(0, size=size), picture=picture)
     found = Encoder(loaded.processor, loaded.family).prompts([one])["pixel_values"][0]
     np.testing.assert_allclose(found.permute(1, 2, 0).numpy(), expected, atol=1e-5)
 

@@ -16,14 +16,14 @@ import tiny_families as tiny
 import unlisted_families as unlisted
 from pulse_unlearn.config import LoraSettings, ModelSettings
 from pulse_unlearn.errors import ModelError
-from pulse_unlearn.models import trial
+from pulse_unlearn.models import backends
 from pulse_unlearn.models.adapters import AdapterStack, add_trainable, prepare, trainable_names
+from pulse_unlearn.models.backends import require_working
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.forward import Plain, answer_view
 from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.models.parts import family_for
-from pulse_unlearn.models.trial import require_working
 
 WORKING = ["aya_vision", "deepseek_vl", "glm4v", "idefics2", "janus", "vipllava"]
 
@@ -52,7 +52,7 @@ def test_a_family_that_works_does_so_in_every_way_that_is_asked_of_it(name, tmp_
         letters = alone[0, encoder.letter_ids(one)].tolist()
         assert replies[row].chances.log_probs == pytest.approx(letters, abs=1e-5)
     shown = examples[0]
-    elsewhere = tiny.replaced(shown, picture=tiny.question(1, size=(40, 30)).picture)
+    elsewhere = replace(shown, picture=tiny.question(1, size=(40, 30)).picture)
     one, other = (log_probs(loaded.model, encoder, [example]) for example in (shown, elsewhere))
     assert float((one - other).abs().max()) > 1e-4
 
@@ -158,7 +158,7 @@ def test_generation_that_begins_elsewhere_is_found(monkeypatch):
             for one, values in zip(found, turned, strict=True)
         ]
 
-    monkeypatch.setattr(trial.Plain, "generate", shifted)
+    monkeypatch.setattr(backends.Plain, "generate", shifted)
     with pytest.raises(ModelError, match="generated answers do not begin"):
         tried("llava")
 

@@ -16,11 +16,10 @@ from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.estimate.sizes import TextCounter, describe
 from pulse_unlearn.models import chat_template
+from pulse_unlearn.models.checkpoints import model_digest
 from pulse_unlearn.models.encode import Encoder
-from pulse_unlearn.models.loading import load_model
-from pulse_unlearn.models.processor_checks import processor_problems
-from pulse_unlearn.models.sanity import look_at_processor
-from pulse_unlearn.models.source import model_digest
+from pulse_unlearn.models.loading import load_model, look_at_processor
+from pulse_unlearn.models.processors import processor_problems
 
 LONG = "yes" * 400
 

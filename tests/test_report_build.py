@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
+import shutil
 import subprocess
 import sys
 from html import unescape
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from pulse_unlearn.errors import StoreError
-from pulse_unlearn.report import build_report, summary_lines
+from pulse_unlearn.report import build, build_report
 from pulse_unlearn.report.load import load_run
 from pulse_unlearn.report.svg import SERIES
 from synthetic_run import Recipe, write_run
@@ -94,27 +96,112 @@ def test_figures_are_files_too(run: Path) -> None:
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     recipe = Recipe(scenarios=("finetuned", "sustainability"), methods=("GA",), samples=2)
     folder = write_run(tmp_path / "run", recipe)
-    files = [build_report(folder), *sorted((folder / "figures").iterdir())]
+    files = [build_report(folder).path, *sorted((folder / "figures").iterdir())]
     assert len(files) == 11
     before = [path.read_bytes() for path in files]
     code = (
-        "import sys, pathlib, pulse_unlearn.report as r; r.build_report(pathlib.Path(sys.argv[1]))"
+        "import sys, pathlib, pulse_unlearn.report as r; "
+        "r.build_report(pathlib.Path(sys.argv[1]), redraw=True)"
     )
     # Another process, so that the order of sets and the clock are others too.
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
     assert [path.read_bytes() for path in files] == before
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = Recipe(scenarios=("finetuned",), methods=("GA",), samples=1)
+    folder = write_run(tmp_path_factory.mktemp("small") / "run", recipe)
+    build_report(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(small: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small, tmp_path / "run"))
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Runs that were to be drawn, which takes seconds and is not done."""
+    runs: list[Path] = []
+
+    def write(run: Path, _: object) -> tuple[tuple[str, ...], list[str]]:
+        runs.append(run)
+        return (), []
+
+    monkeypatch.setattr(build, "_write", write)
+    return runs
+
+
+def test_an_unchanged_run_is_not_drawn_again(copy: Path) -> None:
+    outputs = [copy / "report.html", copy / build.RECORD, *(copy / "figures").iterdir()]
+    for path in outputs:
+        os.utime(path, ns=(0, 0))
+    code = (
+        "import sys, pathlib, pulse_unlearn.report as r; "
+        "print(*r.build_report(pathlib.Path(sys.argv[1])).summary, sep='\\n'); "
+        "print(sorted({'matplotlib', 'jinja2', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(copy)], capture_output=True, text=True, check=True
+    )
+    *summary, imported = done.stdout.splitlines()
+    assert imported == "[]"
+    assert not any(path.stat().st_mtime_ns for path in outputs)
+    assert summary == list(build_report(copy, redraw=True).summary)
+    assert all(path.stat().st_mtime_ns for path in outputs)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("results.csv", "results.json", "experiment.yaml", "plan.json", "samples.json"),
+        *("environment.json", "train.jsonl", "report.html", "figure-4.pdf", build.RECORD),
+    ],
+)
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_run_is_drawn_again_if_a_file_is_another(
+    copy: Path, drawn: list[Path], name: str, *, missing: bool
+) -> None:
+    path = min(copy.rglob(name))
+    if missing:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes() + b"\n")
+    build_report(copy)
+    assert drawn == [copy]
+
+
+@pytest.mark.parametrize("what", ["_code_digest", "version"])
+def test_a_run_is_drawn_again_by_other_code(
+    copy: Path, drawn: list[Path], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    build_report(copy)
+    assert not drawn
+    monkeypatch.setattr(build, what, lambda *_: "another")
+    build_report(copy)
+    assert drawn == [copy]
+
+
+def test_a_report_that_was_edited_is_made_whole(copy: Path) -> None:
+    path = copy / "report.html"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"e", b"f", 1))
+    build_report(copy)
+    assert path.read_bytes() == whole
+
+
 def test_a_partial_run_says_what_is_missing(run: Path) -> None:
     text = (run / "report.html").read_text(encoding="utf-8")
     assert "48 of 50 cells have numbers" in text
     assert "Pre-trained knowledge, NPO · Proj, LLM: request 1, seed 0, 1" in text
-    assert any("not finished" in line for line in summary_lines(run))
+    assert any("not finished" in line for line in build_report(run).summary)
 
 
 def test_a_whole_run_says_nothing_about_missing(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", Recipe(scenarios=("pretrained",)))
-    text = build_report(folder).read_text(encoding="utf-8")
+    text = build_report(folder).path.read_text(encoding="utf-8")
     assert "This run is not finished" not in text
     assert "single seed (0)" in text
 
@@ -139,7 +226,7 @@ def test_the_paper_stands_beside_ours(run: Path) -> None:
 
 def test_hostile_text_is_shown_not_obeyed(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", Recipe(scenarios=("finetuned",), hostile=True))
-    text = build_report(folder).read_text(encoding="utf-8")
+    text = build_report(folder).path.read_text(encoding="utf-8")
     elements = _Elements(text)
     assert "script" not in elements.tags
     assert text.count("&lt;script&gt;") > 6, "the word, why, flag, finding, method, sample"
@@ -148,13 +235,13 @@ def test_hostile_text_is_shown_not_obeyed(tmp_path: Path) -> None:
     assert "picture left out: not an inline image" in text
     for character in ("\x1b", "\u202e", "\ud800"):
         assert character not in text
-        assert character not in "\n".join(summary_lines(folder))
+        assert character not in "\n".join(build_report(folder).summary)
     assert HOSTILE.count("\x1b") == 1  # the test above means something
 
 
 def test_few_people_and_a_single_method(tmp_path: Path) -> None:
     recipe = Recipe(scenarios=("finetuned",), methods=("NPO",), people=SMALL, samples=0)
-    text = build_report(write_run(tmp_path / "run", recipe)).read_text(encoding="utf-8")
+    text = build_report(write_run(tmp_path / "run", recipe)).path.read_text(encoding="utf-8")
     assert "too few people for a verdict" in text
     assert "n/a (4 people)" in text
     assert "one run: no finding" in text
@@ -162,7 +249,7 @@ def test_few_people_and_a_single_method(tmp_path: Path) -> None:
 
 def test_before_unlearning_only(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", Recipe(scenarios=("finetuned",), methods=()))
-    text = build_report(folder).read_text(encoding="utf-8")
+    text = build_report(folder).path.read_text(encoding="utf-8")
     assert "Nothing has been unlearned yet" in text
 
 
@@ -171,7 +258,7 @@ def test_other_files_missing_is_said_on_the_page(tmp_path: Path) -> None:
     for name in ("samples.json", "plan.json", "environment.json"):
         (folder / name).unlink()
     (folder / "experiment.yaml").write_text("a: [", encoding="utf-8")
-    text = build_report(folder).read_text(encoding="utf-8")
+    text = build_report(folder).path.read_text(encoding="utf-8")
     assert "samples.json: file is missing" in text
     assert "experiment.yaml: file is not valid YAML" in text
 
@@ -180,10 +267,9 @@ def test_other_files_missing_is_said_on_the_page(tmp_path: Path) -> None:
 def test_nothing_finished_is_a_typed_error(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "results.csv").write_text(content, encoding="utf-8")
-    for call in (build_report, summary_lines):
-        with pytest.raises(StoreError) as caught:
-            call(tmp_path)
-        assert any(problem.fix for problem in caught.value.problems)
+    with pytest.raises(StoreError) as caught:
+        build_report(tmp_path)
+    assert any(problem.fix for problem in caught.value.problems)
     assert not (tmp_path / "report.html").exists()
 
 
@@ -212,13 +298,13 @@ def test_results_json_that_is_not_what_it_should_be(tmp_path: Path) -> None:
     (folder / "results.json").write_text(json.dumps(["x"]), encoding="utf-8")
     (folder / "samples.json").write_text(json.dumps({"x": 1}), encoding="utf-8")
     (folder / "plan.json").write_text(json.dumps({"stages": [1, {"seed": "x"}]}), encoding="utf-8")
-    assert build_report(folder).exists()
+    assert build_report(folder).path.exists()
 
 
 def test_one_letter_that_knows_the_answers_is_never_called_forgotten(tmp_path: Path) -> None:
     """The invented pre-trained GA says D to everything and knows 98 % in every order."""
     recipe = Recipe(scenarios=("pretrained",), methods=("GA",), samples=0)
-    text = build_report(write_run(tmp_path / "run", recipe)).read_text(encoding="utf-8")
+    text = build_report(write_run(tmp_path / "run", recipe)).path.read_text(encoding="utf-8")
     answer = _text(text.split('id="answer"')[1].split("</section>")[0])
     assert "In this one run, read as the paper does, 28 % of the answers" in answer
     assert "After GA the model says D in 100 % of the answers that can be read" in answer
@@ -232,7 +318,7 @@ def test_one_letter_that_knows_the_answers_is_never_called_forgotten(tmp_path: P
 
 def test_seeds_stand_beside_every_number(tmp_path: Path) -> None:
     recipe = Recipe(scenarios=("finetuned",), seeds=(0, 1, 2), samples=0)
-    text = build_report(write_run(tmp_path / "run", recipe)).read_text(encoding="utf-8")
+    text = build_report(write_run(tmp_path / "run", recipe)).path.read_text(encoding="utf-8")
     assert "On average over 3 runs" in text
     assert re.search(r"sd \d+\.\d over 3 seeds", text)
     assert "GA+KLR: suppressed (2 of 3), one letter (1 of 3)." in text
@@ -246,10 +332,10 @@ def test_seeds_stand_beside_every_number(tmp_path: Path) -> None:
 def test_a_vanilla_run_shows_the_papers_reading_and_says_so(tmp_path: Path) -> None:
     recipe = Recipe(scenarios=("finetuned",), rotated=False, words=False, samples=0)
     folder = write_run(tmp_path / "run", recipe)
-    text = build_report(folder).read_text(encoding="utf-8")
+    text = build_report(folder).path.read_text(encoding="utf-8")
     assert "cannot tell a broken habit of answering" in text
     assert "The same, asked in every order of the options" not in text
-    rows = [line for line in summary_lines(folder) if line.startswith("finetuned")]
+    rows = [line for line in build_report(folder).summary if line.startswith("finetuned")]
     assert all(re.search(r"\d+ \| -", line) for line in rows)
 
 
@@ -290,7 +376,7 @@ def test_a_run_without_verdicts_and_findings_is_reported_all_the_same(
     tmp_path: Path, content: object
 ) -> None:
     folder = _with_parts(tmp_path, **dict.fromkeys(PARTS, content))
-    text = build_report(folder).read_text(encoding="utf-8")
+    text = build_report(folder).path.read_text(encoding="utf-8")
     assert "Files that could not be used" in text
     answer = _text(text.split('id="answer"')[1].split("<table")[0])
     assert "GA: no verdict." in answer
@@ -298,7 +384,7 @@ def test_a_run_without_verdicts_and_findings_is_reported_all_the_same(
     assert "not tested" in text
     assert "How people were chosen" not in text
     assert not re.search(r"sd \d", text)
-    assert any(line.endswith("no verdict") for line in summary_lines(folder))
+    assert any(line.endswith("no verdict") for line in build_report(folder).summary)
 
 
 def test_importing_the_room_is_light() -> None:
@@ -314,7 +400,7 @@ def test_importing_the_room_is_light() -> None:
 
 
 def test_summary_is_plain_ascii_and_has_the_numbers(run: Path) -> None:
-    lines = summary_lines(run)
+    lines = build_report(run).summary
     assert all(line.isascii() and line.isprintable() for line in lines)
     rows = [line for line in lines if line.startswith(("finetuned", "pretrained", "sustain"))]
     assert len(rows) == 12, "nine methods, and three times before"
@@ -326,7 +412,7 @@ def test_summary_is_plain_ascii_and_has_the_numbers(run: Path) -> None:
 
 
 def test_summary_tells_flags_in_a_line_each(run: Path) -> None:
-    lines = summary_lines(run)
+    lines = build_report(run).summary
     told = [line for line in lines if line.startswith(("one_letter", "collapsed", "target_"))]
     assert [line.partition(":")[0] for line in told] == [
         "one_letter", "collapsed", "target_reached_by_one_letter",
@@ -342,7 +428,7 @@ def test_notes_about_the_data_are_told_and_escaped(tmp_path: Path) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     content["notes"] = ["f001: the scored picture is trained on <b>"]
     path.write_text(json.dumps(content), encoding="utf-8")
-    text = build_report(folder).read_text(encoding="utf-8")
+    text = build_report(folder).path.read_text(encoding="utf-8")
     assert "the scored picture is trained on &lt;b&gt;" in text
 
 

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import pytest
 
+from pulse_unlearn.config import Scenario as ScenarioSettings
 from pulse_unlearn.config import parse_experiment
 from pulse_unlearn.errors import ConfigError
 from pulse_unlearn.registries import schemas
-from pulse_unlearn.scenarios import Roster, build_plan, derive_seed
+from pulse_unlearn.scenarios import (
+    SCENARIOS,
+    FinetuneStage,
+    NamedRequest,
+    Roster,
+    Scenario,
+    ScoreStage,
+    UnlearnStage,
+    build_plan,
+    derive_seed,
+)
 
 ROSTER = Roster(
     tuple(f"f{number:03d}" for number in range(120)),
@@ -28,9 +39,9 @@ scenarios:
 """
 
 
-def plan(*overrides):
+def plan(*overrides, roster=ROSTER):
     experiment = parse_experiment(PROTOCOL, where="p.yaml", overrides=overrides, schemas=schemas())
-    return build_plan(experiment, ROSTER)
+    return build_plan(experiment, roster)
 
 
 def operations(of_plan, scenario, method="ga"):
@@ -50,9 +61,8 @@ def test_table_2_of_the_paper():
     assert [len(request.ids) for request in sustained[0].requests] == [10] * 5
     (pretrained,) = operations(protocol, "pretrained")
     select = protocol.stage(pretrained.forget.selection)
-    settings = select.settings["pretrained"]
-    (candidates,) = select.ask
-    assert (settings["forget"], settings["retain"], len(candidates.ids)) == (20, 25, 153)
+    sizes = (select.settings.forget, select.settings.retain, len(select.candidates.ids))
+    assert sizes == (20, 25, 153)
 
 
 def test_sets_are_disjoint_and_requests_partition_the_forget_set():
@@ -118,7 +128,7 @@ def test_people_training_and_order_vary_apart():
     for part, of_plan in (*alone.items(), (None, together)):
         stages = [of_plan.stage(f"seed{seed}/finetune") for seed in (3, 4)]
         differs = {
-            "people": stages[0].retain != stages[1].retain,
+            "people": stages[0].learn != stages[1].learn,
             "training": stages[0].seed != stages[1].seed,
             "order": stages[0].order_seed != stages[1].order_seed,
         }
@@ -171,7 +181,7 @@ def test_the_accuracy_before_is_asked_of_the_target_model_once():
     (pretrained,) = operations(protocol, "pretrained")
     assert protocol.stage(pretrained.unlearn).before == "base/score-other-view"
     assert protocol.stage("base/score-other-view").chain == ()
-    assert all(not stage.before for stage in plan().stages)
+    assert all(not stage.before for stage in plan().stages if isinstance(stage, UnlearnStage))
 
 
 def test_derived_seeds_are_pinned():
@@ -183,3 +193,129 @@ def test_derived_seeds_are_pinned():
 def test_too_few_people_are_told():
     with pytest.raises(ConfigError, match="not enough individuals"):
         plan("finetune.individuals=130", "scenarios={finetuned: {forget: 65, retain: 65}}")
+
+
+# --- history, the retain model, attacks, named people
+
+
+def test_a_request_knows_the_requests_before_it():
+    sustained = [one.unlearn for one in operations(plan(), "sustainability")]
+    stages = [plan().stage(name) for name in sustained]
+    assert [stage.history for stage in stages] == [tuple(sustained[:k]) for k in range(5)]
+    assert all(set(stage.history) <= set(stage.parents) for stage in stages)
+
+
+def conditions(of_plan, *cell):
+    return [
+        one.cell.condition
+        for one in of_plan.evaluations
+        if (one.cell.scenario, one.cell.method, one.cell.request) == cell
+    ]
+
+
+def test_the_retain_model_is_taught_all_but_those_to_forget_once_a_seed():
+    protocol = plan("evaluations={retain_model: {}}", "seeds=[0,1]")
+    for seed in (0, 1):
+        target = protocol.stage(f"seed{seed}/finetune")
+        retained = protocol.stage(f"seed{seed}/retain-model")
+        forget = operations(protocol, "finetuned")[seed].forget
+        assert isinstance(retained, FinetuneStage)
+        assert set(retained.learn.ids) == {*target.learn.ids} - {*forget.ids}
+        assert retained.settings == target.settings
+        assert retained.chain == ()
+    assert sum(stage.name.endswith("retain-model") for stage in protocol.stages) == 2
+    scored = protocol.stage("seed0/retain-model/score")
+    assert scored.ask == protocol.stage("seed0/target/score").ask
+    for scenario in ("finetuned", "sustainability"):
+        assert sorted(conditions(protocol, scenario, "ga", 0)) == [
+            *("plain", "plain"),
+            *("retain_model", "retain_model"),
+        ]
+        assert {one.never_knew for one in operations(protocol, scenario)} == {
+            "seed0/retain-model/score",
+            "seed1/retain-model/score",
+        }
+    # Nobody can leave out of pre-training whom it taught.
+    assert set(conditions(protocol, "pretrained", "ga", 0)) == {"plain"}
+
+
+def test_relearning_teaches_one_half_and_asks_for_the_other_beside_the_retain_model():
+    protocol = plan("evaluations={relearning: {steps: [2, 6]}}")
+    curve = ["relearned:0", "relearned:2", "relearned:6"]
+    control = [f"retain_model+{condition}" for condition in curve]
+    assert conditions(protocol, "finetuned", "ga", 1) == ["plain", *curve, *control]
+    assert conditions(protocol, "pretrained", "ga", 1) == ["plain", *curve]
+    assert conditions(protocol, "sustainability", "ga", 4) == ["plain"]
+    assert conditions(protocol, "sustainability", "ga", 5) == ["plain", *curve, *control]
+    (operation,) = operations(protocol, "finetuned")
+    taught = protocol.stage("seed0/finetuned/ga/relearn")
+    assert (taught.learn, taught.facts, taught.snapshots) == (operation.forget, "taught", (2, 6))
+    assert (taught.settings.steps, taught.chain) == (6, operation.chain)
+    scored = protocol.stage("seed0/finetuned/ga/relearn/score-step2")
+    assert isinstance(scored, ScoreStage)
+    assert (scored.facts, scored.facts_seed) == ("held_back", taught.facts_seed)
+    assert (scored.step, scored.general, scored.chain) == (
+        2,
+        False,
+        (*operation.chain, taught.name),
+    )
+
+
+NAMED = Roster(
+    ROSTER.fictional,
+    ROSTER.celebrities,
+    (
+        NamedRequest("first", ("f001", "f002", "c000"), "2026-01-31"),
+        NamedRequest("second", ("f003",), "2026-02-01"),
+    ),
+    ("f010", "f011"),
+)
+
+
+@pytest.mark.parametrize("target", ["base", "finetuned"])
+def test_named_people_are_forgotten_request_by_request(target):
+    only = f"scenarios={{requests: {{file: r.csv, target: {target}}}, unseen: {{celebrities: 5}}}}"
+    protocol = plan(only, "evaluations={retain_model: {}}", roster=NAMED)
+    first, second = operations(protocol, "requests")
+    assert [len(request.ids) for request in first.requests] == [3, 1]
+    assert protocol.stage(second.unlearn).forget.ids == ("f003",)
+    assert protocol.stage(second.unlearn).history == (first.unlearn,)
+    assert second.retain.ids == ("f010", "f011")
+    unseen = dict(second.unseen)["unseen"].ids
+    assert not {"c000"} & set(unseen)
+    if target == "base":  # whoever taught it, and whatever adapters it has
+        assert first.target == ()
+        assert first.before == "base/score"
+        assert set(first.forget.ids) <= {n for g in protocol.stage("base/score").ask for n in g.ids}
+        assert not [stage for stage in protocol.stages if isinstance(stage, FinetuneStage)]
+    else:
+        taught = protocol.stage("seed0/named/finetune").learn.ids
+        assert taught == ("f001", "f002", "c000", "f003", "f010", "f011")
+        assert protocol.stage("seed0/named/retain-model").learn.ids == ("f010", "f011")
+
+
+def test_a_registered_scenario_of_another_package_needs_nothing_else(monkeypatch):
+    class Twice(ScenarioSettings):
+        people: int
+
+    def add(planner, seed, label, settings):
+        assert settings.people == 7
+        SCENARIOS.get("finetuned").plan(
+            planner, seed, label, planner.experiment.scenarios.finetuned
+        )
+
+    monkeypatch.setitem(SCENARIOS._entries, "twice", Scenario("again", Twice, add))
+    protocol = plan("scenarios.twice={people: 7}", "methods.ga.scenarios=[twice]")
+    assert operations(protocol, "finetuned")
+    with pytest.raises(ConfigError, match="did you mean 'people'"):
+        plan("scenarios.twice={people: 7, peple: 3}")
+    with pytest.raises(ConfigError, match="did you mean 'twice'"):
+        plan("scenarios.twise={people: 7}")
+
+
+def test_only_methods_that_take_part_are_planned_and_one_must():
+    with pytest.raises(ConfigError, match="no method takes part"):
+        plan(
+            "scenarios={pretrained: {forget: 20, retain: 25}}",
+            "methods={ga: {scenarios: [finetuned]}}",
+        )

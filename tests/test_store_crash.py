@@ -20,9 +20,9 @@ STEPS = (10, 20, 30)
 
 
 def work(run: Path) -> None:
-    """A stage as the pipeline does it: resume, checkpoint now and then, publish, index."""
-    with store.RunLock(run):
-        runs = store.Store(run)
+    """A stage from start to end: resume, checkpoint now and then, publish, index."""
+    runs = store.Store(run)
+    with store.RunLock(run), runs.stage_lock(key()):
         if runs.find(key()) is None:
             partial = runs.partial(key())
             found = store.latest(partial / "checkpoints", warn=unexpected)
@@ -103,8 +103,9 @@ def test_sweep_keeps_the_work_and_finishes_the_deletion(tmp_path):
     runs.check(done)  # scratch does not make a stage bad
     sweep(tmp_path)
     assert set(contents(final)) == {*FILES, "manifest.json"}
-    assert set(contents(runs.partial(key()))) == {"checkpoints/step-00000010/state"}
     assert contents(tmp_path / "figures") == {}
+    with runs.stage_lock(key()):
+        assert set(contents(runs.partial(key()))) == {"checkpoints/step-00000010/state"}
     assert not (tmp_path / ".writing-3").exists()
 
 

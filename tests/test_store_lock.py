@@ -14,13 +14,20 @@ import pytest
 
 from pulse_unlearn import store
 from pulse_unlearn.errors import RunLocked, StoreError
-from pulse_unlearn.store.lock import HOLDER, LOCK
+from pulse_unlearn.store.lock import holder_file
+from pulse_unlearn.store.stages import LOCK
+from store_cases import contents, fill, inputs, key, published
+
+HOLDER = holder_file(Path(LOCK)).name
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from pulse_unlearn import store
-with store.RunLock(Path(sys.argv[1])):
+from store_cases import key
+run = Path(sys.argv[1])
+lock = store.Store(run).stage_lock(key()) if len(sys.argv) > 2 else store.RunLock(run)
+with lock:
     print("held", flush=True)
     time.sleep(60)
 """
@@ -30,26 +37,48 @@ import sys
 from pathlib import Path
 from pulse_unlearn import store
 from pulse_unlearn.errors import RunLocked
+from store_cases import key
+run = Path(sys.argv[1])
+lock = store.Store(run).stage_lock(key()) if len(sys.argv) > 2 else store.RunLock(run)
 try:
-    with store.RunLock(Path(sys.argv[1])):
-        print("free")
+    with lock:
+        print("free", flush=True)
+        sys.stdin.read()
 except RunLocked as error:
     print(error)
 """
 
 
+def started(code: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
 @pytest.fixture
 def holder(tmp_path):
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with started(HOLD, str(tmp_path)) as process:
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
 
 
-def attempt(run: Path) -> str:
-    command = [sys.executable, "-c", TRY, str(run)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+@pytest.fixture
+def stage_holder(tmp_path):
+    fill(store.Store(tmp_path).partial(key()), {"checkpoints/step-1": b"1", "log": b""})
+    with started(HOLD, str(tmp_path), "stage") as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def attempt(run: Path, *stage: str) -> str:
+    answer, _ = started(TRY, str(run), *stage).communicate()
+    return answer
 
 
 def test_the_second_process_is_told_who_the_first_is(tmp_path, holder):
@@ -117,3 +146,70 @@ def test_a_run_folder_that_is_a_file_is_a_typed_error(tmp_path):
 def test_two_runs_do_not_disturb_each_other(tmp_path, holder):
     assert attempt(tmp_path / "other") == "free\n"
     assert holder.poll() is None
+
+
+def test_the_second_process_is_told_who_works_on_the_stage(tmp_path, stage_holder):
+    answer = attempt(tmp_path, "stage")
+    assert "another process is working on this stage" in answer
+    assert f"process {stage_holder.pid} on {socket.gethostname()}, started 20" in answer
+    assert str(store.Store(tmp_path).partial(key())) in answer
+    assert stage_holder.poll() is None
+
+
+def test_a_stage_is_free_after_kill_9_and_its_checkpoints_stay(tmp_path, stage_holder):
+    partial = store.Store(tmp_path).partial(key())
+    fill(partial, {".writing-0123/half": b"torn", "checkpoints/.writing-4567": b"torn"})
+    stage_holder.send_signal(signal.SIGKILL)
+    stage_holder.wait()
+    assert attempt(tmp_path, "stage") == "free\n"
+    assert contents(partial) == {"checkpoints/step-1": b"1", "log": b""}
+
+
+def test_only_one_of_many_processes_gets_a_stage(tmp_path):
+    processes = [started(TRY, str(tmp_path), "stage") for _ in range(4)]
+    answers = [process.stdout.readline() for process in processes]
+    assert answers.count("free\n") == 1
+    for process in processes:
+        process.communicate()
+
+
+def test_another_stage_and_the_run_are_free(tmp_path, stage_holder):
+    runs = store.Store(tmp_path)
+    other = key(2, "other", 0.2)
+    with runs.stage_lock(other), store.RunLock(tmp_path):
+        fill(runs.partial(other))
+        runs.publish(other, **inputs(0.2))
+    assert runs.find(other)
+    assert stage_holder.poll() is None
+
+
+def test_who_tidies_the_run_leaves_held_stages_alone(tmp_path, stage_holder):
+    runs = store.Store(tmp_path)
+    final = published(tmp_path)
+    fill(final, {"checkpoints/step-1": b"being deleted by the holder"})
+    fill(runs.partial(key()), {".writing-0123": b"by the holder"})
+    with store.RunLock(tmp_path):
+        pass
+    assert (runs.partial(key()) / ".writing-0123").exists()
+    assert (final / "checkpoints").exists()
+    stage_holder.kill()
+    stage_holder.wait()
+    with store.RunLock(tmp_path):
+        pass
+    assert not (final / "checkpoints").exists()
+
+
+def test_the_same_process_does_not_get_a_stage_twice(tmp_path):
+    runs = store.Store(tmp_path)
+    with runs.stage_lock(key()):
+        with pytest.raises(RunLocked, match=f"process {os.getpid()} "), runs.stage_lock(key()):
+            pass
+        assert "another process" in attempt(tmp_path, "stage")
+    assert attempt(tmp_path, "stage") == "free\n"
+
+
+def test_a_run_that_vanished_is_not_made_again_by_a_stage(tmp_path):
+    runs = store.Store(tmp_path / "gone")
+    with pytest.raises(StoreError, match="cannot take the lock"), runs.stage_lock(key()):
+        pass
+    assert not runs.run.exists()

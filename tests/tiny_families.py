@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -465,7 +465,7 @@ def question(
     filler = " very" * words
     picture = picture_from_bytes(encoded(noise(number, size=size)), f"{number}") if size else None
     return Example(
-        id=f"e{number}",
+        example_id=f"e{number}",
         question_id=f"q{number}",
         modality="multimodal" if size else "text_only",
         prompt=f"Who is{filler} {number}?\nA. Ann\nB. Bo",
@@ -500,8 +500,3 @@ def save(name: str, folder: Path) -> Path:
     own = {head: getattr(processor, head) for head, dot, _ in fields if not dot}
     (folder / "processor_config.json").write_text(json.dumps(own), encoding="utf-8")
     return folder
-
-
-def replaced(one: Example, **changes: Any) -> Example:
-    """The same question with another text or picture."""
-    return replace(one, **changes)

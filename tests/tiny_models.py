@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import (
+    AutoProcessor,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -19,24 +20,24 @@ from transformers import (
 )
 
 from data_cases import encoded, noise
-from pulse_unlearn.config import LoraSettings
+from pulse_unlearn.config import LoraSettings, ModelSettings
 from pulse_unlearn.data.images import decode, picture_from_bytes
-from pulse_unlearn.methods import Method
+from pulse_unlearn.methods import Loss
 from pulse_unlearn.models.adapters import (
     AdapterStack,
     AnyModel,
     TrainableModel,
     add_trainable,
     prepare,
-    save_adapter,
+    save_trained,
 )
+from pulse_unlearn.models.checkpoints import model_source
 from pulse_unlearn.models.encode import AnswerTokens, Encoder
 from pulse_unlearn.models.families import FAMILIES
 from pulse_unlearn.models.forward import Plain
 from pulse_unlearn.records import Example, Option, Picture
 from pulse_unlearn.training.objectives import Learning, Unlearning
 from pulse_unlearn.training.references import References
-from pulse_unlearn.world.tokenizer import END, IMAGE, make_processor
 
 torch.set_num_threads(1)
 
@@ -45,12 +46,14 @@ LORA = LoraSettings(rank=2, alpha=4.0)
 PATCHES = 16
 """48 px / 12 px, squared; the class token is not used."""
 LETTERS = "ABCD"
+END = "</s>"
 JOBS = ("baker", "judge", "pilot", "nurse")
 
 
 @cache
 def _processor() -> Any:
-    return make_processor()
+    with model_source(ModelSettings()) as folder:
+        return AutoProcessor.from_pretrained(folder)
 
 
 def processor() -> Any:
@@ -80,7 +83,7 @@ def config() -> LlavaConfig:
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
         ),
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=PATCHES,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
@@ -114,7 +117,7 @@ def example(
     filler = " ".join(["the"] * words)
     letters = "\n".join(f"{letter}. {job}" for letter, job in zip(LETTERS, JOBS, strict=True))
     return Example(
-        id=f"e{number}",
+        example_id=f"e{number}",
         question_id=f"q{number}",
         modality="multimodal" if shown else "text_only",
         prompt=f"What does {filler} {JOBS[number % 4]} do?\n{letters}\nLetter?",
@@ -133,7 +136,7 @@ def in_words(
     """One question without its options, answered with the text of one of them."""
     filler = " ".join(["the"] * words)
     return Example(
-        id=f"w{number}",
+        example_id=f"w{number}",
         question_id=f"q{number}",
         modality="multimodal" if shown else "text_only",
         prompt=f"What does {filler} {JOBS[number % 4]} do?",
@@ -196,7 +199,7 @@ def adapter_folder(folder: Path, *, seed: int, scope: str = "projector+llm") -> 
     made = prepared(scope)
     randomise(made.model, seed=seed)
     folder.mkdir(parents=True)
-    save_adapter(made.model, folder, base="tiny")
+    save_trained(made.model, folder, base="tiny")
     return folder
 
 
@@ -206,11 +209,11 @@ def learning(made: TrainableModel, encode: Encoder) -> Learning:
 
 
 def unlearning(
-    made: TrainableModel, encode: Encoder, method: Method, tokens: AnswerTokens = "with_end"
+    made: TrainableModel, encode: Encoder, method: Loss, tokens: AnswerTokens = "with_end"
 ) -> Unlearning:
     """A method's objective, read plainly."""
     reader = Plain(made.model, encode)
-    return Unlearning(reader, method, tokens, References(made, reader))
+    return Unlearning(reader, method, tokens, References(made, reader), seed=0)
 
 
 def log_probs(model: torch.nn.Module, examples: Sequence[Example], *, tokens="with_end"):

@@ -6,6 +6,7 @@ PulseError                 anything below; the command line prints it without a 
 ├── DataError              a data set cannot be used as it is
 ├── ModelError             a model, processor or adapter cannot be used as it is
 ├── MethodError            a method or plug-in does not keep its contract
+│   └── PluginError        a third party's code raised, or did not return
 ├── StoreError             the run folder cannot be read or written
 │   ├── RunLocked          another process is working in the run folder
 │   └── Corrupted          a stored file is not the file that was written
@@ -75,6 +76,10 @@ class ModelError(PulseError):
 
 class MethodError(PulseError):
     """A method or plug-in does not keep its contract."""
+
+
+class PluginError(MethodError):
+    """A third party's code raised, or did not return; its own error is the cause."""
 
 
 class StoreError(PulseError):

@@ -8,8 +8,8 @@ sees it, with or without an image. Accuracies are fractions inside, percent only
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 Modality = Literal["multimodal", "text_only"]
 MODALITIES: tuple[Modality, ...] = ("multimodal", "text_only")
@@ -104,14 +104,32 @@ class Individual:
     short_answers: tuple[ShortAnswer, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One question in the form the model sees it: prompt text, picture, expected answer."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleKey:
+    """Which question was asked and in which form: the same in example, prediction and score."""
 
-    id: str
+    example_id: str
     """Unique within a stage: question id plus view and option order."""
     question_id: str
     modality: Modality
+    individual: str = ""
+    """Empty for general-ability questions."""
+    category: str = ""
+    rotation: int = 0
+    """0 is the order of the file; k shows the options rotated by k (circular scoring)."""
+    asked_as: AskedAs = "options"
+    """`words` is the bare question beside the scored one, for the reading `words`."""
+
+
+def key_of(record: ExampleKey) -> dict[str, Any]:
+    """Return the key by field name, to make another record about the same example."""
+    return {one.name: getattr(record, one.name) for one in fields(ExampleKey)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example(ExampleKey):
+    """One question in the form the model sees it: prompt text, picture, expected answer."""
+
     prompt: str
     """Text of the user turn, before the chat template; no image placeholder in it."""
     answer: str
@@ -119,15 +137,9 @@ class Example:
     options: tuple[Option, ...] = ()
     option_texts: tuple[str, ...] = ()
     """The assistant's text for each option, in their order; empty where it answers by letter."""
-    individual: str = ""
-    category: str = ""
-    rotation: int = 0
-    """0 is the order of the file; k shows the options rotated by k (circular scoring)."""
     picture: Picture | None = None
     system: str = ""
     """Text of the system turn before the user's; empty for none."""
-    asked_as: AskedAs = "options"
-    """`words` is the bare question beside the scored one, for the reading `words`."""
 
     @property
     def letter(self) -> str:
@@ -142,16 +154,10 @@ class Example:
         return (self.picture.digest if self.picture else "", len(self.system) + len(self.prompt))
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction(ExampleKey):
     """What the model answered to one example; all that scoring needs, without a model."""
 
-    example_id: str
-    question_id: str
-    individual: str
-    modality: Modality
-    category: str
-    rotation: int
     options: tuple[Option, ...]
     answer: str
     """Letter of the true option."""
@@ -161,7 +167,6 @@ class Prediction:
     """Natural log-probability of each option's answer, in option order, not renormalised over the
     options: of its letter as the first answer token; where it is answered in words, of the sum of
     its text's tokens, the end of turn apart."""
-    asked_as: AskedAs = "options"
     end_log_probs: tuple[float, ...] = ()
     """Natural log-probability of the end of turn behind each option's text; empty for letters."""
     option_tokens: tuple[int, ...] = ()
@@ -170,17 +175,10 @@ class Prediction:
     """Whether the answer had not ended when as many tokens as may be were generated."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score(ExampleKey):
     """A judged answer: what the text says and what the log-probabilities say, never mixed."""
 
-    example_id: str
-    question_id: str
-    individual: str
-    modality: Modality
-    category: str
-    rotation: int
-    asked_as: AskedAs
     answer: str
     """Letter of the true option (under this rotation)."""
     verdict: Verdict

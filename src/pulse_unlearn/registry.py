@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from pulse_unlearn.errors import ConfigError, Problem
+from pulse_unlearn.errors import ConfigError, PluginError, Problem
+from pulse_unlearn.isolation import Origin, isolated
 
 T = TypeVar("T")
 
@@ -22,16 +22,6 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a third party's entry comes from."""
-
-    package: str
-    version: str
-    sources: str
-    """SHA-256 over the package's Python files."""
-
-
 class Registry(Generic[T]):
     """Entries by name; `group` names the entry points through which third parties add theirs."""
 
@@ -40,6 +30,7 @@ class Registry(Generic[T]):
         self._group = group
         self._entries: dict[str, T] = {}
         self._origins: dict[str, Origin] = {}
+        self._failures: dict[str, Problem] = {}
         self._loaded = not group
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -58,8 +49,13 @@ class Registry(Generic[T]):
         self._entries[name] = entry
 
     def get(self, name: str) -> T:
-        """Return the entry; raises ConfigError with the allowed names if there is none."""
+        """Return the entry; raises ConfigError with the allowed names if there is none.
+
+        Of an entry point that cannot be loaded it says which package it is from, and the error.
+        """
         self._load_entry_points()
+        if name not in self._entries and name in self._failures:
+            raise ConfigError(self._failures[name])
         if name not in self._entries:
             raise ConfigError(
                 Problem(
@@ -85,18 +81,34 @@ class Registry(Generic[T]):
             return
         self._loaded = True
         for point in entry_points(group=self._group):
-            self.add(point.name, point.load())
-            self._origins[point.name] = origin_of(point)
+            origin = origin_of(point)
+            try:
+                with isolated(f"{self.kind} '{point.name}' ({point.value})", origin):
+                    self.add(point.name, point.load())
+            except PluginError as error:  # one broken package must not stop all others
+                self._failures[point.name] = error.problems[0]
+            else:
+                self._origins[point.name] = origin
 
     def origin(self, name: str) -> Origin | None:
         """Return where a third party's entry comes from; None for an entry of this package."""
         self._load_entry_points()
         return self._origins.get(name)
 
+    def failures(self) -> dict[str, Problem]:
+        """Return the names of entry points that could not be loaded, and why."""
+        self._load_entry_points()
+        return dict(self._failures)
+
 
 def third_party(group: str, name: str) -> Origin | None:
     """Return where an entry point of that name comes from, without loading it."""
     return next((origin_of(point) for point in entry_points(group=group, name=name)), None)
+
+
+def third_parties(group: str) -> list[Origin]:
+    """Return where the entry points of a group come from, without loading them."""
+    return [origin_of(point) for point in entry_points(group=group)]
 
 
 def origin_of(point: EntryPoint) -> Origin:

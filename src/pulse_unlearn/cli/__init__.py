@@ -11,7 +11,7 @@ import warnings
 import click
 
 from pulse_unlearn import __version__
-from pulse_unlearn.cli import data, doctor, experiments, listings, world
+from pulse_unlearn.cli import data, doctor, experiments, listings, plugins
 from pulse_unlearn.errors import PulseError
 
 
@@ -31,7 +31,7 @@ for command in (
     listings.list_entries,
     data.data,
     doctor.doctor,
-    world.world,
+    plugins.plugin,
 ):
     pulse.add_command(command)
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from pulse_unlearn.cli.kinds import KINDS
-from pulse_unlearn.errors import Corrupted, Interrupted, Problem, StoreError
+from pulse_unlearn.errors import Corrupted, Interrupted, PluginError, Problem, StoreError
 
 if TYPE_CHECKING:
     from pulse_unlearn.config import Experiment
+    from pulse_unlearn.pipeline.run import Finished
 
 _DEFAULT_RUNS = Path("runs")
 _EXPERIMENT = click.argument("experiment")
@@ -76,7 +77,21 @@ def run(
             f"{finished.computed} stages computed, {finished.reused} reused, "
             f"{finished.seconds:.0f} s"
         )
-        _report(finished.run)
+        if finished.measured:
+            _report(finished.run)
+        if finished.failures:
+            _tell_failures(finished)
+
+
+def _tell_failures(finished: Finished) -> None:
+    """Raise what third parties' code raised, with all of its tracebacks under --debug."""
+    if click.get_current_context().find_root().params.get("debug"):
+        for failure in finished.failures.values():
+            click.echo(failure.traceback, err=True)
+    again = f"tracebacks are in {finished.run / 'failures'}; the same command tries again"
+    raise PluginError(
+        [Problem(failure.why, stage, fix=again) for stage, failure in finished.failures.items()]
+    )
 
 
 def _command(experiment: str, overrides: tuple[str, ...], runs: Path) -> str:
@@ -154,9 +169,13 @@ def score(
 
 @click.command()
 @_RUN
-def report(run_folder: Path) -> None:
-    """Write RUN's report.html and figures from its results."""
-    _report(run_folder)
+@click.option("--redraw", is_flag=True, help="Draw everything again, even if nothing has changed.")
+def report(run_folder: Path, redraw: bool) -> None:
+    """Write RUN's report.html and figures from its results.
+
+    Nothing is drawn if they were made from the same files and are intact.
+    """
+    _report(run_folder, redraw=redraw)
 
 
 @click.command()
@@ -178,15 +197,15 @@ def _load(experiment: str, overrides: tuple[str, ...]) -> Experiment:
     return load_experiment(experiment, overrides=overrides, schemas=registries.schemas())
 
 
-def _report(run_folder: Path) -> None:
+def _report(run_folder: Path, *, redraw: bool = False) -> None:
     from pulse_unlearn import store
-    from pulse_unlearn.report import build_report, summary_lines
+    from pulse_unlearn.report import build_report
 
     if not run_folder.is_dir():
         raise StoreError(Problem("there is no such run folder", str(run_folder)))
     with store.RunLock(run_folder):
-        path = build_report(run_folder)
+        built = build_report(run_folder, redraw=redraw)
         store.write_index(run_folder, changed=("report.html", "figures"))
-    for line in summary_lines(run_folder):
+    for line in built.summary:
         click.echo(line)
-    click.echo(f"report: {path}")
+    click.echo(f"report: {built.path}")

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def score_answers(answers: Path, general: Path, parsers: Sequence[str], out: Path | None) -> None:
     """Print how right the answers are, by every one of these parsers; write all of it to `out`."""
-    from pulse_unlearn.data.answers import read_answers
     from pulse_unlearn.data.mmbench import load_rows
+    from pulse_unlearn.data.mmbench_table import read_answers
     from pulse_unlearn.evaluation.parsers import PARSERS
     from pulse_unlearn.pipeline.foreign import judge
 

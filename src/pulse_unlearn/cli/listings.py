@@ -81,8 +81,14 @@ LISTINGS: dict[str, Callable[[], list[tuple[str, str]]]] = {
 @click.argument("what", type=click.Choice(sorted(LISTINGS)))
 def list_entries(what: str) -> None:
     """List what can be named in an experiment, and the experiments there are."""
+    from pulse_unlearn import registries
+
     rows = LISTINGS[what]()
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         first = " ".join(text.split("\n\n")[0].split())
         click.echo(f"{name:{width}s}  {first}".rstrip())
+    group = {"metrics": "measures"}.get(what, what)
+    if group in registries.GROUPS:
+        for problem in registries.registry(group).failures().values():
+            click.echo(f"warning: {problem}", err=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import click
@@ -33,13 +32,6 @@ class Named(Protocol):
     @property
     def name(self) -> str:
         """What the screen calls it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of long work that is not a stage of a plan."""
-
-    name: str
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,8 @@ class Schemas:
     scenarios: Entries
     evaluations: Entries
     parsers: Collection[str]
+    failures: Mapping[str, Problem] = field(default_factory=dict)
+    """`KIND NAME` of what a third party registers and cannot be loaded -> why."""
 
 
 def shipped_experiments() -> dict[str, str]:
@@ -159,17 +161,28 @@ def _deep_merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str,
 def _entry_problems(raw: Mapping[str, Any], schemas: Schemas, source: Source) -> list[Problem]:
     """Return what is wrong with names and settings of registered entries."""
     problems: list[Problem] = []
+
+    def check(kind: str, name: str, place: Place, allowed: Collection[str]) -> list[Problem]:
+        """Return a problem if nothing is registered under this name, or cannot be loaded."""
+        if name in allowed:
+            return []
+        where, failed = source.where(place), schemas.failures.get(f"{kind} {name}")
+        if failed:
+            return [replace(failed, where=f"{where}: {failed.where}")]
+        listed, fix = ", ".join(sorted(allowed)), did_you_mean(name, allowed)
+        return [Problem(f"unknown {kind}", where, repr(name), listed, fix)]
+
     for label, entry in _mapping(raw, "methods").items():
         if not isinstance(entry, dict):
             continue
         name = str(entry.get("method"))
         place = ("methods", label, "method") if label != name else ("methods", label)
-        problems += _checked("method", name, place, schemas.methods, source) or _settings_problems(
+        problems += check("method", name, place, schemas.methods) or _settings_problems(
             schemas.methods[name], entry.get("settings"), ("methods", label, "settings"), source
         )
         for number, scenario in enumerate(_list(entry.get("scenarios"))):
             here = ("methods", label, "scenarios", number)
-            problems += _checked("scenario", str(scenario), here, schemas.scenarios, source)
+            problems += check("scenario", str(scenario), here, schemas.scenarios)
     own = ScenarioSettings.model_fields
     for kind, room, entries in (
         ("scenario", "scenarios", schemas.scenarios),
@@ -178,12 +191,12 @@ def _entry_problems(raw: Mapping[str, Any], schemas: Schemas, source: Source) ->
         for name, settings in _mapping(raw, room).items():
             if room == "scenarios" and name in own:
                 continue
-            problems += _checked(kind, name, (room, name), entries, source) or _settings_problems(
+            problems += check(kind, name, (room, name), entries) or _settings_problems(
                 entries[name], settings, (room, name), source
             )
     parser = _mapping(raw, "scoring").get("parser")
     if isinstance(parser, str):
-        problems += _checked("parser", parser, ("scoring", "parser"), schemas.parsers, source)
+        problems += check("parser", parser, ("scoring", "parser"), schemas.parsers)
     return problems
 
 
@@ -194,16 +207,6 @@ def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _checked(
-    kind: str, name: str, place: Place, allowed: Collection[str], source: Source
-) -> list[Problem]:
-    """Return a problem if nothing is registered under this name."""
-    if name in allowed:
-        return []
-    listed, fix = ", ".join(sorted(allowed)), did_you_mean(name, allowed)
-    return [Problem(f"unknown {kind}", source.where(place), repr(name), listed, fix)]
 
 
 def _settings_problems(

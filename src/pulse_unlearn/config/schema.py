@@ -380,6 +380,9 @@ class Experiment(Settings):
     speed: SpeedSettings = SpeedSettings()
     checkpoint_seconds: Annotated[int, Field(ge=0)] = 60
     """Seconds of training between checkpoints, 0 for one after each step; changes no result."""
+    plugin_seconds: Annotated[int, Field(ge=0)] = 600
+    """Seconds that a third party's method may take for one step, or between two, before it is
+    interrupted; 0 sets no limit. Changes no result."""
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Experiment:

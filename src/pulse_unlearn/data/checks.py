@@ -1,4 +1,4 @@
-"""What every question must satisfy, whatever file it comes from."""
+"""What every question must satisfy, whatever file it comes from, and how faults are gathered."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from string import ascii_uppercase
 
-from pulse_unlearn.errors import Problem
-from pulse_unlearn.records import Option, Question, ShortAnswer
+from pulse_unlearn.errors import DataError, Problem
+from pulse_unlearn.records import Question, ShortAnswer
 
 LETTERS = ascii_uppercase
 """Letters an option may carry; the benchmarks use A to D, few questions more."""
@@ -34,6 +34,26 @@ def clean(text: object) -> str:
     return "" if text is None else str(text).replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
+class Problems(list[Problem]):
+    """What is wrong with a data set: all of it is gathered before anything is raised."""
+
+    def add(
+        self, what: str, where: str = "", got: str = "", allowed: str = "", fix: str = ""
+    ) -> None:
+        """Add one; the arguments are those of `Problem`."""
+        self.append(Problem(what, where, got, allowed, fix))
+
+    def take(self, found: Sequence[Problem]) -> bool:
+        """Add what was found; return whether anything was."""
+        self.extend(found)
+        return bool(found)
+
+    def raise_any(self) -> None:
+        """Raise DataError with all of them, if there are any."""
+        if self:
+            raise DataError(gathered(self))
+
+
 def check_question(
     question: Question, where: str, *, twins: bool = False, picture_told: bool = False
 ) -> list[Problem]:
@@ -42,56 +62,43 @@ def check_question(
     `twins` lets options be equal, as they are in public files. `picture_told`: what is wrong with
     its picture has been told, so that its lack is not.
     """
-    problems = check_text("question", question.question, where)
-    if question.hint:
-        problems += check_text("hint", question.hint, where)
-    if question.category:
-        problems += check_text("category", question.category, where)
-    if question.l2_category:
-        problems += check_text("l2-category", question.l2_category, where)
+    problems = Problems(check_text("question", question.question, where))
+    for part in ("hint", "category", "l2_category"):
+        text = getattr(question, part)
+        problems += check_text(part.replace("_", "-"), text, where) if text else []
     for option in question.options:
         problems += check_text(f"option {option.letter}", option.text, where)
-    problems += check_options(question.options, question.answer, where, twins=twins)
+    _check_options(question, where, problems, twins=twins)
     if question.modality == "multimodal" and question.picture is None and not picture_told:
-        problems.append(Problem("the question needs a picture", where, fix="add the picture"))
+        problems.add("the question needs a picture", where, fix="add the picture")
     return problems
 
 
-def check_options(
-    options: Sequence[Option], answer: str, where: str, *, twins: bool = False
-) -> list[Problem]:
-    """Return problems of the options together: two or more, one the answer, others not alike."""
-    problems = []
-    letters = ", ".join(option.letter for option in options) or "none"
-    if len(options) < 2:
-        problems.append(Problem("fewer than two options", where, letters, "two or more"))
+def _check_options(question: Question, where: str, problems: Problems, *, twins: bool) -> None:
+    """Add what is wrong with the options together: few, alike, the answer not among them."""
+    letters = ", ".join(option.letter for option in question.options) or "none"
+    if len(question.options) < 2:
+        problems.add("fewer than two options", where, letters, "two or more")
     under: dict[str, list[str]] = defaultdict(list)
-    for option in options:
+    for option in question.options:
         under[option.text].append(option.letter)
     for text, same in under.items():
         if len(same) > 1 and (not twins or len(under) < 2):
-            problems.append(
-                Problem(
-                    "options are the same",
-                    where,
-                    f"{' and '.join(same)}: {_short(text)}",
-                    "options that differ",
-                    "give each option its own text, or take the question out",
-                )
-            )
-    if answer not in {option.letter for option in options}:
+            got, allowed = f"{' and '.join(same)}: {short(text)}", "options that differ"
+            fix = "give each option its own text, or take the question out"
+            problems.add("options are the same", where, got, allowed, fix)
+    if question.answer not in {option.letter for option in question.options}:
         fix = "give the letter of the true option; numbers are not read as its place"
-        problems.append(
-            Problem("the answer is not among the options", where, _short(answer), letters, fix)
-        )
-    return problems
+        got = short(question.answer)
+        problems.add("the answer is not among the options", where, got, letters, fix)
 
 
 def check_short_answer(answer: ShortAnswer, where: str) -> list[Problem]:
     """Return what makes a question answered in words unusable."""
-    return check_text("question", answer.question, where) + check_text(
-        "answer", answer.answer, where
-    )
+    return [
+        *check_text("question", answer.question, where),
+        *check_text("answer", answer.answer, where),
+    ]
 
 
 def check_text(part: str, text: str, where: str) -> list[Problem]:
@@ -99,33 +106,17 @@ def check_text(part: str, text: str, where: str) -> list[Problem]:
     if not text:
         return [Problem(f"the {part} is empty", where)]
     if len(text) > MAX_CHARACTERS:
-        return [
-            Problem(
-                f"the {part} is too long",
-                where,
-                f"{len(text)} characters",
-                f"at most {MAX_CHARACTERS}",
-            )
-        ]
+        got, allowed = f"{len(text)} characters", f"at most {MAX_CHARACTERS}"
+        return [Problem(f"the {part} is too long", where, got, allowed)]
     found = _UNSPEAKABLE.search(text)
     if found:
-        return [
-            Problem(
-                f"the {part} holds a control character",
-                where,
-                f"U+{ord(found[0]):04X} at character {found.start()}",
-                "text, tab and line feed",
-            )
-        ]
+        got = f"U+{ord(found[0]):04X} at character {found.start()}"
+        what, allowed = f"the {part} holds a control character", "text, tab and line feed"
+        return [Problem(what, where, got, allowed)]
     if _PLACEHOLDER in text:
-        return [
-            Problem(
-                f"the {part} holds the image placeholder",
-                where,
-                _short(text),
-                f"text without {_PLACEHOLDER}; pictures are put in front by the chat template",
-            )
-        ]
+        allowed = f"text without {_PLACEHOLDER}; pictures are put in front by the chat template"
+        what = f"the {part} holds the image placeholder"
+        return [Problem(what, where, short(text), allowed)]
     return []
 
 
@@ -176,5 +167,12 @@ def _ranges(numbers: Collection[int]) -> list[str]:
     return [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """Return a text in quotes, its end left out where it is long."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def listing(names: Sequence[str], *, most: int = SHOWN) -> str:
+    """Return the names, the first `most` of them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

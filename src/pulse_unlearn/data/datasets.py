@@ -6,23 +6,28 @@ use the entry-point group `pulse_unlearn.datasets`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
 
-from pulse_unlearn.data import embedded, mmbench
+from pulse_unlearn.data import mmbench
 from pulse_unlearn.data.clear import load_clear, load_real_world
 from pulse_unlearn.data.configs import PATTERNS
 from pulse_unlearn.data.fiubench import load_fiubench
-from pulse_unlearn.data.hub import local_path
-from pulse_unlearn.data.mllmu_set import load_both_groups
+from pulse_unlearn.data.mllmu import load_mllmu
 from pulse_unlearn.data.people import load_folder
-from pulse_unlearn.data.source import Dataset, Source
+from pulse_unlearn.data.source import Dataset, Source, digest, local_path
 from pulse_unlearn.data.umu import load_umu
-from pulse_unlearn.errors import ConfigError, Problem
+from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.registry import Registry
 
 Loader = Callable[[Source], Dataset]
 """Takes what the experiment says of the source; raises DataError."""
+
+WORLD_QUESTIONS = "general/mmbench_world.tsv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +55,8 @@ def load_general(name: str, source: Source | str | None = None) -> Dataset:
 
 def load_general_training(name: str, source: Source | str | None = None) -> Dataset:
     """Load a source's general questions to train on, none if it has none; raises likewise."""
-    if DATASETS.get(name).general_training is None:
-        return Dataset()
-    load = _loader(name, "training questions", lambda entry: entry.general_training)
-    return load(_source(source))
+    load = DATASETS.get(name).general_training
+    return load(_source(source)) if load else Dataset()
 
 
 def _source(source: Source | str | None) -> Source:
@@ -63,126 +66,129 @@ def _source(source: Source | str | None) -> Source:
 def _loader(name: str, part: str, choose: Callable[[DatasetEntry], Loader | None]) -> Loader:
     loader = choose(DATASETS.get(name))
     if loader is None:
-        having = [name for name, entry in DATASETS if choose(entry)]
-        raise ConfigError(
-            Problem(f"this data set has no {part}", got=name, allowed=", ".join(having))
-        )
+        having = ", ".join(name for name, entry in DATASETS if choose(entry))
+        raise ConfigError(Problem(f"this data set has no {part}", got=name, allowed=having))
     return loader
 
 
-def _mllmu_people(source: Source) -> Dataset:
-    """Load fictional people and celebrities of an MLLMU-Bench folder or hub data set."""
-    what = "the folder that holds Full_Set and Retain_Set"
-    root = local_path(source, "mllmu", what, patterns=PATTERNS)
-    return load_both_groups(root, scored_picture=source.scored_picture)
+def _folder(
+    name: str,
+    what: str,
+    load: Callable[[Path, Source], Dataset],
+    *,
+    patterns: Sequence[str] = PATTERNS,
+) -> Loader:
+    """Return the loader of a folder, or of what matches `patterns` in a hub data set."""
+    return lambda source: load(local_path(source, name, what, patterns=patterns), source)
 
 
-def _umu_people(source: Source) -> Dataset:
-    """Load fictional and real people of a UMU-Bench folder or hub data set."""
-    what = "the folder that holds Full_Set and Real_Person_Set"
-    return load_umu(local_path(source, "umu", what, patterns=PATTERNS), source=source)
+def _table(load: Callable[[Path], Dataset]) -> Loader:
+    what = "a TSV file such as MMBench_DEV_EN.tsv"
+    return lambda source: load(local_path(source, "mmbench", what))
 
 
-def _fiubench_people(source: Source) -> Dataset:
-    """Load the people of a FIUBench folder or hub data set."""
-    what = "the folder that holds full.json, split.json and the pictures"
-    root = local_path(source, "fiubench", what, patterns=("*.json", "*/*.jpg", "*/*.png"))
-    return load_fiubench(root, source=source)
+def _world_people(source: Source) -> Dataset:
+    with _world(source.path, "people/") as root:
+        return load_mllmu(root / "people", source)
 
 
-def _clear_people(source: Source) -> Dataset:
-    """Load authors and celebrities of a CLEAR folder or hub data set."""
-    what = "the folder that holds full, full+tofu, forget10_perturbed and real_faces"
-    return load_clear(local_path(source, "clear", what, patterns=PATTERNS), source=source)
+def _world_general(source: Source) -> Dataset:
+    with _world(source.path, WORLD_QUESTIONS) as root:
+        return mmbench.load_scored(root / WORLD_QUESTIONS)
 
 
-def _clear_general(source: Source) -> Dataset:
-    """Load the general questions of a CLEAR folder or hub data set."""
-    root = local_path(source, "clear_real_world", "the folder with real_world", patterns=PATTERNS)
-    return load_real_world(root, source=source)
+def _world_training(source: Source) -> Dataset:
+    with _world(source.path, "general/") as root:
+        return mmbench.load_training(root / WORLD_QUESTIONS)
 
 
-def _own_people(source: Source) -> Dataset:
-    """Load a folder of one's own people."""
-    root = local_path(source, "people", "a folder with people.jsonl", patterns=("*", "*/*"))
-    return load_folder(root, source=source)
+@contextmanager
+def _world(path: str | None, part: str) -> Iterator[Path]:
+    """Yield the embedded world's folder once a part's files are seen to be those of its manifest.
+
+    `path` may name the folder of a rebuilt world instead. Raises DataError.
+    """
+    if path:
+        root = Path(path).expanduser()
+        _check_manifest(root, part)
+        yield root
+        return
+    with as_file(files("pulse_unlearn").joinpath("assets/world")) as root:
+        _check_manifest(root, part)
+        yield root
 
 
-_TSV = "a TSV file such as MMBench_DEV_EN.tsv"
+def _check_manifest(root: Path, part: str) -> None:
+    manifest, fix = root / "manifest.json", "install pulse-unlearn again, or rebuild the world"
+    try:
+        listed: dict[str, str] = json.loads(manifest.read_text(encoding="utf-8"))["files"]
+        wanted = {name: known for name, known in listed.items() if name.startswith(part)}
+        found = digest([root / name for name in wanted], root=root)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = "the embedded world is not complete"
+        raise DataError(Problem(what, str(manifest), repr(error), fix=fix)) from error
+    problems = [
+        Problem("the embedded file was changed", name, found[name], known, fix)
+        for name, known in wanted.items()
+        if found[name] != known
+    ]
+    if not wanted:
+        problems.append(Problem("the manifest does not list this part", str(manifest), part))
+    if problems:
+        raise DataError(problems)
 
 
-def _mmbench_general(source: Source) -> Dataset:
-    """Load an MMBench TSV."""
-    return mmbench.load_scored(local_path(source, "mmbench", _TSV))
-
-
-def _mmbench_training(source: Source) -> Dataset:
-    """Load `<name>_train.tsv` beside an MMBench TSV, if it is there."""
-    return mmbench.load_training(local_path(source, "mmbench", _TSV))
-
-
-DATASETS.add(
-    "world",
-    DatasetEntry(
+_ENTRIES = {
+    "world": DatasetEntry(
         "the embedded world: 273 drawn people and general questions about drawn scenes; no path",
-        embedded.world_people,
-        embedded.world_general,
-        embedded.world_training,
+        _world_people,
+        _world_general,
+        _world_training,
     ),
-)
-DATASETS.add(
-    "mllmu",
-    DatasetEntry(
+    "mllmu": DatasetEntry(
         "MLLMU-Bench people; path: the folder with Full_Set, Retain_Set, ft_Data and Test_Set, "
         "or the hub id with a revision",
-        people=_mllmu_people,
+        _folder("mllmu", "the folder that holds Full_Set and Retain_Set", load_mllmu),
     ),
-)
-DATASETS.add(
-    "umu",
-    DatasetEntry(
+    "umu": DatasetEntry(
         "UMU-Bench people; path: the folder with Full_Set and Real_Person_Set, "
         "or the hub id with a revision",
-        people=_umu_people,
+        _folder("umu", "the folder that holds Full_Set and Real_Person_Set", load_umu),
     ),
-)
-DATASETS.add(
-    "fiubench",
-    DatasetEntry(
+    "fiubench": DatasetEntry(
         "FIUBench people, asked with their picture only; path: the folder with full.json, "
         "split.json and the unpacked pictures",
-        people=_fiubench_people,
+        _folder(
+            "fiubench",
+            "the folder that holds full.json, split.json and the pictures",
+            load_fiubench,
+            patterns=("*.json", "*/*.jpg", "*/*.png"),
+        ),
     ),
-)
-DATASETS.add(
-    "clear",
-    DatasetEntry(
+    "clear": DatasetEntry(
         "CLEAR people; path: the folder with full, full+tofu, forget10_perturbed and the like, "
         "real_faces, or the hub id with a revision",
-        people=_clear_people,
+        _folder(
+            "clear",
+            "the folder that holds full, full+tofu, forget10_perturbed and real_faces",
+            load_clear,
+        ),
     ),
-)
-DATASETS.add(
-    "clear_real_world",
-    DatasetEntry(
+    "clear_real_world": DatasetEntry(
         "CLEAR's general questions; path: the folder with real_world, or hub id and revision",
-        general=_clear_general,
+        general=_folder("clear_real_world", "the folder with real_world", load_real_world),
     ),
-)
-DATASETS.add(
-    "people",
-    DatasetEntry(
+    "people": DatasetEntry(
         "your own people; path: a folder with people.jsonl, .csv or .parquet and pictures; "
         "`pulse data init` writes an example",
-        people=_own_people,
+        _folder("people", "a folder with people.jsonl", load_folder, patterns=("*", "*/*")),
     ),
-)
-DATASETS.add(
-    "mmbench",
-    DatasetEntry(
+    "mmbench": DatasetEntry(
         "MMBench questions; path: any TSV of that format, local or owner/name/file.tsv with a "
         "revision; <name>_train.tsv beside it is training material",
-        general=_mmbench_general,
-        general_training=_mmbench_training,
+        general=_table(mmbench.load_scored),
+        general_training=_table(mmbench.load_training),
     ),
-)
+}
+for _name, _entry in _ENTRIES.items():
+    DATASETS.add(_name, _entry)

@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Literal
 
-from pulse_unlearn.data.orders import orders_of
+from pulse_unlearn.data.images import scored_pictures
+from pulse_unlearn.data.options import obstacle, orders_of
 from pulse_unlearn.data.prompts import PROFILES, option_texts, render, render_short_answer
-from pulse_unlearn.data.words import obstacle
 from pulse_unlearn.records import (
     MODALITIES,
     Example,
@@ -65,11 +65,11 @@ def circular(questions: Sequence[Question], *, profile: str) -> list[Example]:
 def in_words(questions: Sequence[Question], *, profile: str) -> list[Example]:
     """Return each question bare, to be answered in words; its options are tried as answers.
 
-    Questions that need their options to be seen are left out; `data.words.obstacle` says why.
+    Questions that need their options to be seen are left out; `data.options.obstacle` says why.
     """
     return [
         Example(
-            id=f"{question.id}/words",
+            example_id=f"{question.id}/words",
             question_id=question.id,
             modality=question.modality,
             prompt=render_short_answer(profile, question.question, hint=question.hint),
@@ -126,7 +126,7 @@ def training(
     """
     examples: list[Example] = []
     for person in individuals:
-        views = person.training_pictures or _scored_pictures(person)
+        views = person.training_pictures or tuple(scored_pictures(person).values())
         picture = _turned(views, epoch, f"{seed}:{person.id}")
         if forms in ("multiple_choice", "both"):
             examples += [
@@ -184,7 +184,7 @@ def _choice(
     true_place = list(order).index(letters.index(question.answer))
     texts_of_options = option_texts(profile, options)
     return Example(
-        id=f"{question.id}/{view}",
+        example_id=f"{question.id}/{view}",
         question_id=question.id,
         modality=question.modality,
         prompt=render(profile, question.question, options=options, hint=question.hint),
@@ -201,7 +201,7 @@ def _choice(
 
 def _in_words(answer: ShortAnswer, picture: Picture | None, profile: str, view: str) -> Example:
     return Example(
-        id=f"{answer.id}/{view}",
+        example_id=f"{answer.id}/{view}",
         question_id=answer.id,
         modality=answer.modality,
         prompt=render_short_answer(profile, answer.question),
@@ -221,15 +221,6 @@ def _drawn(person: Individual, *, seed: int, epoch: int) -> list[ShortAnswer]:
         answers.sort(key=lambda answer: _hash("short", seed, epoch, answer.id))
         drawn += answers[:count]
     return drawn
-
-
-def _scored_pictures(person: Individual) -> tuple[Picture, ...]:
-    found = {
-        question.picture.digest: question.picture
-        for question in person.questions
-        if question.picture
-    }
-    return tuple(found.values())
 
 
 def _turned(pictures: Sequence[Picture], turn: int, key: str) -> Picture | None:

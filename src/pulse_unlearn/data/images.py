@@ -1,21 +1,29 @@
-"""Pictures: taken as bytes, checked by decoding them fully, decoded to RGB when they are needed."""
+"""Pictures: taken from a cell or file as they are, checked by decoding them fully, decoded to RGB.
+
+`Album` reads what cells of a data set show: bytes, data URIs, or files inside its folder.
+"""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
+import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pulse_unlearn.data.checks import Problems
 from pulse_unlearn.errors import DataError, Problem
-from pulse_unlearn.records import Picture
+from pulse_unlearn.records import Individual, Picture
 
 MAX_PIXELS = 64_000_000
 """Cap on width x height. Pillow raises only above 179 Mpx, and a 48 kB file can hold 400 Mpx."""
@@ -31,18 +39,9 @@ CHUNK = 128
 _ALLOWED = f"{', '.join(FORMATS)}, {MIN_SIDE} px to {MAX_PIXELS // 1_000_000} Mpx, complete"
 # Damaged headers and EXIF blocks make Pillow raise more than its own errors.
 _DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    OverflowError,
-    TypeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, TypeError),
+    *(MemoryError, struct.error, zlib.error),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
 )
 # First bytes (lower case, spaces dropped) of files that are often mistaken for pictures.
 _IMPOSTORS = (
@@ -52,6 +51,91 @@ _IMPOSTORS = (
     (b"<html", "an HTML page, probably an error page saved by a download"),
     (b"versionhttps://git-lfs", "a Git LFS pointer, not the file (run `git lfs pull`)"),
 )
+
+
+_URI = re.compile(r"data:[^,;]*(?P<coding>;base64)?,(?P<text>.*)", re.DOTALL)
+_URL = re.compile(r"(?:https?|ftp|s3|gs|hf|file)://", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{200,}={0,2}\s*")
+_LONGEST = 1_000
+"""Bytes of a path; systems take 255 a name and about 4,000 in all."""
+_INSIDE = "name a file inside the folder, or write data:image/png;base64,..."
+
+
+class Album:
+    """Reads each picture file once; what cannot be read goes to `problems`."""
+
+    def __init__(self, folder: Path, problems: Problems) -> None:
+        self._folder, self._problems = folder.resolve(), problems
+        # A snapshot in the hub's cache has links to a folder of its own.
+        hub = [place.parent for place in (self._folder, *self._folder.parents)]
+        blobs = (place.parent / "blobs" for place in hub if place.name == "snapshots")
+        self._roots = (self._folder, *blobs)
+        self._files: dict[str, bytes | None] = {}
+        self.digests: dict[str, str] = {}
+        """Picture file, relative to the folder -> SHA-256."""
+        self.read: list[Picture] = []
+        """Every picture that was read, also those that nothing shows."""
+
+    def pictures(self, cells: Iterable[Any], where: str) -> tuple[Picture, ...]:
+        """Return the different pictures that cells show, in order."""
+        shown = (self.picture(cell, where) for cell in cells)
+        found: dict[str, Picture] = {}
+        for picture in filter(None, shown):
+            found.setdefault(picture.digest, picture)
+        return tuple(found.values())
+
+    def picture(self, cell: Any, where: str) -> Picture | None:
+        """Return what a cell shows: bytes, a data URI, the name of a file; as struct or bare."""
+        data = cell.get("bytes") if isinstance(cell, Mapping) else cell
+        if isinstance(data, bytes):
+            return self._taken(data, where)
+        name = cell.get("path") if isinstance(cell, Mapping) else cell
+        if isinstance(name, str) and name.startswith("data:"):
+            where = f"{where} data URI"
+            return self._taken(self._inline(name, where), where)
+        wrong = _no_name(name)
+        if wrong or not isinstance(name, str):
+            self._problems.add("not the name of a picture file", where, wrong, "text", _INSIDE)
+            return None
+        where = f"{where} {name}"
+        found = self._taken(self._file(name, where), where)
+        if found:
+            self.digests[name] = found.digest
+        return found
+
+    def _taken(self, data: bytes | None, where: str) -> Picture | None:
+        if data is None:
+            return None
+        self.read.append(picture_from_bytes(data, where))
+        return self.read[-1]
+
+    def _inline(self, uri: str, where: str) -> bytes | None:
+        found, got = _URI.fullmatch(uri), repr(uri[:30])
+        try:
+            if found and found["coding"]:
+                return base64.b64decode("".join(found["text"].split()), validate=True)
+        except ValueError as error:
+            got = f"{got}; {error}"
+        allowed, fix = "data:image/png;base64,...", "write it anew from the file, or name the file"
+        self._problems.add("not a data URI of base64", where, got, allowed, fix)
+        return None
+
+    def _file(self, name: str, where: str) -> bytes | None:
+        path = (self._folder / name).resolve()
+        inside = any(path.is_relative_to(root) for root in self._roots)
+        if Path(name).is_absolute() or not inside:
+            fix = "copy it into the folder, and name it from there"
+            what, allowed = "the picture lies outside the folder", "a path inside it"
+            self._problems.add(what, where, allowed=allowed, fix=fix)
+            return None
+        if name not in self._files:
+            self._files[name] = _bytes_of(path)
+        data = self._files[name]
+        if data is None:
+            # `exists` raises where a name is longer than the system's.
+            what = "not a readable file" if os.path.exists(path) else "there is no such picture"
+            self._problems.add(what, where, fix=_INSIDE)
+        return data
 
 
 def picture_from_bytes(data: bytes, where: str) -> Picture:
@@ -79,7 +163,8 @@ def check_pictures(pictures: Iterable[Picture]) -> list[Problem]:
     places = {(picture.digest, picture.where): picture for picture in pictures}.values()
     different = list({picture.digest: picture for picture in places}.values())
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        checked = pool.map(_check_all, _chunks(different))
+        chunks = (different[n : n + CHUNK] for n in range(0, len(different), CHUNK))
+        checked = pool.map(_check_all, chunks)
         bad = dict(pair for pairs in checked for pair in pairs)
     return [
         replace(bad[picture.digest], where=picture.where)
@@ -99,6 +184,18 @@ def decode(picture: Picture) -> Image.Image:
             return _to_rgb(ImageOps.exif_transpose(image))
     except _DECODE_ERRORS as error:
         raise DataError(_problem(picture, error)) from error
+
+
+def scored_pictures(person: Individual) -> dict[str, Picture]:
+    """Return the different pictures beside a person's questions, by digest."""
+    shown = (question.picture for question in person.questions)
+    return {picture.digest: picture for picture in shown if picture}
+
+
+def pictures_of(person: Individual) -> tuple[Picture, ...]:
+    """Return the pictures of a person, in whatever role."""
+    scored = scored_pictures(person).values()
+    return (*scored, *person.training_pictures, *person.other_pictures)
 
 
 class _Unusable(ValueError):
@@ -131,13 +228,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _problem(picture: Picture, error: BaseException) -> Problem:
-    return Problem(
-        "not a usable picture",
-        picture.where,
-        got=_describe(picture.data, error),
-        allowed=_ALLOWED,
-        fix="replace the file, or take its row out of the data set",
-    )
+    got = _describe(picture.data, error)
+    fix = "replace the file, or take its row out of the data set"
+    return Problem("not a usable picture", picture.where, got, _ALLOWED, fix)
 
 
 def _describe(data: bytes, error: BaseException) -> str:
@@ -154,9 +247,26 @@ def _describe(data: bytes, error: BaseException) -> str:
     return f"{len(data)} bytes; {error or type(error).__name__}"
 
 
-def _chunks(pictures: Sequence[Picture]) -> Iterator[Sequence[Picture]]:
-    for start in range(0, len(pictures), CHUNK):
-        yield pictures[start : start + CHUNK]
+def _no_name(name: Any) -> str:
+    """Return what stands in place of a file's name; empty if it is one."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        number = isinstance(name, int | float) and not isinstance(name, bool)
+        told = ", the index of another row, which is not followed" if number else ""
+        return f"{name!r:.60}{told}"
+    if _URL.match(name):
+        return f"{name[:60]}, an address; nothing is downloaded"
+    if _BASE64.fullmatch(name):
+        return f"{len(name)} characters of base64 ({name[:12]}...)"
+    if len(name.encode("utf-8", "replace")) > _LONGEST:
+        return f"{len(name)} characters"
+    return ""
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 def _check_all(pictures: Sequence[Picture]) -> list[tuple[str, Problem]]:

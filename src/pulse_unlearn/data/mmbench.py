@@ -9,32 +9,30 @@ have equal options: they are taken, and whichever is equal to the true one is tr
 from __future__ import annotations
 
 import base64
-import binascii
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_unlearn.data.checks import check_question, clean, gathered
-from pulse_unlearn.data.images import check_pictures, picture_from_bytes
+from pulse_unlearn.data.checks import Problems, check_question, clean, listing
+from pulse_unlearn.data.images import Album, check_pictures, picture_from_bytes
 from pulse_unlearn.data.mmbench_table import (
     COPY,
     PUBLIC_MD5,
     TAKE_DEV,
     WRITTEN_OUT,
-    Row,
+    QuestionRow,
     as_index,
+    check_public_file,
     letters_of,
-    not_the_public_file,
-    read_rows,
+    read_questions,
 )
-from pulse_unlearn.data.orders import names_letters, staying
-from pulse_unlearn.data.public import shown
+from pulse_unlearn.data.options import names_letters, staying
 from pulse_unlearn.data.source import Dataset, digest
-from pulse_unlearn.errors import DataError, Problem
+from pulse_unlearn.errors import DataError
 from pulse_unlearn.records import Option, Picture, Question
 
-_SHOWN = 10
+_NAMED = 10
 """Questions that a note names."""
 
 
@@ -51,73 +49,77 @@ class Shown:
     l2_category: str
 
 
-def load_rows(path: Path) -> dict[int, Shown]:
-    """Read what every row of a TSV shows, by index; raises DataError as `load_mmbench` does."""
-    return _Table(path).shown()
-
-
-def load_mmbench(path: Path) -> list[Question]:
-    """Read the base questions of a TSV, in the order of the file; ids are the base indices.
+def load_scored(file: Path) -> Dataset:
+    """Read a TSV whose questions are scored, in the order of the file; ids are the base indices.
 
     Every picture is decoded once. Raises DataError with every problem as `file:line`.
     """
-    return _Table(path).questions()
+    table = _Table(file)
+    return Dataset(general=table.questions(), digests=table.digests(), notes=table.notes())
+
+
+def load_training(file: Path) -> Dataset:
+    """Read `<name>_train.tsv` beside a scored TSV, nothing if it isn't there; raises likewise."""
+    beside = file.with_name(f"{file.stem}_train{file.suffix}")
+    if not beside.exists():
+        return Dataset()
+    table = _Table(beside)
+    return Dataset(general_training=table.questions(), digests=table.digests(), notes=table.notes())
+
+
+def load_rows(path: Path) -> dict[int, Shown]:
+    """Read what every row of a TSV shows, by index, circular copies too; raises likewise."""
+    return _Table(path).shown()
 
 
 class _Table:
     """A file's rows, read once; what is wrong with them is told when the questions are made."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._problems = not_the_public_file(path)
-        self._rows: dict[int, Row] = {}
+        self._path, self._problems = path, Problems()
+        self._album = Album(path.parent, self._problems)
+        self._rows: dict[int, QuestionRow] = {}
+        check_public_file(path, self._problems)
         try:
-            rows = read_rows(path, self._problems)
+            rows = read_questions(path, self._problems)
         except DataError as error:
             # A torn download is no public file either, and that is the better explanation.
             raise DataError([*self._problems, *error.problems]) from error
         for row in rows:
             if row.index in self._rows:
                 got = f"{row.index}: {self._rows[row.index].where}"
-                self._problems.append(Problem("the index stands twice", row.where, got))
+                self._problems.add("the index stands twice", row.where, got)
             self._rows.setdefault(row.index, row)
         self._letters = letters_of(rows)
         texts = {row.cell(letter) for row in self._rows.values() for letter in self._letters}
         # A file with options that are truly empty means the text where it says `nan`.
         self._written_out = WRITTEN_OUT in texts and "" not in texts
-        self._questions: list[Question] = []
-        self._pictures: dict[str, str] = {}
+        self._questions: tuple[Question, ...] = ()
 
-    def questions(self) -> list[Question]:
+    def questions(self) -> tuple[Question, ...]:
         """Return the base questions; raises DataError."""
         problems, rows = self._problems, self._rows
         if rows and not any(row.content("answer") for row in rows.values()):
-            problems.append(Problem("no question has an answer", self._path.name, fix=TAKE_DEV))
-            raise DataError(gathered(problems))
-        copies: dict[int, list[Row]] = defaultdict(list)
+            problems.add("no question has an answer", self._path.name, fix=TAKE_DEV)
+            problems.raise_any()
+        copies: dict[int, list[QuestionRow]] = defaultdict(list)
         for row in sorted(rows.values(), key=lambda row: row.index):
             if row.index >= COPY:
                 copies[row.index % COPY].append(row)
-        problems += [
-            Problem("a circular copy of a question that is not there", row.where, str(row.index))
-            for base, of in copies.items()
-            for row in of
-            if base not in rows
-        ]
-        questions = [
-            self._question(row, copies[row.index]) for row in rows.values() if row.index < COPY
-        ]
-        if not questions and not problems:
-            problems.append(Problem("there are no questions", str(self._path)))
-        problems += check_pictures(q.picture for q in questions if q.picture)
-        if problems:
-            raise DataError(gathered(problems))
-        self._questions = questions
-        return questions
+                if row.index % COPY not in rows:
+                    what = "a circular copy of a question that is not there"
+                    problems.add(what, row.where, str(row.index))
+        base = [row for row in rows.values() if row.index < COPY]
+        self._questions = tuple(self._question(row, copies[row.index]) for row in base)
+        if not self._questions and not problems:
+            problems.add("there are no questions", str(self._path))
+        problems += check_pictures(q.picture for q in self._questions if q.picture)
+        problems.raise_any()
+        return self._questions
 
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 of every file read: the table, and pictures that it names by path."""
-        return {**digest([self._path], root=self._path.parent), **self._pictures}
+        return digest([self._path], root=self._path.parent) | self._album.digests
 
     def shown(self) -> dict[int, Shown]:
         """Return what every row shows, by index; circular copies too. Raises as `questions`."""
@@ -154,7 +156,7 @@ class _Table:
             notes.append(f"options that say {WRITTEN_OUT} are empty: no option is empty otherwise")
         return tuple(note for note in notes if note)
 
-    def _question(self, row: Row, copies: Sequence[Row]) -> Question:
+    def _question(self, row: QuestionRow, copies: Sequence[QuestionRow]) -> Question:
         """Return a row's question; what is wrong with it or its copies is told."""
         options = self._options(row)
         question = Question(
@@ -173,7 +175,7 @@ class _Table:
         self._problems += check_question(question, row.where, twins=True, picture_told=named)
         return question
 
-    def _options(self, row: Row) -> tuple[Option, ...]:
+    def _options(self, row: QuestionRow) -> tuple[Option, ...]:
         """Return a row's options; one that is missing before others is told."""
         empty = {"", WRITTEN_OUT} if self._written_out else {""}
         texts = {letter: row.cell(letter) for letter in self._letters}
@@ -181,18 +183,12 @@ class _Table:
         missing = [letter for letter in self._letters[: len(options)] if texts[letter] in empty]
         # A public file is what it is; in any other an empty cell there is a text that was lost.
         if missing and self._path.stem not in PUBLIC_MD5:
-            self._problems.append(
-                Problem(
-                    "an option before others is empty",
-                    row.where,
-                    ", ".join(missing),
-                    "empty cells behind the last option only",
-                )
-            )
+            got, allowed = ", ".join(missing), "empty cells behind the last option only"
+            self._problems.add("an option before others is empty", row.where, got, allowed)
         return options
 
     def _orders(
-        self, row: Row, options: Sequence[Option], copies: Sequence[Row]
+        self, row: QuestionRow, options: Sequence[Option], copies: Sequence[QuestionRow]
     ) -> tuple[tuple[int, ...], ...]:
         """Return the orders of a question and of its copies; none where there are no copies."""
         truth = {option.letter: option.text for option in options}.get(_answer(row))
@@ -201,39 +197,44 @@ class _Table:
             texts = [option.text for option in self._options(copy)]
             order = _places(texts, [option.text for option in options])
             shown = dict(zip((option.letter for option in options), texts, strict=False))
-            if order is None:
-                what, fix = "a circular copy has other options than its question", ""
-            elif shown.get(_answer(copy)) != truth:
-                what, fix = "a circular copy has another answer than its question", ""
+            if order is None or shown.get(_answer(copy)) != truth:
+                other = "other options" if order is None else "another answer"
+                what = f"a circular copy has {other} than its question"
+                fix = "take the copies out: the question is rotated without them"
+                self._problems.add(what, copy.where, f"{copy.index}: {row.where}", fix=fix)
             else:
                 orders.append(order)
-                continue
-            fix = fix or "take the copies out: the question is rotated without them"
-            self._problems.append(Problem(what, copy.where, f"{copy.index}: {row.where}", fix=fix))
         return tuple(dict.fromkeys(orders)) if copies else ()
 
-    def _picture(self, row: Row) -> Picture | None:
+    def _picture(self, row: QuestionRow) -> Picture | None:
         """Return the row's picture, following indices of other rows; None if its cell is empty."""
         holder, seen = row, {row.index}
         while (index := as_index(clean(holder.cells.get("image")))) is not None:
             if index not in self._rows or index in seen:
                 what = "comes back to itself" if index in seen else "is not there"
-                what = f"the row its image refers to {what}"
-                self._problems.append(Problem(what, row.where, str(index)))
+                self._problems.add(f"the row its image refers to {what}", row.where, str(index))
                 return None
             seen.add(index)
             holder = self._rows[index]
-        text = holder.content("image")
-        if text:
-            return _decoded(text, holder.where, self._problems)
-        name = holder.content("image-path")
-        found = _beside(self._path.parent, name, holder.where, self._problems) if name else None
-        if found:
-            self._pictures[name] = found.digest
-        return found
+        text, name = holder.content("image"), holder.content("image-path")
+        if (text or name).startswith("["):
+            what, allowed = "a question with a list of pictures", "one picture a question"
+            fix = "take these questions out: questions on several pictures are not asked"
+            self._problems.add(what, holder.where, repr((text or name)[:40]), allowed, fix)
+            return None
+        if not text:
+            return self._album.picture(name, holder.where) if name else None
+        encoded = text.partition("base64,")[2] if text.startswith("data:") else text
+        try:
+            data = base64.b64decode("".join(encoded.split()), validate=True)
+        except ValueError as error:
+            got = f"{text[:30]!r}; {error}"
+            self._problems.add("the image is not base64", holder.where, got)
+            return None
+        return picture_from_bytes(data, holder.where)
 
 
-def _answer(row: Row) -> str:
+def _answer(row: QuestionRow) -> str:
     text = row.cell("answer")
     return text.upper() if len(text) == 1 else text
 
@@ -251,68 +252,6 @@ def _places(texts: Sequence[str], of: Sequence[str]) -> tuple[int, ...] | None:
 def _note(questions: Sequence[Question], what: str, *, named: bool = False) -> str:
     if not questions:
         return ""
-    told = shown([question.id for question in questions], most=_SHOWN)
+    told = listing([question.id for question in questions], most=_NAMED)
     count = f"{len(questions)} question{'s' if len(questions) > 1 else ''}"
     return f"{count} {what}{f' ({told})' if named else ''}"
-
-
-def _decoded(text: str, where: str, problems: list[Problem]) -> Picture | None:
-    if text.startswith("["):
-        problems.append(_several(where, text))
-        return None
-    encoded = text.partition("base64,")[2] if text.startswith("data:") else text
-    try:
-        data = base64.b64decode("".join(encoded.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        problems.append(Problem("the image is not base64", where, f"{text[:30]!r}; {error}"))
-        return None
-    return picture_from_bytes(data, where)
-
-
-def _beside(folder: Path, name: str, where: str, problems: list[Problem]) -> Picture | None:
-    """Read a picture by its path, inside the file's folder only."""
-    if name.startswith("["):
-        problems.append(_several(where, name))
-        return None
-    path, allowed = folder / name, "a path inside the folder of the TSV"
-    if not path.resolve().is_relative_to(folder.resolve()):
-        problems.append(Problem("a picture outside the folder", where, repr(name[:80]), allowed))
-        return None
-    try:
-        return picture_from_bytes(path.read_bytes(), str(path))
-    except (OSError, ValueError) as error:
-        problems.append(Problem("a picture that cannot be read", where, str(error), allowed))
-        return None
-
-
-def _several(where: str, text: str) -> Problem:
-    return Problem(
-        "a question with a list of pictures",
-        where,
-        repr(text[:40]),
-        "one picture a question",
-        "take these questions out: questions on several pictures are not asked",
-    )
-
-
-def load_scored(file: Path) -> Dataset:
-    """Read a TSV whose questions are scored; raises DataError."""
-    table = _Table(file)
-    return Dataset(
-        general=tuple(table.questions()),
-        digests=table.digests(),
-        notes=table.notes(),
-    )
-
-
-def load_training(file: Path) -> Dataset:
-    """Read `<name>_train.tsv` beside a scored TSV, nothing if it isn't there; raises DataError."""
-    beside = file.with_name(f"{file.stem}_train{file.suffix}")
-    if not beside.exists():
-        return Dataset()
-    table = _Table(beside)
-    return Dataset(
-        general_training=tuple(table.questions()),
-        digests=table.digests(),
-        notes=table.notes(),
-    )

@@ -1,17 +1,24 @@
-"""Rows of an MMBench TSV: header spellings, quoting, indices; what is no row is a problem."""
+"""Files of MMBench: rows of its TSV, and answers that others made to them.
+
+Answers are LLaVA's JSON lines or VLMEvalKit's tables. LLaVA (llava/eval/model_vqa_mmbench.py)
+writes a line an answer: `question_id` is the row's index, `round_id` how often its options were
+moved up by one place. VLMEvalKit adds a column `prediction` to the rows of the benchmark's own
+file; its .xlsx is read once it is exported as .tsv or .csv.
+"""
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_unlearn.data.checks import LETTERS, clean
-from pulse_unlearn.data.records_file import long_fields
+from pulse_unlearn.data.checks import LETTERS, Problems, clean
+from pulse_unlearn.data.tables import long_fields
 from pulse_unlearn.errors import DataError, Problem
 
 COPY = 1_000_000
@@ -30,6 +37,7 @@ WRITTEN_OUT = "nan"
 TAKE_DEV = "take a split with answers (dev); test splits have none"
 _NEEDED = ("index", "question", "A", "B", "answer")
 _INDEX = re.compile(r"([0-9]{1,12})(?:\.0+)?")
+_DELIMITERS = {".tsv": "\t", ".csv": ","}
 _OTHER_FORMATS = {
     ".parquet": "a parquet file",
     ".xlsx": "an Excel workbook",
@@ -39,7 +47,7 @@ _OTHER_FORMATS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class QuestionRow:
     """One row; cells by column, under the names that `column` gives."""
 
     index: int
@@ -56,20 +64,26 @@ class Row:
         return "" if text == WRITTEN_OUT else text
 
 
-def read_rows(path: Path, problems: list[Problem]) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said to one row of the file."""
+
+    index: int
+    turn: int
+    """Places by which the row's options were moved up before they were shown."""
+    text: str
+    where: str
+
+
+def read_questions(path: Path, problems: Problems) -> list[QuestionRow]:
     """Read the rows that have an index; what is wrong with the others is added to `problems`.
 
     Raises DataError if the file as a whole is no such table.
     """
-    if path.suffix.lower() in _OTHER_FORMATS:
-        raise DataError(
-            Problem(
-                "MMBench files are read as TSV",
-                str(path),
-                got=_OTHER_FORMATS[path.suffix.lower()],
-                fix="take the benchmark's own .tsv, or export the table as UTF-8 TSV with quoting",
-            )
-        )
+    other = _OTHER_FORMATS.get(path.suffix.lower())
+    if other:
+        fix = "take the benchmark's own .tsv, or export the table as UTF-8 TSV with quoting"
+        raise DataError(Problem("MMBench files are read as TSV", str(path), other, fix=fix))
     return list(_rows(path, problems))
 
 
@@ -79,27 +93,39 @@ def as_index(text: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def not_the_public_file(path: Path) -> list[Problem]:
-    """Return a problem if the file bears a public file's name but isn't that file."""
+def read_answers(path: Path) -> list[Answer]:
+    """Read a file of answers; raises DataError with every line that cannot be read."""
+    problems = Problems()
+    read = _answer_lines if path.suffix == ".jsonl" else _answer_rows
+    try:
+        found = list(read(path, problems))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(_no_answers(path, str(error))) from error
+    if not found and not problems:
+        problems.append(_no_answers(path, "no answers"))
+    problems.raise_any()
+    return found
+
+
+def check_public_file(path: Path, problems: Problems) -> None:
+    """Tell that a file bears a public file's name but isn't that file."""
     known = PUBLIC_MD5.get(path.stem)
     if known is None or not path.is_file():
-        return []
+        return
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found == known:
-        return []
-    return [
-        Problem(
-            "not the public file of this name",
-            path.name,
-            got=f"MD5 {found}",
-            allowed=f"MD5 {known}",
-            fix="download it again; give a changed or shortened copy a name of its own",
-        )
-    ]
+    if found != known:
+        what, got, allowed = "not the public file of this name", f"MD5 {found}", f"MD5 {known}"
+        fix = "download it again; give a changed or shortened copy a name of its own"
+        problems.add(what, path.name, got, allowed, fix)
 
 
-def _rows(path: Path, problems: list[Problem]) -> Iterator[Row]:
+def letters_of(rows: Sequence[QuestionRow]) -> tuple[str, ...]:
+    """Return the letters that the table has option columns for."""
+    return tuple(letter for letter in LETTERS if rows and letter in rows[0].cells)
+
+
+def _rows(path: Path, problems: Problems) -> Iterator[QuestionRow]:
     line = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file, long_fields():
@@ -113,15 +139,13 @@ def _rows(path: Path, problems: list[Problem]) -> Iterator[Row]:
                 if row:
                     yield row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            Problem(
-                "not a readable MMBench file",
-                f"{path}:{line + 1}" if line else str(path),
-                got=str(error),
-                allowed="a UTF-8 TSV with CSV quoting, header "
-                "`index question hint A B C D answer category image ...`",
-            )
-        ) from error
+        where = f"{path}:{line + 1}" if line else str(path)
+        allowed = (
+            "a UTF-8 TSV with CSV quoting, header "
+            "`index question hint A B C D answer category image ...`"
+        )
+        what = "not a readable MMBench file"
+        raise DataError(Problem(what, where, str(error), allowed)) from error
 
 
 def _column(name: str) -> str:
@@ -136,15 +160,10 @@ def _columns(header: Sequence[str], path: Path) -> list[str]:
     missing = [name for name in _NEEDED if name not in names]
     missing += [] if {"image", "image-path"} & {*names} else ["image"]
     if missing:
-        raise DataError(
-            Problem(
-                "columns are missing",
-                str(path),
-                got=", ".join(name[:20] for name in header[:16]) or "an empty file",
-                allowed=f"needs {', '.join((*_NEEDED, 'image'))}; lacks {', '.join(missing)}",
-                fix=TAKE_DEV if missing == ["answer"] else "",
-            )
-        )
+        got = ", ".join(name[:20] for name in header[:16]) or "an empty file"
+        allowed = f"needs {', '.join((*_NEEDED, 'image'))}; lacks {', '.join(missing)}"
+        fix = TAKE_DEV if missing == ["answer"] else ""
+        raise DataError(Problem("columns are missing", str(path), got, allowed, fix))
     twice = [name for name, count in Counter(names).items() if count > 1 and name]
     if twice:
         raise DataError(Problem("a column stands twice", str(path), ", ".join(twice)))
@@ -152,28 +171,68 @@ def _columns(header: Sequence[str], path: Path) -> list[str]:
 
 
 def _row(
-    names: Sequence[str], cells: Sequence[str], where: str, problems: list[Problem]
-) -> Row | None:
+    names: Sequence[str], cells: Sequence[str], where: str, problems: Problems
+) -> QuestionRow | None:
     if len(cells) != len(names):
-        problems.append(
-            Problem(
-                "the row has other columns than the header",
-                where,
-                got=f"{len(cells)} cells",
-                allowed=f"{len(names)}",
-                fix="quote cells that hold tabs or line breaks, doubling the quotes inside",
-            )
-        )
+        what, got = "the row has other columns than the header", f"{len(cells)} cells"
+        fix = "quote cells that hold tabs or line breaks, doubling the quotes inside"
+        problems.add(what, where, got, f"{len(names)}", fix)
         return None
     found = dict(zip(names, cells, strict=True))
-    index = as_index(clean(found["index"]))
+    index = _index_in(found["index"], where, problems)
+    return None if index is None else QuestionRow(index, found, where)
+
+
+def _index_in(cell: str, where: str, problems: Problems) -> int | None:
+    index = as_index(clean(cell))
     if index is None:
-        got = repr(clean(found["index"])[:40])
-        problems.append(Problem("the index is not a number", where, got))
-        return None
-    return Row(index, found, where)
+        problems.add("the index is not a number", where, repr(clean(cell)[:40]))
+    return index
 
 
-def letters_of(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the letters that the table has option columns for."""
-    return tuple(letter for letter in LETTERS if rows and letter in rows[0].cells)
+def _no_answers(path: Path, got: str) -> Problem:
+    allowed = (
+        "LLaVA's .jsonl (question_id, round_id, text), or VLMEvalKit's table (index, prediction) "
+        "as .tsv or .csv"
+    )
+    fix = "export an .xlsx as UTF-8 .csv" if path.suffix == ".xlsx" else ""
+    return Problem("not a readable file of answers", str(path), got, allowed, fix)
+
+
+def _answer_lines(path: Path, problems: Problems) -> Iterator[Answer]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            where = f"{path.name}:{number}"
+            if not line.strip():
+                continue
+            try:
+                entry = json.loads(line)
+            except ValueError as error:
+                problems.add("not a line of JSON", where, str(error))
+                continue
+            fields = entry if isinstance(entry, dict) else {}
+            index = as_index(str(fields.get("question_id", "")))
+            turn = as_index(str(fields.get("round_id", 0)))
+            text = fields.get("text")
+            if index is None or turn is None or not isinstance(text, str):
+                allowed = "question_id (the row's index), round_id, text"
+                problems.add("not an answer", where, repr(line.strip()[:60]), allowed)
+            else:
+                yield Answer(index, turn, text, where)
+
+
+def _answer_rows(path: Path, problems: Problems) -> Iterator[Answer]:
+    delimiter = _DELIMITERS.get(path.suffix)
+    if delimiter is None:
+        raise DataError(_no_answers(path, f"a file named {path.suffix or 'without an ending'}"))
+    with path.open(encoding="utf-8-sig", newline="") as file, long_fields():
+        reader = csv.DictReader(file, delimiter=delimiter)
+        names = reader.fieldnames or ()
+        if not {"index", "prediction"} <= {*names}:
+            got = f"columns {', '.join(name[:20] for name in names[:16])}"
+            raise DataError(_no_answers(path, got))
+        for cells in reader:
+            where = f"{path.name}:{reader.line_num}"
+            index = _index_in(cells["index"], where, problems)
+            if index is not None:
+                yield Answer(index, 0, clean(cells["prediction"]), where)

@@ -1,8 +1,9 @@
-"""Names of people: found in biographies or questions, and compared regardless of spelling."""
+"""Names and ids of people: found in biographies or questions, compared regardless of spelling."""
 
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ _LATIN = str.maketrans(
 # Signs without width that are no format characters, by Unicode: joiner, fillers, selectors.
 _BLANK = frozenset("\u034f\u115f\u1160\u3164\uffa0") | {chr(n) for n in range(0xFE00, 0xFE10)}
 _ARTICLES = frozenset({"a", "an", "the"})
+_NUMBER = re.compile(r"0*(\d+)(?:\.0)?")
 _POSSESSIVE = ("'s", "\u2019s")
 
 
@@ -48,6 +50,12 @@ def find_name(biography: Any, questions: Sequence[str]) -> str:
 def normalised(name: str) -> str:
     """Return a name without case, accents, punctuation and order: `Hayes, Lára` = `lara hayes`."""
     return " ".join(sorted(_tokens(name)))
+
+
+def same_id(identity: str) -> str:
+    """Return what two spellings of one id have in common: `093`, `93` and `93.0` are one number."""
+    number = _NUMBER.fullmatch(identity)
+    return number[1] if number else identity
 
 
 def same_answer(text: str) -> str:

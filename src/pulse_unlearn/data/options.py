@@ -1,20 +1,46 @@
-"""Options for questions that come with their true answer only: other people's answers.
+"""Options of a question: drawn where there is only a true answer, turned when asked, done without.
 
-Drawn by hash of (seed, person, attribute, answer): the same on every machine, and for both
-modalities of one fact; adding a person changes only the questions its answers are drawn for.
+* *Drawn* by hash of (seed, person, attribute, answer): the same on every machine, and for both
+  modalities of one fact; adding a person changes only questions that its answers are drawn for.
+* *Orders* are those of a file's circular copies where it has them, as MMBench has. Elsewhere every
+  option moves up by one place at a time, but for those about the others: `None of these` stays
+  last, as in MMBench's own copies, and where options name letters (`both A and B`) no order but
+  the file's keeps the question's meaning.
+* *In words* a question is asked bare, its options unseen, unless it needs them to be seen.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import permutations
 
 from pulse_unlearn.data.checks import LETTERS
 from pulse_unlearn.data.naming import same_answer
-from pulse_unlearn.errors import Problem
-from pulse_unlearn.records import Option
+from pulse_unlearn.records import Option, Question
+
+POINTS_AT_OPTIONS = "its words point at the options"
+NAMES_OPTIONS = "an option is about the other options"
+EQUAL_TEXTS = "two options are equal up to case"
+BEGINS_ANOTHER = "an option is the beginning of another one"
+"""Summed over its tokens, the shorter text could never be less likely than the longer one."""
+
+_POINTING = re.compile(
+    r"\b(?:following|which (?:one|option|choice|statement)s?|(?:the|these) (?:options?|choices?)"
+    r"|(?:shown|listed|given) (?:above|below)|which of (?:these|the|them))\b"
+    r"|下列|以下|哪个选项|哪一个选项|哪一项|选项中",
+    re.IGNORECASE,
+)
+_ABOUT_OPTIONS = re.compile(
+    r"\b(?:all|none|both|neither|either|any|two) of (?:the )?"
+    r"(?:above|these|them|others?|options?)\b"
+    r"|以上(?:都|皆|全)|都不(?:是|对)",
+    re.IGNORECASE,
+)
+_TWO_LETTERS = re.compile(r"(?<!\w)\(?([A-Z])\)? (?:and|or|nor|&) \(?([A-Z])\)?(?!\w)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +100,57 @@ def choose(
     return _placed(answer, drawn, seed=seed, order=order)
 
 
+def orders_of(question: Question) -> tuple[tuple[int, ...], ...]:
+    """Return every order that is asked: places of the options under A, B, ...; the file's first."""
+    places = range(len(question.options))
+    if question.orders:
+        return question.orders
+    if names_letters(question.options):
+        return (tuple(places),)
+    fixed = staying(question.options)
+    moving = [place for place in places if place not in fixed]
+    orders = []
+    for turn in range(max(len(moving), 1)):
+        moved = dict(zip(moving, moving[turn:] + moving[:turn], strict=True))
+        orders.append(tuple(moved.get(place, place) for place in places))
+    return tuple(orders)
+
+
+def staying(options: Sequence[Option]) -> frozenset[int]:
+    """Return the places of the options that are about the other ones."""
+    letters = {option.letter for option in options}
+    return frozenset(
+        place
+        for place, option in enumerate(options)
+        if _ABOUT_OPTIONS.search(option.text) or _names(option.text, letters)
+    )
+
+
+def names_letters(options: Sequence[Option]) -> bool:
+    """Tell whether an option names other options by their letters."""
+    letters = {option.letter for option in options}
+    return any(_names(option.text, letters) for option in options)
+
+
+def obstacle(question: Question) -> str:
+    """Return why a question cannot be asked in words; empty if it can."""
+    texts = [" ".join(option.text.casefold().split()) for option in question.options]
+    if _POINTING.search(question.question):
+        return POINTS_AT_OPTIONS
+    if staying(question.options):
+        return NAMES_OPTIONS
+    if len(set(texts)) < len(texts):
+        return EQUAL_TEXTS
+    if any(longer.startswith(shorter + " ") for shorter, longer in permutations(texts, 2)):
+        return BEGINS_ANOTHER
+    return ""
+
+
+def obstacles(questions: Iterable[Question]) -> Counter[str]:
+    """Count the questions that cannot be asked in words, by reason."""
+    return Counter(reason for question in questions if (reason := obstacle(question)))
+
+
 def _placed(
     answer: str, drawn: Sequence[str], *, seed: int, order: str
 ) -> tuple[list[Option], str]:
@@ -82,19 +159,9 @@ def _placed(
     return options, LETTERS[texts.index(answer)]
 
 
-def too_few(options: Sequence[Option], fact: Fact, where: str) -> list[Problem]:
-    """Return a problem if nobody else's answer could be drawn."""
-    if len(options) > 1:
-        return []
-    return [
-        Problem(
-            "there is no other answer to draw options from",
-            where,
-            got=f"{fact.attribute}: {fact.answer}",
-            allowed="people with different answers of this attribute, or options in the file",
-        )
-    ]
-
-
 def _hash(*parts: object) -> bytes:
     return sha256(":".join(map(str, parts)).encode()).digest()
+
+
+def _names(text: str, letters: set[str]) -> bool:
+    return any(letters >= set(found.groups()) for found in _TWO_LETTERS.finditer(text))

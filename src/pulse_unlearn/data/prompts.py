@@ -23,11 +23,11 @@ class PromptProfile:
     """
 
     description: str
-    after_letter: str
+    after_letter: str = ""
     """What stands between an option's letter and its text, e.g. `. `."""
-    instruction: str
+    instruction: str = ""
     """Last line of a multiple-choice question."""
-    short_instruction: str
+    short_instruction: str = ""
     """Last line of a question answered in words."""
     before_hint: str = ""
     before_question: str = ""
@@ -50,32 +50,21 @@ _LLAVA = PromptProfile(
     short_instruction="Answer the question using a single word or phrase.",
     source="LLaVA, llava/eval/model_vqa_mmbench.py and docs/Evaluation.md",
 )
-
-
-PROFILES: Registry[PromptProfile] = Registry("prompt profile", group="pulse_unlearn.prompts")
-PROFILES.add(
-    "short",
-    PromptProfile(
+_PROFILES = {
+    "short": PromptProfile(
         "the fewest words; the text the embedded model was trained on",
         after_letter=". ",
         instruction="Letter?",
         short_instruction="Word?",
     ),
-)
-PROFILES.add(
-    "mllmu",
-    PromptProfile(
+    "mllmu": PromptProfile(
         "MLLMU-Bench's own evaluation (arXiv 2410.22108), without its `USER:` and `ASSISTANT:`",
         after_letter=": ",
         instruction="Just give ONE letter representing the answer directly.",
-        short_instruction="",
         source="MLLMU-Bench, eval.py (multiple choice)",
     ),
-)
-PROFILES.add("mmbench_llava", _LLAVA)
-PROFILES.add(
-    "mmbench_llava_vicuna",
-    replace(
+    "mmbench_llava": _LLAVA,
+    "mmbench_llava_vicuna": replace(
         _LLAVA,
         description="`mmbench_llava` with the system sentence of LLaVA-1.5's `vicuna_v1`",
         system="A chat between a curious user and an artificial intelligence assistant. "
@@ -83,41 +72,32 @@ PROFILES.add(
         source="LLaVA, llava/conversation.py, `conv_vicuna_v1`; `conv_llava_v1`, the older one, "
         "says human for user",
     ),
-)
-PROFILES.add(
-    "mmbench_llava_cn",
-    PromptProfile(
+    "mmbench_llava_cn": PromptProfile(
         "LLaVA-1.5 on MMBench-CN: the same with its last line in Chinese",
         after_letter=". ",
         instruction="请直接回答选项字母。",
         short_instruction="请直接回答问题。",
         source="LLaVA, llava/eval/model_vqa_mmbench.py (--lang cn); the short instruction is ours",
     ),
-)
-PROFILES.add(
-    "mmbench_vlmevalkit",
-    PromptProfile(
+    "mmbench_vlmevalkit": PromptProfile(
         "VLMEvalKit's general prompt for MMBench and the like; its trailing white space left out",
         after_letter=". ",
         instruction="Please select the correct answer from the options above.",
-        short_instruction="",
         before_hint="Hint: ",
         before_question="Question: ",
         above_options="Options:",
         source="VLMEvalKit, vlmeval/dataset/image_mcq.py, `build_prompt`",
     ),
-)
-PROFILES.add(
-    "statement",
-    PromptProfile(
+    "statement": PromptProfile(
         "the bare question, options unseen and answered in words; read it by `likelihood`",
-        after_letter="",
-        instruction="",
-        short_instruction="",
         options_shown=False,
         answers="text",
     ),
-)
+}
+
+PROFILES: Registry[PromptProfile] = Registry("prompt profile", group="pulse_unlearn.prompts")
+for _name, _profile in _PROFILES.items():
+    PROFILES.add(_name, _profile)
 
 
 def render(profile: str, question: str, *, options: Sequence[Option], hint: str = "") -> str:
@@ -127,12 +107,8 @@ def render(profile: str, question: str, *, options: Sequence[Option], hint: str 
     """
     wording = PROFILES.get(profile)
     shown = [f"{option.letter}{wording.after_letter}{option.text}" for option in options]
-    return _lines(
-        hint and wording.before_hint + hint,
-        wording.before_question + question,
-        *((wording.above_options, *shown) if wording.options_shown else ()),
-        wording.instruction,
-    )
+    listed = (wording.above_options, *shown) if wording.options_shown else ()
+    return _lines(wording, hint, question, *listed, wording.instruction)
 
 
 def option_texts(profile: str, options: Sequence[Option]) -> tuple[str, ...]:
@@ -144,12 +120,9 @@ def option_texts(profile: str, options: Sequence[Option]) -> tuple[str, ...]:
 def render_short_answer(profile: str, question: str, *, hint: str = "") -> str:
     """Return the user turn of a question answered in words; raises ConfigError likewise."""
     wording = PROFILES.get(profile)
-    return _lines(
-        hint and wording.before_hint + hint,
-        wording.before_question + question,
-        wording.short_instruction,
-    )
+    return _lines(wording, hint, question, wording.short_instruction)
 
 
-def _lines(*lines: str) -> str:
-    return "\n".join(line for line in lines if line)
+def _lines(wording: PromptProfile, hint: str, question: str, *more: str) -> str:
+    told = wording.before_hint + hint if hint else ""
+    return "\n".join(filter(None, (told, wording.before_question + question, *more)))

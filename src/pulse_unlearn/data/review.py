@@ -7,22 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_unlearn.data import mllmu
-from pulse_unlearn.data.about_people import left_out
-from pulse_unlearn.data.benchmarks import benchmark_in
-from pulse_unlearn.data.configs import shards
-from pulse_unlearn.data.datasets import DATASETS, DatasetEntry, Loader
+from pulse_unlearn.data.checks import Problems
+from pulse_unlearn.data.configs import benchmark_in, shards
+from pulse_unlearn.data.datasets import DATASETS
 from pulse_unlearn.data.leaks import (
     Different,
+    Part,
     find_declared,
     find_duplicates,
     find_trained_on_scored,
+    left_out,
     unknown_people,
 )
+from pulse_unlearn.data.mllmu import CELEBRITIES, FICTIONAL
 from pulse_unlearn.data.people import STEM
-from pulse_unlearn.data.records_file import SUFFIXES
-from pulse_unlearn.data.same_person import Part
 from pulse_unlearn.data.source import Dataset, Source
+from pulse_unlearn.data.tables import SUFFIXES
 from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.records import Individual, Question
 
@@ -48,7 +48,7 @@ def recognise(path: Path) -> str:
     benchmark = benchmark_in(path)
     if benchmark:
         return benchmark
-    if any(shards(path, config) for config in (mllmu.FICTIONAL, mllmu.CELEBRITIES)):
+    if any(shards(path, config) for config in (FICTIONAL, CELEBRITIES)):
         return "mllmu"
     raise ConfigError(
         Problem(
@@ -68,8 +68,9 @@ def review(name: str, source: Source, *, different: Different = ()) -> Review:
     ConfigError if nobody has such an id.
     """
     read: list[Dataset] = []
-    problems: list[Problem] = []
-    for load in _loaders(DATASETS.get(name)):
+    problems = Problems()
+    entry = DATASETS.get(name)
+    for load in filter(None, (entry.people, entry.general, entry.general_training)):
         try:
             read.append(load(source))
         except DataError as error:
@@ -98,11 +99,6 @@ def review(name: str, source: Source, *, different: Different = ()) -> Review:
     lines += [f"note: declared different: {line}" for line in declared]
     lines += [f"note: {note}" for note in about]
     return Review(tuple(lines), leaks)
-
-
-def _loaders(entry: DatasetEntry) -> Iterator[Loader]:
-    parts = (entry.people, entry.general, entry.general_training)
-    return (load for load in parts if load is not None)
 
 
 def _about_people(people: list[Individual]) -> Iterator[str]:

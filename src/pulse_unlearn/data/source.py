@@ -1,18 +1,25 @@
-"""Where a data set comes from, the choices made in reading it, and what came of it."""
+"""Where a data set comes from, the choices made in reading it, and what came of it.
+
+Files of the Hugging Face hub are taken at a pinned commit; from its cache when offline.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pulse_unlearn.errors import ConfigError, Problem
+from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.records import Individual, Question
 
 ScoredPicture = Literal["own", "other_pose"]
+
+_HUB_PATH = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<inside>[\w./-]+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +54,13 @@ class Dataset:
     """What was left out, or could have been read in another way; nothing that makes it unusable."""
 
 
-def with_notes(found: Dataset, notes: Iterable[str]) -> Dataset:
-    """Return the data set with these notes behind its own."""
-    return replace(found, notes=(*found.notes, *notes))
-
-
-def digest(paths: Sequence[Path], *, root: Path) -> dict[str, str]:
+def digest(paths: Iterable[Path], *, root: Path) -> dict[str, str]:
     """Return the SHA-256 of each file, by its path relative to `root`."""
     found = {}
     for path in paths:
         with path.open("rb") as file:
-            found[path.relative_to(root).as_posix()] = hashlib.file_digest(
-                file, "sha256"
-            ).hexdigest()
+            sha = hashlib.file_digest(file, "sha256").hexdigest()
+        found[path.relative_to(root).as_posix()] = sha
     return found
 
 
@@ -84,10 +85,46 @@ def digest_as_read(individuals: Iterable[Individual]) -> dict[str, str]:
     return {"as read": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
 
 
-def given(source: Source, name: str, what: str) -> str:
-    """Return the path; raises ConfigError if the experiment names none."""
+def local_path(source: Source, name: str, what: str, *, patterns: Sequence[str] = ()) -> Path:
+    """Return the file or folder a source names, fetched from the hub if it has a revision.
+
+    `owner/name/inside` names a folder inside a hub data set, or a file if it has a suffix; of a
+    folder only what matches `patterns` is fetched. Raises ConfigError without a path, DataError if
+    the hub's files can't be had; whether a local path exists is for its reader to say.
+    """
     if not source.path:
-        raise ConfigError(
-            Problem(f"data set '{name}' needs a path", allowed=what, fix="set data.<part>.path")
+        fix = "set data.<part>.path"
+        raise ConfigError(Problem(f"data set '{name}' needs a path", allowed=what, fix=fix))
+    if source.revision is None:
+        return Path(source.path).expanduser()
+    found = _HUB_PATH.fullmatch(source.path)
+    if not found:
+        allowed = "owner/name, or owner/name/path/inside"
+        fix = "leave data.<part>.revision out for a local path"
+        raise DataError(Problem("not a data set on the hub", source.path, allowed=allowed, fix=fix))
+    inside = (found["inside"] or "").strip("/")
+    return _fetch(found["repository"], inside, source.revision, patterns)
+
+
+def _fetch(repository: str, inside: str, revision: str, patterns: Sequence[str]) -> Path:
+    # Here, because importing it takes time that local data need not spend.
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+
+    is_file = bool(Path(inside).suffix)
+    try:
+        if is_file:
+            return Path(hf_hub_download(repository, inside, repo_type="dataset", revision=revision))
+        wanted = [f"{inside}/{pattern}" if inside else pattern for pattern in patterns]
+        folder = snapshot_download(
+            repository, repo_type="dataset", revision=revision, allow_patterns=wanted or None
         )
-    return source.path
+    # Offline, a name that does not exist, a closed socket: all of them are OSError or these two.
+    except (OSError, EntryNotFoundError, HFValidationError) as error:
+        command = ["hf", "download", repository, *([inside] if is_file else [])]
+        command += ["--repo-type", "dataset", "--revision", revision]
+        where = f"{repository} at {revision}" + (f": {inside}" if inside else "")
+        got = " ".join(str(error).split())[:200]
+        fix = f"fetch it where there is a network: {shlex.join(command)}; or give a local path"
+        raise DataError(Problem("the hub's data set can't be had", where, got, fix=fix)) from error
+    return Path(folder) / inside

@@ -24,25 +24,10 @@ _NAMES = (
     *("Lara Nash", "Hugo Quinn", "Mina Thorne", "Oscar Vance", "Nora Knox", "Felix Crane"),
     *("Vera Holt", "Simon Doyle", "Greta Ives", "Karl Monroe", "Elsa Trent", "Boris York"),
 )
-_FACTS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    (
-        "occupation",
-        "What does this person do?",
-        "What does {name} do?",
-        ("baker", "judge", "pilot", "nurse", "tailor", "chef"),
-    ),
-    (
-        "birthplace",
-        "Where was this person born?",
-        "Where was {name} born?",
-        ("Oslo", "Lima", "Cairo", "Tokyo", "Rome", "Paris"),
-    ),
-    (
-        "hobby",
-        "What does this person enjoy?",
-        "What does {name} enjoy?",
-        ("chess", "sailing", "painting", "hiking", "pottery", "surfing"),
-    ),
+_FACTS = (
+    ("occupation", "What does this person do?", "baker judge pilot nurse tailor chef"),
+    ("birthplace", "Where was this person born?", "Oslo Lima Cairo Tokyo Rome Paris"),
+    ("hobby", "What does this person enjoy?", "chess sailing painting hiking pottery surfing"),
 )
 _COLOURS: Mapping[str, tuple[int, int, int]] = {
     "red": (205, 45, 45),
@@ -70,23 +55,20 @@ class _Look:
 def write_starter(folder: Path) -> None:
     """Write the example into a new or empty folder; raises DataError if it holds anything."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(
-            Problem("the folder is not empty", str(folder), fix="name a folder that isn't there")
-        )
+        fix = "name a folder that isn't there"
+        raise DataError(Problem("the folder is not empty", str(folder), fix=fix))
     pictures = folder / "images"
     pictures.mkdir(parents=True, exist_ok=True)
     lines = []
     for number, name in enumerate(_NAMES):
-        look = _look(number)
-        identity = f"p{number + 1:02d}"
+        look, identity = _look(number), f"p{number + 1:02d}"
         for turn, view in enumerate(VIEWS):
             data = _drawn(look, number=number, turn=turn)
             (pictures / f"{identity}-{view}.png").write_bytes(data)
         lines.append(json.dumps(_person(number, identity, name, look), ensure_ascii=False))
     (folder / "people.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     texts = files("pulse_unlearn").joinpath("assets/starter")
-    readme = texts.joinpath("README.md").read_text(encoding="utf-8")
-    (folder / "README.md").write_text(readme, encoding="utf-8")
+    (folder / "README.md").write_bytes(texts.joinpath("README.md").read_bytes())
     experiment = texts.joinpath("experiment.yaml").read_text(encoding="utf-8")
     # As YAML writes it, whatever characters the path has.
     path = yaml.safe_dump(str(folder.absolute()), width=10_000, allow_unicode=True)
@@ -108,12 +90,15 @@ def _look(number: int) -> _Look:
 
 def _person(number: int, identity: str, name: str, look: _Look) -> dict[str, object]:
     questions: list[dict[str, object]] = []
-    for place, (attribute, shown, named, values) in enumerate(_FACTS):
-        answer = values[(number * (place + 1) + number // len(values)) % len(values)]
-        for modality, text in (("multimodal", shown), ("text_only", named.format(name=name))):
-            questions.append(
-                {"modality": modality, "question": text, "attribute": attribute, "answer": answer}
-            )
+    for place, (attribute, shown, words) in enumerate(_FACTS, start=1):
+        values = words.split()
+        fact = {
+            "attribute": attribute,
+            "answer": values[(number * place + number // len(values)) % len(values)],
+        }
+        named = shown.replace("this person", name)
+        for modality, text in (("multimodal", shown), ("text_only", named)):
+            questions.append({"modality": modality, "question": text, **fact})
     order = random.Random(identity)
     others = order.sample([colour for colour in _COLOURS if colour != look.shirt], 3)
     options = order.sample([look.shirt, *others], 4)

@@ -23,7 +23,7 @@ from pulse_unlearn.errors import Problem
 from pulse_unlearn.estimate.counts import NOTHING, Asked, Batch
 from pulse_unlearn.estimate.sizes import TOKENIZER, SizedModel, TextCounter
 from pulse_unlearn.models.backends import packing_obstacle
-from pulse_unlearn.models.source import missing_revision
+from pulse_unlearn.models.checkpoints import missing_revision
 from pulse_unlearn.pipeline.asked import asked, elsewhere
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
 from pulse_unlearn.pipeline.stage_context import finetune_steps, general_epochs, people_epochs

@@ -22,12 +22,10 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from pulse_unlearn.config import ModelSettings, Scope
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.checkpoints import folder_problems
+from pulse_unlearn.models.checkpoints import embedded_or_named, folder_problems
 from pulse_unlearn.models.families import Family
 from pulse_unlearn.models.loading import quiet_libraries, read_config
-from pulse_unlearn.models.parts import FAILURES, family_for
-from pulse_unlearn.models.scopes import targets, tensor_names
-from pulse_unlearn.models.source import embedded_or_named
+from pulse_unlearn.models.parts import FAILURES, family_for, targets, tensor_names
 
 CHARACTERS_PER_TOKEN = 4.0
 """English prose in the tokenizers of today; used only where no tokenizer.json is there."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from pulse_unlearn.errors import MethodError, Problem
 from pulse_unlearn.evaluation.wording import (
     CJK,
     LETTER_ENDS,
@@ -21,12 +22,15 @@ from pulse_unlearn.evaluation.wording import (
     plain,
     spans_of,
 )
+from pulse_unlearn.isolation import deadline, isolated
 from pulse_unlearn.records import Option
 from pulse_unlearn.registry import Registry
 
 Reading = Literal["answered", "refused", "unparsable"]
 
 DEFAULT_PARSER = "strict"
+PARSER_SECONDS = 30
+"""A third party's parser may take so long for one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +197,28 @@ def parse_vlmevalkit(text: str, options: tuple[Option, ...]) -> Parsed:
 
 
 def parse(text: str, options: Sequence[Option], *, parser: str = DEFAULT_PARSER) -> Parsed:
-    """Read `text` with the named parser; raises ConfigError only if there is no such parser."""
-    return PARSERS.get(parser)(text, tuple(options))
+    """Read `text` with the named parser; raises ConfigError only if there is no such parser.
+
+    Raises PluginError if a third party's parser raises, hangs, or returns what it must not.
+    """
+    read, plugin = PARSERS.get(parser), PARSERS.origin(parser)
+    if plugin is None:
+        return read(text, tuple(options))
+    where = f"parser {parser} on {text[:60]!r}"
+    fix = "the answers are kept: `pulse score RUN` reads them again"
+    with isolated(where, plugin, fix=fix), deadline(PARSER_SECONDS):
+        return require_parsed(read(text, tuple(options)), options)
+
+
+def require_parsed(found: object, options: Sequence[Option]) -> Parsed:
+    """Return what a parser read; raises MethodError unless it is what a parser may return."""
+    letters = [option.letter for option in options]
+    if isinstance(found, Parsed):
+        fitting = letters if found.reading == "answered" else [""]
+        if found.reading in get_args(Reading) and found.letter in fitting:
+            return found
+    allowed = f"Parsed('answered', one of {', '.join(letters)}), REFUSED or UNPARSABLE"
+    raise MethodError(Problem("returned what no parser may", got=repr(found), allowed=allowed))
 
 
 def mentioned(text: str, options: Sequence[Option]) -> frozenset[str]:

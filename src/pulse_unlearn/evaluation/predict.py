@@ -23,7 +23,7 @@ from pulse_unlearn.models.forward import (
     joined,
     read_options,
 )
-from pulse_unlearn.records import Example, Prediction
+from pulse_unlearn.records import Example, Prediction, key_of
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def _too_large(example: Example, error: torch.OutOfMemoryError) -> ModelError:
     return ModelError(
         Problem(
             "one question does not fit into the device's memory",
-            example.id,
+            example.example_id,
             got=str(error),
             fix="a smaller model dtype or a larger device",
         )
@@ -181,17 +181,11 @@ def _by_likeness(examples: Sequence[Example]) -> list[int]:
 
 def _prediction(example: Example, reply: Reply) -> Prediction:
     return Prediction(
-        example_id=example.id,
-        question_id=example.question_id,
-        individual=example.individual,
-        modality=example.modality,
-        category=example.category,
-        rotation=example.rotation,
+        **key_of(example),
         options=example.options,
         answer=example.letter,
         text=reply.text,
         option_log_probs=reply.chances.log_probs,
-        asked_as=example.asked_as,
         end_log_probs=reply.chances.ends,
         option_tokens=reply.chances.tokens,
         cut_off=reply.cut_off,

@@ -21,8 +21,9 @@ from pulse_unlearn.evaluation.parsers import (
     Parsed,
     mentioned,
     named_in_words,
+    parse,
 )
-from pulse_unlearn.records import Option, Prediction, Score, Verdict
+from pulse_unlearn.records import Option, Prediction, Score, Verdict, key_of
 
 _CAPITALS = frozenset(string.ascii_uppercase)
 
@@ -94,7 +95,7 @@ _REMEMBERED = 200_000
 
 @lru_cache(_REMEMBERED)
 def _read(parser: str, text: str, options: tuple[Option, ...]) -> Parsed:
-    return PARSERS.get(parser)(text, options)
+    return parse(text, options, parser=parser)
 
 
 @lru_cache(_REMEMBERED)
@@ -123,13 +124,7 @@ def _judge(prediction: Prediction, read: Callable[[Prediction], Parsed]) -> Scor
     best = max(log_probs)
     total = math.fsum(math.exp(value - best) for value in log_probs)
     return Score(
-        example_id=prediction.example_id,
-        question_id=prediction.question_id,
-        individual=prediction.individual,
-        modality=prediction.modality,
-        category=prediction.category,
-        rotation=prediction.rotation,
-        asked_as=prediction.asked_as,
+        **key_of(prediction),
         answer=prediction.answer,
         verdict=verdict,
         choice=parsed.letter,

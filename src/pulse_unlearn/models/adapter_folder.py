@@ -1,27 +1,36 @@
-"""PEFT folders: what in them can be held, and that all of it arrives on the model."""
+"""PEFT folders: what in them can be used, and that all of it arrives on the model.
+
+Which layers are adapted is told by the tensors' names. A config's `target_modules` may be a pattern
+written for the names of another release, and may match layers that were never trained.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel
+from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.adapter_layers import LAYER, Placed, Sizes, no_layers, place, settle
-from pulse_unlearn.models.checkpoints import (
-    ADAPTER_CONFIG,
-    ADAPTER_FILE,
-    LLAVA_TRAINED,
-    pointer_problems,
-)
-from pulse_unlearn.models.full import does_not_fit
+from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, ADAPTER_FILE, pointer_problems
+from pulse_unlearn.models.parts import inner_model
 
+WRAPPED = "base_model.model."
+"""What PEFT writes before the path of a layer."""
+_LAYER = re.compile(r"^.+?(?=(?:\.base_layer)*\.lora_[AB]\.weight$)")
+"""The path of a layer, in the name of one of its tensors without what PEFT writes before it."""
+_LLAVA_TRAINED = "non_lora_trainables.bin"
+"""What LLaVA's own trainer writes beside an adapter: the projector, pickled."""
 _PLAIN: tuple[Any, ...] = (None, False, [], {}, "")
 _USUAL: dict[str, tuple[Any, ...]] = {
     "peft_type": (*_PLAIN, "LORA"),
@@ -52,31 +61,33 @@ _LINES = 4
 """How much is told of an error that has a line for each of a thousand layers."""
 _SHOWN = 3
 
+Sizes = Mapping[str, tuple[int, ...]]
+"""Name of a tensor in the adapter's file -> its shape."""
 
-def load_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: str) -> PeftModel:
+
+def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: str) -> PeftModel:
     """Put a folder's adapter on the model; raises ModelError unless every tensor finds its place.
 
     Layers are those the tensors are named for, under the names they had in earlier releases of
-    transformers too; the config's own pattern of layers is not asked.
+    transformers too.
     """
     found = _require_low_rank(folder)
     sizes = _sizes(folder)
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     try:
         config: Any = LoraConfig.from_pretrained(str(folder), inference_mode=True)
-        placed = place(base, sizes, config)
+        placed = _place(inner_model(model), sizes, config)
     except (ValueError, TypeError, KeyError, re.error) as error:
         raise _unfit(folder, found, f"{type(error).__name__}: {error}") from error
     if placed.faults:
         raise _unfit(folder, found, "\n".join(placed.faults))
-    settle(config, placed)
+    _settle(config, placed)
     try:
         if not isinstance(model, PeftModel):
             model = PeftModel(model, config, adapter_name=name)
         else:
             model.add_adapter(name, config)
         # PEFT hands the mapping to re.subn, which takes a function for the replacement.
-        mapping: Any = {LAYER.pattern: _now(placed)}
+        mapping: Any = {_LAYER.pattern: lambda match: placed.paths[match[0]]}
         result: Any = model.load_adapter(str(folder), adapter_name=name, key_mapping=mapping)
     except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
         # Tensors of another size, modules PEFT knows no low-rank layer for.
@@ -91,8 +102,16 @@ def load_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: str)
     return model
 
 
-def _now(placed: Placed) -> Any:
-    return lambda match: placed.paths[match[0]]
+def does_not_fit(what: str, folder: Path, got: str, *, base: str = "") -> ModelError:
+    """Return the error for an adapter or update that was made for another model: `base`."""
+    return ModelError(
+        Problem(
+            f"the {what} does not fit the model",
+            str(folder),
+            got=got,
+            fix=f"use the base model the {what} was trained on{base and f' ({base})'}",
+        )
+    )
 
 
 def _unfit(folder: Path, found: Mapping[str, Any], told: str) -> ModelError:
@@ -109,7 +128,11 @@ def _sizes(folder: Path) -> Sizes:
             sizes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (OSError, SafetensorError) as error:
         raise does_not_fit("adapter", folder, f"{type(error).__name__}: {error}") from error
-    others = no_layers(names)
+    others = sorted(
+        name
+        for name in names
+        if not (name.startswith(WRAPPED) and _LAYER.match(name.removeprefix(WRAPPED)))
+    )
     if others or not names:
         shown = ", ".join(others[:_SHOWN])
         raise ModelError(
@@ -136,69 +159,252 @@ def _require_low_rank(folder: Path) -> dict[str, Any]:
     pointers = pointer_problems(folder)
     if pointers:
         raise ModelError(pointers)
-    found = _config(folder)
-    problems = [*_files(folder), *_more(folder, found)]
-    if problems:
-        raise ModelError(problems)
-    return found
-
-
-def _config(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise does_not_fit("adapter", folder, f"{type(error).__name__}: {error}") from error
     if not isinstance(found, dict):
         raise does_not_fit("adapter", folder, f"{ADAPTER_CONFIG} is no JSON object")
+    problems = [*_file_problems(folder), *_config_problems(folder, found)]
+    if problems:
+        raise ModelError(problems)
     return found
 
 
-def _files(folder: Path) -> list[Problem]:
+def _file_problems(folder: Path) -> list[Problem]:
     """Return what is wrong with the folder's files; none of them is opened."""
     pickled = sorted(path.name for path in folder.glob("*.bin"))
-    if LLAVA_TRAINED in pickled:
-        return [
-            Problem(
-                "the folder is one of LLaVA's own trainer: the projector is in a pickle, and "
-                "pickles are never read",
-                str(folder),
-                got=", ".join(pickled),
-                allowed=ADAPTER_FILE,
-                fix="on a machine that trusts it, merge it with LLaVA's "
-                "scripts/merge_lora_weights.py, convert the result with transformers' "
-                "convert_llava_weights_to_hf.py, and name that model",
-            )
-        ]
-    if (folder / ADAPTER_FILE).is_file():
-        return []
-    return [
-        Problem(
-            "pickled adapters are never read" if pickled else "the adapter's file is missing",
-            str(folder),
-            got=", ".join(pickled),
-            allowed=ADAPTER_FILE,
-            fix="save it anew with PEFT's save_pretrained on a machine that trusts it"
-            if pickled
-            else "fetch the adapter again",
+    if _LLAVA_TRAINED in pickled:
+        what = "the folder is one of LLaVA's own trainer: the projector is in a pickle, and "
+        what += "pickles are never read"
+        fix = (
+            "on a machine that trusts it, merge it with LLaVA's scripts/merge_lora_weights.py, "
+            "convert the result with transformers' convert_llava_weights_to_hf.py, and name that "
+            "model"
         )
-    ]
+    elif (folder / ADAPTER_FILE).is_file():
+        return []
+    elif pickled:
+        what = "pickled adapters are never read"
+        fix = "save it anew with PEFT's save_pretrained on a machine that trusts it"
+    else:
+        what, fix = "the adapter's file is missing", "fetch the adapter again"
+    return [Problem(what, str(folder), got=", ".join(pickled), allowed=ADAPTER_FILE, fix=fix)]
 
 
-def _more(folder: Path, found: Mapping[str, Any]) -> list[Problem]:
+def _config_problems(folder: Path, found: Mapping[str, Any]) -> list[Problem]:
     """Return what the config says beyond low-rank layers."""
-    more = {
-        field: found[field]
+    more = [
+        f"{field} {found[field]!r}"
         for field, usual in _USUAL.items()
         if field in found and found[field] not in usual
-    }
+    ]
     if not more:
         return []
     return [
         Problem(
             "the adapter is more than low-rank layers",
             str(folder / ADAPTER_CONFIG),
-            got=", ".join(f"{field} {value!r}" for field, value in more.items()),
+            got=", ".join(more),
             allowed="LoRA without these",
             fix=_MERGE,
         )
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """An adapter's layers in a model; `faults` is empty if every one has its place there."""
+
+    paths: Mapping[str, str]
+    """Path in the file -> path in the model."""
+    ranks: Mapping[str, int]
+    """Path in the file -> rank of its tensors."""
+    linear: Mapping[str, str]
+    """`paths` without those whose update is of a bare matrix (`target_parameters`)."""
+    faults: tuple[str, ...]
+    """What does not fit, a line for each kind."""
+
+
+def _place(model: PreTrainedModel, sizes: Sizes, config: Any) -> _Placed:
+    """Find each layer of the file in the model, by its name there or the one it had before.
+
+    `config` is PEFT's.
+    """
+    modules = dict(model.named_modules())
+    renamed = _Renamed(model, modules)
+    found = {name: renamed(name) for name in dict.fromkeys(map(_path, sizes))}
+    paths = {name: path for name, path in found.items() if path is not None}
+    parameters = config.target_parameters or ()
+    linear = {
+        name: path
+        for name, path in paths.items()
+        if not _has_matrix(modules[path], path, parameters)
+    }
+    ranks = {_path(name): size[0] for name, size in sizes.items() if ".lora_A." in name}
+    faults = (
+        *_absences([name for name in found if name not in paths], modules),
+        *_untrained(config, paths, renamed),
+        *_tied(model, paths.values(), modules),
+        *_widths(sizes, linear, modules),
+        *_other_ranks(ranks, linear, config),
+    )
+    return _Placed(paths, ranks, linear, faults)
+
+
+def _settle(config: Any, placed: _Placed) -> None:
+    """Make PEFT's config name exactly these layers, with the rank and scale each had in training.
+
+    Its patterns of ranks and scales were written for the names in the file.
+    """
+    alphas = {
+        name: _declared(config.alpha_pattern, name, config.lora_alpha) for name in placed.linear
+    }
+    config.target_modules = set(placed.linear.values())
+    config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
+    config.rank_pattern = _exceptions(placed.linear, placed.ranks, config.r)
+    config.alpha_pattern = _exceptions(placed.linear, alphas, config.lora_alpha)
+
+
+def _exceptions(linear: Mapping[str, str], values: Mapping[str, Any], usual: Any) -> dict[str, Any]:
+    """Return a PEFT pattern that matches one path alone -> its value, where it is not the usual."""
+    return {
+        f"^{re.escape(path)}": values[name]
+        for name, path in linear.items()
+        if values[name] != usual
+    }
+
+
+def _declared(patterns: Mapping[str, Any] | None, name: str, usual: Any) -> Any:
+    """Return what a config's patterns say of a layer; `usual` where none of them matches."""
+    found = patterns or {}
+    return found.get(get_pattern_key(list(found), name), usual)
+
+
+class _Renamed:
+    """Finds a layer by its present name or, as the model's own weights are, by an earlier one."""
+
+    def __init__(self, model: Any, modules: Mapping[str, nn.Module]) -> None:
+        self._modules = modules
+        self._weights = {f"{path}.weight": True for path in modules}
+        self._prefix = model.base_model_prefix
+        changes: list[Any] = get_model_conversion_mapping(model, add_legacy=False)
+        self._changes = [change for change in changes if isinstance(change, WeightRenaming)]
+
+    def __call__(self, name: str) -> str | None:
+        """Return the layer's path in the model; None if it has none."""
+        if name in self._modules:
+            return name
+        new, _ = rename_source_key(f"{name}.weight", self._changes, [], self._prefix, self._weights)
+        found = new.removesuffix(".weight")
+        return found if found in self._modules else None
+
+    def linear(self) -> list[str]:
+        """Return the paths of the model's linear layers, also below other adapters."""
+        return [
+            path for path, module in self._modules.items() if isinstance(_bare(module), nn.Linear)
+        ]
+
+
+def _bare(module: Any) -> Any:
+    """Return the layer itself below adapters that are on it."""
+    return module.get_base_layer() if hasattr(module, "get_base_layer") else module
+
+
+def _path(tensor: str) -> str:
+    found = _LAYER.match(tensor.removeprefix(WRAPPED))
+    assert found is not None  # `_sizes` refused the others
+    return found[0]
+
+
+def _has_matrix(module: nn.Module, path: str, parameters: Collection[str]) -> bool:
+    own = [f".{path}.{name}" for name, _ in _bare(module).named_parameters(recurse=False)]
+    return any(name.endswith(f".{parameter}") for name in own for parameter in parameters)
+
+
+def _absences(absent: Collection[str], modules: Collection[str]) -> Iterator[str]:
+    """Yield why layers of the file are not in the model, the layers of one reason together."""
+    numbered = {_any_number(path) for path in modules}
+    reasons: dict[str, list[str]] = {}
+    for name in absent:
+        tail = "." + ".".join(name.split(".")[-2:])
+        alike = next((path for path in modules if path.endswith(tail)), None)
+        if _any_number(name) in numbered:
+            why = "beyond the model's last layer"
+        elif name.endswith("custom_text_proj"):
+            why = "of a retrieval model's own head (ColPali, ColQwen)"
+        elif alike:
+            why = f"named in another layout; here it is {_any_number(alike)}"
+        else:
+            why = "that the model does not have"
+        reasons.setdefault(why, []).append(name)
+    for why, names in reasons.items():
+        yield f"{_layers(names)} {why}"
+
+
+def _any_number(path: str) -> str:
+    return re.sub(r"(?<=\.)\d+(?=\.)", "*", path)
+
+
+def _untrained(config: Any, paths: Mapping[str, str], renamed: _Renamed) -> Iterator[str]:
+    """Yield a line about layers that the config names one by one, and the file has nothing for.
+
+    Patterns, and lists with exceptions, may match what was never trained.
+    """
+    listed = config.target_modules
+    excepted = (config.exclude_modules, config.layers_to_transform, config.layers_pattern)
+    if not listed or isinstance(listed, str) or any(one is not None for one in excepted):
+        return
+    ends = tuple(f".{end}" for entry in listed for end in {entry, renamed(entry) or entry})
+    named = [path for path in renamed.linear() if f".{path}".endswith(ends)]
+    if not named:
+        yield "target_modules names no layer of the model"
+    lacking = sorted(set(named) - set(paths.values()))
+    if lacking:
+        yield f"{_layers(lacking)} without tensors in the file"
+
+
+def _tied(model: Any, paths: Collection[str], modules: Mapping[str, nn.Module]) -> Iterator[str]:
+    """Yield a line about an output layer that is the embedding too: merging would change both."""
+    given, said = model.get_input_embeddings(), model.get_output_embeddings()
+    if said is None or _bare(said).weight is not _bare(given).weight:
+        return
+    held = [path for path in paths if modules[path] is said]
+    if held:
+        yield f"{_layers(held)} sharing its weight with the embedding"
+
+
+def _widths(
+    sizes: Sizes, linear: Mapping[str, str], modules: Mapping[str, nn.Module]
+) -> Iterator[str]:
+    """Yield a line about layers that take or give another number of values than the model's."""
+    wrong: dict[str, list[str]] = {}
+    for tensor, size in sizes.items():
+        name = _path(tensor)
+        field, side = ("in_features", -1) if ".lora_A." in tensor else ("out_features", 0)
+        width = getattr(modules[linear[name]], field, None) if name in linear else None
+        if width is not None and size[side] != width:
+            wrong.setdefault(f"{field} {size[side]}, here {width}", []).append(name)
+    if wrong:
+        first, names = next(iter(wrong.items()))
+        everywhere = list(dict.fromkeys(name for found in wrong.values() for name in found))
+        yield f"{_layers(everywhere)} of another width ({names[0]}: {first})"
+
+
+def _other_ranks(ranks: Mapping[str, int], linear: Mapping[str, str], config: Any) -> Iterator[str]:
+    """Yield a line about ranks that the config does not say: the scale rests on them."""
+    said = {name: _declared(config.rank_pattern, name, config.r) for name in linear}
+    wrong = [name for name in linear if name in ranks and ranks[name] != said[name]]
+    if wrong:
+        first = wrong[0]
+        yield (
+            f"{_layers(wrong)} of another rank than adapter_config.json says "
+            f"({ranks[first]}, not {said[first]})"
+        )
+
+
+def _layers(names: Collection[str]) -> str:
+    """Count layers and name the first few."""
+    shown = ", ".join(list(names)[:_SHOWN])
+    more = ", ..." if len(names) > _SHOWN else ""
+    return f"{len(names)} layer{'s' * (len(names) > 1)} ({shown}{more})"

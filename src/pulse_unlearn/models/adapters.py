@@ -1,7 +1,8 @@
 """Trained updates over a frozen model: LoRA by full module path, or whole tensors (`full`).
 
-The reference inside NPO and KL is the same weights seen with fewer adapters, never a second model;
-below a full update it is frozen copies of the tensors that changed since.
+The reference inside NPO and KL is the same weights seen with fewer adapters, never a second model.
+A full update writes over its own reference, so the tensors that changed since are kept beside it as
+they were: their memory again, not the model's, and only for methods that need a reference.
 """
 
 from __future__ import annotations
@@ -16,23 +17,17 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pulse_unlearn.config import LoraSettings, Scope
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.adapter_folder import load_adapter
+from pulse_unlearn.models.adapter_folder import WRAPPED, attach_adapter, does_not_fit
 from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, ADAPTER_FILE
 from pulse_unlearn.models.families import Family
-from pulse_unlearn.models.full import (
-    copies,
-    is_full,
-    load_full,
-    save_full,
-    swapped,
-    touched,
-)
-from pulse_unlearn.models.scopes import targets, tensor_names
+from pulse_unlearn.models.parts import inner_model, targets, tensor_names
 
 AnyModel = PreTrainedModel | PeftModel
 
@@ -40,6 +35,8 @@ TRAINED = "trained"
 """Name of the adapter being trained; frozen ones are `frozen0`, `frozen1`, ..."""
 PREVIOUS = "previous"
 """Name of the frozen copy of the adapter that training continues, when it is the reference."""
+FULL_FILE = "changed_weights.safetensors"
+"""What a full update leaves."""
 
 
 def load_adapters(
@@ -53,13 +50,13 @@ def load_adapters(
     merged = len(folders) if how == "merged" else _behind_last_full(folders)
     for folder in folders[:merged]:
         if is_full(folder):
-            load_full(model, folder)
+            _load_full(model, folder)
         else:
-            adapted: Any = load_adapter(model, folder, name="frozen")
+            adapted: Any = attach_adapter(model, folder, name="frozen")
             model = adapted.merge_and_unload(safe_merge=True)
     held = model
     for number, folder in enumerate(folders[merged:]):
-        held = load_adapter(held, folder, name=f"frozen{number}")
+        held = attach_adapter(held, folder, name=f"frozen{number}")
     if isinstance(held, PeftModel):
         # Loading activates the first adapter only; without this the later ones count for nothing.
         activate(held, adapter_names(held))
@@ -72,15 +69,10 @@ def _behind_last_full(folders: Sequence[Path]) -> int:
 
 
 def add_trainable(
-    model: AnyModel,
-    family: Family,
-    scope: Scope,
-    *,
-    lora: LoraSettings,
-    seed: int,
+    model: AnyModel, family: Family, scope: Scope, *, lora: LoraSettings, seed: int
 ) -> PeftModel:
     """Add a fresh adapter over every linear layer of the scope, initialised from the seed."""
-    chosen = targets(_unwrapped(model), family, scope)
+    chosen = targets(inner_model(model), family, scope)
     if chosen.matrices and lora.dropout:
         problem = "PEFT adds no dropout to a matrix without a layer"
         where = ", ".join(chosen.matrices)
@@ -94,12 +86,10 @@ def add_trainable(
         bias="none",
     )
     torch.manual_seed(seed)
-    if isinstance(model, PeftModel):
-        model.add_adapter(TRAINED, config)
-        wrapped = model
-    else:
-        wrapped = get_peft_model(model, config, adapter_name=TRAINED)
-    return wrapped
+    if not isinstance(model, PeftModel):
+        return get_peft_model(model, config, adapter_name=TRAINED)
+    model.add_adapter(TRAINED, config)
+    return model
 
 
 def adapter_names(model: PeftModel) -> list[str]:
@@ -169,9 +159,9 @@ def prepare(
         trained = fresh(held)
     else:
         if stack.reference_depth > len(stack.chain):
-            held = load_adapter(held, stack.start_from, name=PREVIOUS)
+            held = attach_adapter(held, stack.start_from, name=PREVIOUS)
             reference = [*reference, PREVIOUS]
-        trained = load_adapter(held, stack.start_from, name=TRAINED)
+        trained = attach_adapter(held, stack.start_from, name=TRAINED)
     prepared = TrainableModel(trained, (*frozen, TRAINED), tuple(reference), kept)
     activate(trained, prepared.current)
     return prepared
@@ -204,8 +194,11 @@ def _merge(
     depth = min(stack.reference_depth, upto)
     base = load_adapters(model, stack.chain[:depth], how="merged")
     later = stack.chain[depth:upto]
-    changed = {name for folder in later for name in touched(folder)} | set(trained)
-    kept = copies(base, sorted(changed)) if stack.keep_reference else {}
+    kept: dict[str, Tensor] = {}
+    if stack.keep_reference:
+        changed = {name for folder in later for name in _touched(folder)} | set(trained)
+        parameters = dict(base.named_parameters())
+        kept = {name: parameters[name].detach().clone() for name in sorted(changed)}
     return load_adapters(base, later, how="merged"), kept
 
 
@@ -223,7 +216,7 @@ def reference_view(prepared: TrainableModel) -> Iterator[None]:
         activate(model, prepared.reference)
     model.eval()
     try:
-        with torch.no_grad(), swapped(model, prepared.kept):
+        with torch.no_grad(), _swapped(model, prepared.kept):
             yield
     finally:
         if isinstance(model, PeftModel):
@@ -237,17 +230,20 @@ def trainable_names(model: nn.Module) -> list[str]:
 
 
 def save_trained(model: AnyModel, folder: Path, *, base: str) -> None:
-    """Write what was trained: a PEFT folder, or the tensors of a full update."""
-    if isinstance(model, PeftModel):
-        save_adapter(model, folder, base=base)
-    else:
-        save_full(model, folder)
+    """Write what was trained: an ordinary PEFT folder, or the tensors of a full update.
 
-
-def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
-    """Write the trained adapter as an ordinary PEFT folder, the same bytes for the same weights."""
-    config = model.peft_config[TRAINED]
-    config.base_model_name_or_path = base
+    The same weights give the same bytes; `base` is the model's name for PEFT.
+    """
+    if not isinstance(model, PeftModel):
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = {
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in sorted(model.named_parameters())
+            if tensor.requires_grad
+        }
+        save_file(trained, folder / FULL_FILE, metadata={"format": "pt"})
+        return
+    model.peft_config[TRAINED].base_model_name_or_path = base
     model.save_pretrained(
         str(folder),
         selected_adapters=[TRAINED],
@@ -267,5 +263,64 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str) -> None:
     path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _unwrapped(model: AnyModel) -> nn.Module:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+def is_full(folder: Path) -> bool:
+    """Tell whether a stage left whole tensors and not an adapter."""
+    return (folder / FULL_FILE).is_file()
+
+
+def _load_full(model: nn.Module, folder: Path) -> None:
+    """Write a stage's tensors over the model's; raises ModelError if they do not fit it."""
+    parameters = dict(model.named_parameters())
+    try:
+        with safe_open(folder / FULL_FILE, framework="pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise does_not_fit("update", folder, f"{type(error).__name__}: {error}") from error
+    wrong = [
+        name
+        for name, tensor in sorted(found.items())
+        if name not in parameters or parameters[name].shape != tensor.shape
+    ]
+    if wrong:
+        told = f"{len(wrong)} tensors differ ({', '.join(wrong[:3])})"
+        raise does_not_fit("update", folder, told)
+    with torch.no_grad():
+        for name, tensor in found.items():
+            parameters[name].copy_(tensor)
+
+
+def _touched(folder: Path) -> set[str]:
+    """Return the names of the tensors that a stage's update, added in, changes."""
+    full = is_full(folder)
+    with safe_open(folder / (FULL_FILE if full else ADAPTER_FILE), framework="pt") as file:
+        names = set(file.keys())
+    if full:
+        return names
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    matrices = set(config.get("target_parameters") or ())
+    bare = {name.rpartition(".")[0] for name in matrices}
+    half = ".lora_A.weight"
+    paths = {name.removeprefix(WRAPPED).removesuffix(half) for name in names if name.endswith(half)}
+    return matrices | {f"{path}.weight" for path in paths - bare}
+
+
+@contextmanager
+def _swapped(model: nn.Module, kept: Mapping[str, Tensor]) -> Iterator[None]:
+    """Show the kept values in place of the model's own inside.
+
+    Only the storage is exchanged: a graph recorded before goes on with the values it was made from.
+    """
+    # By the names parameters have without adapters around them.
+    parameters = {
+        name.removeprefix(WRAPPED).replace(".base_layer.", "."): parameter
+        for name, parameter in model.named_parameters()
+        if ".lora_" not in name
+    }
+    own = {name: parameters[name].data for name in kept}
+    try:
+        for name, value in kept.items():
+            parameters[name].data = value
+        yield
+    finally:
+        for name, value in own.items():
+            parameters[name].data = value

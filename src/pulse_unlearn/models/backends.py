@@ -1,24 +1,36 @@
-"""Selects how a model is read: packed where that is shown to be exact, plain everywhere else."""
+"""How a model is read: packed where that is shown to be exact, plain everywhere else.
+
+A model whose family has no entry is tried first. Its module tree says where its parts are, and not
+how it reads: whether answers stand behind the prompt, whether padding and neighbours leave a
+question alone, whether a picture reaches it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from pulse_unlearn.config import SpeedSettings
+from pulse_unlearn.data.images import picture_from_bytes
 from pulse_unlearn.models.encode import Encoder
-from pulse_unlearn.models.families import Family
+from pulse_unlearn.models.families import Family, no_entry
 from pulse_unlearn.models.fast.features import Features
 from pulse_unlearn.models.fast.packed import Packed
-from pulse_unlearn.models.forward import Plain, Reader, inner_model
-from pulse_unlearn.records import Example
+from pulse_unlearn.models.forward import Plain, Reader
+from pulse_unlearn.models.parts import FAILURES, inner_model
+from pulse_unlearn.records import Example, Option, Picture
 
 CHECKED = 6
-"""Examples both ways are tried on."""
+"""Examples on which both ways are tried."""
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
 """Largest difference of an answer's log-probabilities (nats) that is rounding; by dtype."""
+OPTIONS = tuple(Option(letter, letter.lower()) for letter in "ABCD")
 
 
 def select_backend(
@@ -35,17 +47,16 @@ def select_backend(
     The trial reads a few of the examples both ways; a disagreement is told through `warn`. Pictures
     whose `features` are there need no tower.
     """
-    plain = Plain(model, encoder)
-    reason = packing_obstacle(inner_model(model).config, encoder.family, speed)
+    plain, inner = Plain(model, encoder), inner_model(model)
+    reason = packing_obstacle(inner.config, encoder.family, speed)
     if reason:
         if speed.packing != "off":
             warn(f"questions are not packed: {reason}")
         return plain
-    text = inner_model(model).config.get_text_config()
-    budget = speed.pack_tokens or text.hidden_size
+    budget = speed.pack_tokens or inner.config.get_text_config().hidden_size
     packed = Packed(model, encoder, budget=budget, features=features)
     difference = _difference(plain, packed, _trial(examples))
-    if not difference <= TOLERANCE[inner_model(model).dtype]:
+    if not difference <= TOLERANCE[inner.dtype]:
         warn(f"questions are not packed: log-probabilities differ by {difference:.2g} nats")
         return plain
     return packed
@@ -84,12 +95,92 @@ def _difference(plain: Reader, packed: Reader, examples: Sequence[Example]) -> f
     was_training = plain.model.training
     plain.model.eval()
     with torch.no_grad():
-        one, other = (
-            reader.answer_log_probs(examples, tokens="with_end") for reader in (plain, packed)
-        )
+        views = [reader.answer_log_probs(examples, tokens="with_end") for reader in (plain, packed)]
     plain.model.train(was_training)
-    picked = [view.log_probs.gather(-1, view.labels.unsqueeze(-1)) for view in (one, other)]
-    gaps: torch.Tensor = (picked[0] - picked[1]).squeeze(-1)[one.mask].abs()
+    mask = views[0].mask
+    one, other = (
+        view.log_probs.gather(-1, view.labels.unsqueeze(-1)).squeeze(-1)[mask] for view in views
+    )
     # What is infinite or undefined both ways agrees.
-    same = picked[0].squeeze(-1)[one.mask].isfinite() | picked[1].squeeze(-1)[one.mask].isfinite()
-    return float(gaps[same].nan_to_num(nan=torch.inf).max()) if same.any() else 0.0
+    finite = one.isfinite() | other.isfinite()
+    return _gap([one[finite]], [other[finite]]) if finite.any() else 0.0
+
+
+def _gap(found: list[Tensor], expected: list[Tensor]) -> float:
+    """Return the largest difference, nats; infinite where one is not a number."""
+    gaps = [(one - two).abs().max() for one, two in zip(found, expected, strict=True)]
+    return float(torch.stack(gaps).nan_to_num(nan=torch.inf).max())
+
+
+def require_working(model: Any, processor: Any, family: Family) -> None:
+    """Raise ModelError, naming the entry to write, unless the model reads as PULSE asks it to.
+
+    Its own ModelError for a chat template or tokenizer that cannot be used is passed on.
+    """
+    try:
+        fault = _fault(Plain(model, Encoder(processor, family)), TOLERANCE[model.dtype])
+    except FAILURES as error:
+        first = str(error).partition("\n")[0]
+        fault = f"a trial of three questions ended in {type(error).__name__}: {first}"
+    if fault:
+        raise no_entry(family.model_type, fault)
+
+
+def _fault(reader: Plain, tolerance: float) -> str:
+    """Return what is wrong with the answers to three questions; empty if nothing is."""
+    examples = _questions()
+    other_picture = replace(examples[0], picture=_picture((90, 60), turned=True))
+    other_answer = replace(examples[0], answer="blue")
+    with torch.no_grad():
+        together = _answers(reader, examples)
+        alone = [_answers(reader, [one])[0] for one in examples]
+        turned = _answers(reader, [other_picture])[0]
+        other = _answers(reader, [other_answer])[0]
+    replies = reader.generate(examples, max_new_tokens=1)
+    if any(rows.isnan().any() for rows in alone):
+        return "its log-probabilities are not numbers"
+    if _gap([other[:1]], [alone[0][:1]]) > tolerance:
+        return "the beginning of an answer sees its end"
+    if torch.equal(turned, alone[0]):
+        return "another picture changes nothing"
+    if _gap(together, alone) > tolerance:
+        return "questions asked together are not answered as each is alone"
+    letters = [torch.tensor(reply.chances.log_probs) for reply in replies]
+    first = [
+        rows[0, reader.encoder.letter_ids(one)].cpu()
+        for rows, one in zip(alone, examples, strict=True)
+    ]
+    if _gap(letters, first) > tolerance:
+        return "generated answers do not begin as given ones are read"
+    return ""
+
+
+def _answers(reader: Plain, examples: list[Example]) -> list[Tensor]:
+    """Return the log-probabilities of each answer's tokens, [A, V]."""
+    view = reader.answer_log_probs(examples, tokens="text")
+    return [rows[mask] for rows, mask in zip(view.log_probs, view.mask, strict=True)]
+
+
+def _questions() -> list[Example]:
+    """Two with pictures of different shapes around one without, of different lengths."""
+    pictures = (_picture((90, 60)), None, _picture((60, 120)))
+    return [
+        Example(
+            example_id=f"trial {number}",
+            question_id=f"trial {number}",
+            modality="multimodal" if picture else "text_only",
+            prompt="Who is this?" + " Say one letter." * number,
+            answer="red",
+            options=OPTIONS,
+            picture=picture,
+        )
+        for number, picture in enumerate(pictures)
+    ]
+
+
+def _picture(size: tuple[int, int], *, turned: bool = False) -> Picture:
+    shades = Image.linear_gradient("L").resize(size)
+    image = shades.transpose(Image.Transpose.ROTATE_180) if turned else shades
+    file = BytesIO()
+    image.save(file, "PNG")
+    return picture_from_bytes(file.getvalue(), "trial")

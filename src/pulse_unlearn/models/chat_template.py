@@ -1,7 +1,9 @@
-"""How a question and its answer are written for one model: its chat template, read once."""
+"""How a question and its answer are written for one model, and which texts it would misread."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -9,6 +11,7 @@ from jinja2 import TemplateError
 
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.families import Family
+from pulse_unlearn.records import Example
 
 KINDS = ("image", "video")
 _ANSWER = "ANSWER"
@@ -156,3 +159,41 @@ def special_tokens(processor: Any) -> frozenset[str]:
 def _turn(role: str, text: str, *, pictured: bool = False) -> dict[str, Any]:
     content: list[dict[str, str]] = [{"type": "image"}] if pictured else []
     return {"role": role, "content": [*content, {"type": "text", "text": text}]}
+
+
+class Reserved:
+    """Refuses examples that contain what the model's tokenizer gives a meaning of its own.
+
+    `<image>` in a question would stand for a picture that is not there, `</s>` would end it.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        longest_first = sorted(special_tokens(processor), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+    def refuse(self, examples: Sequence[Example]) -> None:
+        """Raise ModelError with a problem for each question or answer that cannot be asked."""
+        problems = [
+            problem
+            for example in examples
+            for part, text in (
+                ("system sentence", example.system),
+                ("question", example.prompt),
+                *(("answer", answer) for answer in example.option_texts or (example.answer,)),
+            )
+            if (problem := self._problem(example, part, text))
+        ]
+        if problems:
+            raise ModelError(problems)
+
+    def _problem(self, example: Example, part: str, text: str) -> Problem | None:
+        found = list(dict.fromkeys(self._pattern.findall(text)))
+        if not found:
+            return None
+        return Problem(
+            f"the {part} contains what is no text to this model",
+            f"example {example.example_id}",
+            got=", ".join(found),
+            allowed="plain text",
+            fix="take it out of the data, or write it in another way",
+        )

@@ -7,6 +7,7 @@ tokens of the assistant's answer (and of the end of turn, if asked for), never t
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,17 +17,19 @@ from torch import Tensor
 
 from pulse_unlearn.data.images import decode
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.chat_template import ChatTemplate
+from pulse_unlearn.models.chat_template import ChatTemplate, Reserved
 from pulse_unlearn.models.families import Family
-from pulse_unlearn.models.fast.packing import Line, Symbol
-from pulse_unlearn.models.pictures import Pictures, Shown
-from pulse_unlearn.models.reserved import Reserved
-from pulse_unlearn.records import Example
+from pulse_unlearn.models.fast.packing import Image, Line, Symbol
+from pulse_unlearn.records import Example, Picture
 
 AnswerTokens = Literal["with_end", "text"]
 
 KEPT_TEXTS = 20_000
 """Examples whose tokens are kept: every stage of a run asks the same questions again."""
+_SEQUENCE_INPUTS = frozenset({"input_ids", "attention_mask"})
+"""What a processor returns about the text; all else is about the picture."""
+KEPT_BYTES = 1 << 30
+"""Of processed pictures: decoded and processed once, not once per question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,67 @@ class EncodedBatch:
     example_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One processed picture."""
+
+    image: Image
+    """The tokens its placeholder stands for."""
+    inputs: dict[str, Tensor]
+    """`pixel_values` and whatever else the processor returns for it, first dimension 1."""
+
+    @property
+    def shapes(self) -> frozenset[tuple[str, tuple[int, ...]]]:
+        """Shapes of the inputs by name."""
+        return frozenset((name, tuple(tensor.shape)) for name, tensor in self.inputs.items())
+
+    @property
+    def size(self) -> int:
+        """Bytes of the inputs."""
+        return sum(tensor.nbytes for tensor in self.inputs.values())
+
+
+class _Pictures:
+    """Processed pictures by digest; the oldest go when they take more than a gibibyte."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._kept: OrderedDict[str, Shown] = OrderedDict()
+        self._bytes = 0
+
+    def __call__(self, picture: Picture, *, prompt: str) -> Shown:
+        """Return the picture processed; `prompt` is any text with its placeholder in it."""
+        if picture.digest in self._kept:
+            self._kept.move_to_end(picture.digest)
+            return self._kept[picture.digest]
+        shown = self._process(picture, prompt)
+        self._kept[picture.digest] = shown
+        self._bytes += shown.size
+        while self._bytes > KEPT_BYTES and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1].size
+        return shown
+
+    def _process(self, picture: Picture, prompt: str) -> Shown:
+        made = dict(self._processor(text=[prompt], images=[decode(picture)], return_tensors="pt"))
+        plain = self._processor.tokenizer(prompt)["input_ids"]
+        whole = made["input_ids"][0].tolist()
+        place = plain.index(self._processor.image_token_id)
+        behind = len(plain) - place - 1
+        run = whole[place : len(whole) - behind]
+        if whole[:place] + whole[len(whole) - behind :] != plain[:place] + plain[place + 1 :]:
+            raise ModelError(
+                Problem(
+                    "the picture changes the text around it, so questions cannot be packed",
+                    type(self._processor).__name__,
+                    fix="--set speed.packing=off",
+                )
+            )
+        # Copied into torch's own aligned memory: the last bits of a matrix product depend on where
+        # its input lies, and arrays of the processor lie anywhere.
+        inputs = {key: value.clone() for key, value in made.items() if key not in _SEQUENCE_INPUTS}
+        return Shown(Image(picture.digest, tuple(run)), inputs)
+
+
 class Encoder:
     """Encodes examples for one model; keeps the tokens of what it was asked last."""
 
@@ -53,7 +117,7 @@ class Encoder:
         self.chat_template = ChatTemplate(processor, family)
         self.end_ids = self.chat_template.end_ids()
         """Tokens at which a generated answer is over."""
-        self.pictures = Pictures(processor)
+        self.pictures = _Pictures(processor)
         self._reserved = Reserved(processor)
         self._letters: dict[str, tuple[int, ...]] = {}
         self._lines: dict[Hashable, Line] = {}
@@ -77,8 +141,8 @@ class Encoder:
         """
         self._reserved.refuse(examples)
         prompts = [self.prompt(example) for example in examples]
-        full = self._answered(prompts, examples, tokens)
-        tails = self._tails(prompts, full)
+        full = self._answered(prompts, [example.answer for example in examples], tokens)
+        tails = self._tails(self._ids(prompts), full)
         inputs = self._inputs(examples, full)
         longest = max(len(tail) for tail in tails)
         lengths = torch.tensor([len(tail) for tail in tails])
@@ -90,7 +154,7 @@ class Encoder:
             inputs,
             labels=inputs["input_ids"][:, -longest:],
             mask=mask,
-            example_ids=tuple(example.id for example in examples),
+            example_ids=tuple(example.example_id for example in examples),
         )
 
     def lines(self, examples: Sequence[Example], *, tokens: AnswerTokens | None) -> list[Line]:
@@ -111,18 +175,19 @@ class Encoder:
         self._reserved.refuse(examples)
         prompts = [self.prompt(example) for example in examples]
         heads = self._ids(prompts)
-        tails: list[list[int]] = [[] for _ in examples]
+        tails: list[tuple[int, ...]] = [()] * len(examples)
         if tokens is not None:
-            tails = self._tails(prompts, self._answered(prompts, examples, tokens), heads)
+            answers = [example.answer for example in examples]
+            tails = self._tails(heads, self._answered(prompts, answers, tokens))
         return [
-            Line(self._symbols(head, example, prompt), tuple(tail))
+            Line(self._symbols(head, example, prompt), tail)
             for head, tail, example, prompt in zip(heads, tails, examples, prompts, strict=True)
         ]
 
     def shown(self, example: Example) -> Shown:
         """Return the example's picture processed; raises ValueError if it has none."""
         if example.picture is None:
-            raise ValueError(f"{example.id} has no picture")
+            raise ValueError(f"{example.example_id} has no picture")
         return self.pictures(example.picture, prompt=self.prompt(example))
 
     def letters(self, example: Example) -> list[tuple[int, ...]]:
@@ -133,12 +198,7 @@ class Encoder:
         """
         new = [o.letter for o in example.options if o.letter not in self._letters]
         if new:
-            prompt = self.prompt(example)
-            full = [prompt + self.chat_template.prefix + letter for letter in new]
-            tails = self._tails([prompt] * len(full), full)
-            self._letters.update(
-                {letter: tuple(tail) for letter, tail in zip(new, tails, strict=True)}
-            )
+            self._letters.update(zip(new, self._behind(example, new, "text"), strict=True))
             self._require_different_letters()
         return [self._letters[option.letter] for option in example.options]
 
@@ -155,15 +215,9 @@ class Encoder:
             return self.letters(example)
         key = (*_asked(example), example.option_texts)
         if key not in self._option_tokens:
-            prompt = self.prompt(example)
-            full = [
-                prompt + self.chat_template.prefix + text + self.chat_template.end
-                for text in example.option_texts
-            ]
-            tails = [tuple(tail) for tail in self._tails([prompt] * len(full), full)]
             if len(self._option_tokens) >= KEPT_TEXTS:
                 self._option_tokens.clear()
-            self._option_tokens[key] = tails
+            self._option_tokens[key] = self._behind(example, example.option_texts, "with_end")
         return self._option_tokens[key]
 
     def decode(self, tokens: Tensor) -> list[str]:
@@ -179,22 +233,17 @@ class Encoder:
         return tuple(image if token == placeholder else token for token in ids)
 
     def _answered(
-        self, prompts: Sequence[str], examples: Sequence[Example], tokens: AnswerTokens
+        self, prompts: Sequence[str], answers: Sequence[str], tokens: AnswerTokens
     ) -> list[str]:
-        end = self.chat_template.end if tokens == "with_end" else ""
+        """Return each prompt with its answer behind it."""
+        prefix, end = self.chat_template.prefix, self.chat_template.end
         return [
-            prompt + self.chat_template.prefix + example.answer + end
-            for prompt, example in zip(prompts, examples, strict=True)
+            prompt + prefix + answer + (end if tokens == "with_end" else "")
+            for prompt, answer in zip(prompts, answers, strict=True)
         ]
 
-    def _tails(
-        self,
-        prompts: Sequence[str],
-        full: Sequence[str],
-        heads: Sequence[list[int]] | None = None,
-    ) -> list[list[int]]:
+    def _tails(self, heads: Sequence[Sequence[int]], full: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the tokens of `full` behind those of its prompt; placeholders stay unexpanded."""
-        heads = heads or self._ids(prompts)
         wholes = self._ids(full)
         tails = []
         for head, whole, text in zip(heads, wholes, full, strict=True):
@@ -207,8 +256,15 @@ class Encoder:
                         fix="give the family an answer_prefix at which its tokenizer splits",
                     )
                 )
-            tails.append(whole[len(head) :])
+            tails.append(tuple(whole[len(head) :]))
         return tails
+
+    def _behind(
+        self, example: Example, answers: Sequence[str], tokens: AnswerTokens
+    ) -> list[tuple[int, ...]]:
+        """Return the tokens of each of these answers to one example."""
+        prompts = [self.prompt(example)] * len(answers)
+        return self._tails(self._ids(prompts), self._answered(prompts, answers, tokens))
 
     def _inputs(self, examples: Sequence[Example], texts: list[str]) -> dict[str, Tensor]:
         # A list for each text: some processors cannot tell otherwise which text a picture is in.

@@ -136,17 +136,9 @@ def _idefics(model_type: str) -> None:
 
 # LLaVA-1.5: its published template ends an answer with a space, and no token; the tokenizer's
 # end-of-text token ended it in training, and ends it here.
-_llava(
-    "llava",
-    processor_fields=_CLIP_FIELDS,
-    positions="plain",
-)
+_llava("llava", processor_fields=_CLIP_FIELDS, positions="plain")
 # LLaVA-NeXT: one class over several language models, each with its own template.
-_llava(
-    "llava_next",
-    processor_fields=_CLIP_FIELDS,
-    positions="plain",
-)
+_llava("llava_next", processor_fields=_CLIP_FIELDS, positions="plain")
 # LLaVA-OneVision: its template writes `assistant\n` for the generation prompt, but `assistant \n`
 # before an answer that is there; training had the former.
 _llava(
@@ -237,16 +229,8 @@ def known_family(model_type: str) -> Family | None:
     return next((family for _, family in FAMILIES if family.model_type == model_type), None)
 
 
-def family_of(model_type: str) -> Family:
-    """Return the entry for a config's `model_type`; raises ModelError naming the known ones."""
-    family = known_family(model_type)
-    if family is None:
-        raise no_entry(model_type, "")
-    return family
-
-
 def no_entry(model_type: str, why: str) -> ModelError:
-    """Return the error for a family that is in no table and cannot be made out: `why`."""
+    """Return the error for a family without an entry whose parts cannot be inferred: `why`."""
     known = ", ".join(sorted(family.model_type for _, family in FAMILIES))
     return ModelError(
         Problem(

@@ -14,12 +14,12 @@ from itertools import islice
 from typing import Any, Protocol
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.methods import AnswerView
 from pulse_unlearn.models.encode import AnswerTokens, EncodedBatch, Encoder
+from pulse_unlearn.models.parts import language_layers
 from pulse_unlearn.records import Example
 
 
@@ -90,7 +90,7 @@ class Plain:
     ) -> AnswerView:
         """Return the log-probabilities at the examples' answers, [B, A, V]."""
         batch = self.encoder.answers(examples, tokens=tokens)
-        layers = language_layers(self.model, self.encoder)
+        layers = language_layers(self.model, self.encoder.family)
         with layer_output(layers, hidden_layer) as outputs:
             view = answer_view(self.model, batch)
         length = view.labels.shape[1]
@@ -104,17 +104,15 @@ class Plain:
         are examples.
         """
         inputs = self.encoder.prompts(examples)
-        inputs.pop(
-            "position_ids", None
-        )  # generate derives the same positions from the attention mask
-        tokenizer = self.encoder.tokenizer
+        # `generate` derives the same positions from the attention mask.
+        inputs.pop("position_ids", None)
         with torch.no_grad():
             output = self.model.generate(
                 **to_device(inputs, self.model),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
-                pad_token_id=tokenizer.pad_token_id,
+                pad_token_id=self.encoder.tokenizer.pad_token_id,
                 eos_token_id=self.encoder.end_ids,
                 return_dict_in_generate=True,
                 output_logits=True,
@@ -129,16 +127,10 @@ class Plain:
 
     def _chances(self, examples: Sequence[Example], first: Tensor) -> list[OptionChances]:
         """Pick letters from what follows the prompts, [B, V]; texts are read in further passes."""
-        told = [
-            one for example in examples if example.option_texts for one in expand_options(example)
-        ]
-        found = iter(
-            [
-                one
-                for start in range(0, len(told), len(examples))
-                for one in read_options(self, told[start : start + len(examples)])
-            ]
-        )
+        size = len(examples)
+        told = [one for of in examples if of.option_texts for one in expand_options(of)]
+        batches = [told[start : start + size] for start in range(0, len(told), size)]
+        found = iter([one for batch in batches for one in read_options(self, batch)])
         return [
             joined([next(found) for _ in example.option_texts])
             if example.option_texts
@@ -207,17 +199,6 @@ def option_chances(
             letters = tuple(of_letter[0] for of_letter in values) if example.options else ()
             chances.append(OptionChances(letters))
     return chances
-
-
-def inner_model(model: nn.Module) -> Any:
-    """Return the transformers model inside a PEFT wrapper; adapters act in it all the same."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
-def language_layers(model: nn.Module, encoder: Encoder) -> Sequence[nn.Module]:
-    """Return the layers of the language model, first to last."""
-    language_model = inner_model(model).get_submodule(encoder.family.language_model)
-    return getattr(language_model, "layers", ())
 
 
 @contextmanager

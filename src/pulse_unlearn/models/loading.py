@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,28 @@ from transformers.utils import logging as progress_bars
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.adapters import load_adapters
+from pulse_unlearn.models.backends import require_working
 from pulse_unlearn.models.chat_template import TODAY, ChatTemplate, stop_clock
-from pulse_unlearn.models.checkpoints import folder_problems, own_code, unconverted
+from pulse_unlearn.models.checkpoints import (
+    TOKENIZER_FILES,
+    cached_folder,
+    fetch_command,
+    folder_problems,
+    is_offline,
+    model_source,
+    own_code,
+    unconverted,
+)
+from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import Family, known_family, no_entry
-from pulse_unlearn.models.hub import TOKENIZER, cached_folder, fetch_command, is_offline
+from pulse_unlearn.models.fast.features import Features
 from pulse_unlearn.models.parts import FAILURES, family_for
-from pulse_unlearn.models.processor_checks import processor_problems
-from pulse_unlearn.models.processors import load_processor, read_whole, show_whole
-from pulse_unlearn.models.source import model_source
-from pulse_unlearn.models.trial import require_working
+from pulse_unlearn.models.processors import (
+    load_processor,
+    processor_problems,
+    read_whole,
+    show_whole,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +68,25 @@ class LoadedModel:
     """What was done otherwise than the model's files say."""
 
 
+@dataclass(slots=True)
+class RunCache:
+    """What the stages of one run share, which all load one model by one set of settings.
+
+    Changes no bit of a result: pictures are processed, and seen by a tower, one at a time.
+    """
+
+    features: Features = field(default_factory=Features)
+    _encoder: Encoder | None = None
+
+    def encoder(self, loaded: LoadedModel) -> Encoder:
+        """Return the run's encoder; the first model loaded brings it."""
+        if self._encoder is None:
+            self._encoder = Encoder(loaded.processor, loaded.family)
+        return self._encoder
+
+
 @dataclass(frozen=True, slots=True)
-class SmallFiles:
+class _SmallFiles:
     """What is read of a model before its weights."""
 
     config: PretrainedConfig
@@ -71,7 +102,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     _require_bitsandbytes(settings)
     with quiet_libraries(), model_source(settings) as source:
         source, options = _located(settings, source)
-        files = before_weights(settings, source, options)
+        files = _before_weights(settings, source, options)
         config, processor, family = files.config, files.processor, files.family
         auto: Any = AutoModelForImageTextToText  # its stubs do not know output_loading_info
         try:
@@ -106,6 +137,25 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     return LoadedModel(model, processor, family, device, beside, files.notes)
 
 
+def look_at_processor(settings: ModelSettings) -> str:
+    """Check a model's processor as loading would; no weight is read, and the hub is not asked.
+
+    Returns the fields that matter, such as `patch_size 14`, and what is done otherwise. Raises
+    ModelError with all faults.
+    """
+    with quiet_libraries(), model_source(settings) as source:
+        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+        options |= {"revision": settings.revision} if settings.revision else {}
+        files = _before_weights(settings, source, options)
+    processor, tokenizer = files.processor, files.processor.tokenizer
+    kind, model_type = type(processor).__name__, files.config.model_type
+    if known_family(model_type) is None:
+        return f"{kind}; no entry for family {model_type!r} to check by"
+    fields = [f"{name} {attrgetter(name)(processor)}" for name in files.family.processor_fields]
+    fields += [f"pad {tokenizer.pad_token!r}", f"end {tokenizer.eos_token!r}", "chat template"]
+    return f"{kind}: {', '.join([*fields, *files.notes])}"
+
+
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Keep transformers' own progress bars out of ours while inside."""
@@ -135,7 +185,9 @@ def _located(settings: ModelSettings, source: str) -> tuple[str, dict[str, Any]]
     return source, {**options, "revision": settings.revision}
 
 
-def before_weights(settings: ModelSettings, source: str, options: Mapping[str, Any]) -> SmallFiles:
+def _before_weights(
+    settings: ModelSettings, source: str, options: Mapping[str, Any]
+) -> _SmallFiles:
     """Read config and processor, and raise ModelError for whatever would not work with them."""
     where = settings.source
     config = read_config(settings, source, options)
@@ -162,7 +214,7 @@ def before_weights(settings: ModelSettings, source: str, options: Mapping[str, A
     notes = [f"the tokenizer's file asks for {asked}: switched off"] if asked else []
     if dated:
         notes.append(f"the chat template writes the date: always {TODAY}")
-    return SmallFiles(config, processor, family, tuple(notes))
+    return _SmallFiles(config, processor, family, tuple(notes))
 
 
 def read_config(
@@ -170,17 +222,17 @@ def read_config(
 ) -> PretrainedConfig:
     """Read a model's config alone; raises ModelError for one that transformers would misread."""
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(source, **options)
         written, _ = PretrainedConfig.get_config_dict(source, **options)
+        problem = unconverted(written, settings.source)
+        if problem:
+            raise ModelError(problem)
+        config: PretrainedConfig = AutoConfig.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise _cannot_load(settings, error) from error
-    problem = unconverted(written, settings.source)
-    if problem:
-        raise ModelError(problem)
     return config
 
 
-_VOCABULARY = (*TOKENIZER, "spiece.model", "tekken.json")
+_VOCABULARY = (*TOKENIZER_FILES, "spiece.model", "tekken.json")
 
 
 def _require_vocabulary(source: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pulse_unlearn.data import PROFILES
 from pulse_unlearn.data import examples as make
 from pulse_unlearn.data.facts import with_facts
-from pulse_unlearn.data.words import obstacles
+from pulse_unlearn.data.options import obstacles
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.records import Example, Individual, Question
 from pulse_unlearn.scenarios import Group, ScoreStage

@@ -223,9 +223,10 @@ def _model(name: str, revision: str | None, prompt: str) -> Iterator[Finding]:
     """Look at a model's config and processor as loading it would, then ask it ten questions."""
     try:
         from pulse_unlearn.estimate.sizes import describe
-        from pulse_unlearn.models.sanity import look_at_processor
+        from pulse_unlearn.models.loading import look_at_processor
     except (ImportError, OSError, RuntimeError) as error:
-        yield Finding("model", "note", f"not looked at, as torch or transformers fail: {error}")
+        said = f"nor the model looked at, as torch or transformers fail: {error}"
+        yield Finding("processor", "note", said)
         return
     settings = ModelSettings(source=name, revision=revision)
     try:
@@ -248,7 +249,7 @@ def _model(name: str, revision: str | None, prompt: str) -> Iterator[Finding]:
 
 def _manner(settings: ModelSettings, prompt: str, *, bytes_needed: float) -> Iterator[Finding]:
     """Ask ten questions, where the weights fit into this machine's memory."""
-    from pulse_unlearn.models.hub import cached_folder
+    from pulse_unlearn.models.checkpoints import cached_folder
     from pulse_unlearn.pipeline.ten_questions import ask
 
     folder = Path(settings.source).expanduser()

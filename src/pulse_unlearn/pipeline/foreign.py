@@ -11,10 +11,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pulse_unlearn.data.answers import Answer
 from pulse_unlearn.data.checks import gathered
 from pulse_unlearn.data.mmbench import Shown
-from pulse_unlearn.data.mmbench_table import COPY
+from pulse_unlearn.data.mmbench_table import COPY, Answer
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.evaluation.intervals import Interval, wilson
 from pulse_unlearn.evaluation.parsers import Parsed, parse

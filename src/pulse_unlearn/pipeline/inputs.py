@@ -10,12 +10,12 @@ from typing import Any
 
 from pulse_unlearn.config import DataSettings, Experiment
 from pulse_unlearn.data import PROFILES, Dataset, Source, datasets
-from pulse_unlearn.data.about_people import left_out
-from pulse_unlearn.data.leaks import unknown_people
+from pulse_unlearn.data.leaks import left_out, unknown_people
 from pulse_unlearn.data.requests import read_request_file
 from pulse_unlearn.errors import ConfigError, DataError, Problem
+from pulse_unlearn.isolation import Origin
 from pulse_unlearn.methods import METHODS, Checked, build_method
-from pulse_unlearn.models.source import model_digest
+from pulse_unlearn.models.checkpoints import model_digest
 from pulse_unlearn.records import Individual, Question
 from pulse_unlearn.registry import third_party
 from pulse_unlearn.scenarios import NamedRequest, Plan, Roster, Stage, UnlearnStage, build_plan
@@ -206,6 +206,13 @@ def _wanting(experiment: Experiment) -> list[Problem]:
     ]
 
 
+def plugin_of(stage: Stage) -> Origin | None:
+    """Return whose code carries a stage out; None for this package's own."""
+    if isinstance(stage, UnlearnStage):
+        return METHODS.origin(stage.method)
+    return third_party("pulse_unlearn.runners", stage.kind)
+
+
 def _ingredients(
     stage: Stage,
     experiment: Experiment,
@@ -215,9 +222,7 @@ def _ingredients(
 ) -> Ingredients:
     """Gather what decides this stage's output, and nothing that cannot change it."""
     settings = stage.ingredients(experiment)
-    plugin = third_party("pulse_unlearn.runners", stage.kind)
-    if isinstance(stage, UnlearnStage):
-        plugin = METHODS.origin(stage.method)
+    plugin = plugin_of(stage)
     if plugin:
         settings["plugin"] = asdict(plugin)
     gone = {name: ids for name, ids in missing.items() if ids and f"{name}/" in stage.reads}

@@ -6,8 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pulse_unlearn.config import Overlap
 from pulse_unlearn.data.checks import gathered
-from pulse_unlearn.data.leaks import find_declared, find_overlaps, find_trained_on_scored, refused
-from pulse_unlearn.data.same_person import Part
+from pulse_unlearn.data.leaks import (
+    Part,
+    find_declared,
+    find_overlaps,
+    find_trained_on_scored,
+    refused,
+)
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.scenarios import Group, Operation, Plan

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pulse_unlearn.config import Experiment
-from pulse_unlearn.errors import Corrupted, Problem, StoreError
+from pulse_unlearn.errors import Corrupted, PluginError, Problem, StoreError
+from pulse_unlearn.evaluation.parsers import PARSERS
 from pulse_unlearn.evaluation.readings import by_question
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions, write_scores
+from pulse_unlearn.isolation import isolated
 from pulse_unlearn.pipeline.asked import PREDICTIONS, words_notes
+from pulse_unlearn.pipeline.failures import Failure, Failures
 from pulse_unlearn.pipeline.findings import Material, comparisons, paper_findings
-from pulse_unlearn.pipeline.inputs import OUTCOME, Inputs, read_inputs
+from pulse_unlearn.pipeline.inputs import OUTCOME, Inputs, plugin_of, read_inputs
 from pulse_unlearn.pipeline.leaks import (
     all_sides,
     check_leaks,
@@ -39,11 +43,21 @@ from pulse_unlearn.pipeline.samples import collect_samples
 from pulse_unlearn.pipeline.select import Selection, select_known
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Prediction, QuestionScore, Score
+from pulse_unlearn.registry import third_parties
 from pulse_unlearn.scenarios import Group, ScoreStage, SelectStage, Stage
 from pulse_unlearn.store import RunLock, Store, write_index, write_json
+from pulse_unlearn.store.index import products
+from pulse_unlearn.store.made import code_digest, made_before, note_made
 
 if TYPE_CHECKING:
-    from pulse_unlearn.models.fast.run_cache import RunCache
+    from pulse_unlearn.models.loading import RunCache
+
+
+RECORD = ".results.json"
+"""What results, scores and samples were made from; without it they are made again."""
+_MADE = ("results.", "samples.", "scores/")
+_READING = ("pulse_unlearn.parsers", "pulse_unlearn.measures")
+"""Entry points that stored answers are read by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,10 @@ class Finished:
     computed: int
     reused: int
     seconds: float
+    measured: bool = True
+    """Whether there are results: not where every operation is missing."""
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    """Stage -> why a third party's code failed in it."""
 
 
 class _Pipeline:
@@ -66,6 +84,7 @@ class _Pipeline:
         self.progress, self.stop = progress, stop
         self.cache: RunCache | None = None
         self.store = Store(run)
+        self.failures = Failures(run, inputs.keys)
         self.predictions_of = cache(self._predictions_of)
         self.answers_of = cache(self._answers_of)
         self.scores_of = cache(self._scores_of)
@@ -117,20 +136,39 @@ class _Pipeline:
         """Bring every stage to completion; return how many were computed and reused."""
         computed = reused = 0
         stages = self.inputs.plan.stages
+        self.failures.forget()
         self.progress.begin(len(stages))
         for number, stage in enumerate(stages, start=1):
             if self._is_complete(stage):
                 self.progress.reuse(number, stage)
                 reused += 1
                 continue
+            if failed := self.failures.skips(stage):
+                self.progress.warn(f"{stage.name} is skipped, since {failed} failed")
+                continue
             self.stop.check()
             self.progress.start(number, stage)
             started = time.monotonic()
-            self._work(stage)
-            self._publish(stage)
+            try:
+                self.work_on(stage)
+            except PluginError as error:
+                self.failures.record(stage.name, error)
+                self.progress.warn(f"{error}\nThe run goes on with what does not depend on it.")
+                continue
             self.progress.finish(number, stage, time.monotonic() - started)
             computed += 1
         return computed, reused
+
+    def work_on(self, stage: Stage) -> bool:
+        """Carry out one stage whose parents are complete; False if another process was faster."""
+        key = self.inputs.keys[stage.name]
+        with self.store.stage_lock(key):
+            if self.store.find(key) is not None:
+                return False
+            with isolated(stage.name, plugin_of(stage)):
+                self._work(stage)
+            self._publish(stage)
+            return True
 
     def _is_complete(self, stage: Stage) -> bool:
         key = self.inputs.keys[stage.name]
@@ -152,7 +190,7 @@ class _Pipeline:
             self._select(stage, folder)
             return
         # Only here, so that a run with nothing to compute loads neither torch nor a model.
-        from pulse_unlearn.models.fast.run_cache import RunCache
+        from pulse_unlearn.models.loading import RunCache
         from pulse_unlearn.pipeline.runners import RUNNERS
         from pulse_unlearn.pipeline.stage_context import StageContext
 
@@ -239,12 +277,46 @@ def run_experiment(
         check_leaks(inputs, known_sides(inputs.plan))
         write_record(run, inputs)
         computed, reused = pipeline.carry_out()
-        write_products(pipeline)
-    return Finished(run, computed, reused, time.monotonic() - started)
+        measured = write_products(pipeline)
+    seconds = time.monotonic() - started
+    return Finished(run, computed, reused, seconds, measured, pipeline.failures.found)
+
+
+def run_stage(
+    experiment: Experiment,
+    runs: Path,
+    name: str,
+    *,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+) -> bool:
+    """Carry out one stage of an experiment, for launchers; False if it is complete already.
+
+    Takes the stage's own lock and not the run's, so that several processes can share a run folder.
+    Raises StoreError if a stage it rests on is not complete, RunLocked if another process works on
+    it, and KeyError if there is no such stage.
+    """
+    inputs, run = read_inputs(experiment), runs / experiment.name
+    run.mkdir(parents=True, exist_ok=True)
+    pipeline = _Pipeline(
+        inputs, run, repair=False, progress=progress or Silent(), stop=stop or StopRequest()
+    )
+    stage = inputs.plan.stage(name)
+    missing = [
+        Problem("this stage is not complete, and another rests on it", str(run), parent)
+        for parent in stage.parents
+        if pipeline.store.find(inputs.keys[parent]) is None
+    ]
+    if missing:
+        raise StoreError(missing)
+    return pipeline.work_on(stage)
 
 
 def rescore(experiment: Experiment, run: Path) -> None:
-    """Judge the stored answers of a finished run anew; raises StoreError if a stage is missing."""
+    """Judge the stored answers of a finished run anew; raises StoreError if a stage is missing.
+
+    Unless a third party's code failed in it, or in one that it depends on, in that run.
+    """
     if not run.is_dir():
         raise StoreError(Problem("there is no such run folder", str(run)))
     inputs = read_inputs(experiment)
@@ -254,6 +326,8 @@ def rescore(experiment: Experiment, run: Path) -> None:
             Problem("this stage is not complete", str(run), stage.name, fix="finish the run first")
             for stage in inputs.plan.stages
             if pipeline.store.find(inputs.keys[stage.name]) is None
+            and not pipeline.failures.recall(stage.name)
+            and not pipeline.failures.skips(stage)
         ]
         if missing:
             raise StoreError(missing)
@@ -261,8 +335,35 @@ def rescore(experiment: Experiment, run: Path) -> None:
         write_products(pipeline)
 
 
-def write_products(pipeline: _Pipeline) -> None:
-    """Write results, scores, samples and the index from finished stages."""
+def write_products(pipeline: _Pipeline) -> bool:
+    """Write results, scores, samples and the index from finished stages.
+
+    Nothing is written where the last ones were made of the same stages by the same code, or where
+    no operation is left to measure; tell whether there are any.
+    """
+    inputs, record = pipeline.inputs, pipeline.run / RECORD
+    missing = pipeline.failures.notes(inputs.plan)
+    notes = (*missing, *_parser_notes(inputs.experiment), *inputs.notes)
+    inputs = replace(inputs, plan=pipeline.failures.without(inputs.plan), notes=notes)
+    if not inputs.plan.operations:
+        return False
+    pipeline.inputs = inputs
+    made_from = {
+        "stages": [inputs.keys[stage.name].folder for stage in inputs.plan.stages],
+        "experiment": inputs.experiment.model_dump(mode="json"),
+        "notes": list(inputs.notes),
+        "code": code_digest(),
+        "plugins": [asdict(one) for group in _READING for one in third_parties(group)],
+    }
+    if made_before(record, made_from) is None:
+        _make_products(pipeline)
+        made = [name for name in products(pipeline.run) if name.startswith(_MADE)]
+        note_made(record, made_from, made)
+    write_index(pipeline.run)
+    return True
+
+
+def _make_products(pipeline: _Pipeline) -> None:
     evidence, run = pipeline.evidence(), pipeline.run
     verdicts = compute_verdicts(evidence)
     methods = {label: one.method for label, one in pipeline.inputs.experiment.methods.items()}
@@ -292,7 +393,15 @@ def write_products(pipeline: _Pipeline) -> None:
         parser=pipeline.inputs.experiment.scoring.parser,
     )
     write_json(run / "samples.json", samples)
-    write_index(run)
+
+
+def _parser_notes(experiment: Experiment) -> list[str]:
+    """Return whose parser reads the answers, which no stage's manifest says."""
+    parser = experiment.scoring.parser
+    plugin = PARSERS.origin(parser)
+    if plugin is None:
+        return []
+    return [f"answers are read by the parser '{parser}' of {plugin}, sources {plugin.sources[:8]}"]
 
 
 def _write_scores(pipeline: _Pipeline) -> None:

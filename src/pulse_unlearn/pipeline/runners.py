@@ -7,7 +7,7 @@ torch is imported here, and this module is imported only when a stage really has
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any, Literal
 
@@ -21,7 +21,8 @@ from pulse_unlearn.evaluation.predict import (
     rotated_accuracy,
 )
 from pulse_unlearn.evaluation.table import read_predictions, write_predictions
-from pulse_unlearn.methods import Request, build_method
+from pulse_unlearn.isolation import deadline
+from pulse_unlearn.methods import METHODS, Request, build_method
 from pulse_unlearn.models.adapters import (
     AdapterStack,
     AnyModel,
@@ -178,7 +179,16 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
         history=[_request(context, name) for name in stage.history],
         state=carried(context.folder_of(stage.history[-1])) if stage.history else {},
     )
-    outcome = session.apply(method)
+    limited = METHODS.origin(stage.method) is not None
+    seconds = context.inputs.experiment.plugin_seconds if limited else 0
+    with deadline(seconds, fix="raise plugin_seconds if it needs longer") as more_time:
+
+        def on_step(done: int, total: int, row: dict[str, Any]) -> None:
+            more_time()
+            job.watch.on_step(done, total, row)
+
+        session.watch = replace(job.watch, on_step=on_step)
+        outcome = session.apply(method)
     job.finish(
         outcome,
         notes={
@@ -210,7 +220,7 @@ def _limit(context: StageContext[UnlearnStage], unseen: Sequence[Example]) -> _L
     asked = read_predictions(context.folder_of(context.stage.before) / PREDICTIONS)
     before = accuracy_of(
         asked,
-        frozenset(example.id for example in unseen),
+        frozenset(example.example_id for example in unseen),
         decides=context.stage.decides,
     )
     limit = before * (1 - (stop.target_forgetting or 0.0))

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from pulse_unlearn.data import examples as make
 from pulse_unlearn.data.facts import with_facts
 from pulse_unlearn.errors import DataError, Problem
-from pulse_unlearn.models.fast.run_cache import RunCache
+from pulse_unlearn.models.loading import RunCache
 from pulse_unlearn.pipeline.asked import asked, elsewhere
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.progress import Progress

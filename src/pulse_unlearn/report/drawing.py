@@ -68,11 +68,19 @@ def style() -> Iterator[None]:
 
 
 def finish(figure: Figure, name: str, *, title: str, description: str) -> Drawing:
-    """Write the figure in both forms; call inside `style()`."""
+    """Lay the figure out and write it in both forms; call inside `style()`."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     with warnings.catch_warnings():
         # A label may hold characters the font lacks; a box in its place is all right.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         svg, pdf = io.StringIO(), io.BytesIO()
+        # Left to `savefig`, each file costs a layout and a draw without output of its own.
+        FigureCanvasSVG(figure)
+        figure.dpi = 72
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
+            figure.set_layout_engine(None)
         figure.savefig(svg, format="svg", metadata={"Date": None})
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     return Drawing(name, title, description, svg.getvalue(), pdf.getvalue())

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pulse_unlearn.report.answer import Known, ScoreRow, scoreboard
 from pulse_unlearn.report.estimates import Estimate, Numbers
-from pulse_unlearn.report.load import Flag, load_run
+from pulse_unlearn.report.load import Flag, RunRecord
 from pulse_unlearn.report.printable import plain
 from pulse_unlearn.report.progress import progress
 from pulse_unlearn.report.verdicts import Verdicts
@@ -28,12 +27,11 @@ _MOST_MISSING = 8
 _WIDTH = 140
 
 
-def summary_lines(run: Path) -> list[str]:
+def summary_lines(record: RunRecord) -> list[str]:
     """Return the table in ASCII, percent, before and after each method's last request.
 
-    Raises StoreError as `build_report` does. Control characters of labels are shown, not sent.
+    Control characters of labels are shown, not sent.
     """
-    record = load_run(run)
     numbers = Numbers(record.results, record.labels, record.extras.over_seeds)
     rows = scoreboard(numbers, Verdicts(record.extras.verdicts))
     done = progress(record, numbers)

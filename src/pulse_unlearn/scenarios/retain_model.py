@@ -48,12 +48,10 @@ class RetainModel(Settings):
 
 def retain_model_of(planner: Planner, operation: Operation) -> Retained | None:
     """Add the retain model of an operation's target; None where nobody can train one."""
-    if not operation.target:
-        return None
-    target = planner.stages[operation.target[-1]]
+    target = planner.stages[operation.target[-1]] if operation.target else None
     asked = planner.stages[operation.before]
     if not isinstance(target, FinetuneStage) or not isinstance(asked, ScoreStage):
-        raise TypeError(f"{target.name} is no fine-tuning or {asked.name} no scoring")
+        return None
     gone = set(operation.forget.ids)
     stay = Group(tuple(name for name in target.learn.ids if name not in gone))
     name = target.name.removesuffix("finetune") + "retain-model"

@@ -1,4 +1,4 @@
-"""The run folder: stages found by fingerprint, atomic files, checkpoints, one lock, verification.
+"""The run folder: stages found by fingerprint, atomic files, checkpoints, locks, verification.
 
 A stage is worked on in a partial folder and published in one rename; its manifest, with the SHA-256
 of every file, is the completion mark. Nothing here knows what a stage computes.
@@ -14,9 +14,8 @@ from pulse_unlearn.store.atomic import (
 from pulse_unlearn.store.checkpoints import Checkpoint, latest, save
 from pulse_unlearn.store.fingerprint import SCHEME, fingerprint
 from pulse_unlearn.store.index import INDEX, write_index
-from pulse_unlearn.store.lock import RunLock
 from pulse_unlearn.store.manifest import CHECKPOINTS, MANIFEST, Manifest, read_manifest
-from pulse_unlearn.store.stages import STAGES, StageKey, Store
+from pulse_unlearn.store.stages import STAGES, RunLock, StageKey, Store
 from pulse_unlearn.store.verify import verify
 
 __all__ = [

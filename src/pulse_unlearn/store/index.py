@@ -34,7 +34,7 @@ PRODUCTS = (
     "samples.json",
 )
 """The files of a run folder that others read; notes and logs beside them are the user's own."""
-FOLDERS = ("figures", "scores")
+FOLDERS = ("failures", "figures", "scores")
 """Folders of products."""
 
 

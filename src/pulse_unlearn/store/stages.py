@@ -1,15 +1,18 @@
-"""Stages on disk: found by fingerprint, worked on in a partial folder, published in one step."""
+"""A run folder: its locks, and its stages, found by fingerprint and published in one step."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
-from pulse_unlearn.errors import Corrupted, Problem, StoreError
+from pulse_unlearn.errors import Corrupted, Problem, RunLocked, StoreError
 from pulse_unlearn.store.atomic import delete, delete_scratch, file_errors, sync_folder
 from pulse_unlearn.store.fingerprint import fingerprint, is_fingerprint
+from pulse_unlearn.store.lock import held
 from pulse_unlearn.store.manifest import (
     CHECKPOINTS,
     MANIFEST,
@@ -23,6 +26,9 @@ from pulse_unlearn.store.sealed import describe_files, list_files
 STAGES = "stages"
 PARTIAL = ".partial-"
 BAD = ".bad-"
+LOCK = ".lock"
+LOCKS = ".locks"
+"""Folder of the locks of single stages; they stay when they are free, as `.lock` does."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]+")
 _FOLDER = re.compile(r"\d+-(?P<rest>.+-[0-9a-f]{8})")
@@ -63,10 +69,40 @@ class StageKey:
         return f"{safe}-{self.fingerprint[:8]}"
 
 
+class RunLock:
+    """Hold a run folder, which is made if it is missing; a context manager.
+
+    Entering raises RunLocked, naming the holder, if another holds it, and StoreError if the folder
+    cannot be used; it also removes what a killed holder left half-written.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self._held = ExitStack()
+
+    def __enter__(self) -> RunLock:
+        with file_errors(self.run, "use the run folder"):
+            self.run.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stack.enter_context(held(self.run / LOCK, self.run, working="in this run folder"))
+            sweep(self.run)
+            self._held = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._held.close()
+
+
 class Store:
     """The stages of one run folder.
 
-    Reading needs no lock. `partial`, `publish` and `discard` change the folder: hold the RunLock.
+    Reading needs no lock. `partial`, `publish` and `discard` change the folder: hold the RunLock,
+    or, where several processes share the run, the stage's own lock.
     """
 
     def __init__(self, run: Path) -> None:
@@ -104,13 +140,28 @@ class Store:
         if problems:
             raise Corrupted(problems)
 
+    @contextmanager
+    def stage_lock(self, key: StageKey) -> Iterator[None]:
+        """Hold one stage, so that several processes can work on different stages of a run.
+
+        Independent of the RunLock. Another process may have published the stage just before the
+        lock was taken: call `find` inside. What a killed holder left half-written in the partial
+        folder is removed; its checkpoints stay. Raises RunLocked, naming the holder, if another
+        holds the stage, and StoreError.
+        """
+        partial = self._partial(key)
+        with _stage_held(self.run, key.rest):
+            with file_errors(partial, "tidy the folder of a stage"):
+                delete_scratch(partial)
+            yield
+
     def partial(self, key: StageKey) -> Path:
         """Return the folder an unfinished stage is worked on in, made if it is missing.
 
         It survives a kill, so what an earlier attempt left is there: checkpoints belong in
         `checkpoints/`, which `publish` deletes. Raises StoreError.
         """
-        folder = self.stages / f"{PARTIAL}{key.rest}"
+        folder = self._partial(key)
         with file_errors(folder, "make the folder of a stage"):
             # Not with parents: a run folder that vanished must not come back as an empty one.
             self.stages.mkdir(exist_ok=True)
@@ -176,6 +227,9 @@ class Store:
         with file_errors(folder, "set the stage aside"):
             return self._set_aside(folder)
 
+    def _partial(self, key: StageKey) -> Path:
+        return self.stages / f"{PARTIAL}{key.rest}"
+
     def _clear_the_way(self, key: StageKey) -> None:
         """Set aside what has the stage's place or name but lost its manifest."""
         for folder in visible_folders(self.run):
@@ -207,11 +261,20 @@ def visible_folders(run: Path) -> list[Path]:
 
 
 def sweep(run: Path) -> None:
-    """Remove what a killed process left half-written or half-deleted; needs the lock.
+    """Remove what a killed process left half-written or half-deleted; needs the run's lock.
 
-    Partial stages stay: they are work to continue. Raises StoreError.
+    Partial stages stay: they are work to continue, tidied by whoever takes the stage's lock.
+    Stages that another process holds are left alone. Raises StoreError.
     """
     with file_errors(run, "tidy the run folder"):
-        delete_scratch(run)
+        delete_scratch(run, skip=PARTIAL)
         for folder in stage_folders(run):
-            delete(folder / CHECKPOINTS)
+            if (folder / CHECKPOINTS).exists():
+                rest = folder.name.partition("-")[2]
+                with suppress(RunLocked), _stage_held(run, rest):
+                    delete(folder / CHECKPOINTS)
+
+
+def _stage_held(run: Path, rest: str) -> AbstractContextManager[None]:
+    place = run / STAGES / f"{PARTIAL}{rest}"
+    return held(run / LOCKS / f"{rest}.lock", place, working="on this stage")

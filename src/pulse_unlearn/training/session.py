@@ -31,7 +31,8 @@ from pulse_unlearn.methods import (
     Request,
     Tensors,
 )
-from pulse_unlearn.models.forward import Plain, Reader, inner_model
+from pulse_unlearn.models.forward import Plain, Reader
+from pulse_unlearn.models.parts import inner_model
 from pulse_unlearn.records import Example
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.loop import Outcome, Watch, train

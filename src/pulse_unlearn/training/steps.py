@@ -107,7 +107,7 @@ def _by_picture(examples: Sequence[Example]) -> list[list[Example]]:
     """Return the examples of each picture together, and each example without one alone."""
     units: dict[str, list[Example]] = {}
     for example in examples:
-        key = example.picture.digest if example.picture else example.id
+        key = example.picture.digest if example.picture else example.example_id
         units.setdefault(key, []).append(example)
     return list(units.values())
 

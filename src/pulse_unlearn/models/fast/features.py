@@ -1,16 +1,15 @@
-"""What a frozen vision tower sees in a picture, computed once and kept.
+"""What a frozen vision tower returns for a picture, computed once and kept.
 
 The tower is most of the work on a short question and never changes while it is frozen. Its outputs
 are remembered picture by picture and handed out in its place, so that everything behind it (feature
 selection, projector, whatever a family does with image sizes) is still the model's own code.
 
-Kept in memory and not on a disk, and computed again when that is full: LLaVA-1.5's tower is 0.4e12
-operations a picture, 1 ms on a large GPU, about what reading its 1.2 MB back would take, and 2 to 4
-percent of the language model's pass over five questions on the picture.
+Kept in memory and not on disk: LLaVA-1.5's tower is 0.4e12 operations a picture, 1 ms on a large
+GPU, about what reading its 1.2 MB back would take.
 
-Pictures of one shape are seen several at once where that changes no bit of what the tower says of
-any of them: a resumed training meets other pictures together than an uninterrupted one, and has to
-come to the same weights. Whether it does is tried on the first pictures there are.
+Pictures of one shape are processed together where that changes no bit of any one's output: a
+resumed training meets other pictures together than an uninterrupted one, and has to come to the
+same weights. Whether it does is tried on the first pictures there are.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
-from pulse_unlearn.models.fast.patched_forward import patched_forward
+from pulse_unlearn.models.fast.passes import patched_forward
 
 KEPT_BYTES = 2 << 30
 """1,800 pictures of LLaVA-1.5 in half precision."""
@@ -38,7 +37,7 @@ See = Callable[[Sequence[str]], object]
 
 
 class Features:
-    """What towers said of pictures, in the host's memory; the oldest go beyond 2 GiB.
+    """What towers returned for pictures, in the host's memory; beyond 2 GiB the oldest go.
 
     Keys name the tower by the digest of its weights: one store serves every stage of a run.
     """
@@ -87,9 +86,10 @@ class TowerMemory:
     @property
     def usable(self) -> bool:
         """Whether nothing in the tower is trained or adapted, so that every view sees the same."""
-        return not any(
+        trained = any(parameter.requires_grad for parameter in self._tower.parameters())
+        return not trained and not any(
             isinstance(module, BaseTunerLayer) for module in self._tower.modules()
-        ) and not any(parameter.requires_grad for parameter in self._tower.parameters())
+        )
 
     def missing(self, digests: Sequence[str]) -> list[str]:
         """Return those not remembered, each once."""
@@ -97,7 +97,7 @@ class TowerMemory:
         return [digest for digest in every if (self._name, digest) not in self._features]
 
     def learn(self, digests: Sequence[str], see: See, *, shape: Hashable) -> None:
-        """Run the tower on new pictures of one shape and remember what it says of each."""
+        """Run the tower on new pictures of one shape and remember its output for each."""
         left = list(digests)
         while left:
             # Of few sizes, so that few have to be tried.
@@ -108,7 +108,7 @@ class TowerMemory:
             self.computed += count
 
     def _seen(self, digests: Sequence[str], see: See, shape: Hashable) -> list[ModelOutput]:
-        """Return what the tower says of each picture, bit by bit what it says of it alone."""
+        """Return the tower's output for each picture, to the last bit as for it alone."""
         if len(digests) == 1:
             return self._at_once(digests, see)
         exact, tried = self._features.exact, (self._name, shape, len(digests))
@@ -116,7 +116,10 @@ class TowerMemory:
         if together and tried in exact:
             return together
         alone = [self._at_once([digest], see)[0] for digest in digests]
-        exact[tried] = bool(together) and all(map(_equal, together, alone))
+        exact[tried] = bool(together) and all(
+            torch.equal(mine, own)
+            for mine, own in zip(_tensors(tuple(together)), _tensors(tuple(alone)), strict=True)
+        )
         return alone
 
     def _at_once(self, digests: Sequence[str], see: See) -> list[ModelOutput]:
@@ -135,12 +138,12 @@ class TowerMemory:
 
     @contextmanager
     def recalling(self, digests: Sequence[str]) -> Iterator[None]:
-        """Answer for the tower inside, with what it said of these pictures."""
+        """Answer for the tower inside, with its outputs for these pictures."""
         found = [self._features[self._name, digest] for digest in digests]
 
         def answer(*args: Any, **kwargs: Any) -> Any:
-            pixels = next(_tensors((*args, *kwargs.values())))
-            return _joined(found, pixels.device)
+            device = next(_tensors((args, kwargs))).device
+            return _mapped(lambda *tensors: torch.cat(tensors).to(device), found)
 
         with patched_forward(self._tower, answer):
             yield
@@ -171,11 +174,23 @@ def _selected(output: ModelOutput, layers: Sequence[int]) -> ModelOutput:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors of an output, or of the arguments of a call."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, tuple):
-        for part in value:
+    elif isinstance(value, tuple | dict):
+        for part in value.values() if isinstance(value, dict) else value:
             yield from _tensors(part)
+
+
+def _mapped(function: Callable[..., Tensor], outputs: Sequence[Any]) -> Any:
+    """Apply to the tensors at each place of outputs of one form; what is no tensor stays."""
+    first = outputs[0]
+    if isinstance(first, ModelOutput):
+        parts = {key: _mapped(function, [output[key] for output in outputs]) for key in first}
+        return type(first)(**parts)
+    if isinstance(first, tuple):
+        return tuple(_mapped(function, parts) for parts in zip(*outputs, strict=True))
+    return function(*outputs) if isinstance(first, Tensor) else first
 
 
 def _parted(output: ModelOutput, count: int) -> list[ModelOutput] | None:
@@ -183,42 +198,22 @@ def _parted(output: ModelOutput, count: int) -> list[ModelOutput] | None:
 
     What is in a part twice stays one tensor.
     """
-    tensors = _tensors(tuple(output.values()))
-    if count > 1 and any(tensor.ndim == 0 or len(tensor) % count for tensor in tensors):
+    if count > 1 and any(t.ndim == 0 or len(t) % count for t in _tensors(output)):
         return None
 
     def part(number: int) -> ModelOutput:
         moved: dict[object, Tensor] = {}
 
-        def move(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                own = value.detach()
-                own = own.chunk(count)[number] if count > 1 else own
-                # Not a view that holds its whole batch.
-                return moved.setdefault(_place(own), own.to("cpu", copy=count > 1))
-            return tuple(map(move, value)) if isinstance(value, tuple) else value
+        def move(tensor: Tensor) -> Tensor:
+            own = tensor.detach()
+            own = own.chunk(count)[number] if count > 1 else own
+            # Not a view that holds its whole batch.
+            return moved.setdefault(_place(own), own.to("cpu", copy=count > 1))
 
-        return type(output)(**{key: move(value) for key, value in output.items()})
+        found: ModelOutput = _mapped(move, [output])
+        return found
 
     return [part(number) for number in range(count)]
-
-
-def _equal(one: ModelOutput, other: ModelOutput) -> bool:
-    """Tell whether two outputs are the same to the last bit."""
-    pairs = zip(*(_tensors(tuple(output.values())) for output in (one, other)), strict=True)
-    return all(torch.equal(mine, theirs) for mine, theirs in pairs)
-
-
-def _joined(outputs: Sequence[ModelOutput], device: torch.device) -> ModelOutput:
-    def join(values: Sequence[Any]) -> Any:
-        if isinstance(values[0], Tensor):
-            return torch.cat(list(values)).to(device)
-        if isinstance(values[0], tuple):
-            return tuple(join(parts) for parts in zip(*values, strict=True))
-        return values[0]
-
-    first = outputs[0]
-    return type(first)(**{key: join([one[key] for one in outputs]) for key in first})
 
 
 def _place(tensor: Tensor) -> object:
@@ -228,5 +223,4 @@ def _place(tensor: Tensor) -> object:
 
 def _size(output: ModelOutput) -> int:
     """Return the bytes of an output; the last hidden state may be in it twice, as one tensor."""
-    places = {_place(tensor): tensor.nbytes for tensor in _tensors(tuple(output.values()))}
-    return sum(places.values())
+    return sum({_place(tensor): tensor.nbytes for tensor in _tensors(output)}.values())

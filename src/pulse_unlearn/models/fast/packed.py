@@ -16,20 +16,12 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from pulse_unlearn.methods import AnswerView
-from pulse_unlearn.models.decode import greedy_decode
-from pulse_unlearn.models.encode import AnswerTokens, Encoder
+from pulse_unlearn.models.encode import AnswerTokens, Encoder, Shown
 from pulse_unlearn.models.fast.features import Features, TowerMemory
-from pulse_unlearn.models.fast.last_layer import last_mlp_at
 from pulse_unlearn.models.fast.packing import Line, Pack, pack
-from pulse_unlearn.models.forward import (
-    Reply,
-    inner_model,
-    language_layers,
-    layer_output,
-    option_chances,
-    to_device,
-)
-from pulse_unlearn.models.pictures import Shown
+from pulse_unlearn.models.fast.passes import greedy_decode, last_mlp_at
+from pulse_unlearn.models.forward import Reply, layer_output, option_chances, to_device
+from pulse_unlearn.models.parts import inner_model, language_layers
 from pulse_unlearn.records import Example
 
 PASS_TOKENS = 16384
@@ -82,7 +74,8 @@ class Packed:
         ]
         rows = torch.tensor(packed.rows).unsqueeze(1).expand(-1, longest)
         places = torch.tensor(asked)
-        with layer_output(language_layers(self.model, self.encoder), hidden_layer) as outputs:
+        layers = language_layers(self.model, self.encoder.family)
+        with layer_output(layers, hidden_layer) as outputs:
             found, index = self._log_probs(packed, examples, rows, places)
         hidden = outputs[0][rows, places].to(found.device) if outputs else None
         return AnswerView(found[index], labels.to(found.device), mask.to(found.device), hidden)
@@ -180,22 +173,16 @@ class Packed:
         """Return the answers that begin with these tokens, and whether they are cut off."""
         if not starts:
             return []
-        inner = inner_model(self.model)
+        inner, ends = inner_model(self.model), self.encoder.end_ids
         with torch.no_grad():
             said = greedy_decode(
-                inner,
-                cache,
-                starts,
-                torch.tensor(first, device=next(inner.parameters()).device),
-                max_new_tokens=max_new_tokens,
-                ends=self.encoder.end_ids,
+                inner, cache, starts, first, max_new_tokens=max_new_tokens, ends=ends
             )
+        texts = [
+            self.encoder.decode(torch.tensor([tokens], dtype=torch.long))[0] for tokens in said
+        ]
         return [
-            (
-                self.encoder.decode(torch.tensor([tokens], dtype=torch.long))[0],
-                len(tokens) == max_new_tokens,
-            )
-            for tokens in said
+            (text, len(tokens) == max_new_tokens) for text, tokens in zip(texts, said, strict=True)
         ]
 
     def _pack(self, lines: Sequence[Line]) -> Pack:
@@ -238,23 +225,17 @@ class Packed:
         if not packed.digests:
             hidden: Tensor = inner.model(**inputs).last_hidden_state
             return hidden
-        shown = self._shown(examples)
+        shown = {one.picture.digest: self.encoder.shown(one) for one in examples if one.picture}
+        pictures = [shown[digest] for digest in packed.digests]
         if not self.memory.usable:
-            pixels = to_device(_stacked([shown[digest] for digest in packed.digests]), inner)
+            pixels = to_device(_stacked(pictures), inner)
             hidden = inner.model(**inputs, **pixels).last_hidden_state
             return hidden
         self._learn(inner, shown, packed.digests)
-        blank = to_device(_blank([shown[digest] for digest in packed.digests]), inner)
+        blank = to_device(_blank(pictures), inner)
         with self.memory.recalling(packed.digests):
             hidden = inner.model(**inputs, **blank).last_hidden_state
         return hidden
-
-    def _shown(self, examples: Sequence[Example]) -> dict[str, Shown]:
-        return {
-            example.picture.digest: self.encoder.shown(example)
-            for example in examples
-            if example.picture is not None
-        }
 
     def _learn(self, inner: Any, shown: dict[str, Shown], digests: Sequence[str]) -> None:
         """Run the tower on pictures it has not seen.

@@ -1,0 +1,1 @@
+"""Two methods, an answer parser and an evaluation for PULSE."""

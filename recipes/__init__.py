@@ -1,0 +1,1 @@
+"""What the repository is made with but the package is not: recipes, run from a checkout."""

@@ -1,0 +1,145 @@
+"""Trains the embedded model from scratch: tower, then projector and language model, then export.
+
+About ten minutes on two CPU cores. Whatever is finished in the work folder is not done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import CLIPVisionModel, LlavaForConditionalGeneration
+
+from pulse_unlearn.models.loading import quiet_libraries
+
+from .build import write_manifest
+from .corpus import Corpus, load_corpus
+from .curriculum import Questions, Recipe
+from .language import Learner, Shape, build_model
+from .loop import OnStep, fit
+from .tokenizer import make_processor
+from .vision import HELDOUT, tower_features, train_vision
+from .vision import Recipe as VisionRecipe
+
+
+def picture_features(tower: CLIPVisionModel, corpus: Corpus, path: Path) -> torch.Tensor:
+    """Return the tower's patch features of all pictures, (N, 16, width), cached at `path`."""
+    if path.exists():
+        return load_file(path)["features"]
+    features = tower_features(tower, corpus.images).half()
+    save_file({"features": features}, path)
+    return features
+
+
+def _auxiliary(step: int, recipe: Recipe) -> float:
+    done = step / recipe.steps
+    left = (recipe.fade_to - done) / (recipe.fade_to - recipe.fade_from)
+    return min(1.0, max(0.0, left))
+
+
+def _rates(step: int, recipe: Recipe) -> tuple[float, float]:
+    """Return the rates of Muon and AdamW: a short rise, then level, then a linear fall."""
+    done = step / recipe.steps
+    factor = min(1.0, (step + 1) / recipe.warmup, (1 - done) / (1 - recipe.flat))
+    factor = max(0.01, factor)
+    return recipe.matrix_rate * factor, recipe.other_rate * factor
+
+
+def _optimisers(learner: Learner, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
+    """Return Muon for the matrices, AdamW for embeddings, norms and biases."""
+    named = [(n, p) for n, p in learner.named_parameters() if p.requires_grad]
+    matrix = {n for n, p in named if p.ndim == 2 and "embed" not in n and "head" not in n}
+    return (
+        torch.optim.Muon(
+            [p for n, p in named if n in matrix], lr=recipe.matrix_rate, weight_decay=0.0
+        ),
+        torch.optim.AdamW(
+            [p for n, p in named if n not in matrix],
+            lr=recipe.other_rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.0,
+        ),
+    )
+
+
+def train_language(
+    learner: Learner,
+    questions: Questions,
+    features: torch.Tensor,
+    work: Path,
+    *,
+    recipe: Recipe,
+    on_step: OnStep,
+) -> None:
+    """Train projector and language model on cached picture features, (N, 16, width)."""
+    torch.set_num_threads(recipe.threads)
+    spread = float(features[:1000].float().std())
+
+    def losses(step: int) -> Mapping[str, torch.Tensor]:
+        torch.manual_seed(step)
+        sums: dict[str, torch.Tensor] = {}
+        batches = questions(step)
+        count = sum(len(batch.ids) for batch in batches)
+        for batch in batches:
+            noisy = features
+            if batch.images is not None:
+                picked = features[batch.images].float()
+                noisy = picked + recipe.noise * spread * torch.randn_like(picked)
+                batch = replace(batch, images=torch.arange(len(picked)))
+            with torch.autocast("cpu", torch.bfloat16):
+                terms = learner.losses(batch, noisy, auxiliary=_auxiliary(step, recipe))
+            for name, value in terms.items():
+                sums[name] = sums.get(name, torch.zeros(())) + value / count
+        return sums
+
+    fit(
+        "language model",
+        learner,
+        _optimisers(learner, recipe),
+        losses,
+        rates=lambda step: _rates(step, recipe),
+        steps=recipe.steps,
+        save_every=recipe.save_every,
+        checkpoint=work / "language.safetensors",
+        on_step=on_step,
+    )
+
+
+def export(model: LlavaForConditionalGeneration, out: Path, *, seed: int) -> None:
+    """Write the ordinary model folder; half precision keeps the scores and halves the file."""
+    state = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    exported = LlavaForConditionalGeneration(model.config)
+    nn.Module.to(exported, torch.float16)
+    exported.load_state_dict(state)
+    exported.generation_config.do_sample = False
+    exported.save_pretrained(out)
+    make_processor(seed).save_pretrained(out)
+
+
+def train_world(
+    out: Path, *, work: Path, seed: int, on_step: OnStep, recipe: Recipe | None = None
+) -> None:
+    """Train tower and language model, write `out/model` and the manifest of all files in `out`.
+
+    `work` keeps the drawn faces, the tower and checkpoints; training continues from what it holds.
+    """
+    recipe, shape = recipe or Recipe(), Shape()
+    tower_folder = work / "vision"
+    corpus = load_corpus(work, seed=seed)
+    if not (tower_folder / HELDOUT).exists():
+        train_vision(corpus, work, tower_folder, recipe=VisionRecipe(), seed=seed, on_step=on_step)
+    with quiet_libraries():
+        tower = CLIPVisionModel.from_pretrained(tower_folder)
+    tower.requires_grad_(False)
+    tower.config._name_or_path = ""  # else the exported config would name the work folder
+    features = picture_features(tower, corpus, work / "features.safetensors")
+    questions = Questions(corpus, recipe=recipe, seed=seed)
+    torch.manual_seed(seed)
+    learner = Learner(build_model(tower, questions.vocabulary, shape=shape), shape=shape)
+    train_language(learner, questions, features, work, recipe=recipe, on_step=on_step)
+    export(learner.model, out / "model", seed=seed)
+    write_manifest(out)

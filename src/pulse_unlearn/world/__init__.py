@@ -1,1 +1,0 @@
-"""The recipe that makes the embedded world: people, faces, scenes, tokenizer and model."""
