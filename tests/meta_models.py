@@ -8,20 +8,17 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoConfig, LlamaConfig, LlamaModel
+from transformers import LlamaConfig, LlamaModel
 
-from pulse_unlearn.models.known_configs import known_configs
-from pulse_unlearn.models.meta import build_on_meta
-
-
-@cache
-def known_config(name: str) -> Any:
-    return AutoConfig.for_model(**known_configs()[name])
+from pulse_unlearn.config import ModelSettings
+from pulse_unlearn.estimate.sizes import SizedModel, describe
 
 
 @cache
-def known_model(name: str) -> nn.Module:
-    return build_on_meta(known_config(name))
+def known(name: str, *, dtype: str = "float32") -> SizedModel:
+    """A model by the config that the package knows, whatever lies in this machine's cache."""
+    settings = ModelSettings(source=name, dtype=dtype, revision="0" * 40)
+    return describe(settings)
 
 
 def parameters(module: nn.Module) -> int:

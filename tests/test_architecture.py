@@ -28,6 +28,8 @@ LEVELS = {
     "training": 3,
     "evaluation.predict": 3,
     "pipeline": 4,
+    "estimate": 4.5,
+    "pipeline.doctor": 4.6,
     "plugin_contract": 4.5,
     "report": 5,
     "cli": 6,

@@ -23,7 +23,8 @@ from pulse_unlearn.evaluation.predict import (
 from pulse_unlearn.evaluation.scoring import by_question, score_all
 from pulse_unlearn.methods import METHODS, build_method
 from pulse_unlearn.models.adapters import reference_view, trainable_names
-from pulse_unlearn.models.backends import obstacle, select_backend
+from pulse_unlearn.models.backends import packing_obstacle, select_backend
+from pulse_unlearn.models.families import FAMILIES
 from pulse_unlearn.models.fast import features as features_module
 from pulse_unlearn.models.fast import packed as packed_module
 from pulse_unlearn.models.fast.features import Features
@@ -542,8 +543,9 @@ def _shifted(backend, examples):
     ],
 )
 def test_what_cannot_be_packed_is_named(change):
-    config = tiny.config()
-    assert obstacle(config) == ""
+    config, family = tiny.config(), FAMILIES.get("llava")
+    auto = SpeedSettings(packing="auto")
+    assert packing_obstacle(config, family, auto) == ""
     for key, value in change.items():
         setattr(config.text_config, key, value)
-    assert obstacle(config)
+    assert packing_obstacle(config, family, auto)

@@ -12,22 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText
 
 import published_llava as published
 import tiny_families as families
+from meta_models import known
 from pulse_unlearn.config import ModelSettings, SpeedSettings
 from pulse_unlearn.data.prompts import PROFILES
 from pulse_unlearn.errors import ModelError
+from pulse_unlearn.estimate.sizes import describe
 from pulse_unlearn.models.backends import select_backend
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.fast.packed import Packed
-from pulse_unlearn.models.formulas import shape_of
 from pulse_unlearn.models.forward import answer_view
-from pulse_unlearn.models.known_configs import known_configs
 from pulse_unlearn.models.loading import load_model
-from pulse_unlearn.models.meta import build_on_meta
-from pulse_unlearn.models.shapes import Shape
 from tiny_models import forbidden
 
 
@@ -281,10 +279,10 @@ FULL_EYES = {
 def test_the_published_configs_are_the_models_that_are_planned_for(size, text, tmp_path):
     config = {**published.CONFIG, "text_config": text, "vision_config": FULL_EYES}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    read = AutoConfig.from_pretrained(tmp_path)
-    model = build_on_meta(read)
-    known: Shape = shape_of(known_configs()[f"llava-hf/llava-1.5-{size}-hf"])
-    assert sum(tensor.numel() for tensor in model.parameters()) == known.parameters
-    assert shape_of(config) == known
-    assert not read.tie_word_embeddings
-    assert model.get_output_embeddings().weight.shape[0] == 32064
+    model = describe(ModelSettings(source=str(tmp_path)))
+    planned = known(f"llava-hf/llava-1.5-{size}-hf")
+    sizes = {name: tensor.shape for name, tensor in planned.module.named_parameters()}
+    assert {name: tensor.shape for name, tensor in model.module.named_parameters()} == sizes
+    assert model.pictures == planned.pictures
+    assert not model.config.tie_word_embeddings
+    assert model.module.get_output_embeddings().weight.shape[0] == 32064

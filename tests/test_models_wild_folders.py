@@ -14,9 +14,9 @@ import tiny_models as tiny
 import wild_files as wild
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError
+from pulse_unlearn.estimate.sizes import TextCounter, describe
 from pulse_unlearn.models import chat_template
 from pulse_unlearn.models.checkpoints import model_digest
-from pulse_unlearn.models.describe import TextCounter, describe
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.loading import load_model, look_at_processor
 from pulse_unlearn.models.processors import processor_problems

@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pulse_unlearn.cli.show_costs import print_costs, work
-from pulse_unlearn.config import Experiment
+from pulse_unlearn.config import Experiment, Scope
 from pulse_unlearn.data.checks import gathered
 from pulse_unlearn.data.leaks import refused
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.estimate import counts
+from pulse_unlearn.estimate.questions import (
+    ASSUMED_SIDE,
+    HINT,
+    HINTED,
+    TEMPLATE_TOKENS,
+    Form,
+    data_are_there,
+    likely_people,
+    placeholder_inputs,
+    still_missing,
+)
+from pulse_unlearn.estimate.sizes import SizedModel, describe
+from pulse_unlearn.estimate.stages import (
+    CHECKPOINT_NUMBERS,
+    CHECKPOINTS,
+    StageEstimate,
+    estimate_stages,
+)
 from pulse_unlearn.evaluation.comparisons import RHO, detectable_difference
 from pulse_unlearn.evaluation.intervals import intraclass_correlation
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions
-from pulse_unlearn.models.describe import describe
+from pulse_unlearn.models.backends import packing_obstacle
 from pulse_unlearn.pipeline.asked import PREDICTIONS, words_notes
-from pulse_unlearn.pipeline.estimate import StageEstimate, estimate_stages
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
 from pulse_unlearn.pipeline.leaks import find_leaks, known_sides
-from pulse_unlearn.pipeline.placeholder_inputs import (
-    data_are_there,
-    placeholder_inputs,
-    still_missing,
-)
-from pulse_unlearn.pipeline.token_stats import chosen_sizes
 from pulse_unlearn.scenarios import Evaluation, Group, Operation, Stage
 from pulse_unlearn.store import Store
 
+if TYPE_CHECKING:
+    from pulse_unlearn.estimate.measure import Measured
+
 GENERAL_DISCORDANCE = 0.1
 """Share of general questions answered differently before and after; most stay as they were."""
+ASSUMED_RATES = {"float32": 0.1, "bfloat16": 100.0, "float16": 100.0}
+"""10^12 operations a second: two CPU cores (the demo reaches 0.13), a third of an A100's peak."""
+_WHOSE = {"float32": "two CPU cores", "bfloat16": "a third of an A100", "float16": "likewise"}
+_FORMS: dict[Form, str] = {
+    "file": "the file's order of the options",
+    "orders": "its other orders (scoring.people, scoring.general: vanilla turns them off)",
+    "words": "bare questions in words (scoring.words: none turns them off)",
+}
 
 
 def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float | None) -> None:
@@ -45,11 +69,14 @@ def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float |
         raise ModelError(missing)
     inputs = placeholder_inputs(experiment) if missing else read_inputs(experiment)
     assumed = bool(missing) and not data_are_there(experiment)
+    model: SizedModel | None = None
+    estimates: tuple[StageEstimate, ...] = ()
+    unknown = None
     try:
-        model, unknown = describe(experiment.model), None
+        model = describe(experiment.model)
+        estimates = estimate_stages(inputs, model)
     except ModelError as error:
-        model, unknown = None, error
-    estimates = estimate_stages(inputs, model) if model else ()
+        unknown = error
     plan = inputs.plan
     seeds = ", ".join(map(str, experiment.seeds))
     click.echo(
@@ -57,21 +84,17 @@ def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float |
     )
     _print_sets(inputs)
     _print_stages(inputs, run, {stage.name: stage for stage in estimates})
-    if model:
+    if model and estimates:
         measured = None
         if measure:
-            from pulse_unlearn.pipeline import measure as measuring
+            from pulse_unlearn.estimate.measure import measure as measure_rates
 
-            measured = measuring.measure(inputs, model)
-        print_costs(
-            experiment,
-            model,
-            estimates,
-            run=run,
-            assumed=assumed,
-            rate=rate,
-            measured=measured,
-        )
+            measured = measure_rates(inputs, model)
+        _print_model(experiment, model, estimates, assumed=assumed)
+        _print_memory(experiment, estimates)
+        _print_disk(estimates, run, model)
+        _print_time(experiment, estimates, rate=rate, measured=measured)
+        _print_operations(experiment, estimates, model)
     if unknown:
         click.echo(f"memory, disk and time are not estimated: {unknown}\n")
     _print_detectable(inputs, Store(run))
@@ -136,7 +159,7 @@ def _print_asked(inputs: Inputs) -> None:
 
 def _describe(group: Group, inputs: Inputs) -> str:
     if group.selection:
-        return f"{_size(group, inputs)} people, chosen by stage {group.selection}"
+        return f"{len(likely_people(inputs, group))} people, chosen by stage {group.selection}"
     shown = ", ".join(inputs.people[identity].name for identity in group.ids[:3])
     more = ", ..." if len(group.ids) > 3 else ""
     return f"{len(group.ids)} people: {shown}{more}"
@@ -151,12 +174,20 @@ def _print_stages(inputs: Inputs, run: Path, estimates: Mapping[str, StageEstima
         key = inputs.keys.get(stage.name)
         mark = "+" if key and store.find(key) else " "
         identity = key.fingerprint[:8] if key else "-" * 8
-        takes = work(estimates[stage.name]) if stage.name in estimates else ""
+        takes = _work(estimates[stage.name]) if stage.name in estimates else ""
         click.echo(
             f"  {mark} {number:3d}  {stage.kind:8s}  {identity}  "
             f"{stage.name}  (used by {used[stage.name]})  {takes}".rstrip()
         )
     click.echo("  steps and tokens are the most there can be\n" if estimates else "")
+
+
+def _work(stage: StageEstimate) -> str:
+    """Return a stage's steps and tokens in a few words; empty for one that runs no model."""
+    if not stage.tokens:
+        return ""
+    steps = f"{stage.steps} steps" if stage.steps else f"{round(stage.asked.questions)} questions"
+    return f"{steps}, {tokens_of(stage.tokens)} tokens"
 
 
 def _all_parents(evaluation: Evaluation, inputs: Inputs) -> set[str]:
@@ -170,6 +201,136 @@ def _all_parents(evaluation: Evaluation, inputs: Inputs) -> set[str]:
             stage: Stage = inputs.plan.stage(name)
             open_names += stage.parents
     return found
+
+
+def _print_model(
+    experiment: Experiment,
+    model: SizedModel,
+    stages: Sequence[StageEstimate],
+    *,
+    assumed: bool,
+) -> None:
+    click.echo(f"model {model.name}: {_count_of(model.parameters)} parameters, from {model.origin}")
+    parts: tuple[tuple[str, Scope], ...] = (
+        ("vision tower", "vision"),
+        ("projector", "projector"),
+        ("language model", "llm"),
+    )
+    sizes = [f"{name} {_count_of(model.trained(scope))}" for name, scope in parts]
+    click.echo(f"  {', '.join(sizes)}")
+    longest = max((stage.batch.longest for stage in stages if stage.batch), default=0)
+    click.echo(f"  longest question: {longest} tokens; text counted by {model.counted_by}")
+    click.echo(f"  assumed: {TEMPLATE_TOKENS} tokens of chat template around a question")
+    if assumed:
+        click.echo(
+            "  assumed, as the data are not there: five questions of each kind a person, of usual "
+            f"length, a hint of {len(HINT)} characters at every {HINTED}th general question, "
+            f"pictures of {ASSUMED_SIDE} x {ASSUMED_SIDE} pixels"
+        )
+    obstacle = packing_obstacle(model.config, model.family, experiment.speed)
+    click.echo(
+        f"  questions are not packed: {obstacle}\n"
+        if obstacle
+        else "  questions will be packed if a trial at run time agrees (told from config.json)\n"
+    )
+
+
+def _print_memory(experiment: Experiment, stages: Sequence[StageEstimate]) -> None:
+    where = "on the device" if experiment.model.device_map == "none" else "on all devices together"
+    click.echo(f"memory {where} at the peak ({counts.LETTERS})")
+    for kinds, title in ((("finetune", "unlearn"), "training"), (("score",), "scoring")):
+        sized = [
+            (stage.memory, stage.batch, stage.name)
+            for stage in stages
+            if stage.kind in kinds and stage.memory and stage.batch
+        ]
+        if not sized:
+            continue
+        memory, batch, name = max(sized, key=lambda one: sum(one[0].values()))
+        click.echo(
+            f"  {title}: {size_of(sum(memory.values()))}, largest in {name} "
+            f"(B {batch.sequences}, T {batch.longest})"
+        )
+        for part, size in memory.items():
+            if size:
+                click.echo(f"    {part:16s} {size_of(size):>9s}  {counts.FORMULAS[part]}")
+    click.echo("")
+
+
+def _print_disk(stages: Sequence[StageEstimate], run: Path, model: SizedModel) -> None:
+    kept = sum(stage.kept_bytes for stage in stages)
+    passing = max((stage.passing_bytes for stage in stages), default=0)
+    click.echo(f"disk: {size_of(kept + passing)} below {run}")
+    click.echo(
+        f"  kept {size_of(kept)}: what was trained (P x t), answers; in passing "
+        f"{size_of(passing)}: {CHECKPOINTS} checkpoints (P x {CHECKPOINT_NUMBERS}t "
+        "and the references kept)"
+    )
+    place = next((p for p in (run, *run.absolute().parents) if p.exists()), Path("/"))
+    free = shutil.disk_usage(place).free
+    short = free < kept + passing
+    click.echo(click.style(f"  free there: {size_of(free)}", fg="red" if short else None), nl=False)
+    click.echo(", which is not enough" if short else "")
+    if model.origin.startswith("sizes known"):
+        click.echo(f"  and about {size_of(2 * model.parameters)} to fetch the model to")
+    click.echo("")
+
+
+def _print_time(
+    experiment: Experiment,
+    stages: Sequence[StageEstimate],
+    *,
+    rate: float | None,
+    measured: Measured | None,
+) -> None:
+    dtype = experiment.model.dtype
+    training = asking = (rate or ASSUMED_RATES[dtype]) * 1e12
+    if measured:
+        training, asking = measured.training, measured.asking
+    seconds = {"finetune": 0.0, "unlearn": 0.0, "score": 0.0}
+    for stage in stages:
+        if stage.kind in seconds:
+            reached = asking if stage.kind == "score" else training
+            seconds[stage.kind] += stage.operations / reached
+    parts = ", ".join(f"{kind} {time_of(value)}" for kind, value in seconds.items() if value)
+    total = time_of(sum(seconds.values()))
+    click.echo(f"time: about {total} of model time, if no stop rule ends a training ({parts})")
+    if measured is None:
+        whose = "as given" if rate else f"assumed for {dtype}: {_WHOSE[dtype]}"
+        click.echo(
+            f"  operations / {training / 1e12:g} TFLOP/s ({whose}; small models and batches reach "
+            "less); --measure takes three steps here, --tflops sets the rate"
+        )
+        return
+    click.echo(
+        f"  measured on {measured.device}: {measured.step_seconds:.2f} s a step "
+        f"({training / 1e12:.3g} TFLOP/s), {measured.questions_per_second:.1f} questions "
+        f"a second ({asking / 1e12:.3g} TFLOP/s)"
+    )
+    if measured.peak_bytes is not None:
+        click.echo(f"  memory it really took: {size_of(measured.peak_bytes)}")
+
+
+def _print_operations(
+    experiment: Experiment, stages: Sequence[StageEstimate], model: SizedModel
+) -> None:
+    """Say what operations are spent on, unpacked; packs share pictures and questions."""
+    total = sum(stage.operations for stage in stages)
+    passes = "twice forward" if experiment.model.gradient_checkpointing else "forward"
+    click.echo(
+        f"  operations {total / 1e15:.3g} x 10^15, as torch counts those of a layer: training "
+        f"passes {passes} and back, frozen weights take no gradient"
+    )
+    spent = {form: sum(stage.forms.get(form, 0.0) for stage in stages) for form in _FORMS}
+    scored = max(sum(spent.values()), 1.0)
+    parts = [f"{spent[form] / scored:.0%} {words}" for form, words in _FORMS.items() if spent[form]]
+    click.echo(f"  of scoring, {', '.join(parts)}; without packing")
+    seen = [stage.trained + stage.asked for stage in stages]
+    pictures = sum(counts.picture_operations(model, one) for one in seen)
+    click.echo(
+        f"  {pictures / max(total, 1.0):.0%} of them is looking at pictures, counted for each "
+        "question; packing looks once at a picture that questions of a batch share\n"
+    )
 
 
 def _print_detectable(inputs: Inputs, store: Store) -> None:
@@ -188,7 +349,7 @@ def _print_detectable(inputs: Inputs, store: Store) -> None:
         source = "assumed" if measured is None else f"measured in {operation.before}"
         click.echo(f"  {scenario}: a person's answers correlated by {rho:.2f}, {source}")
         for name, group in (("D_unlearn", operation.forget), ("D_retain", operation.retain)):
-            count = _size(group, inputs)
+            count = len(likely_people(inputs, group))
             asked = count * _questions_each(group, inputs)
             points = 100 * detectable_difference(count, round(asked), rho=rho)
             click.echo(f"    {name} ({count} people, {asked:.0f} questions): {points:.1f} points")
@@ -231,6 +392,26 @@ def _questions_each(group: Group, inputs: Inputs) -> float:
     return sum(len(inputs.people[key].questions) for key in people) / max(len(people), 1)
 
 
-def _size(group: Group, inputs: Inputs) -> int:
-    stage = inputs.plan.selection(group)
-    return chosen_sizes(stage)[group.part] if stage else len(group.ids)
+def tokens_of(count: float) -> str:
+    """Return a count of tokens, such as `1.2 M`."""
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
+
+
+def size_of(count: float) -> str:
+    """Return bytes in the unit that fits; 1 GB = 10^9 bytes."""
+    units = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6))
+    unit, factor = next((one for one in units if count >= one[1]), ("kB", 1e3))
+    return f"{count / factor:.1f} {unit}"
+
+
+def time_of(seconds: float) -> str:
+    """Return a duration in the unit that fits."""
+    units = (("days", 86400.0), ("h", 3600.0), ("min", 60.0))
+    unit, factor = next((one for one in units if seconds >= 2 * one[1]), ("s", 1.0))
+    return f"{seconds / factor:.{0 if unit == 's' else 1}f} {unit}"
+
+
+def _count_of(parameters: int) -> str:
+    units = (("G", 1e9, 2), ("M", 1e6, 2))
+    unit, factor, digits = next((one for one in units if parameters >= one[1]), ("k", 1e3, 1))
+    return f"{parameters / factor:.{digits}f} {unit}"

@@ -48,11 +48,10 @@ def select_backend(
     whose `features` are there need no tower.
     """
     plain, inner = Plain(model, encoder), inner_model(model)
-    if speed.packing == "off":
-        return plain
-    reason = encoder.family.unpackable or obstacle(inner.config)
+    reason = packing_obstacle(inner.config, encoder.family, speed)
     if reason:
-        warn(f"questions are not packed: {reason}")
+        if speed.packing != "off":
+            warn(f"questions are not packed: {reason}")
         return plain
     budget = speed.pack_tokens or inner.config.get_text_config().hidden_size
     packed = Packed(model, encoder, budget=budget, features=features)
@@ -63,8 +62,12 @@ def select_backend(
     return packed
 
 
-def obstacle(config: Any) -> str:
-    """Return why a language model of this config cannot be packed exactly; empty if it can."""
+def packing_obstacle(config: Any, family: Family, speed: SpeedSettings) -> str:
+    """Return why questions will not be packed; empty if they will, should a trial agree."""
+    if speed.packing == "off":
+        return "speed.packing is off"
+    if family.unpackable:
+        return family.unpackable
     text = config.get_text_config()
     if getattr(text, "_attn_implementation", None) == "flash_attention_2":
         return "flash_attention_2 takes no mask of pairs (model.attention: sdpa does)"

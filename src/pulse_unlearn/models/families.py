@@ -2,7 +2,7 @@
 
 How a turn is written is the chat template's to say, and what stands for a picture the processor's;
 only where these mislead does an entry say it. What decides packing beyond an entry (sliding
-windows, M-RoPE) is the config's to say, in `backends.obstacle`.
+windows, M-RoPE) is the config's to say, in `backends.packing_obstacle`.
 
 Entries were made for transformers 5 and are held to by `tests/test_families.py`, on random models
 of a few thousand weights; published weights of the families were not at hand. A family without an

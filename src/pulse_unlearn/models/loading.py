@@ -190,7 +190,7 @@ def _before_weights(
 ) -> _SmallFiles:
     """Read config and processor, and raise ModelError for whatever would not work with them."""
     where = settings.source
-    config = _config(settings, source, options)
+    config = read_config(settings, source, options)
     family = family_for(config, where)
     _require_vocabulary(source)
     try:
@@ -217,15 +217,18 @@ def _before_weights(
     return _SmallFiles(config, processor, family, tuple(notes))
 
 
-def _config(settings: ModelSettings, source: str, options: Mapping[str, Any]) -> PretrainedConfig:
+def read_config(
+    settings: ModelSettings, source: str, options: Mapping[str, Any]
+) -> PretrainedConfig:
+    """Read a model's config alone; raises ModelError for one that transformers would misread."""
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(source, **options)
         written, _ = PretrainedConfig.get_config_dict(source, **options)
+        problem = unconverted(written, settings.source)
+        if problem:
+            raise ModelError(problem)
+        config: PretrainedConfig = AutoConfig.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         raise _cannot_load(settings, error) from error
-    problem = unconverted(written, settings.source)
-    if problem:
-        raise ModelError(problem)
     return config
 
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pulse_unlearn.data import PROFILES
 from pulse_unlearn.data import examples as make
+from pulse_unlearn.data.facts import with_facts
 from pulse_unlearn.data.options import obstacles
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.records import Example, Individual, Question
-from pulse_unlearn.scenarios import ScoreStage
+from pulse_unlearn.scenarios import Group, ScoreStage
 
 PREDICTIONS = "predictions.parquet"
 """The answers of a score stage, in its folder."""
 
 
 def stage_examples(
-    inputs: Inputs, stage: ScoreStage, people: Sequence[Individual]
+    inputs: Inputs, stage: ScoreStage, resolve: Callable[[Group], Sequence[str]]
 ) -> list[Example]:
-    """Return what a score stage asks about these people, and of the general questions."""
+    """Return what a score stage asks about people, and of the general questions.
+
+    `resolve` gives a group's people; those in several groups are asked once.
+    """
+    ids = dict.fromkeys(identity for group in stage.ask for identity in resolve(group))
+    people = [
+        with_facts(inputs.people[identity], stage.facts, seed=stage.facts_seed) for identity in ids
+    ]
     if stage.view == "other_view":
         return other_view_examples(inputs, people, turned=stage.turned)
     scoring, data = inputs.experiment.scoring, inputs.experiment.data

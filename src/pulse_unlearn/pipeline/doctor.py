@@ -221,22 +221,22 @@ def _hub() -> Finding:
 
 def _model(name: str, revision: str | None, prompt: str) -> Iterator[Finding]:
     """Look at a model's config and processor as loading it would, then ask it ten questions."""
-    from pulse_unlearn.models.describe import describe
-
+    try:
+        from pulse_unlearn.estimate.sizes import describe
+        from pulse_unlearn.models.loading import look_at_processor
+    except (ImportError, OSError, RuntimeError) as error:
+        said = f"nor the model looked at, as torch or transformers fail: {error}"
+        yield Finding("processor", "note", said)
+        return
     settings = ModelSettings(source=name, revision=revision)
     try:
         described = describe(settings)
     except ModelError as error:
         yield from _stops("model", error)
         return
-    millions = described.shape.parameters / 1e6
-    said = f"{described.config.get('model_type')}, {millions:,.1f} M parameters, {name}"
+    millions = described.parameters / 1e6
+    said = f"{described.config.model_type}, {millions:,.1f} M parameters, {name}"
     yield Finding("model", "ok", said)
-    try:
-        from pulse_unlearn.models.loading import look_at_processor
-    except (ImportError, OSError, RuntimeError) as error:
-        yield Finding("processor", "note", f"not looked at, as torch or transformers fail: {error}")
-        return
     try:
         fields = look_at_processor(settings)
     except ModelError as error:
@@ -244,7 +244,7 @@ def _model(name: str, revision: str | None, prompt: str) -> Iterator[Finding]:
         return
     yield Finding("processor", "ok", fields)
     if prompt:
-        yield from _manner(settings, prompt, bytes_needed=described.shape.parameters * 4)
+        yield from _manner(settings, prompt, bytes_needed=described.parameters * 4)
 
 
 def _manner(settings: ModelSettings, prompt: str, *, bytes_needed: float) -> Iterator[Finding]:

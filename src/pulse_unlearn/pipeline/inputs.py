@@ -54,34 +54,54 @@ class Ingredients:
     parents: tuple[str, ...]
 
 
-def read_inputs(experiment: Experiment) -> Inputs:
+def read_inputs(
+    experiment: Experiment, *, placeholders: Mapping[str, Dataset] | None = None
+) -> Inputs:
     """Read data, lay out the plan and derive fingerprints; raises on anything unusable.
 
-    No weights are loaded: the model only contributes its digest.
+    No weights are loaded: the model only contributes its digest. `placeholders` take the place of
+    parts of the data that are not there yet (`people`, `general`, `general_training`); if they are
+    given, even if there are none, not everything is read, and no stage has an identity.
     """
-    people, general, training = _read_data(experiment)
+    absent = placeholders or {}
+    people, general, training = _read_data(experiment, absent)
     check_settings(experiment, training.general_training)
     individuals = {person.id: person for person in people.individuals}
-    unknown = unknown_people(experiment.data.different_people, individuals)
+    # Nobody whom an experiment or a question names is among placeholders.
+    real = () if "people" in absent else people.individuals
+    unknown = unknown_people(experiment.data.different_people, individuals) if real else []
     if unknown:
         raise ConfigError(unknown)
     roster = Roster(
         tuple(person.id for person in people.individuals if person.group == "fictional"),
         tuple(person.id for person in people.individuals if person.group == "celebrity"),
     )
-    if experiment.scenarios.requests is not None:
+    if experiment.scenarios.requests is not None and real:
         named = read_request_file(Path(experiment.scenarios.requests.file), individuals)
         requests = tuple(NamedRequest(name, ids, when) for name, when, ids in named.requests)
         roster = replace(roster, requests=requests, retained=named.retained)
     plan = build_plan(experiment, roster)
     allowed = experiment.data.allow_overlap
-    kept, about = left_out(people.individuals, general.general, allowed=allowed)
-    training_kept, more = left_out(people.individuals, training.general_training, allowed=allowed)
+    kept, about = left_out(real, general.general, allowed=allowed)
+    training_kept, more = left_out(real, training.general_training, allowed=allowed)
     questions = sample(kept, experiment.data.general_questions)
     fewer = {
         "general": _missing(general.general, kept),
         "general_training": _missing(training.general_training, training_kept),
     }
+    inputs = Inputs(
+        experiment,
+        plan,
+        individuals,
+        questions,
+        training_kept,
+        digests={},
+        keys={},
+        ingredients={},
+        notes=tuple(dict.fromkeys((*people.notes, *general.notes, *training.notes, *about, *more))),
+    )
+    if placeholders is not None:
+        return inputs
     digests = {
         **{f"people/{name}": value for name, value in people.digests.items()},
         **{f"general/{name}": value for name, value in general.digests.items()},
@@ -98,44 +118,31 @@ def read_inputs(experiment: Experiment) -> Inputs:
             made_of.kind, made_of.settings, data=made_of.data, parents=made_of.parents
         )
         keys[stage.name] = StageKey(number, stage.name, identity)
-    return Inputs(
-        experiment,
-        plan,
-        individuals,
-        questions,
-        training_kept,
-        digests,
-        keys,
-        ingredients,
-        tuple(dict.fromkeys((*people.notes, *general.notes, *training.notes, *about, *more))),
-    )
+    return replace(inputs, digests=digests, keys=keys, ingredients=ingredients)
 
 
-def people_source(data: DataSettings) -> Source:
+def _people_source(data: DataSettings) -> Source:
     """Return where people are read, and the choices made in reading them."""
     asked = data.people
     chosen = {"scored_picture", "options", "options_seed"}
     return Source(asked.path, asked.revision, **asked.model_dump(include=chosen))
 
 
-def general_source(data: DataSettings) -> Source:
-    """Return where general questions are read."""
-    return Source(data.general.path, data.general.revision)
-
-
-def _read_data(experiment: Experiment) -> tuple[Dataset, Dataset, Dataset]:
+def _read_data(
+    experiment: Experiment, absent: Mapping[str, Dataset]
+) -> tuple[Dataset, Dataset, Dataset]:
     """Read people, general questions and those to train on; all problems are told together."""
     data = experiment.data
-    questions = general_source(data)
+    questions = Source(data.general.path, data.general.revision)
     read: list[Dataset] = []
     problems: list[Problem] = []
-    for load, name, source in (
-        (datasets.load_people, data.people.source, people_source(data)),
-        (datasets.load_general, data.general.source, questions),
-        (datasets.load_general_training, data.general.source, questions),
+    for part, load, name, source in (
+        ("people", datasets.load_people, data.people.source, _people_source(data)),
+        ("general", datasets.load_general, data.general.source, questions),
+        ("general_training", datasets.load_general_training, data.general.source, questions),
     ):
         try:
-            read.append(load(name, source))
+            read.append(absent[part] if part in absent else load(name, source))
         except DataError as error:
             problems += error.problems
     if problems:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from peft import PeftModel
 
@@ -43,6 +43,7 @@ from pulse_unlearn.pipeline.decisions import Habits, accuracy_of, habits_of
 from pulse_unlearn.pipeline.inputs import OUTCOME
 from pulse_unlearn.pipeline.stage_context import (
     StageContext,
+    finetune_steps,
     general_epochs,
     held_out,
     people_epochs,
@@ -58,7 +59,7 @@ from pulse_unlearn.training.loop import Outcome, Watch, as_lines, train
 from pulse_unlearn.training.objectives import Learning
 from pulse_unlearn.training.references import References, recurring
 from pulse_unlearn.training.session import MethodSession, carried
-from pulse_unlearn.training.steps import FinetuneSteps, UnlearnSteps
+from pulse_unlearn.training.steps import UnlearnSteps
 
 ASKED = "asked.json"
 """How a score stage was asked: examples a pass at the end (below the setting where memory did not
@@ -113,16 +114,7 @@ def run_finetune(context: StageContext[FinetuneStage]) -> None:
     """Teach the model people: the target model, a retain model, or what an attacker knows."""
     stage, settings = context.stage, context.stage.settings
     people = context.people(stage.learn, facts=stage.facts, seed=stage.facts_seed)
-    steps = FinetuneSteps(
-        people_epochs(context, people, settings.forms),
-        general_epochs(context),
-        batch_size=settings.optimiser.batch_size,
-        replay=settings.replay,
-        epochs=settings.epochs,
-        steps=settings.steps,
-        seed=stage.order_seed,
-        shuffle=settings.optimiser.shuffle,
-    )
+    steps = finetune_steps(context.inputs, stage, people)
     job = _job(context, held_out(context, people, settings.check_examples), keep_reference=False)
     outcome = train(
         job.prepared.model,
@@ -147,14 +139,14 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
     needs = method.needs
     forget = context.people(stage.forget)
     retain = context.people(stage.retain) if needs.retain else []
-    forget_epochs = people_epochs(context, forget, settings.forms)
-    retain_epochs = people_epochs(context, retain, settings.forms) if retain else None
+    forget_epochs = people_epochs(context.inputs, stage, forget)
+    retain_epochs = people_epochs(context.inputs, stage, retain) if retain else None
 
     def plan(steps: int) -> UnlearnSteps:
         return UnlearnSteps(
             forget_epochs,
             retain_epochs,
-            general_epochs(context),
+            general_epochs(context.inputs, stage),
             batch_size=settings.optimiser.batch_size,
             general_share=settings.general_share,
             steps=steps,
@@ -304,7 +296,15 @@ def _job(
 ) -> _Job:
     """Load the model and put on it what is below this stage, and what is trained."""
     loaded = load_model(context.inputs.experiment.model)
-    prepared = _prepare(context, loaded, keep_reference=keep_reference)
+    stage = context.stage
+    stack = AdapterStack(
+        chain=(*loaded.beside, *(context.update_of(name) for name in stage.chain)),
+        start_from=context.update_of(stage.start_from) if stage.start_from else None,
+        reference_depth=len(loaded.beside) + stage.reference_depth,
+        keep_reference=keep_reference,
+    )
+    how = context.inputs.experiment.model.frozen_adapters
+    prepared = prepare_training(loaded, stage, stack, how=how)
     backend = _backend(context, loaded, prepared.model, held_out)
     return _Job(context, prepared, backend, held_out)
 
@@ -326,16 +326,15 @@ def _backend(
     )
 
 
-def _prepare(
-    context: StageContext[TrainingStage], loaded: LoadedModel, *, keep_reference: bool
+def prepare_training(
+    loaded: LoadedModel,
+    stage: TrainingStage,
+    stack: AdapterStack,
+    *,
+    how: Literal["merged", "stacked"],
 ) -> TrainableModel:
-    stage, settings = context.stage, context.stage.settings
-    stack = AdapterStack(
-        chain=(*loaded.beside, *(context.update_of(name) for name in stage.chain)),
-        start_from=context.update_of(stage.start_from) if stage.start_from else None,
-        reference_depth=len(loaded.beside) + stage.reference_depth,
-        keep_reference=keep_reference,
-    )
+    """Put the updates below a stage on the model, and make trainable what the stage trains."""
+    settings = stage.settings
     if settings.update == "full":
         return prepare_full(loaded.model, stack, family=loaded.family, scope=settings.scope)
 
@@ -344,5 +343,4 @@ def _prepare(
             model, loaded.family, settings.scope, lora=settings.lora, seed=stage.seed
         )
 
-    how = context.inputs.experiment.model.frozen_adapters
     return prepare(loaded.model, stack, how=how, fresh=fresh)

@@ -17,7 +17,8 @@ from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.progress import Progress
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Example, Facts, Individual
-from pulse_unlearn.scenarios import Group, ScoreStage, Stage, TrainingStage
+from pulse_unlearn.scenarios import FinetuneStage, Group, ScoreStage, Stage, TrainingStage
+from pulse_unlearn.training.steps import FinetuneSteps
 
 ADAPTER = "adapter"
 
@@ -58,32 +59,46 @@ def update_folder(step: int | None) -> str:
 
 def questions(context: StageContext[ScoreStage]) -> list[Example]:
     """Return what a score stage asks; raises DataError if that is nothing."""
-    stage = context.stage
-    people = [
-        person
-        for group in stage.ask
-        for person in context.people(group, facts=stage.facts, seed=stage.facts_seed)
-    ]
-    people = list({person.id: person for person in people}.values())
-    found = stage_examples(context.inputs, stage, people)
+    found = stage_examples(context.inputs, context.stage, context.resolve)
     if not found:
-        raise DataError(Problem("there is nothing to ask", stage.name, got="no questions"))
+        raise DataError(Problem("there is nothing to ask", context.stage.name, got="no questions"))
     return found
 
 
 def people_epochs(
-    context: StageContext[TrainingStage], people: Sequence[Individual], forms: make.Forms
+    inputs: Inputs, stage: TrainingStage, people: Sequence[Individual]
 ) -> Callable[[int], list[Example]]:
-    """Return what one epoch trains on of these people, by its number."""
-    profile, seed = context.inputs.experiment.data.people_prompt, context.stage.order_seed
+    """Return what one epoch of a stage trains on of these people, by its number."""
+    profile, seed, forms = (
+        inputs.experiment.data.people_prompt,
+        stage.order_seed,
+        stage.settings.forms,
+    )
     return lambda epoch: make.training(people, profile=profile, seed=seed, epoch=epoch, forms=forms)
 
 
-def general_epochs(context: StageContext[TrainingStage]) -> Callable[[int], list[Example]]:
-    """Return what one epoch replays of general questions, by its number."""
-    profile, seed = context.inputs.experiment.data.general_prompt, context.stage.order_seed
-    general = context.inputs.general_training
+def general_epochs(inputs: Inputs, stage: TrainingStage) -> Callable[[int], list[Example]]:
+    """Return what one epoch of a stage replays of general questions, by its number."""
+    profile, seed = inputs.experiment.data.general_prompt, stage.order_seed
+    general = inputs.general_training
     return lambda epoch: make.general_training(general, profile=profile, seed=seed, epoch=epoch)
+
+
+def finetune_steps(
+    inputs: Inputs, stage: FinetuneStage, people: Sequence[Individual]
+) -> FinetuneSteps:
+    """Return which examples each step of a fine-tuning shows."""
+    settings = stage.settings
+    return FinetuneSteps(
+        people_epochs(inputs, stage, people),
+        general_epochs(inputs, stage),
+        batch_size=settings.optimiser.batch_size,
+        replay=settings.replay,
+        epochs=settings.epochs,
+        steps=settings.steps,
+        seed=stage.order_seed,
+        shuffle=settings.optimiser.shuffle,
+    )
 
 
 def held_out(

@@ -1,0 +1,1 @@
+"""What a plan will take, before a weight is loaded: memory, disk, time and tokens."""

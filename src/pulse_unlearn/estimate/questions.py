@@ -1,0 +1,334 @@
+"""The questions of a plan: what one of them takes of a model, read or, before they are there, made.
+
+Placeholders are as many and as long as those of MLLMU-Bench and MMBench.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from pulse_unlearn.config import Experiment
+from pulse_unlearn.data import Dataset, datasets
+from pulse_unlearn.data.facts import with_facts
+from pulse_unlearn.errors import Problem
+from pulse_unlearn.estimate.counts import NOTHING, Asked, Batch
+from pulse_unlearn.estimate.sizes import TOKENIZER, SizedModel, TextCounter
+from pulse_unlearn.models.backends import packing_obstacle
+from pulse_unlearn.models.checkpoints import missing_revision
+from pulse_unlearn.pipeline.asked import other_view_examples, stage_examples
+from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
+from pulse_unlearn.pipeline.stage_context import finetune_steps, general_epochs, people_epochs
+from pulse_unlearn.records import (
+    MODALITIES,
+    Example,
+    Individual,
+    Modality,
+    Option,
+    Picture,
+    Question,
+)
+from pulse_unlearn.scenarios import FinetuneStage, Group, ScoreStage, TrainingStage
+
+Reading = Literal["answer", "options", "reply"]
+"""What is read of a question: its answer, in training; how likely its options are, by a stop rule;
+the options and what is said, in scoring."""
+Form = Literal["file", "orders", "words"]
+"""What a score stage asks: the file's order of the options, the other orders, bare questions."""
+FORMS: tuple[Form, ...] = ("file", "orders", "words")
+
+TEMPLATE_TOKENS = 16
+"""Beginning, roles and end of a turn; templates of the known families take 8 to 20."""
+SAMPLE = 200
+"""Questions of a pool whose tokens are counted; the rest is taken to be like them."""
+LONGEST = 20
+"""And the questions of most characters, for the longest."""
+ASSUMED_SIDE = 512
+"""Pixels along both sides of a picture that is not there yet."""
+QUESTIONS = 5
+"""In each modality, of one person: MLLMU-Bench."""
+GENERAL_QUESTIONS = 1164
+"""MMBench, English dev set."""
+FOUR_OPTIONS = 0.86
+"""Share of them with four options, the rest having two: about 4 330 rotations."""
+QUESTION = "What kind of a town did this person live in as a young lady?"
+"""Words of usual length and number: tokenizers read a row of signs in other ways."""
+OPTION = "a small town in Portugal"
+HINT = "It was built by the river long before the first bridge was there. " * 30
+"""About 2 000 characters: MMBench has paragraphs, and the longest question decides about memory."""
+HINTED = 20
+"""One general question in so many has that hint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Questions that are drawn from: how many, what one takes, and the most that one takes."""
+
+    count: int = 0
+    each: Asked = NOTHING
+    largest: Batch = field(default_factory=Batch)
+
+    def again(self, draws: int) -> int:
+        """Return how many examples so many draws may show more than once: epochs draw all anew."""
+        return max(0, min(draws - self.count, draws // 2))
+
+
+def likely_people(inputs: Inputs, group: Group) -> tuple[str, ...]:
+    """Return a group's people; of people yet to be chosen, as many of the candidates."""
+    stage = inputs.plan.selection(group)
+    if stage is None:
+        return group.ids
+    sizes = {"forget": stage.settings.forget, "retain": stage.settings.retain}
+    sizes["unseen"] = min(stage.unseen, len(stage.candidates.ids) - sum(sizes.values()))
+    sizes["all"] = sum(sizes.values())
+    return tuple(stage.candidates.ids[: sizes[group.part]])
+
+
+class Pools:
+    """Measures pools of questions, each once."""
+
+    def __init__(self, inputs: Inputs, model: SizedModel) -> None:
+        self._inputs = inputs
+        self._rule = model.pictures
+        self._count = TextCounter(model.files.get(TOKENIZER))
+        self._packed = not packing_obstacle(model.config, model.family, inputs.experiment.speed)
+        self._known: dict[object, Pool] = {}
+
+    def trained(self, stage: TrainingStage, group: Group) -> Pool:
+        """Return an epoch of a stage's questions about people."""
+        key = ("trained", group, stage.settings.forms)
+        return self._pool(key, lambda: self.epoch(stage, group))
+
+    def epoch(self, stage: TrainingStage, group: Group) -> list[Example]:
+        """Return the first epoch's examples."""
+        return people_epochs(self._inputs, stage, self._people(group))(0)
+
+    def replayed(self, stage: TrainingStage) -> Pool:
+        """Return general questions to train on."""
+        return self._pool("replayed", lambda: general_epochs(self._inputs, stage)(0))
+
+    def checked(self, group: Group, decides: str) -> Pool:
+        """Return what stop rules ask of a group, by the reading that decides."""
+        reading: Reading = "options" if decides in ("rotated", "likelihood") else "answer"
+        turned = decides == "rotated"
+        people = self._people(group)
+        return self._pool(
+            ("checked", group, turned, reading),
+            lambda: other_view_examples(self._inputs, people, turned=turned),
+            reading,
+        )
+
+    def scored(self, stage: ScoreStage) -> list[tuple[Form, Pool]]:
+        """Return what a score stage asks of people and in general, by form; none that is empty."""
+        found: list[tuple[Form, Pool]] = []
+        # General questions are the same for every stage.
+        for part in (replace(stage, general=False), replace(stage, ask=())):
+            key = (part.ask, part.view, part.turned, part.general, part.facts, part.facts_seed)
+            if (key, FORMS[0]) not in self._known:
+                examples = stage_examples(self._inputs, part, partial(likely_people, self._inputs))
+                for form in FORMS:
+                    chosen = [example for example in examples if _form_of(example) == form]
+                    self._known[key, form] = self._measured(chosen, "reply")
+            found += [(form, self._known[key, form]) for form in FORMS]
+        return [(form, pool) for form, pool in found if pool.count]
+
+    def steps(self, stage: FinetuneStage) -> int:
+        """Return how many steps a fine-tuning takes at most."""
+        people = self._people(stage.learn)
+        learned = [with_facts(one, stage.facts, seed=stage.facts_seed) for one in people]
+        return len(finetune_steps(self._inputs, stage, learned))
+
+    def taken(self, examples: Sequence[Example], reading: Reading = "answer") -> Asked:
+        """Return what these examples take together."""
+        return sum((one for e in examples for one in self._passes(e, reading)), NOTHING)
+
+    def _people(self, group: Group) -> list[Individual]:
+        return [self._inputs.people[key] for key in likely_people(self._inputs, group)]
+
+    def _pool(
+        self, key: object, read: Callable[[], Sequence[Example]], reading: Reading = "answer"
+    ) -> Pool:
+        if key not in self._known:
+            self._known[key] = self._measured(read(), reading)
+        return self._known[key]
+
+    def _measured(self, examples: Sequence[Example], reading: Reading) -> Pool:
+        if not examples:
+            return Pool()
+        # Kind by kind: every n-th of five and five questions a person might be all of one.
+        ordered = sorted(examples, key=lambda example: example.picture is None)
+        count = min(SAMPLE, len(ordered))
+        sample = [ordered[place * len(ordered) // count] for place in range(count)]
+        by_length = sorted(examples, key=lambda example: len(example.prompt))
+        looked_at = (*sample, *by_length[-LONGEST:])
+        most = [one for example in looked_at for one in self._passes(example, reading)]
+        return Pool(
+            len(examples),
+            self.taken(sample, reading).times(1 / len(sample)),
+            Batch(
+                longest=round(max(one.tokens for one in most)),
+                answer=round(max(one.answers for one in most)),
+                pictures=round(max(one.pictures for one in most)),
+                patches=round(max(one.patches / max(one.pictures, 1) for one in most)),
+            ),
+        )
+
+    def _passes(self, example: Example, reading: Reading) -> list[Asked]:
+        """Return what each pass over an example takes; the first one counts as the question."""
+        prompt = self._count(example.system + example.prompt) + TEMPLATE_TOKENS
+        pictures, patches = 0, 0
+        if example.picture is not None:
+            size = picture_size(example.picture)
+            prompt += self._rule.tokens(*size)
+            pictures, patches = self._rule.patches(*size)
+        return [
+            Asked(
+                questions=number == 0,
+                tokens=prompt + behind,
+                squares=(prompt + behind) ** 2,
+                answers=heads,
+                pictures=pictures,
+                patches=pictures * patches,
+                patch_squares=pictures * patches**2,
+            )
+            for number, (behind, heads) in enumerate(self._behind(example, reading))
+        ]
+
+    def _behind(self, example: Example, reading: Reading) -> list[tuple[int, int]]:
+        """Return for each pass the tokens behind the prompt, and where the head is applied.
+
+        In packs all options are behind one prompt; a reply reads what follows each of them, too.
+        Otherwise a reply is generated, and each option in words is read in a pass of its own.
+        """
+        answer = self._count(example.answer) + 1
+        texts = [self._count(text) + 1 for text in example.option_texts]
+        if self._packed and reading == "reply":
+            tried = texts or [self._count(option.letter) for option in example.options]
+            return [(sum(tried), sum(tried) + len(tried))]
+        if self._packed and reading == "options" and texts:
+            return [(sum(texts), sum(texts))]
+        apart = [(tokens, tokens) for tokens in texts] if reading != "answer" else []
+        return [(answer, answer), *apart] if reading == "reply" or not apart else apart
+
+
+def _form_of(example: Example) -> Form:
+    if example.asked_as == "words":
+        return "words"
+    return "orders" if example.rotation else "file"
+
+
+def picture_size(picture: Picture) -> tuple[int, int]:
+    """Return width and height in pixels, from the file's head; assumed for a placeholder."""
+    if not picture.data:
+        return ASSUMED_SIDE, ASSUMED_SIDE
+    with Image.open(io.BytesIO(picture.data)) as image:
+        return image.size
+
+
+def still_missing(experiment: Experiment) -> list[Problem]:
+    """Return what has to be got or filled in before the experiment can run."""
+    data = experiment.data
+    problems = []
+    for part, what, source in (
+        ("people", "people", data.people),
+        ("general", "general questions", data.general),
+    ):
+        datasets.DATASETS.get(source.source)
+        if source.path and not _on_hub(source) and not Path(source.path).exists():
+            problems.append(
+                Problem(
+                    f"the {what} are not there",
+                    f"data.{part}.path",
+                    got=source.path,
+                    fix=f"get them (the experiment file says how), or --set data.{part}.path=...",
+                )
+            )
+    revision = missing_revision(experiment.model)
+    return [*problems, revision] if revision else problems
+
+
+def data_are_there(experiment: Experiment) -> bool:
+    """Tell whether all data can be read; what is on the hub is not fetched for a plan."""
+    return _readable(experiment.data.people) and _readable(experiment.data.general)
+
+
+def placeholder_inputs(experiment: Experiment) -> Inputs:
+    """Lay out the plan with placeholders for data that are not there; raises as `read_inputs`."""
+    placeholders = {}
+    if not _readable(experiment.data.people):
+        placeholders["people"] = Dataset(individuals=tuple(_people(experiment)))
+    if not _readable(experiment.data.general):
+        placeholders["general"] = Dataset(general=tuple(_general(GENERAL_QUESTIONS)))
+        placeholders["general_training"] = Dataset(general_training=tuple(_general(100)))
+    return read_inputs(experiment, placeholders=placeholders)
+
+
+def _on_hub(source: object) -> bool:
+    return getattr(source, "revision", None) is not None
+
+
+def _readable(source: object) -> bool:
+    """Tell whether a source is local and there."""
+    path = getattr(source, "path", None)
+    return not _on_hub(source) and (path is None or Path(path).exists())
+
+
+def _people(experiment: Experiment) -> list[Individual]:
+    scenarios = experiment.scenarios
+    learned = scenarios.finetuned or scenarios.sustainability
+    counts = {
+        "fictional": experiment.finetune.individuals if learned else 0,
+        "celebrity": scenarios.pretrained.candidates if scenarios.pretrained else 0,
+    }
+    return [
+        _person(f"{group} {number}", group)
+        for group, count in counts.items()
+        for number in range(1, count + 1)
+    ]
+
+
+def _person(name: str, group: str) -> Individual:
+    questions = tuple(
+        _question(f"{name}/{modality}/{number}", modality, person=name)
+        for modality in MODALITIES
+        for number in range(QUESTIONS)
+    )
+    return Individual(name, name, group, questions, training_pictures=(), other_pictures=())
+
+
+def _general(count: int) -> list[Question]:
+    four = math.ceil(FOUR_OPTIONS * count)
+    return [
+        _question(
+            f"general/{number}",
+            "multimodal",
+            options=4 if number < four else 2,
+            hint="" if number % HINTED else HINT,
+        )
+        for number in range(count)
+    ]
+
+
+def _question(
+    name: str, modality: Modality, *, options: int = 4, person: str = "", hint: str = ""
+) -> Question:
+    digest = sha256((person or name).encode()).hexdigest()
+    return Question(
+        id=name,
+        modality=modality,
+        question=QUESTION,
+        # Texts differ, as they must to be told apart in words, and are of one length.
+        options=tuple(Option(letter, letter.lower() + OPTION[1:]) for letter in "ABCD"[:options]),
+        answer="A",
+        individual=person,
+        hint=hint,
+        picture=Picture(b"", digest, "a placeholder") if modality == "multimodal" else None,
+    )
