@@ -243,7 +243,7 @@ def test_a_run_from_settings_is_killed_and_goes_on(bench, tmp_path):
     assert not [name for name in expected if name.endswith("adapter_model.safetensors")]
     assert store.verify(whole / "tiny") == []
     life = bench.start(cut, *FULL)
-    life.wait_for("tiny/stages/*request2*unlearn*/checkpoints/step-*", cut)
+    life.wait_for("tiny/stages/*request2*unlearn*/checkpoints/phase1/step-*", cut)
     life.send(signal.SIGKILL)
     assert life.wait().code == -signal.SIGKILL
     again = bench.run(cut, *FULL)
