@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pulse_unlearn.evaluation.wording import (
+from pulse_unlearn.evaluation.answer_text import (
     CJK,
     LETTER_ENDS,
     OPENING,
