@@ -65,7 +65,7 @@ def select_known(
     """Take the `forget + retain` best-known candidates and split them at random.
 
     Rank: accuracy over both modalities, then the mean probability of the true option, then id.
-    `decides` names the reading; unless it is `rotated`, the parser behind the scores has already decided.
+    `decides` names the reading; unless it is `rotated`, the scores' parser has decided already.
     The next `unseen` of the ranking, or as many as there are, are set aside. Raises DataError if
     too few candidates were asked anything.
     """
