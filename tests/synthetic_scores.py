@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,15 +64,9 @@ def in_words(
     number: int = 1,
 ) -> Prediction:
     """The prediction for the bare question: each option's text was tried as the answer."""
-    return Prediction(
+    return replace(
+        prediction(text, shown=shown, answer=answer, log_probs=log_probs, number=number),
         example_id=f"q{number}/words",
-        question_id=f"q{number}",
-        individual="p1",
-        modality="text_only",
-        options=shown,
-        answer=answer,
-        text=text,
-        option_log_probs=tuple(log_probs),
         asked_as="words",
         end_log_probs=tuple(ends or [-0.5] * len(shown)),
         option_tokens=tuple(tokens or [1] * len(shown)),

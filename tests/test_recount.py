@@ -112,7 +112,7 @@ def cell(request: int) -> dict[str, str | int]:
 
 def rows_of(request: int, found: Iterable[Measurement]) -> Iterator[dict[str, object]]:
     for one in found:
-        row = {name: getattr(one, name) for name in RESULT_COLUMNS[7:]}
+        row = {name: getattr(one, name) for name in RESULT_COLUMNS[6:]}
         yield cell(request) | row | {"value": "" if one.value is None else round(one.value, 6)}
 
 

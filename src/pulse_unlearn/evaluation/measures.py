@@ -1,4 +1,4 @@
-"""What the answers to one question contribute to a number, and the small rules all numbers share.
+"""What one question contributes to a number, and the small rules that all numbers share.
 
 Per-question measures live in the registry `MEASURES`: a new one is one function, here or behind the
 entry-point group `pulse_unlearn.measures`.

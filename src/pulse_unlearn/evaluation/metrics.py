@@ -185,13 +185,13 @@ def _by_category(
 
 # --- one letter to everything
 
-MOSTLY = 0.5
+MAJORITY = 0.5
 """Share from which answers are mostly so: unreadable, or more one letter than the truth asks."""
 
 
 @dataclass(frozen=True, slots=True)
 class LetterHabit:
-    """How answers that can be read are spread over the letters, in all orders that were asked."""
+    """How readable answers are spread over the letters, in all orders that were asked."""
 
     letter: str
     """The one furthest above its base rate; empty where nothing can be read."""
@@ -209,23 +209,23 @@ class LetterHabit:
 
     @property
     def excess(self) -> float:
-        """What of the way from the base rate to this letter alone was gone, 1 at most."""
+        """How far the share is from the base rate towards this letter alone, 1 at most."""
         if self.share.value is None or self.base_rate >= 1:
             return 0.0
         return (self.share.value - self.base_rate) / (1 - self.base_rate)
 
     @property
     def is_one_letter(self) -> bool:
-        """Whether the model says one letter to everything, or to most of what it should not."""
-        return self.above_base_rate and self.excess >= MOSTLY and self.readable >= MOSTLY
+        """Whether the model answers everything, or most of what it should not, with one letter."""
+        return self.above_base_rate and self.excess >= MAJORITY and self.readable >= MAJORITY
 
 
 def letter_habit(scores: Sequence[QuestionScore], *, level: float = LEVEL) -> LetterHabit:
     """Measure the preference for a letter over all orders asked, clustered by individual.
 
     All answers count alike, whatever their modality. For every letter the share said minus the
-    share true is tested against 0 with a t interval, Bonferroni over the letters; the letter of
-    the largest such difference is told, the last one of equals.
+    share true is tested against 0 with a t interval, Bonferroni over the letters; the letter with
+    the largest difference is reported, the last one of equals.
     """
     asked = [(cluster_of(score), *answer) for score in scores for answer in score.turned]
     read = [(cluster, truth, choice) for cluster, truth, choice, _ in asked if choice]

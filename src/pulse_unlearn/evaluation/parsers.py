@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from pulse_unlearn.errors import MethodError, Problem
-from pulse_unlearn.evaluation.wording import (
+from pulse_unlearn.evaluation.answer_text import (
     CJK,
     LETTER_ENDS,
     OPENING,

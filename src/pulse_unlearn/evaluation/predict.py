@@ -39,8 +39,9 @@ def predict(
 ) -> list[Prediction]:
     """Answer every example; predictions come back in the order of the examples.
 
-    Examples of one picture and of similar length share a batch. `on_batch` is told how many of how
-    many are done after each batch, `on_halved` the size of batches that fit into memory from then.
+    Examples of one picture and of similar length share a batch. `on_batch` is called after each
+    batch with the number done and the total, `on_halved` with the new batch size when memory ran
+    out.
     """
     backend.model.eval()
     found: dict[int, Prediction] = {}

@@ -79,14 +79,14 @@ def parser_descriptions() -> dict[str, str]:
 
 
 def score(prediction: Prediction, *, parser: str = DEFAULT_PARSER) -> Score:
-    """Judge one prediction; raises DataError if its options or log-probabilities are unusable."""
+    """Score one prediction; raises DataError if its options or log-probabilities are unusable."""
     return score_all([prediction], parser=parser)[0]
 
 
 def score_all(
     predictions: Iterable[Prediction], *, parser: str = DEFAULT_PARSER
 ) -> tuple[Score, ...]:
-    """Judge predictions in order; raises DataError naming every one that cannot be judged."""
+    """Score predictions in order; raises DataError naming every one that cannot be scored."""
     predictions = tuple(predictions)
     problems = [problem for prediction in predictions for problem in _check(prediction)]
     if problems:
@@ -156,7 +156,7 @@ def _probability_of(log_probs: Sequence[float], places: Sequence[int]) -> float:
 
 
 def _check(prediction: Prediction) -> list[Problem]:
-    """Return what makes a prediction impossible to judge; empty where all is well."""
+    """Return why a prediction cannot be scored; empty if it can."""
     where = f"prediction '{prediction.example_id}'"
     letters = [option.letter for option in prediction.options]
     log_probs = prediction.option_log_probs
@@ -176,7 +176,7 @@ def _check(prediction: Prediction) -> list[Problem]:
 
 
 def _check_numbers(prediction: Prediction, where: str) -> list[Problem]:
-    """Return what is wrong with the numbers beside the options, which are as many as these."""
+    """Return what is wrong with the numbers that go with the options, one for each."""
     count = len(prediction.options)
     ends, tokens = prediction.end_log_probs, prediction.option_tokens
     bare = prediction.asked_as == "words"

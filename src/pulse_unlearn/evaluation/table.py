@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pulse_unlearn.errors import Corrupted, DataError, Problem, StoreError
-from pulse_unlearn.records import Option, Prediction, Score
+from pulse_unlearn.records import ExampleKey, Option, Prediction, Score
 from pulse_unlearn.store.atomic import file_errors, write_bytes
 
 VERSION = 3
@@ -26,7 +26,7 @@ _UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 _KIND_KEY, _VERSION_KEY = b"pulse_unlearn.table", b"pulse_unlearn.version"
 
-_EXAMPLE_FIELDS = (
+_KEY = (
     ("example_id", pa.string()),
     ("question_id", pa.string()),
     ("individual", pa.string()),
@@ -38,9 +38,13 @@ _EXAMPLE_FIELDS = (
 
 
 def _schema(kind: str, columns: Iterable[tuple[str, Any]]) -> Any:
-    described = [pa.field(name, kind_, nullable=False) for name, kind_ in columns]
+    described = [pa.field(name, of, nullable=False) for name, of in (*_KEY, *columns)]
     metadata = {_KIND_KEY: kind.encode(), _VERSION_KEY: str(VERSION).encode()}
     return pa.schema(described, metadata=metadata)
+
+
+def _list_of(of: Any) -> Any:
+    return pa.list_(pa.field("element", of, nullable=False))
 
 
 _OPTION = pa.struct(
@@ -50,13 +54,12 @@ _OPTION = pa.struct(
 PREDICTIONS = _schema(
     "predictions",
     (
-        *_EXAMPLE_FIELDS,
-        ("options", pa.list_(pa.field("element", _OPTION, nullable=False))),
+        ("options", _list_of(_OPTION)),
         ("answer", pa.string()),
         ("text", pa.string()),
-        ("option_log_probs", pa.list_(pa.field("element", pa.float64(), nullable=False))),
-        ("end_log_probs", pa.list_(pa.field("element", pa.float64(), nullable=False))),
-        ("option_tokens", pa.list_(pa.field("element", pa.int32(), nullable=False))),
+        ("option_log_probs", _list_of(pa.float64())),
+        ("end_log_probs", _list_of(pa.float64())),
+        ("option_tokens", _list_of(pa.int32())),
         ("cut_off", pa.bool_()),
     ),
 )
@@ -65,7 +68,6 @@ PREDICTIONS = _schema(
 SCORES = _schema(
     "scores",
     (
-        *_EXAMPLE_FIELDS,
         ("answer", pa.string()),
         ("verdict", pa.string()),
         ("choice", pa.string()),
@@ -77,17 +79,12 @@ SCORES = _schema(
 )
 """Arrow schema of `scores.parquet`."""
 
-Row = TypeVar("Row", Prediction, Score)
-
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write predictions in the given order; raises StoreError if the file can't be written."""
-    columns = _columns(tuple(predictions), PREDICTIONS)
-    columns["options"] = [
-        [{"letter": option.letter, "text": option.text} for option in options]
-        for options in columns["options"]
-    ]
-    _write(path, columns, PREDICTIONS)
+    rows = tuple(predictions)
+    options = [[{"letter": o.letter, "text": o.text} for o in row.options] for row in rows]
+    _write(path, rows, PREDICTIONS, options=options)
 
 
 def read_predictions(path: Path) -> tuple[Prediction, ...]:
@@ -102,7 +99,7 @@ def read_predictions(path: Path) -> tuple[Prediction, ...]:
 
 def write_scores(path: Path, scores: Iterable[Score]) -> None:
     """Write scores in the given order; raises StoreError if the file can't be written."""
-    _write(path, _columns(tuple(scores), SCORES), SCORES)
+    _write(path, tuple(scores), SCORES)
 
 
 def read_scores(path: Path) -> tuple[Score, ...]:
@@ -110,11 +107,9 @@ def read_scores(path: Path) -> tuple[Score, ...]:
     return tuple(Score(**row) for row in _read(path, SCORES))
 
 
-def _columns(rows: Sequence[Row], schema: Any) -> dict[str, list[Any]]:
-    return {name: [getattr(row, name) for row in rows] for name in schema.names}
-
-
-def _write(path: Path, columns: dict[str, list[Any]], schema: Any) -> None:
+def _write(path: Path, rows: Sequence[ExampleKey], schema: Any, **instead: list[Any]) -> None:
+    """Write the columns of `schema` from the rows' attributes, or as given by name."""
+    columns = {name: [getattr(row, name) for row in rows] for name in schema.names} | instead
     try:
         table = pa.Table.from_pydict(columns, schema=schema)
     except (pa.ArrowException, UnicodeEncodeError, TypeError) as error:

@@ -31,7 +31,7 @@ from pulse_unlearn.evaluation.measures import (
     mentions_of_others,
     values_of,
 )
-from pulse_unlearn.evaluation.metrics import MOSTLY, LetterHabit, letter_habit, verdict_share
+from pulse_unlearn.evaluation.metrics import MAJORITY, LetterHabit, letter_habit, verdict_share
 from pulse_unlearn.records import UNREADABLE, QuestionScore
 
 MARGIN = 0.10
@@ -220,7 +220,7 @@ def _apply_rules(
     known = f"; remembered all the same: {_listed(above)}" if above else ""
     unread, cut = verdict_share(scores, UNREADABLE), verdict_share(scores, ["cut_off"])
     rotated = by_name.get(ROTATED)
-    if unread >= MOSTLY:
+    if unread >= MAJORITY:
         off = f" ({cut:.0%} cut off)" if cut else ""
         return "output broken", f"{unread:.0%} of the answers cannot be read{off}{known}"
     if habit.is_one_letter:

@@ -16,7 +16,7 @@ from pulse_unlearn.evaluation.measures import (
     rotated_accuracy,
     rotated_probability,
 )
-from pulse_unlearn.evaluation.metrics import MOSTLY, letter_habit, verdict_share
+from pulse_unlearn.evaluation.metrics import MAJORITY, letter_habit, verdict_share
 from pulse_unlearn.evaluation.scoring import by_question, read_likelihood, score_all
 from pulse_unlearn.records import UNREADABLE, Prediction, QuestionScore
 
@@ -65,7 +65,7 @@ def select_known(
     """Take the `forget + retain` best-known candidates and split them at random.
 
     Rank: accuracy over both modalities, then the mean probability of the true option, then id.
-    `decides` names the reading; unless it is `rotated`, the scores' own parser has judged already.
+    `decides` names the reading; unless it is `rotated`, the scores' parser has decided already.
     The next `unseen` of the ranking, or as many as there are, are set aside. Raises DataError if
     too few candidates were asked anything.
     """
@@ -150,20 +150,20 @@ class Habits:
     @property
     def flag(self) -> str:
         """Name of what makes the reached target doubtful; empty for nothing."""
-        if self.unreadable >= MOSTLY:
+        if self.unreadable >= MAJORITY:
             return "target_reached_by_unreadable_answers"
         return "target_reached_by_one_letter" if self.one_letter else ""
 
     @property
     def why(self) -> str:
         """What the flag rests on."""
-        if self.unreadable >= MOSTLY:
+        if self.unreadable >= MAJORITY:
             return f"{self.unreadable:.0%} of the answers could not be read"
         return f"{self.letter} was said in {self.letter_share or 0.0:.0%} of the answers"
 
 
 def habits_of(predictions: Sequence[Prediction]) -> Habits:
-    """Read answers strictly and tell how they were given."""
+    """Read answers strictly and describe how they were given."""
     scores = by_question(predictions, score_all(predictions))
     habit = letter_habit(scores)
     return Habits(

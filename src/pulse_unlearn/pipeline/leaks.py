@@ -43,9 +43,9 @@ def known_sides(plan: Plan) -> list[Sides]:
 
 
 def check_leaks(inputs: Inputs, sides: Iterable[Sides]) -> None:
-    """Raise DataError unless the experiment allows it, if someone stands in two parts.
+    """Raise DataError if someone is in two parts, or if what is scored is trained on.
 
-    So it does if what is scored is trained on: pictures of people, general questions.
+    That is, pictures of people or general questions; `data.allow_overlap` allows either.
     """
     problems = refused(find_leaks(inputs, sides), inputs.experiment.data.allow_overlap)
     if problems:
@@ -53,7 +53,7 @@ def check_leaks(inputs: Inputs, sides: Iterable[Sides]) -> None:
 
 
 def leak_notes(inputs: Inputs, sides: Iterable[Sides]) -> list[str]:
-    """Return what the report must say: every leak that data.allow_overlap let pass.
+    """Return what the report must say: every leak that data.allow_overlap allows.
 
     And who was declared different although they share a name or look alike.
     """
@@ -77,7 +77,7 @@ def _people_of(inputs: Inputs, parts: Sides) -> list[Part]:
 
 
 def find_leaks(inputs: Inputs, sides: Iterable[Sides]) -> Leaks:
-    """Return all leaks by kind; people who are in several operations are told once."""
+    """Return all leaks by kind; people in several operations are named once."""
     sides = list(sides)
     people, different = inputs.people, inputs.experiment.data.different_people
     twice = [

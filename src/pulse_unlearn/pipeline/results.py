@@ -1,6 +1,6 @@
 """Stored answers to tidy results: `results.csv`, `results.json`, and what stands beside the rows.
 
-Nothing here needs a model, so `pulse score` makes the same files anew from the stored answers.
+Nothing here needs a model, so `pulse score` rebuilds the same files from the stored answers.
 """
 
 from __future__ import annotations

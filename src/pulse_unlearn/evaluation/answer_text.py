@@ -1,7 +1,7 @@
 """What an answer's words say: texts made comparable, options found in them, letters declared.
 
 Everything here looks at a text and at the options only. It reports what is said, contradictions
-included; what that makes of an answer is for the parsers to say.
+included; the parsers decide what that makes of an answer.
 """
 
 from __future__ import annotations
