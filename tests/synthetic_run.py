@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pulse_unlearn.records import RESULT_COLUMNS
+from pulse_unlearn.records import PLAIN, RESULT_COLUMNS
 from synthetic_findings import (
     BOTH,
     LLM,
@@ -274,6 +274,7 @@ def _row(
     elif half is None and measure == "accuracy":
         reason = f"n/a ({counts[1]} people)"
     return {
+        "condition": PLAIN,
         **cell,
         "set": what[0],
         "modality": what[1],
