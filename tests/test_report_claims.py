@@ -144,7 +144,7 @@ def test_another_parser_is_not_called_the_papers() -> None:
         ("avoids", "whoever avoids the answer knows it"),
         ("suppressed", "no better than their letters alone"),
         ("remembered", "28 % of the answers are right as given, and 98 % asked in every order"),
-        ("like never known", "no reading differs from a model that never knew"),
+        ("like never known", "no reading differs from the retain model, which never knew"),
         ("not recovered", "none of the readings of this run stands above chance"),
         ("unknown", "too few people"),
         ("a new word", "GA: a new word."),

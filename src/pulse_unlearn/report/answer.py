@@ -32,7 +32,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """One method after its last request, or the model before (request 0, not judged)."""
+    """One method after its last request; or, not judged, the model before or the retain model."""
 
     place: Place
     forget: Known
@@ -46,13 +46,11 @@ class ScoreRow:
 
 
 def scoreboard(numbers: Numbers, verdicts: Verdicts) -> list[ScoreRow]:
-    """Return for each scenario the model before, then each method and scope."""
+    """Return for each scenario the model before, the retain model, then each method and scope."""
     rows = []
     for scenario in numbers.scenarios():
-        finals = numbers.finals(scenario)
-        start = (finals[0] if finals else Place(scenario, "", "", 0)).at(0)
-        rows.append(_row(numbers, start, None))
-        rows += [_row(numbers, place, verdicts.at(place)) for place in finals]
+        for place in numbers.models(scenario):
+            rows.append(_row(numbers, place, verdicts.at(place) if place.request else None))
     return rows
 
 

@@ -12,11 +12,10 @@ from pulse_unlearn.report.words import (
     MISSING,
     interval,
     listed,
-    method_title,
+    model_heads,
     percent,
     reading_title,
     scenario_title,
-    scope_title,
 )
 
 
@@ -63,11 +62,11 @@ def board(rows: Sequence[ScoreRow]) -> tuple[BoardGroup, ...]:
 
 
 def _row(row: ScoreRow) -> BoardRow:
-    is_before = row.place.request == 0
+    method, updated = model_heads(row.place)
     letter = (f"says {listed(row.letters)}",) if row.letters else ()
     return BoardRow(
-        method="before" if is_before else method_title(row.place.method),
-        updated="" if is_before else scope_title(row.place.scope),
+        method=method,
+        updated=updated,
         bars=(
             *(bar for known in _sets(row) for bar in _known(known)),
             _bar(row.letter_share, beside=letter),

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pulse_unlearn.report.svg import INK, LINE, MARKERS, MUTED, PAGE, SERIES
+from pulse_unlearn.report.svg import GOLD, INK, LINE, MARKERS, MUTED, PAGE, SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,6 +94,15 @@ def colour(index: int) -> str:
 def marker(index: int) -> str:
     """Return the marker of the series with this position; where colours repeat, it differs."""
     return MARKERS[(index + index // len(SERIES)) % len(MARKERS)]
+
+
+def gold() -> dict[str, Any]:
+    """Return the look of the retain model's line: gold between dark edges, behind the markers."""
+    from matplotlib.patheffects import Normal, Stroke
+
+    edges = [Stroke(linewidth=3.6, foreground=INK), Normal()]
+    return {"color": GOLD, "lw": 2.2, "solid_capstyle": "butt", "zorder": 1.6,
+            "path_effects": edges, "label": "retain model"}  # fmt: skip
 
 
 def quiet(axes: Axes, *, grid: str) -> None:

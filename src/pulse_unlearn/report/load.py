@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from pulse_unlearn.errors import Problem, StoreError
-from pulse_unlearn.records import PLAIN, RESULT_COLUMNS, Cell, Measurement, Result
+from pulse_unlearn.records import RESULT_COLUMNS, Cell, Measurement, Result
 from pulse_unlearn.report.extras import Extras, read_extras
 
 _MOST_PROBLEMS = 20
@@ -51,9 +51,6 @@ class RunRecord:
     path: Path
     name: str
     results: tuple[Result, ...]
-    """Of the protocol itself: the condition is `plain`."""
-    conditions: tuple[Result, ...]
-    """Of other models, or under another condition: the retain model, attacks."""
     flags: tuple[Flag, ...]
     extras: Extras
     """Numbers over seeds, verdicts, findings: what `results.json` has beside its rows."""
@@ -88,8 +85,7 @@ def load_run(run: Path) -> RunRecord:
     return RunRecord(
         path=run,
         name=str(_mapping(plan).get("name") or run.resolve().name),
-        results=tuple(one for one in results if one.cell.condition == PLAIN),
-        conditions=tuple(one for one in results if one.cell.condition != PLAIN),
+        results=results,
         flags=tuple(_flag(entry) for entry in _entries(content, "flags")),
         extras=extras,
         sets=_mapping(_mapping(content).get("sets")),

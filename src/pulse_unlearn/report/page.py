@@ -23,6 +23,7 @@ from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, fin
 from pulse_unlearn.report.load import Flag, RunRecord
 from pulse_unlearn.report.printable import printable, printable_block
 from pulse_unlearn.report.progress import Progress, progress
+from pulse_unlearn.report.relearning import draw_relearning, relearning_table
 from pulse_unlearn.report.samples import SampleGroup, sample_groups
 from pulse_unlearn.report.tables import Table, gauges, reading_tests, table3
 from pulse_unlearn.report.verdicts import Verdicts, Word
@@ -63,6 +64,7 @@ class Page:
     figure4_tables: tuple[Table, ...]
     """In the paper's reading, then in the highest where a run has it."""
     figure5_tables: tuple[Table, ...]
+    relearning: Table | None
     drawings: Mapping[str, Drawing]
     gauges: tuple[Table, ...]
     tests: Table | None
@@ -111,6 +113,7 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
         table3_paper=_paper_table3(),
         figure4_tables=_there(figure4_table(numbers), figure4_table(numbers, LATENT_PREFIX)),
         figure5_tables=_there(figure5_table(numbers), figure5_table(numbers, LATENT)),
+        relearning=relearning_table(numbers),
         drawings={drawing.name: drawing for drawing in _drawings(numbers, shown)},
         gauges=tuple(gauges(numbers, verdicts, name) for name in numbers.scenarios()),
         tests=reading_tests(numbers, record.extras.verdicts),
@@ -137,6 +140,7 @@ def _drawings(numbers: Numbers, shown: Sequence[Panel]) -> list[Drawing]:
         figure4(numbers, LATENT_PREFIX),
         figure5(numbers),
         figure5(numbers, LATENT_PREFIX),
+        draw_relearning(numbers),
         draw_curves(shown, numbers),
     )
     return [drawing for drawing in drawn if drawing]

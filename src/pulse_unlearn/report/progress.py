@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pulse_unlearn.records import Cell
+from pulse_unlearn.records import PLAIN, Cell
 from pulse_unlearn.report.estimates import Numbers, Place
 from pulse_unlearn.report.load import RunRecord
 from pulse_unlearn.report.words import method_title, scenario_title, scope_title
@@ -27,7 +27,7 @@ class Progress:
 
 def progress(record: RunRecord, numbers: Numbers) -> Progress:
     """Compare the plan with the results; without a plan the results are all there is."""
-    done = {result.cell for result in record.results}
+    done = {result.cell for result in record.results if result.cell.condition == PLAIN}
     planned = {stage.cell for stage in record.stages if stage.cell and _counts(stage.cell)}
     planned = planned or done
 

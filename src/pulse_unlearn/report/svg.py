@@ -16,6 +16,8 @@ SERIES: tuple[str, ...] = (
     "#b01e5a",
     "#4a5560",
 )
+GOLD = "#e8a800"
+"""The retain model; drawn between dark edges, so that it can be told apart in grey."""
 MARKERS: tuple[str, ...] = ("o", "s", "^", "D", "v", "P", "X")
 """Shape goes with colour, so that neither has to be told apart alone."""
 
@@ -24,6 +26,7 @@ _COLOURS: Mapping[str, str] = {
     MUTED: "var(--muted)",
     LINE: "var(--line)",
     PAGE: "var(--page)",
+    GOLD: "var(--gold)",
     **{colour: f"var(--series-{index})" for index, colour in enumerate(SERIES)},
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pulse_unlearn.report import paper
-from pulse_unlearn.report.estimates import MAIN_SCOPE, Estimate, HowOften, Numbers, Place
+from pulse_unlearn.report.estimates import MAIN_SCOPE, SETS, Estimate, HowOften, Numbers, Place
 from pulse_unlearn.report.extras import ReadingTest, Verdict
 from pulse_unlearn.report.printable import printable
 from pulse_unlearn.report.verdicts import Judged, Verdicts
@@ -14,10 +14,10 @@ from pulse_unlearn.report.words import (
     MISSING,
     interval,
     method_title,
+    model_title,
     p_value,
     percent,
     scenario_title,
-    scope_title,
     set_title,
     spread,
 )
@@ -118,23 +118,25 @@ def shown(
 
 
 def table3(numbers: Numbers, verdicts: Verdicts, reading: str) -> Table | None:
-    """Build Table 3 (fine-tuned scenario) in one reading: before, then each method and scope.
+    """Build Table 3 (fine-tuned scenario) in one reading: before, the retain model, each method.
 
     The paper's values stand beside its own reading alone. None if nothing was read so.
     """
-    finals = numbers.finals("finetuned")
-    if not finals:
+    if not numbers.finals("finetuned"):
         return None
     notes, is_papers = Notes(), reading == "accuracy"
     before = paper.TABLE3_BEFORE if is_papers else None
-    rows = [_table3_row(numbers, finals[0].at(0), "before unlearning", before, (reading, notes))]
-    for place in finals:
-        compared = paper.TABLE3_AFTER.get(place.scope) if is_papers else None
-        if numbers.paper(place) != paper.TABLE3_METHOD:
-            compared = None
-        title = f"{method_title(place.method)} · {scope_title(place.scope)}"
-        row = _table3_row(numbers, place, title, compared, (reading, notes))
-        rows.append(Row(row.heads, row.cells, verdicts.at(place)))
+    rows = []
+    start, *_ = models = numbers.models("finetuned")
+    for place in models:
+        theirs = before if place == start else None
+        if place.request:
+            compare = is_papers and numbers.paper(place) == paper.TABLE3_METHOD
+            theirs = paper.TABLE3_AFTER.get(place.scope) if compare else None
+        title = model_title(place) + (" unlearning" if place == start else "")
+        row = _table3_row(numbers, place, title, theirs, (reading, notes))
+        judged = verdicts.at(place) if place.request else None
+        rows.append(Row(row.heads, row.cells, judged))
     if not any(cell.value != MISSING for row in rows for cell in row.cells):
         return None
     columns = (
@@ -148,15 +150,13 @@ def table3(numbers: Numbers, verdicts: Verdicts, reading: str) -> Table | None:
 
 
 def gauges(numbers: Numbers, verdicts: Verdicts, scenario: str) -> Table:
-    """Build the gauges of one scenario: before, and each method after its last request."""
+    """Build the gauges of one scenario: each model, methods after their last request."""
     notes, rows = Notes(), []
-    finals = numbers.finals(scenario)
-    start = (finals[0] if finals else Place(scenario, "", "", 0)).at(0)
-    for place in (start, *finals):
-        name = "before"
-        if place.request:
-            name = f"{method_title(place.method)} · {scope_title(place.scope)}"
+    for place in numbers.models(scenario):
+        name = model_title(place)
         for group in numbers.sets(place):
+            if place.is_retain_model and group not in SETS:
+                continue  # it forgot no request before another
             modalities = ("all",) if group == "general" else ("multimodal", "text_only")
             for modality in modalities:
                 cells = _gauge_cells(numbers, place, (group, modality), notes)
@@ -285,6 +285,6 @@ def seed_count(numbers: Numbers) -> int:
 
 def papers_ratios(numbers: Numbers, place: Place) -> paper.Relative | None:
     """Return the paper's ratios for a place; it has them for its main scope only."""
-    if place.scope not in ("", MAIN_SCOPE):
+    if place.request == 0 or place.scope not in ("", MAIN_SCOPE):
         return None
     return paper.relative(place.scenario, numbers.paper(place), place.request)

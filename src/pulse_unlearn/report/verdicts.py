@@ -38,7 +38,8 @@ _RULES: dict[str, tuple[str, str]] = {
     "remembered": ("remembered", "At least one reading stands above chance."),
     "like never known": (
         "alike",
-        "No reading differs by more than 10 points from a model that never knew these people.",
+        "No reading differs by more than 10 points from the retain model, which never knew these "
+        "people.",
     ),
     "not recovered": (
         "unrecovered",

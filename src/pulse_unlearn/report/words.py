@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pulse_unlearn.report.estimates import Estimate
+from pulse_unlearn.report.estimates import Estimate, Place
 from pulse_unlearn.report.paper import paper_method
 from pulse_unlearn.report.printable import printable
 
@@ -39,6 +39,7 @@ READING_PHRASES = {
     "words_per_token_accuracy": "asked in words, without options",
     "words_named": "asked in words, without options",
 }
+THE_RETAIN_MODEL = "retain model"
 HIGHEST = "by the reading that finds most"
 MODALITY_TITLES = {"multimodal": "with image", "text_only": "text only", "all": "all questions"}
 MISSING = "–"
@@ -77,12 +78,27 @@ def with_reading_titles(text: str) -> str:
     """Put printed names for the measures' names in a remark from `results.json`."""
     for name, title in READING_TITLES.items():
         text = re.sub(rf"\b{name}\b", title, text)
+    text = text.replace("a model that never knew", "the retain model, which never knew")
     return re.sub(r"(\d)%", r"\1 %", text)
 
 
 def method_title(name: str) -> str:
     """Return the printed label of a method, in the paper's spelling where it is one of its own."""
     return paper_method(name) or printable(name, 60) or MISSING
+
+
+def model_heads(place: Place) -> tuple[str, str]:
+    """Return what a model is called: method and update scope, or a name and nothing."""
+    if place.is_retain_model:
+        return THE_RETAIN_MODEL, ""
+    if place.request == 0:
+        return "before", ""
+    return method_title(place.method), scope_title(place.scope)
+
+
+def model_title(place: Place) -> str:
+    """Return the name of a model on one line."""
+    return " · ".join(part for part in model_heads(place) if part)
 
 
 def percent(value: float | None, measure: str = "accuracy", *, digits: int = 1) -> str:
