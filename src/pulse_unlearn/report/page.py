@@ -35,6 +35,10 @@ from pulse_unlearn.report.words import (
 )
 
 _MOST_LINES = 60
+_GOLD = (
+    " Gold: the retain model, fine-tuned without D_unlearn. Perfect unlearning would end there, "
+    "neither short of it nor beyond."
+)
 _QUIET_FLAGS = frozenset({"stopped"})
 
 
@@ -64,6 +68,8 @@ class Page:
     figure4_tables: tuple[Table, ...]
     """In the paper's reading, then in the highest where a run has it."""
     figure5_tables: tuple[Table, ...]
+    gold: str
+    """What the gold line in figures is, for captions; empty without a retain model."""
     relearning: Table | None
     drawings: Mapping[str, Drawing]
     gauges: tuple[Table, ...]
@@ -113,6 +119,7 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
         table3_paper=_paper_table3(),
         figure4_tables=_there(figure4_table(numbers), figure4_table(numbers, LATENT_PREFIX)),
         figure5_tables=_there(figure5_table(numbers), figure5_table(numbers, LATENT)),
+        gold=_GOLD if any(map(numbers.retain_model, numbers.scenarios())) else "",
         relearning=relearning_table(numbers),
         drawings={drawing.name: drawing for drawing in _drawings(numbers, shown)},
         gauges=tuple(gauges(numbers, verdicts, name) for name in numbers.scenarios()),
