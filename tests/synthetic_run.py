@@ -382,8 +382,7 @@ def _write_results(
         findings[0]["contrasts"].append(contrast(HOSTILE, recipe.seeds, 0.1))
         chosen["stage"] = HOSTILE
     content = {
-        "version": 2,
-        "rows": rows,
+        "version": 4,
         "over_seeds": over_seeds(rows),
         "verdicts": judged,
         "paper_findings": findings,

@@ -37,7 +37,7 @@ from pulse_unlearn.records import (
 from pulse_unlearn.scenarios import Evaluation, Group, Operation, Plan
 from pulse_unlearn.store import write_json, write_text
 
-VERSION = 3
+VERSION = 4
 DIGITS = 6
 """Decimals kept in files: far below any interval, above rounding differences of a last bit."""
 
@@ -241,16 +241,14 @@ def _trouble(cell: Cell, outcome: Mapping[str, Any], detail: str) -> list[Flag]:
 def write_results(
     run: Path, results: Sequence[Result], findings: Findings, *, same_people: bool
 ) -> None:
-    """Write `results.csv` and `results.json`: the same rows in both, and the rest in the latter."""
-    rows = [_row(result) for result in results]
+    """Write every number as a row of `results.csv`, and the rest as `results.json`."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, RESULT_COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(text, RESULT_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(rounded({**asdict(r.cell), **asdict(r.measurement)}) for r in results)
     write_text(run / "results.csv", text.getvalue())
     content = {
         "version": VERSION,
-        "rows": rows,
         "over_seeds": [rounded(_flat(row)) for row in over_seeds(results, same_people=same_people)],
         "verdicts": [
             rounded({**asdict(cell), **_told(verdict)})
@@ -387,8 +385,3 @@ def _measure(
     if general:
         measured += general_measures(general, l2_categories=evidence.l2_categories)
     return [Result(cell, measurement) for measurement in measured]
-
-
-def _row(result: Result) -> dict[str, Any]:
-    row: dict[str, Any] = rounded({**asdict(result.cell), **asdict(result.measurement)})
-    return row

@@ -76,7 +76,7 @@ def load_run(run: Path) -> RunRecord:
     """
     reader = _Reader(run)
     content = reader.json("results.json", {})
-    results = _read_results(run, reader, _reasons(content))
+    results = _read_results(run, reader)
     extras = read_extras(_mapping(content), reader.problems)
     plan = reader.json("plan.json", {})
     text = reader.text("experiment.yaml")
@@ -134,9 +134,7 @@ class _Reader:
             return {}
 
 
-def _read_results(
-    run: Path, reader: _Reader, reasons: Mapping[tuple[str, ...], str]
-) -> tuple[Result, ...]:
+def _read_results(run: Path, reader: _Reader) -> tuple[Result, ...]:
     path = run / "results.csv"
     if not path.exists():
         raise StoreError(_nothing(run, "there is no results.csv"))
@@ -155,7 +153,7 @@ def _read_results(
                 fix="run `pulse verify` on the folder, or let `pulse run` write the results again",
             )
         )
-    results, problems = _parse(table, str(path), reasons)
+    results, problems = _parse(table, str(path))
     if problems:
         raise StoreError(problems)
     if not results:
@@ -163,9 +161,7 @@ def _read_results(
     return tuple(results)
 
 
-def _parse(
-    table: csv.DictReader[str], where: str, reasons: Mapping[tuple[str, ...], str]
-) -> tuple[list[Result], list[Problem]]:
+def _parse(table: csv.DictReader[str], where: str) -> tuple[list[Result], list[Problem]]:
     results: list[Result] = []
     problems: list[Problem] = []
     seen: dict[tuple[str, ...], int] = {}
@@ -179,7 +175,7 @@ def _parse(
                 )
             seen[key] = line
             try:
-                results.append(_result(row, reasons.get(key, "")))
+                results.append(_result(row))
             except (ValueError, TypeError) as error:
                 problems.append(
                     Problem(
@@ -197,7 +193,7 @@ def _parse(
     return results, problems
 
 
-def _result(row: Mapping[str, str], reason: str) -> Result:
+def _result(row: Mapping[str, str]) -> Result:
     return Result(
         Cell(
             row["scenario"],
@@ -216,7 +212,7 @@ def _result(row: Mapping[str, str], reason: str) -> Result:
             high=_number(row["high"]),
             questions=int(row["questions"] or 0),
             individuals=int(row["individuals"] or 0),
-            reason=reason,
+            reason=row["reason"],
         ),
     )
 
@@ -228,14 +224,6 @@ def _number(text: str) -> float | None:
     if not math.isfinite(number):
         raise ValueError(f"{text!r} is not a finite number")
     return number
-
-
-def _reasons(content: object) -> dict[tuple[str, ...], str]:
-    return {
-        tuple(str(row.get(name, "")) for name in _KEY): str(row["reason"])
-        for row in _entries(content, "rows")
-        if row.get("reason")
-    }
 
 
 def _labels(experiment: Mapping[str, Any]) -> dict[str, str]:

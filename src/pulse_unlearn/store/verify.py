@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from pulse_unlearn.errors import Problem, PulseError
-from pulse_unlearn.store.agreement import CSV, JSON, disagreements
 from pulse_unlearn.store.atomic import sha256_file
 from pulse_unlearn.store.index import INDEX, Index, products, read_index
 from pulse_unlearn.store.manifest import MANIFEST, REPAIR, stage_problems
 from pulse_unlearn.store.sealed import compare_file, list_files
 from pulse_unlearn.store.stages import STAGES, visible_folders
 
-REPORT = "report.html"
+_RESULTS = {"results.csv", "results.json", "report.html"}
 _RERUN = "give the `pulse run` command again: it writes the results anew from the stages"
 
 
@@ -20,9 +19,9 @@ def verify(run: Path) -> list[Problem]:
     """Return everything in a run folder that is not as it was written; empty if all is well.
 
     Every file of every stage is hashed against its manifest, and the manifests and the run's
-    products against `run.json`; where `results.csv` and `results.json` disagree, row and field are
-    named. A run that was stopped half-way is well if its finished stages are. What this cannot
-    show is a change by someone who made all hashes anew: for that, keep the hash of `run.json`.
+    products against `run.json`. A run that was stopped half-way is well if its finished stages are.
+    What this cannot show is a change by someone who made all hashes anew: for that, keep the hash
+    of `run.json`.
     """
     if not (run / INDEX).exists() and not (run / STAGES).is_dir():
         return [Problem("is not a run folder", str(run), allowed=f"one with {STAGES}/ or {INDEX}")]
@@ -32,10 +31,7 @@ def verify(run: Path) -> list[Problem]:
     except PulseError as error:
         return list(error.problems)
     problems = [problem for folder in folders for problem in _stage_problems(folder)]
-    problems += _product_problems(run, present)
-    if CSV in present and JSON in present:
-        problems += disagreements(run)
-    return problems
+    return problems + _product_problems(run, present)
 
 
 def _stage_problems(folder: Path) -> list[Problem]:
@@ -52,7 +48,7 @@ def _stage_problems(folder: Path) -> list[Problem]:
 def _product_problems(run: Path, present: list[str]) -> list[Problem]:
     path = run / INDEX
     if not path.exists():
-        results = [name for name in present if name in {CSV, JSON, REPORT}]
+        results = [name for name in present if name in _RESULTS]
         got = f"{', '.join(results)} without it"
         missing = Problem("the index of the run is missing", str(path), got, fix=_RERUN)
         return [missing] if results else []
