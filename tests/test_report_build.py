@@ -19,8 +19,8 @@ import pytest
 from pulse_unlearn.errors import StoreError
 from pulse_unlearn.records import RESULT_COLUMNS
 from pulse_unlearn.report import build, build_report
+from pulse_unlearn.report.drawing import GOLD, SERIES
 from pulse_unlearn.report.load import load_run
-from pulse_unlearn.report.svg import GOLD, SERIES
 from synthetic_run import Recipe, write_run
 from synthetic_samples import HOSTILE
 

@@ -9,8 +9,6 @@ import pytest
 
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import Cell, Measurement, Result
-from pulse_unlearn.report.answer import scoreboard
-from pulse_unlearn.report.chosen import how_chosen
 from pulse_unlearn.report.claims import Claim, claims
 from pulse_unlearn.report.estimates import Numbers, Place
 from pulse_unlearn.report.extras import (
@@ -24,8 +22,9 @@ from pulse_unlearn.report.extras import (
     Verdict,
     read_extras,
 )
-from pulse_unlearn.report.findings import compared, findings
+from pulse_unlearn.report.findings import compared, findings, how_chosen
 from pulse_unlearn.report.load import Flag
+from pulse_unlearn.report.scoreboard import scoreboard
 from pulse_unlearn.report.verdicts import Verdicts
 
 START = Place("pretrained", "GA", "projector+llm", 0)

@@ -11,15 +11,20 @@ from hypothesis import strategies as st
 from pulse_unlearn.records import Cell, Measurement, Result
 from pulse_unlearn.report import estimates, paper
 from pulse_unlearn.report.assumptions import assumptions, flatten
-from pulse_unlearn.report.drawing import colour, marker
+from pulse_unlearn.report.drawing import colour, inline_svg, marker
 from pulse_unlearn.report.estimates import HowOften, Numbers, Place, combine
 from pulse_unlearn.report.extras import OverSeeds
-from pulse_unlearn.report.figure_tables import figure4_table
-from pulse_unlearn.report.printable import plain, printable, printable_block
 from pulse_unlearn.report.relearning import relearning_table
-from pulse_unlearn.report.svg import inline_svg
-from pulse_unlearn.report.tables import Notes, shown
-from pulse_unlearn.report.words import percent, points, reading_phrase, with_reading_titles
+from pulse_unlearn.report.tables import Notes, figure4_table, shown
+from pulse_unlearn.report.words import (
+    percent,
+    plain,
+    points,
+    printable,
+    printable_block,
+    reading_phrase,
+    with_reading_titles,
+)
 from pulse_unlearn.scenarios.relearning import RELEARNED
 from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL
 

@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pulse_unlearn.report.answer import Known, ScoreRow, has_fallen, known
 from pulse_unlearn.report.estimates import Estimate, Numbers
 from pulse_unlearn.report.load import Flag
-from pulse_unlearn.report.printable import printable
+from pulse_unlearn.report.scoreboard import Known, ScoreRow, has_fallen, known
 from pulse_unlearn.report.tables import papers_ratios
 from pulse_unlearn.report.words import (
     listed,
     method_title,
     percent,
     points,
+    printable,
     reading_phrase,
     scenario_title,
 )

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pulse_unlearn.report import paper
 from pulse_unlearn.report.drawing import (
+    GOLD,
+    INK,
+    MUTED,
+    PAGE,
     Drawing,
     colour,
     finish,
@@ -18,7 +22,6 @@ from pulse_unlearn.report.drawing import (
     style,
 )
 from pulse_unlearn.report.estimates import Estimate, Numbers, Place
-from pulse_unlearn.report.svg import GOLD, INK, MUTED, PAGE
 from pulse_unlearn.report.tables import papers_ratios
 from pulse_unlearn.report.words import method_title, scenario_title, scope_title
 

@@ -8,27 +8,31 @@ from typing import Any
 
 from pulse_unlearn.evaluation.parsers import DEFAULT_PARSER
 from pulse_unlearn.report import paper
-from pulse_unlearn.report.answer import ScoreRow, scoreboard
 from pulse_unlearn.report.assumptions import Assumption, assumptions, flatten
-from pulse_unlearn.report.board import BoardGroup, board
-from pulse_unlearn.report.categories import category_tables
-from pulse_unlearn.report.chosen import how_chosen
 from pulse_unlearn.report.claims import Claim, claims
 from pulse_unlearn.report.curves import Panel, draw_curves, panels
 from pulse_unlearn.report.drawing import Drawing
 from pulse_unlearn.report.estimates import LATENT, Numbers
-from pulse_unlearn.report.figure_tables import figure4_table, figure5_table
 from pulse_unlearn.report.figures import LATENT_PREFIX, figure4, figure5
-from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings
-from pulse_unlearn.report.load import Flag, RunRecord
-from pulse_unlearn.report.printable import printable, printable_block
-from pulse_unlearn.report.progress import Progress, progress
+from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings, how_chosen
+from pulse_unlearn.report.load import Flag, Progress, RunRecord, progress
 from pulse_unlearn.report.relearning import draw_relearning, relearning_table
 from pulse_unlearn.report.samples import SampleGroup, sample_groups
-from pulse_unlearn.report.tables import Table, gauges, reading_tests, table3
+from pulse_unlearn.report.scoreboard import BoardGroup, ScoreRow, board, scoreboard
+from pulse_unlearn.report.tables import (
+    Table,
+    category_tables,
+    figure4_table,
+    figure5_table,
+    gauges,
+    reading_tests,
+    table3,
+)
 from pulse_unlearn.report.verdicts import Verdicts, Word
 from pulse_unlearn.report.words import (
     method_title,
+    printable,
+    printable_block,
     scenario_title,
     scope_title,
     seeds_phrase,

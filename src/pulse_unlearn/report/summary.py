@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pulse_unlearn.report.answer import Known, ScoreRow, scoreboard
 from pulse_unlearn.report.estimates import Estimate, Numbers
-from pulse_unlearn.report.load import Flag, RunRecord
-from pulse_unlearn.report.printable import plain
-from pulse_unlearn.report.progress import progress
+from pulse_unlearn.report.load import Flag, RunRecord, progress
+from pulse_unlearn.report.scoreboard import Known, ScoreRow, scoreboard
 from pulse_unlearn.report.verdicts import Verdicts
-from pulse_unlearn.report.words import interval, model_title, percent, reading_title, seeds_phrase
+from pulse_unlearn.report.words import (
+    interval,
+    model_title,
+    percent,
+    plain,
+    reading_title,
+    seeds_phrase,
+)
 
 _HEADS = (
     "scenario", "method", "updated", "usable", "remembered", "by",
