@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 NUMBERS = ("value", "low", "high", "questions", "individuals")
+BESIDE = (*NUMBERS, "reason")
+"""Columns that say nothing about which row it is."""
 DEFAULTS = {"condition": "plain"}
 """What an older file without the column stands for."""
 
@@ -25,7 +27,7 @@ def read(path: Path) -> Rows:
     """Return the rows by key: every column that is no number, absent ones at their default."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = [{**DEFAULTS, **row} for row in csv.DictReader(file)]
-    names = sorted(name for name in rows[0] if name not in NUMBERS)
+    names = sorted(name for name in rows[0] if name not in BESIDE)
     found = {tuple(f"{name}={row[name]}" for name in names): row for row in rows}
     if len(found) != len(rows):
         raise SystemExit(f"{path}: {len(rows) - len(found)} rows repeat another one")

@@ -304,6 +304,12 @@ class Bench:
         return runs / "tiny"
 
 
+def result_rows(run: Path) -> list[dict[str, str]]:
+    """The rows of `results.csv`."""
+    with (run / "results.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def computed(ended: Ended) -> list[str]:
     """Names of the stages a command worked on, from its output."""
     lines = [line.split("] ", 1)[1] for line in ended.output.splitlines() if "] " in line]

@@ -56,7 +56,7 @@ def verdicts(
             row["measure"],
         ): row["value"]
         for row in rows
-        if row["set"] == "forget" and row["modality"] == "all"
+        if (row["set"], row["modality"], row["condition"]) == ("forget", "all", "plain")
     }
     for cell in cells:
         key = tuple(cell[k] for k in ("scenario", "method", "scope", "seed", "request"))
@@ -80,7 +80,7 @@ def verdicts(
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
-    names = ("scenario", "method", "scope", "request", "set", "modality", "measure")
+    names = ("scenario", "method", "scope", "request", "condition", "set", "modality", "measure")
     groups: dict[tuple[object, ...], list[float]] = {}
     for row in rows:
         found = groups.setdefault(tuple(row[name] for name in names), [])

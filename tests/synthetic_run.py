@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pulse_unlearn.records import RESULT_COLUMNS
+from pulse_unlearn.records import PLAIN, RESULT_COLUMNS
 from synthetic_findings import (
     BOTH,
     LLM,
@@ -68,6 +68,8 @@ class Recipe:
     rotated: bool = True
     words: bool = True
     """Whether questions were asked in every order, and in words; a vanilla run has neither."""
+    conditions: bool = False
+    """Whether a retain model was trained and the relearning attack run; not for known people."""
     samples: int = 24
     people: dict[str, tuple[int, int]] = field(default_factory=lambda: dict(PEOPLE))
 
@@ -84,6 +86,7 @@ def write_run(run: Path, recipe: Recipe | None = None) -> Path:
             continue
         rows += _rows(cell, recipe)
         flags += _flags(cell)
+        rows += _condition_rows(cell, recipe) if recipe.conditions else []
     _write_results(run, (cells, rows, flags), recipe)
     _write_plan(run, cells, recipe)
     samples = make_samples(
@@ -274,6 +277,7 @@ def _row(
     elif half is None and measure == "accuracy":
         reason = f"n/a ({counts[1]} people)"
     return {
+        "condition": PLAIN,
         **cell,
         "set": what[0],
         "modality": what[1],
@@ -285,6 +289,41 @@ def _row(
         "individuals": counts[1],
         "reason": reason,
     }
+
+
+def _condition_rows(cell: Row, recipe: Recipe) -> list[Row]:
+    """Return the retain model's rows, and of last requests both curves of relearning."""
+    scenario, request = str(cell["scenario"]), int(str(cell["request"]))
+    has_control = scenario != "pretrained"
+    if not request:
+        return []
+    rows: list[Row] = []
+    if request == 1 and has_control:
+        at = {**cell, "request": 0, "condition": "retain_model"}
+        forget, retain = recipe.people[scenario]
+        for name, pair, people in (
+            ("forget", (0.27, 0.29), forget),
+            ("retain", (0.76, 0.83), retain),
+            ("unseen", (0.73, 0.74), UNSEEN_PEOPLE),
+        ):
+            for modality in ("multimodal", "text_only", "all"):
+                counts = (people * (10 if modality == "all" else 5), people)
+                rows += _measures(at, (name, modality), pair, counts, recipe)
+        rows += _measures(at, ("general", "all"), (0.83, 0.85), (GENERAL_QUESTIONS, 0), recipe)
+        rows += _relative(at, ("forget", "all"), ((0.8, 0.86), (0.27, 0.29)), forget, recipe)
+        rows += _relative(at, ("retain", "all"), ((0.78, 0.84), (0.76, 0.83)), retain, recipe)
+    if request == REQUESTS[scenario]:
+        strict, rotated = (sum(one[:2]) / 2 for one in _accuracies(cell))
+        for step in (0, 5, 10, 20, 40):
+            back = 1 - 0.5 ** (step / 10)
+            curves = {"": (strict + (0.7 - strict) * back, rotated + (0.8 - rotated) * back)}
+            if has_control:
+                curves["retain_model+"] = (0.27 + 0.1 * back, 0.28 + 0.1 * back)
+            for before, pair in curves.items():
+                at = {**cell, "condition": f"{before}relearned:{step}"}
+                counts = (recipe.people[scenario][0] * 4, recipe.people[scenario][0])
+                rows += _measures(at, ("forget", "all"), pair, counts, recipe)
+    return rows
 
 
 def _flags(cell: Row) -> list[Row]:
@@ -343,8 +382,7 @@ def _write_results(
         findings[0]["contrasts"].append(contrast(HOSTILE, recipe.seeds, 0.1))
         chosen["stage"] = HOSTILE
     content = {
-        "version": 2,
-        "rows": rows,
+        "version": 4,
         "over_seeds": over_seeds(rows),
         "verdicts": judged,
         "paper_findings": findings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from itertools import combinations
 from pathlib import Path
@@ -210,20 +211,22 @@ def test_from_init_to_a_report(own, tmp_path):
     assert recorded["data"]["people"]["options_seed"] == 0
     sets_of = results["sets"]["finetuned/0"]
     assert sorted(sets_of["forget"] + sets_of["retain"]) == [f"p{n:02d}" for n in range(1, 13)]
+    with (run / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     accuracies = [
         row
-        for row in results["rows"]
+        for row in rows
         if (row["measure"], row["set"], row["modality"]) == ("accuracy", "forget", "multimodal")
     ]
     wider = {
-        (row["measure"], row["questions"])
-        for row in results["rows"]
+        (row["measure"], int(row["questions"]))
+        for row in rows
         if row["measure"].startswith("l2_accuracy")
     }
     assert wider == {("l2_accuracy:seeing", 2), ("l2_accuracy:thinking", 1)}
     assert "by l2-category</summary>" in (run / "report.html").read_text(encoding="utf-8")
     # Four people are forgotten, of whom four questions each are asked with a picture.
-    assert {(row["questions"], row["individuals"]) for row in accuracies} == {(16, 4)}
+    assert {(row["questions"], row["individuals"]) for row in accuracies} == {("16", "4")}
 
 
 def test_a_bad_image_is_told_by_check_with_its_row(tmp_path):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
 
 import pytest
 
-from pipeline_cases import Bench, Server, computed, every_door, make_experiment, outcome
+from pipeline_cases import (
+    Bench,
+    Server,
+    computed,
+    every_door,
+    make_experiment,
+    outcome,
+    result_rows,
+)
 from pulse_unlearn import store
 
 MOMENTS = (
@@ -31,11 +38,6 @@ def doors(tmp_path_factory):
         yield bench
 
 
-def rows_of(run):
-    with (run / "results.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_killed_in_every_phase_the_same_command_ends_with_the_same_bytes(doors, tmp_path):
     for mark, events in MOMENTS:
         ended = doors.run(tmp_path, events=events, mark=mark)
@@ -47,7 +49,7 @@ def test_killed_in_every_phase_the_same_command_ends_with_the_same_bytes(doors, 
 
 
 def test_the_retain_model_is_one_a_seed_and_measured_beside_every_method(doors):
-    rows = rows_of(doors.finished)
+    rows = result_rows(doors.finished)
     gold = [row for row in rows if row["condition"] == "retain_model"]
     assert {(row["scenario"], row["request"]) for row in gold} == {
         ("finetuned", "0"),
@@ -68,7 +70,7 @@ def test_the_retain_model_is_one_a_seed_and_measured_beside_every_method(doors):
 
 
 def test_relearning_is_a_curve_on_the_other_half_of_the_facts(doors):
-    rows = rows_of(doors.finished)
+    rows = result_rows(doors.finished)
     found = {
         (row["method"], row["condition"]): row
         for row in rows
@@ -127,5 +129,5 @@ def test_people_named_in_a_file_leave_a_model_that_somebody_else_taught(doors, t
     sets = results["sets"]["requests/0"]
     assert sets["requests"] == [["f001"], ["f002"]]  # by date
     assert sets["retain"] == ["f003"]
-    rows = rows_of(tmp_path / "doors")
+    rows = result_rows(tmp_path / "doors")
     assert {row["request"] for row in rows if row["scenario"] == "requests"} == {"0", "1", "2"}

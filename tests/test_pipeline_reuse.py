@@ -111,7 +111,7 @@ def test_a_parser_recomputes_nothing_and_changes_the_results(bench, tmp_path):
         assert scored.code == 0, scored.output
         assert (run / "results.csv").read_bytes() == expected
         assert store.verify(run) == []
-    assert json.loads((run / "results.json").read_text())["rows"]
+    assert json.loads((run / "results.json").read_text())["verdicts"]
 
 
 def unparsable(results: bytes) -> float:

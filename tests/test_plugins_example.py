@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline_cases import Bench, Server, computed, make_experiment
+from pipeline_cases import Bench, Server, computed, make_experiment, result_rows
 from pulse_unlearn import store
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "pulse-example-plugin"
@@ -72,7 +72,7 @@ def test_a_tiny_experiment_runs_with_all_of_it(world, tmp_path):
     assert ended.code == 0, ended.output
     run = tmp_path / "tiny"
     results = json.loads((run / "results.json").read_text())
-    kinds = {(row["method"], row["condition"]) for row in results["rows"]}
+    kinds = {(row["method"], row["condition"]) for row in result_rows(run)}
     for method in ("simnpo", "random_labels"):
         assert {(method, "plain"), (method, "benign_finetuning:2")} <= kinds
     assert any("the parser 'last_letter' of pulse-example-plugin" in n for n in results["notes"])

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import plugin_cases as plugins
-from pipeline_cases import Bench, Server, computed, make_experiment
+from pipeline_cases import Bench, Server, computed, make_experiment, result_rows
 from pulse_unlearn import store
 from pulse_unlearn.errors import Interrupted, MethodError, PluginError, Problem, StoreError
 from pulse_unlearn.isolation import Origin, deadline, isolated
@@ -132,8 +132,7 @@ def with_methods(*names: str) -> tuple[str, str]:
 
 
 def rows_of(run, method):
-    rows = json.loads((run / "results.json").read_text())["rows"]
-    return [row for row in rows if row["method"] == method]
+    return [row for row in result_rows(run) if row["method"] == method]
 
 
 def test_each_failing_method_loses_its_own_cell_and_later_ones_are_carried_out(finished, tmp_path):

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from pulse_unlearn.errors import StoreError
+from pulse_unlearn.records import RESULT_COLUMNS
 from pulse_unlearn.report import build, build_report
+from pulse_unlearn.report.drawing import GOLD, SERIES
 from pulse_unlearn.report.load import load_run
-from pulse_unlearn.report.svg import SERIES
 from synthetic_run import Recipe, write_run
 from synthetic_samples import HOSTILE
 
@@ -173,7 +174,7 @@ def test_a_run_is_drawn_again_if_a_file_is_another(
     assert drawn == [copy]
 
 
-@pytest.mark.parametrize("what", ["_code_digest", "version"])
+@pytest.mark.parametrize("what", ["code_digest", "version"])
 def test_a_run_is_drawn_again_by_other_code(
     copy: Path, drawn: list[Path], monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -278,7 +279,7 @@ def test_a_number_that_is_none_is_refused_with_its_line(tmp_path: Path, value: s
     folder = write_run(tmp_path / "run", Recipe(scenarios=("pretrained",), samples=0))
     lines = (folder / "results.csv").read_text(encoding="utf-8").splitlines()
     cells = lines[3].split(",")
-    cells[8] = value
+    cells[RESULT_COLUMNS.index("value")] = value
     lines[3] = ",".join(cells)
     (folder / "results.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     with pytest.raises(StoreError, match=r"results\.csv:4"):
@@ -345,6 +346,24 @@ def test_figures_give_a_method_one_look(run: Path) -> None:
         drawn = (run / "figures" / f"{name}.svg").read_text(encoding="utf-8")
         assert all(series in drawn for series in SERIES[:3])
         assert not any(series in drawn for series in SERIES[3:])
+
+
+def test_the_retain_model_and_relearning_stand_beside_the_methods(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe(seeds=(0, 1), conditions=True, samples=0))
+    report = build_report(folder)
+    text = report.path.read_text(encoding="utf-8")
+    for section in ("answer", "table-3", "figure-4-section", "figure-5-section", "gauges"):
+        assert "retain model" in _text(text.split(f'id="{section}"')[1].split("</section>")[0])
+    rows = [line for line in report.summary if "retain model" in line]
+    assert [line.split()[0] for line in rows] == ["finetuned", "sustainability"]
+    assert "75 of 75" not in report.summary[0]
+    assert "50 of 50 cells finished, mean of 2 seeds" in report.summary[0]
+    for name in ("figure-4", "figure-5", "figure-5-latent", "relearning"):
+        assert GOLD in (folder / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+    relearning = _text(text.split('id="relearning-section"')[1].split("</section>")[0])
+    assert "What comes back faster than in the retain model was hidden, not gone" in relearning
+    assert "step 40" in relearning
+    assert len(re.findall("[a-z] retain model", relearning)) > 1
 
 
 PARTS = ("over_seeds", "verdicts", "paper_findings", "comparisons", "selections")

@@ -9,8 +9,6 @@ import pytest
 
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import Cell, Measurement, Result
-from pulse_unlearn.report.answer import scoreboard
-from pulse_unlearn.report.chosen import how_chosen
 from pulse_unlearn.report.claims import Claim, claims
 from pulse_unlearn.report.estimates import Numbers, Place
 from pulse_unlearn.report.extras import (
@@ -24,8 +22,9 @@ from pulse_unlearn.report.extras import (
     Verdict,
     read_extras,
 )
-from pulse_unlearn.report.findings import compared, findings
+from pulse_unlearn.report.findings import compared, findings, how_chosen
 from pulse_unlearn.report.load import Flag
+from pulse_unlearn.report.scoreboard import scoreboard
 from pulse_unlearn.report.verdicts import Verdicts
 
 START = Place("pretrained", "GA", "projector+llm", 0)
@@ -144,7 +143,7 @@ def test_another_parser_is_not_called_the_papers() -> None:
         ("avoids", "whoever avoids the answer knows it"),
         ("suppressed", "no better than their letters alone"),
         ("remembered", "28 % of the answers are right as given, and 98 % asked in every order"),
-        ("like never known", "no reading differs from a model that never knew"),
+        ("like never known", "no reading differs from the retain model, which never knew"),
         ("not recovered", "none of the readings of this run stands above chance"),
         ("unknown", "too few people"),
         ("a new word", "GA: a new word."),

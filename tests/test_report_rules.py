@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pulse_unlearn.records import Cell, Measurement, Result
-from pulse_unlearn.report import paper
+from pulse_unlearn.report import estimates, paper
 from pulse_unlearn.report.assumptions import assumptions, flatten
-from pulse_unlearn.report.drawing import colour, marker
+from pulse_unlearn.report.drawing import colour, inline_svg, marker
 from pulse_unlearn.report.estimates import HowOften, Numbers, Place, combine
 from pulse_unlearn.report.extras import OverSeeds
-from pulse_unlearn.report.figure_tables import figure4_table
-from pulse_unlearn.report.printable import plain, printable, printable_block
-from pulse_unlearn.report.svg import inline_svg
-from pulse_unlearn.report.tables import Notes, shown
-from pulse_unlearn.report.words import percent, points, reading_phrase, with_reading_titles
+from pulse_unlearn.report.relearning import relearning_table
+from pulse_unlearn.report.tables import Notes, figure4_table, shown
+from pulse_unlearn.report.words import (
+    percent,
+    plain,
+    points,
+    printable,
+    printable_block,
+    reading_phrase,
+    with_reading_titles,
+)
+from pulse_unlearn.scenarios.relearning import RELEARNED
+from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL
 
 GA = Place("finetuned", "GA", "projector+llm", 1)
 
@@ -35,7 +45,7 @@ def result(
     low = high = None
     if value is not None and half is not None:
         low, high = value - half, value + half
-    cell = Cell(place.scenario, place.method, place.scope, seed, place.request)
+    cell = Cell(place.scenario, place.method, place.scope, seed, place.request, place.condition)
     return Result(cell, Measurement(name, modality, measure, value, low, high, 100, 20, reason))
 
 
@@ -45,7 +55,7 @@ def seeds_of(measure: str, *values: float | None, half: float | None = 0.1) -> l
 
 def test_several_seeds_take_the_interval_over_seeds_and_never_the_outer_one() -> None:
     rows = seeds_of("accuracy", 0.2, 0.4, 0.6)
-    key = ("finetuned", "GA", "projector+llm", 1, "forget", "all", "accuracy")
+    key = ("finetuned", "GA", "projector+llm", 1, "plain", "forget", "all", "accuracy")
     over = {key: OverSeeds(0.4, 0.15, 0.65, 0.2)}
     together = Numbers(rows, {}, over).get(GA, "forget", "all", "accuracy")
     assert together is not None
@@ -197,6 +207,7 @@ def test_points_have_their_sign(value: float | None, text: str) -> None:
 
 def test_readings_have_names_for_people() -> None:
     remark = "rotated_accuracy 98%, accuracy 28%, words_per_token_accuracy 5%, words_named 1%"
+    assert with_reading_titles("; a model that never knew: mentions 20%").startswith("; the retain")
     named = "rotated 98 %, strict 28 %, words per token 5 %, named in words 1 %"
     assert with_reading_titles(remark) == named
     assert reading_phrase(["words_accuracy", "words_named"]).startswith("asked in words")
@@ -235,4 +246,31 @@ def test_flatten_keeps_order_and_lists() -> None:
     nested = {"b": {"x": None, "y": True}, "a": [1, 2], "c": [{"n": 1}], "d": {}}
     assert flatten(nested) == [
         ("b.x", "none"), ("b.y", "yes"), ("a", "1, 2"), ("c.0.n", "1"), ("d", "{}"),
+    ]  # fmt: skip
+
+
+def test_conditions_are_called_what_the_plan_calls_them() -> None:
+    assert (estimates.RETAIN_MODEL, estimates.RELEARNED) == (RETAIN_MODEL, RELEARNED)
+
+
+def test_another_condition_is_no_part_of_the_protocol() -> None:
+    target, retained = GA.at(0), replace(GA.at(0), condition=RETAIN_MODEL)
+    rows = [
+        result(target, "forget", "accuracy", 0.8),
+        result(retained, "forget", "accuracy", 0.2, seed=1),
+        result(GA, "forget", "accuracy", 0.3),
+        result(GA.relearned(20), "forget", "accuracy", 0.6),
+        result(GA.relearned(5), "forget", "accuracy", 0.5),
+        result(GA.relearned(20, control=True), "forget", "accuracy", 0.25),
+    ]
+    numbers = Numbers(rows)
+    assert numbers.models("finetuned") == [target, retained, GA]
+    assert numbers.all_seeds() == (0,)
+    assert numbers.value(retained, "forget", "all", "accuracy") == 0.2
+    assert numbers.relearning_steps("finetuned") == [5, 20]
+    assert numbers.retain_model("pretrained") is None
+    table = relearning_table(numbers)
+    assert table is not None
+    assert [(row.heads[1], [cell.value for cell in row.cells]) for row in table.rows] == [
+        ("retain model", ["–", "25.0"]), ("GA", ["50.0", "60.0"]),
     ]  # fmt: skip

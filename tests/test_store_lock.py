@@ -14,8 +14,7 @@ import pytest
 
 from pulse_unlearn import store
 from pulse_unlearn.errors import RunLocked, StoreError
-from pulse_unlearn.store.lock import holder_file
-from pulse_unlearn.store.stages import LOCK
+from pulse_unlearn.store.stages import LOCK, holder_file
 from store_cases import contents, fill, inputs, key, published
 
 HOLDER = holder_file(Path(LOCK)).name

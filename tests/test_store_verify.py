@@ -1,4 +1,4 @@
-"""`verify` names the file, and the row and field, of every change in a run folder."""
+"""`verify` names the file of every change in a run folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from pulse_unlearn import store
 from pulse_unlearn.errors import Corrupted, StoreError
-from store_cases import ROWS, contents, fill, finished_run, key, published
+from store_cases import contents, fill, finished_run, key, published
 
 
 def test_a_finished_run_and_a_half_finished_one_are_well(tmp_path):
@@ -39,72 +39,6 @@ def test_every_file_flipped_cut_and_removed_in_turn_is_named(tmp_path):
             assert any(problem.where.startswith(str(path)) for problem in problems), (name, bad)
         path.write_bytes(good)
     assert store.verify(run) == []
-
-
-def test_one_number_edited_in_the_table_is_named_by_row_and_field(tmp_path):
-    run = finished_run(tmp_path / "run")
-    table = run / "results.csv"
-    table.write_text(table.read_text().replace("0.25", "0.05"))
-    changed, differs = store.verify(run)
-    assert changed.where == str(table)
-    where = f"{table} row 1, value (finetuned ga llm 0 1 forget all accuracy)"
-    assert (differs.where, differs.got) == (where, "'0.05'")
-    assert differs.allowed == "0.25, as in results.json"
-
-
-def test_one_number_edited_in_the_json_is_named_by_row_and_field(tmp_path):
-    run = finished_run(tmp_path / "run")
-    path = run / "results.json"
-    path.write_text(path.read_text().replace("0.25", "0.05"))
-    changed, differs = store.verify(run)
-    assert changed.where == str(path)
-    assert differs.allowed == "0.05, as in results.json"
-
-
-def test_the_same_edit_in_both_is_still_a_change(tmp_path):
-    run = finished_run(tmp_path / "run")
-    for name in ("results.csv", "results.json"):
-        (run / name).write_text((run / name).read_text().replace("0.25", "0.05"))
-    assert {p.where for p in store.verify(run)} == {
-        str(run / "results.csv"),
-        str(run / "results.json"),
-    }
-
-
-@pytest.mark.parametrize(
-    ("edit", "told"),
-    [
-        (lambda text: text + text.splitlines()[1] + "\n", "rows are missing or added"),
-        (lambda text: text.replace("value", "values"), "differs from results.json"),
-        (lambda text: text.replace(",,,", ",nan,,"), "differs from results.json"),
-        (lambda text: "\n".join(text.splitlines()[:2]), "rows are missing or added"),
-        (lambda text: "", "rows are missing or added"),
-    ],
-)
-def test_other_disagreements(tmp_path, edit, told):
-    run = finished_run(tmp_path / "run")
-    table = run / "results.csv"
-    table.write_text(edit(table.read_text()))
-    assert told in {problem.what for problem in store.verify(run)}
-
-
-def test_a_shifted_table_does_not_fill_the_screen(tmp_path):
-    run = finished_run(tmp_path / "run")
-    store.write_json(run / "results.json", {"version": 1, "rows": ROWS * 100})
-    lines = (run / "results.csv").read_text().splitlines()
-    store.write_text(run / "results.csv", "\n".join([lines[0], *lines[:0:-1] * 100]) + "\n")
-    problems = store.verify(run)
-    assert len(problems) < 30
-    assert "more places" in problems[-1].what
-
-
-def test_results_that_are_no_json_or_no_text(tmp_path):
-    run = finished_run(tmp_path / "run")
-    for name in ("results.csv", "results.json"):
-        good = (run / name).read_bytes()
-        (run / name).write_bytes(b"\xff{")
-        assert any("cannot be read as" in p.what for p in store.verify(run))
-        (run / name).write_bytes(good)
 
 
 def test_a_whole_stage_exchanged_removed_or_without_manifest(tmp_path):

@@ -301,6 +301,7 @@ RESULT_COLUMNS: tuple[str, ...] = (
     "high",
     "questions",
     "individuals",
+    "reason",
 )
 
 Sets = Mapping[str, frozenset[str]]

@@ -43,7 +43,7 @@ from pulse_unlearn.records import (
 from pulse_unlearn.scenarios import Evaluation, Operation
 from pulse_unlearn.store import write_json, write_text
 
-VERSION = 3
+VERSION = 4
 DIGITS = 6
 """Decimals kept in files: far below any interval, above rounding differences of a last bit."""
 
@@ -215,17 +215,15 @@ def _trouble(cell: Cell, outcome: Mapping[str, Any], detail: str) -> list[Flag]:
 def write_results(
     run: Path, results: Sequence[Result], findings: Findings, *, same_people: bool
 ) -> None:
-    """Write `results.csv` and `results.json`: the same rows in both, and the rest in the latter."""
-    rows = [rounded({**asdict(one.cell), **asdict(one.measurement)}) for one in results]
+    """Write every number as a row of `results.csv`, and the rest as `results.json`."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, RESULT_COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(text, RESULT_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(rounded({**asdict(r.cell), **asdict(r.measurement)}) for r in results)
     write_text(run / "results.csv", text.getvalue())
     seeds = over_seeds(results, same_people=same_people)
     content = {
         "version": VERSION,
-        "rows": rows,
         "over_seeds": [rounded(one) for one in seeds],
         "verdicts": [
             rounded({**asdict(cell), **_verdict_json(verdict)})

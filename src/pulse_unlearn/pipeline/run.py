@@ -43,8 +43,7 @@ from pulse_unlearn.records import Prediction, QuestionScore, Score
 from pulse_unlearn.registry import third_parties
 from pulse_unlearn.scenarios import Group, ScoreStage, SelectStage, Stage
 from pulse_unlearn.store import RunLock, Store, write_index, write_json
-from pulse_unlearn.store.index import products
-from pulse_unlearn.store.made import code_digest, made_before, note_made
+from pulse_unlearn.store.products import code_digest, made_before, note_made, products
 
 if TYPE_CHECKING:
     from pulse_unlearn.models.loading import RunCache

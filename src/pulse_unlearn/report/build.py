@@ -8,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from pulse_unlearn.report.svg import inline_svg
+from pulse_unlearn.report.drawing import inline_svg
 from pulse_unlearn.store.atomic import file_errors, write_bytes, write_text
-from pulse_unlearn.store.made import code_digest, file_digests, made_before, note_made
+from pulse_unlearn.store.products import code_digest, file_digests, made_before, note_made
 
 if TYPE_CHECKING:
     from pulse_unlearn.report.drawing import Drawing

@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pulse_unlearn.report.answer import Known, ScoreRow, has_fallen, known
 from pulse_unlearn.report.estimates import Estimate, Numbers
 from pulse_unlearn.report.load import Flag
-from pulse_unlearn.report.printable import printable
+from pulse_unlearn.report.scoreboard import Known, ScoreRow, has_fallen, known
 from pulse_unlearn.report.tables import papers_ratios
 from pulse_unlearn.report.words import (
     listed,
     method_title,
     percent,
     points,
+    printable,
     reading_phrase,
     scenario_title,
 )
@@ -75,6 +75,7 @@ def claims(
 def _claim(scene: _Scene) -> Claim:
     sentences = [
         *(_answers(row, scene.start.forget) for row in scene.rows),
+        _gold(scene),
         _theirs(scene),
         _others(scene, "retain", "D_retain"),
         _others(scene, "unseen", "People who were neither to be forgotten nor retained"),
@@ -170,7 +171,7 @@ def _plain(row: ScoreRow, before: Known) -> str:
 
 
 def _alike(row: ScoreRow, before: Known) -> str:
-    return "no reading differs from a model that never knew D_unlearn"
+    return "no reading differs from the retain model, which never knew D_unlearn"
 
 
 def _unrecovered(row: ScoreRow, before: Known) -> str:
@@ -217,6 +218,16 @@ def _by(row: ScoreRow) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _gold(scene: _Scene) -> str:
+    """Say what perfect unlearning would leave, where a retain model was trained."""
+    place = scene.numbers.retain_model(scene.start.place.scenario)
+    if place is None:
+        return ""
+    found = known(scene.numbers, place, "forget")
+    text = f"The retain model, which never saw D_unlearn: {_one(found.usable)} right as given"
+    return f"{text}, {_one(found.latent)} latent." if found.beyond_strict else f"{text}."
 
 
 def _theirs(scene: _Scene) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from statistics import fmean
 
-from pulse_unlearn.records import Cell, Result
+from pulse_unlearn.records import PLAIN, Cell, Result
 from pulse_unlearn.report.extras import OverKey, OverSeeds
 from pulse_unlearn.report.paper import METHODS, paper_method
 
@@ -24,7 +24,11 @@ LATENT = "latent_accuracy"
 TRUTHS = frozenset({"below_chance", "one_letter", "remembered"})
 """Measures that are true (1) or false (0) in a seed."""
 
+RETAIN_MODEL, RELEARNED = "retain_model", "relearned"
+"""Conditions of the retain model, and of models after a relearning attack (`relearned:STEP`)."""
+
 _BY = re.compile(r"by (\w+)")
+_RELEARNED = re.compile(rf"{RELEARNED}:(\d+)")
 _LETTER = re.compile(r"letter (\w+)")
 
 
@@ -36,10 +40,21 @@ class Place:
     method: str
     scope: str
     request: int
+    condition: str = PLAIN
 
     def at(self, request: int) -> Place:
         """Return the same method after another request; 0 is before unlearning."""
         return replace(self, request=request)
+
+    def relearned(self, step: int, *, control: bool = False) -> Place:
+        """Return this model, or its control, the retain model, after steps of relearning."""
+        before = f"{RETAIN_MODEL}+" if control else ""
+        return replace(self, condition=f"{before}{RELEARNED}:{step}")
+
+    @property
+    def is_retain_model(self) -> bool:
+        """Whether this is the model that was fine-tuned without D_unlearn."""
+        return self.condition == RETAIN_MODEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +114,7 @@ class Numbers:
         candidate, found = self._find(place, name, modality, measure)
         if not found:
             return None
-        key = (candidate.scenario, candidate.method, candidate.scope, candidate.request)
-        return combine(found, self._over.get((*key, name, modality, measure)))
+        return combine(found, self._over.get((*astuple(candidate), name, modality, measure)))
 
     def how_often(self, place: Place, name: str, modality: str, measure: str) -> HowOften:
         """Return in how many seeds one of `TRUTHS` holds, of those in which it was judged."""
@@ -144,16 +158,43 @@ class Numbers:
 
     def all_seeds(self) -> tuple[int, ...]:
         """Return every seed of the run, sorted."""
-        return tuple(sorted({seed for seeds in self._places.values() for seed in seeds}))
+        return tuple(
+            sorted(
+                {
+                    seed
+                    for place, seeds in self._places.items()
+                    for seed in seeds
+                    if place.condition == PLAIN
+                }
+            )
+        )
 
     def places(self, scenario: str = "") -> list[Place]:
         """Return the places after unlearning, methods of the paper first, main scope first."""
         found = [
             place
             for place in self._places
-            if place.request > 0 and scenario in ("", place.scenario)
+            if place.request > 0 and place.condition == PLAIN and scenario in ("", place.scenario)
         ]
         return sorted(found, key=self.order)
+
+    def models(self, scenario: str) -> list[Place]:
+        """Return the model before, the retain model if there is one, and each method's last."""
+        finals = self.finals(scenario)
+        start = (finals[0] if finals else Place(scenario, "", "", 0)).at(0)
+        retain_model = self.retain_model(scenario)
+        return [start, *([retain_model] if retain_model else []), *finals]
+
+    def retain_model(self, scenario: str) -> Place | None:
+        """Return where the numbers of the scenario's retain model stand; None without one."""
+        found = (p for p in self._places if p.scenario == scenario and p.is_retain_model)
+        return min(found, default=None)
+
+    def relearning_steps(self, scenario: str) -> list[int]:
+        """Return the steps at which relearning was measured; empty without the attack."""
+        names = {place.condition for place in self._places if place.scenario == scenario}
+        found = (_RELEARNED.fullmatch(name) for name in names)
+        return sorted({int(match[1]) for match in found if match})
 
     def finals(self, scenario: str = "") -> list[Place]:
         """Return each method's place after its last request that has numbers."""
@@ -183,7 +224,7 @@ class Numbers:
 
     def scenarios(self) -> list[str]:
         """Return the scenarios that have numbers, in the paper's order."""
-        names = {place.scenario for place in self._places}
+        names = {place.scenario for place in self._places if place.condition == PLAIN}
         return sorted(names, key=lambda name: (_position(name, SCENARIOS), name))
 
     def sets(self, place: Place) -> list[str]:
@@ -221,20 +262,22 @@ class Numbers:
         """Return every label: the paper's methods first, labels of another scope last."""
         first: dict[str, tuple[int, int, str]] = {}
         for place in self._places:
-            if place.request > 0:
+            if place.request > 0 and place.condition == PLAIN:
                 _, position, scope, *_ = self.order(place)
                 rank = (scope, position, place.method)
                 first[place.method] = min(first.get(place.method, rank), rank)
         return sorted(first, key=lambda name: first[name])
 
     def _candidates(self, place: Place) -> list[Place]:
-        """Before unlearning all methods share one model, so any row of the scenario will do."""
+        """Before unlearning all methods share one model (and one retain model): any row will do."""
         if place.request != 0:
             return [place]
         others = [
             other
             for other in self._places
-            if other.request == 0 and other.scenario == place.scenario and other != place
+            if (other.request, other.scenario) == (0, place.scenario)
+            and other.condition == place.condition
+            and other != place
         ]
         return [place, *sorted(others)]
 
@@ -265,7 +308,7 @@ def combine(results: Sequence[Result], over: OverSeeds | None = None) -> Estimat
 
 
 def _place(cell: Cell) -> Place:
-    return Place(cell.scenario, cell.method, cell.scope, cell.request)
+    return Place(cell.scenario, cell.method, cell.scope, cell.request, cell.condition)
 
 
 def _position(name: str, known: Sequence[str]) -> int:

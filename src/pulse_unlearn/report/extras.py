@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import PLAIN
 
-OverKey = tuple[str, str, str, int, str, str, str]
-"""Scenario, method, scope, request, set, modality, measure."""
+OverKey = tuple[str, str, str, int, str, str, str, str]
+"""Scenario, method, scope, request, condition, set, modality, measure."""
 
 _RESULTS = "results.json"
 _PARTS = ("over_seeds", "verdicts", "paper_findings", "comparisons", "selections")
@@ -146,7 +146,9 @@ def read_extras(content: Mapping[str, Any], problems: list[Problem]) -> Extras:
         )
 
     def read(name: str, one: Callable[[Mapping[str, Any]], _Entry | None]) -> tuple[_Entry, ...]:
-        entries = [entry for entry in _list(content.get(name)) if _is_plain(entry)]
+        entries = _list(content.get(name))
+        if name == "verdicts":
+            entries = [entry for entry in entries if _condition(entry) == PLAIN]
         found = [one(entry) if isinstance(entry, dict) else None for entry in entries]
         kept = tuple(entry for entry in found if entry is not None)
         if len(kept) < len(found):
@@ -164,8 +166,8 @@ def read_extras(content: Mapping[str, Any], problems: list[Problem]) -> Extras:
     )
 
 
-def _is_plain(entry: object) -> bool:
-    return not isinstance(entry, dict) or entry.get("condition", PLAIN) == PLAIN
+def _condition(entry: object) -> str:
+    return str(entry.get("condition", PLAIN)) if isinstance(entry, dict) else PLAIN
 
 
 def _over_entry(entry: Mapping[str, Any]) -> tuple[OverKey, OverSeeds] | None:
@@ -173,7 +175,8 @@ def _over_entry(entry: Mapping[str, Any]) -> tuple[OverKey, OverSeeds] | None:
     if request is None or not all(name in entry for name in _OVER_KEY):
         return None
     scenario, method, scope, _, of_set, modality, measure = (str(entry[n]) for n in _OVER_KEY)
-    return (scenario, method, scope, request, of_set, modality, measure), _over(entry)
+    place = (scenario, method, scope, request, _condition(entry))
+    return (*place, of_set, modality, measure), _over(entry)
 
 
 def _over(entry: Mapping[str, Any]) -> OverSeeds:

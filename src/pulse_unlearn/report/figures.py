@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pulse_unlearn.report import paper
-from pulse_unlearn.report.drawing import Drawing, colour, finish, marker, quiet, style
+from pulse_unlearn.report.drawing import (
+    GOLD,
+    INK,
+    MUTED,
+    PAGE,
+    Drawing,
+    colour,
+    finish,
+    gold,
+    marker,
+    quiet,
+    style,
+)
 from pulse_unlearn.report.estimates import Estimate, Numbers, Place
-from pulse_unlearn.report.svg import INK, MUTED, PAGE
 from pulse_unlearn.report.tables import papers_ratios
 from pulse_unlearn.report.words import method_title, scenario_title, scope_title
 
@@ -44,6 +55,9 @@ _PATH_COLUMNS = 3
 _OVERHANG = 15.0
 """How far beyond 0 and 100 % an interval is drawn; values are never cut."""
 _DODGE = 0.07
+GOLD_TOLD = "The gold line is the retain model, which never saw D_unlearn. "
+BAND: dict[str, Any] = {"color": GOLD, "alpha": 0.22, "lw": 0}
+"""The look of the retain model's interval."""
 _LIFT = 0.26
 """Height of the paper's marker above ours, so that neither hides the other."""
 
@@ -90,12 +104,14 @@ def figure4(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
                 color=MUTED,
                 fontsize=9,
             )
-        _ours_and_paper(figure, with_paper=not prefix)
+        has_gold = any(numbers.retain_model(scenario) for scenario in numbers.scenarios())
+        explain_marks(figure, with_paper=not prefix, with_gold=has_gold)
         return finish(
             figure,
             "figure-4-latent" if prefix else "figure-4",
             title=f"Figure 4, {_READ[prefix]}: lost and kept",
             description="Filled markers with intervals are this run, hollow markers the paper. "
+            f"{GOLD_TOLD if has_gold else ''}"
             "The same numbers are in the table below the figure.",
         )
 
@@ -112,6 +128,7 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
     if not mains or not panels:
         return None
     last = max(place.request for place in mains)
+    retain_model = numbers.retain_model("sustainability")
     with style():
         rows = math.ceil(len(panels) / _PATH_COLUMNS)
         figure = Figure(
@@ -122,7 +139,15 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
             for position, place in enumerate(mains):
                 shift = (position - (len(mains) - 1) / 2) * _DODGE
                 _path(axes, numbers, place, (name, measure), shift)
-            _chance(axes, numbers, mains[0], name, measure)
+            gold_number = None
+            if name == "forget" and retain_model:
+                gold_number = numbers.get(retain_model, name, "all", measure)
+            if measure.endswith("accuracy"):
+                path = [mains[0].at(request) for request in range(mains[0].request + 1)]
+                chances = [numbers.value(p, name, "all", "chance") for p in path]
+                draw_chance(axes, chances, away_from=_gold_across(axes, gold_number))
+            else:
+                _gold_across(axes, gold_number)
             axes.set_title(title)
             axes.set_ylim(-3, 103)
             axes.set_xlim(-0.3, max(last, 1) + 0.3)
@@ -131,13 +156,15 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
         looks = [(numbers.look(place.method), method_title(place.method)) for place in mains]
-        _ours_and_paper(figure, looks, with_paper=not prefix)
+        explain_marks(figure, looks, with_paper=not prefix, with_gold=bool(retain_model))
         return finish(
             figure,
             "figure-5-latent" if prefix else "figure-5",
             title=f"Figure 5, {_READ[prefix]}: sequential requests",
             description="Accuracy before and after each request. Solid lines are this run, dashed "
-            "lines with hollow markers the paper. The same numbers are in the table below.",
+            "lines with hollow markers the paper. "
+            f"{GOLD_TOLD if retain_model else ''}"
+            "The same numbers are in the table below.",
         )
 
 
@@ -203,6 +230,8 @@ def _ratio_panel(
                 ms=7,
                 zorder=2,
             )
+    if name == "forget":
+        values += _gold_levels(axes, numbers, lines, measure)
     lowest = min(*values, max(min(ends), -_OVERHANG))
     highest = max(*values, min(max(ends), 100 + _OVERHANG))
     pad = 0.04 * (highest - lowest)
@@ -227,18 +256,11 @@ def _whisker(axes: Axes, found: Estimate | None, line: _Line) -> None:
 def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], shift: float) -> None:
     name, measure = what
     look = numbers.look(place.method)
-    xs: list[float] = []
-    ys: list[float] = []
-    for request in range(place.request + 1):
-        found = numbers.get(place.at(request), name, "all", measure)
-        if found is None or found.value is None:
-            continue
-        xs.append(request + shift)
-        ys.append(100 * found.value)
-        if found.low is not None and found.high is not None:
-            limits = [100 * found.low, 100 * found.high]
-            axes.plot([request + shift] * 2, limits, color=colour(look), lw=1.2, alpha=0.5)
-    axes.plot(xs, ys, color=colour(look), marker=marker(look), ms=5, lw=1.8, zorder=3)
+    found = [
+        (request + shift, numbers.get(place.at(request), name, "all", measure))
+        for request in range(place.request + 1)
+    ]
+    draw_path(axes, [(x, one) for x, one in found if one], look)
     label = numbers.paper(place)
     theirs = paper.FIGURE5.get((name, label)) if label and measure == "accuracy" else None
     if theirs:
@@ -256,30 +278,74 @@ def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], shi
         )
 
 
-def _chance(axes: Axes, numbers: Numbers, place: Place, name: str, measure: str) -> None:
-    """Draw chance in, from the first request at which the set exists."""
-    if not measure.endswith("accuracy"):
-        return
-    found = [
-        numbers.value(place.at(request), name, "all", "chance")
-        for request in range(place.request + 1)
-    ]
+def draw_path(axes: Axes, points: Sequence[tuple[float, Estimate]], look: int) -> None:
+    """Draw one model's accuracies at their places, in percent, with an upright bar for each."""
+    inside = [(x, one.value, one.low, one.high) for x, one in points if one.value is not None]
+    for x, _, low, high in inside:
+        if low is not None and high is not None:
+            limits = [100 * low, 100 * high]
+            axes.plot([x] * 2, limits, color=colour(look), lw=1.2, alpha=0.5)
+    xs, ys = [x for x, *_ in inside], [100 * value for _, value, *_ in inside]
+    axes.plot(xs, ys, color=colour(look), marker=marker(look), ms=5, lw=1.8, zorder=3)
+
+
+def draw_chance(
+    axes: Axes, found: Iterable[float | None], *, at: str = "left", away_from: float = 0.0
+) -> None:
+    """Draw the first chance there is: sets need not exist before every request.
+
+    Its name stands at the left or right end, on the other side of the line than `away_from`.
+    """
     chance = next((value for value in found if value is not None), None)
     if chance is not None:
+        below = away_from >= chance
         axes.axhline(100 * chance, color=MUTED, lw=1.2, ls=(0, (1, 2)), zorder=1)
         axes.annotate(
             "chance",
-            (0.02, 100 * chance),
+            (0.02 if at == "left" else 0.98, 100 * chance),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
+            xytext=(0, -3 if below else 3),
             textcoords="offset points",
+            ha=at,
+            va="top" if below else "baseline",
             fontsize=8,
             color=MUTED,
         )
 
 
-def _ours_and_paper(
-    figure: Figure, methods: Sequence[tuple[int, str]] = (), *, with_paper: bool
+def _gold_levels(axes: Axes, numbers: Numbers, lines: Sequence[_Line], measure: str) -> list[float]:
+    """Draw what the retain model lacks of D_unlearn across each scenario's rows, and return it."""
+    drawn = []
+    for scenario in numbers.scenarios():
+        ys = [line.y for line in lines if line.place.scenario == scenario]
+        place = numbers.retain_model(scenario)
+        found = numbers.get(place, "forget", "all", measure) if place else None
+        if not ys or found is None or found.value is None:
+            continue
+        ends = [max(ys) + 0.5, min(ys) - 0.5]
+        if found.low is not None and found.high is not None:
+            axes.fill_betweenx(ends, found.low, found.high, **BAND)
+        axes.plot([found.value] * 2, ends, **gold())
+        drawn.append(found.value)
+    return drawn
+
+
+def _gold_across(axes: Axes, found: Estimate | None) -> float:
+    """Draw the retain model's number on D_unlearn across a panel; return it, or 0 without one."""
+    if found is None or found.value is None:
+        return 0.0
+    if found.low is not None and found.high is not None:
+        axes.axhspan(100 * found.low, 100 * found.high, **BAND)
+    axes.axhline(100 * found.value, **gold())
+    return found.value
+
+
+def explain_marks(
+    figure: Figure,
+    methods: Sequence[tuple[int, str]] = (),
+    *,
+    with_paper: bool,
+    with_gold: bool = False,
 ) -> None:
     """Explain the marks once, under the panels; `methods` are (look, title)."""
     from matplotlib.lines import Line2D
@@ -296,4 +362,5 @@ def _ours_and_paper(
         handles.append(
             Line2D([], [], color=INK, marker="o", mfc=PAGE, ms=6, lw=1, ls=dash, label="paper")
         )
+    handles += [Line2D([], [], **gold())] if with_gold else []
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)

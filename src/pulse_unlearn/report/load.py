@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ import yaml
 
 from pulse_unlearn.errors import Problem, StoreError
 from pulse_unlearn.records import PLAIN, RESULT_COLUMNS, Cell, Measurement, Result
+from pulse_unlearn.report.estimates import Numbers, Place
 from pulse_unlearn.report.extras import Extras, read_extras
+from pulse_unlearn.report.words import method_title, scenario_title, scope_title
 
 _MOST_PROBLEMS = 20
 _KEY = RESULT_COLUMNS[:9]
@@ -51,9 +53,6 @@ class RunRecord:
     path: Path
     name: str
     results: tuple[Result, ...]
-    """Of the protocol itself: the condition is `plain`."""
-    conditions: tuple[Result, ...]
-    """Of other models, or under another condition: the retain model, attacks."""
     flags: tuple[Flag, ...]
     extras: Extras
     """Numbers over seeds, verdicts, findings: what `results.json` has beside its rows."""
@@ -79,7 +78,7 @@ def load_run(run: Path) -> RunRecord:
     """
     reader = _Reader(run)
     content = reader.json("results.json", {})
-    results = _read_results(run, reader, _reasons(content))
+    results = _read_results(run, reader)
     extras = read_extras(_mapping(content), reader.problems)
     plan = reader.json("plan.json", {})
     text = reader.text("experiment.yaml")
@@ -88,8 +87,7 @@ def load_run(run: Path) -> RunRecord:
     return RunRecord(
         path=run,
         name=str(_mapping(plan).get("name") or run.resolve().name),
-        results=tuple(one for one in results if one.cell.condition == PLAIN),
-        conditions=tuple(one for one in results if one.cell.condition != PLAIN),
+        results=results,
         flags=tuple(_flag(entry) for entry in _entries(content, "flags")),
         extras=extras,
         sets=_mapping(_mapping(content).get("sets")),
@@ -138,9 +136,7 @@ class _Reader:
             return {}
 
 
-def _read_results(
-    run: Path, reader: _Reader, reasons: Mapping[tuple[str, ...], str]
-) -> tuple[Result, ...]:
+def _read_results(run: Path, reader: _Reader) -> tuple[Result, ...]:
     path = run / "results.csv"
     if not path.exists():
         raise StoreError(_nothing(run, "there is no results.csv"))
@@ -159,7 +155,7 @@ def _read_results(
                 fix="run `pulse verify` on the folder, or let `pulse run` write the results again",
             )
         )
-    results, problems = _parse(table, str(path), reasons)
+    results, problems = _parse(table, str(path))
     if problems:
         raise StoreError(problems)
     if not results:
@@ -167,9 +163,7 @@ def _read_results(
     return tuple(results)
 
 
-def _parse(
-    table: csv.DictReader[str], where: str, reasons: Mapping[tuple[str, ...], str]
-) -> tuple[list[Result], list[Problem]]:
+def _parse(table: csv.DictReader[str], where: str) -> tuple[list[Result], list[Problem]]:
     results: list[Result] = []
     problems: list[Problem] = []
     seen: dict[tuple[str, ...], int] = {}
@@ -183,7 +177,7 @@ def _parse(
                 )
             seen[key] = line
             try:
-                results.append(_result(row, reasons.get(key, "")))
+                results.append(_result(row))
             except (ValueError, TypeError) as error:
                 problems.append(
                     Problem(
@@ -201,7 +195,7 @@ def _parse(
     return results, problems
 
 
-def _result(row: Mapping[str, str], reason: str) -> Result:
+def _result(row: Mapping[str, str]) -> Result:
     return Result(
         Cell(
             row["scenario"],
@@ -220,7 +214,7 @@ def _result(row: Mapping[str, str], reason: str) -> Result:
             high=_number(row["high"]),
             questions=int(row["questions"] or 0),
             individuals=int(row["individuals"] or 0),
-            reason=reason,
+            reason=row["reason"],
         ),
     )
 
@@ -232,14 +226,6 @@ def _number(text: str) -> float | None:
     if not math.isfinite(number):
         raise ValueError(f"{text!r} is not a finite number")
     return number
-
-
-def _reasons(content: object) -> dict[tuple[str, ...], str]:
-    return {
-        tuple(str(row.get(name, "")) for name in _KEY): str(row["reason"])
-        for row in _entries(content, "rows")
-        if row.get("reason")
-    }
 
 
 def _labels(experiment: Mapping[str, Any]) -> dict[str, str]:
@@ -291,3 +277,58 @@ def _nothing(run: Path, what: str) -> Problem:
         allowed="a run folder in which at least one stage was scored",
         fix="`pulse run EXPERIMENT` continues the run; `pulse plan EXPERIMENT` shows its stages",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Planned and finished cells; `missing` holds one line per scenario, method and scope."""
+
+    planned: int
+    finished: int
+    missing: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned cell has numbers."""
+        return not self.missing
+
+
+def progress(record: RunRecord, numbers: Numbers) -> Progress:
+    """Compare the plan with the results; without a plan the results are all there is."""
+    done = {result.cell for result in record.results if result.cell.condition == PLAIN}
+    planned = {stage.cell for stage in record.stages if stage.cell and _counts(stage.cell)}
+    planned = planned or done
+
+    def key(cell: Cell) -> tuple[object, ...]:
+        place = Place(cell.scenario, cell.method, cell.scope, cell.request)
+        return (*numbers.order(place), cell.seed)
+
+    missing = sorted(planned - _with_shared_starts(planned, done), key=key)
+    return Progress(len(planned), len(planned) - len(missing), tuple(_lines(missing)))
+
+
+def _with_shared_starts(planned: set[Cell], done: set[Cell]) -> set[Cell]:
+    """Before unlearning all methods share a model: one such row serves every planned label."""
+    starts = {(cell.scenario, cell.seed) for cell in done if cell.request == 0}
+    shared = {
+        cell for cell in planned if cell.request == 0 and (cell.scenario, cell.seed) in starts
+    }
+    return done | shared
+
+
+def _counts(cell: Cell) -> bool:
+    return cell.request == 0 or bool(cell.method)
+
+
+def _lines(missing: Sequence[Cell]) -> list[str]:
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in missing:
+        groups.setdefault((cell.scenario, cell.method, cell.scope), []).append(cell)
+    return [_line(*key, cells) for key, cells in groups.items()]
+
+
+def _line(scenario: str, method: str, scope: str, cells: Sequence[Cell]) -> str:
+    seeds = ", ".join(str(seed) for seed in sorted({cell.seed for cell in cells}))
+    requests = ", ".join(str(request) for request in sorted({cell.request for cell in cells}))
+    what = f"{method_title(method)} · {scope_title(scope)}" if method else "before unlearning"
+    return f"{scenario_title(scenario)}, {what}: request {requests}, seed {seeds}"

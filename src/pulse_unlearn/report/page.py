@@ -8,32 +8,41 @@ from typing import Any
 
 from pulse_unlearn.evaluation.parsers import DEFAULT_PARSER
 from pulse_unlearn.report import paper
-from pulse_unlearn.report.answer import ScoreRow, scoreboard
 from pulse_unlearn.report.assumptions import Assumption, assumptions, flatten
-from pulse_unlearn.report.board import BoardGroup, board
-from pulse_unlearn.report.categories import category_tables
-from pulse_unlearn.report.chosen import how_chosen
 from pulse_unlearn.report.claims import Claim, claims
 from pulse_unlearn.report.curves import Panel, draw_curves, panels
 from pulse_unlearn.report.drawing import Drawing
 from pulse_unlearn.report.estimates import LATENT, Numbers
-from pulse_unlearn.report.figure_tables import figure4_table, figure5_table
 from pulse_unlearn.report.figures import LATENT_PREFIX, figure4, figure5
-from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings
-from pulse_unlearn.report.load import Flag, RunRecord
-from pulse_unlearn.report.printable import printable, printable_block
-from pulse_unlearn.report.progress import Progress, progress
+from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings, how_chosen
+from pulse_unlearn.report.load import Flag, Progress, RunRecord, progress
+from pulse_unlearn.report.relearning import draw_relearning, relearning_table
 from pulse_unlearn.report.samples import SampleGroup, sample_groups
-from pulse_unlearn.report.tables import Table, gauges, reading_tests, table3
+from pulse_unlearn.report.scoreboard import BoardGroup, ScoreRow, board, scoreboard
+from pulse_unlearn.report.tables import (
+    Table,
+    category_tables,
+    figure4_table,
+    figure5_table,
+    gauges,
+    reading_tests,
+    table3,
+)
 from pulse_unlearn.report.verdicts import Verdicts, Word
 from pulse_unlearn.report.words import (
     method_title,
+    printable,
+    printable_block,
     scenario_title,
     scope_title,
     seeds_phrase,
 )
 
 _MOST_LINES = 60
+_GOLD = (
+    " Gold: the retain model, fine-tuned without D_unlearn. Perfect unlearning would end there, "
+    "neither short of it nor beyond."
+)
 _QUIET_FLAGS = frozenset({"stopped"})
 
 
@@ -63,6 +72,9 @@ class Page:
     figure4_tables: tuple[Table, ...]
     """In the paper's reading, then in the highest where a run has it."""
     figure5_tables: tuple[Table, ...]
+    gold: str
+    """What the gold line in figures is, for captions; empty without a retain model."""
+    relearning: Table | None
     drawings: Mapping[str, Drawing]
     gauges: tuple[Table, ...]
     tests: Table | None
@@ -111,6 +123,8 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
         table3_paper=_paper_table3(),
         figure4_tables=_there(figure4_table(numbers), figure4_table(numbers, LATENT_PREFIX)),
         figure5_tables=_there(figure5_table(numbers), figure5_table(numbers, LATENT)),
+        gold=_GOLD if any(map(numbers.retain_model, numbers.scenarios())) else "",
+        relearning=relearning_table(numbers),
         drawings={drawing.name: drawing for drawing in _drawings(numbers, shown)},
         gauges=tuple(gauges(numbers, verdicts, name) for name in numbers.scenarios()),
         tests=reading_tests(numbers, record.extras.verdicts),
@@ -137,6 +151,7 @@ def _drawings(numbers: Numbers, shown: Sequence[Panel]) -> list[Drawing]:
         figure4(numbers, LATENT_PREFIX),
         figure5(numbers),
         figure5(numbers, LATENT_PREFIX),
+        draw_relearning(numbers),
         draw_curves(shown, numbers),
     )
     return [drawing for drawing in drawn if drawing]

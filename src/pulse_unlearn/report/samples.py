@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pulse_unlearn.records import VERDICTS
-from pulse_unlearn.report.printable import printable
 from pulse_unlearn.report.words import (
     MODALITY_TITLES,
     method_title,
+    printable,
     scenario_title,
     set_title,
 )

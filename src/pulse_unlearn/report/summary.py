@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pulse_unlearn.report.answer import Known, ScoreRow, scoreboard
 from pulse_unlearn.report.estimates import Estimate, Numbers
-from pulse_unlearn.report.load import Flag, RunRecord
-from pulse_unlearn.report.printable import plain
-from pulse_unlearn.report.progress import progress
+from pulse_unlearn.report.load import Flag, RunRecord, progress
+from pulse_unlearn.report.scoreboard import Known, ScoreRow, scoreboard
 from pulse_unlearn.report.verdicts import Verdicts
-from pulse_unlearn.report.words import interval, percent, reading_title, seeds_phrase
+from pulse_unlearn.report.words import (
+    interval,
+    model_title,
+    percent,
+    plain,
+    reading_title,
+    seeds_phrase,
+)
 
 _HEADS = (
     "scenario", "method", "updated", "usable", "remembered", "by",
@@ -57,13 +62,13 @@ def summary_lines(record: RunRecord) -> list[str]:
 
 def _cells(row: ScoreRow) -> list[str]:
     place = row.place
-    is_before = place.request == 0
+    is_method = place.request > 0
     request = f" ({place.request})" if place.request > 1 else ""
     letters = "/".join(plain(letter, 3) for letter in row.letters[:3])
     return [
         plain(place.scenario, 30) + request,
-        "before" if is_before else plain(place.method, 20),
-        "" if is_before else plain(place.scope, 20),
+        plain(place.method, 20) if is_method else model_title(place),
+        plain(place.scope, 20) if is_method else "",
         _with_limits(row.forget.usable),
         _with_limits(row.forget.latent),
         _by(row.forget),

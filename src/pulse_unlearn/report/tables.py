@@ -1,4 +1,4 @@
-"""The tables of the report: Table 3, and the gauges that stand beside every accuracy."""
+"""The tables of the report: Table 3, gauges, tests, and the numbers behind Figures 4 and 5."""
 
 from __future__ import annotations
 
@@ -6,18 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pulse_unlearn.report import paper
-from pulse_unlearn.report.estimates import MAIN_SCOPE, Estimate, HowOften, Numbers, Place
+from pulse_unlearn.report.estimates import (
+    LATENT,
+    MAIN_SCOPE,
+    SETS,
+    Estimate,
+    HowOften,
+    Numbers,
+    Place,
+)
 from pulse_unlearn.report.extras import ReadingTest, Verdict
-from pulse_unlearn.report.printable import printable
 from pulse_unlearn.report.verdicts import Judged, Verdicts
 from pulse_unlearn.report.words import (
     MISSING,
+    THE_RETAIN_MODEL,
     interval,
     method_title,
+    model_heads,
+    model_title,
     p_value,
     percent,
+    printable,
+    reading_title,
     scenario_title,
-    scope_title,
     set_title,
     spread,
 )
@@ -118,23 +129,25 @@ def shown(
 
 
 def table3(numbers: Numbers, verdicts: Verdicts, reading: str) -> Table | None:
-    """Build Table 3 (fine-tuned scenario) in one reading: before, then each method and scope.
+    """Build Table 3 (fine-tuned scenario) in one reading: before, the retain model, each method.
 
     The paper's values stand beside its own reading alone. None if nothing was read so.
     """
-    finals = numbers.finals("finetuned")
-    if not finals:
+    if not numbers.finals("finetuned"):
         return None
     notes, is_papers = Notes(), reading == "accuracy"
     before = paper.TABLE3_BEFORE if is_papers else None
-    rows = [_table3_row(numbers, finals[0].at(0), "before unlearning", before, (reading, notes))]
-    for place in finals:
-        compared = paper.TABLE3_AFTER.get(place.scope) if is_papers else None
-        if numbers.paper(place) != paper.TABLE3_METHOD:
-            compared = None
-        title = f"{method_title(place.method)} · {scope_title(place.scope)}"
-        row = _table3_row(numbers, place, title, compared, (reading, notes))
-        rows.append(Row(row.heads, row.cells, verdicts.at(place)))
+    rows = []
+    start, *_ = models = numbers.models("finetuned")
+    for place in models:
+        theirs = before if place == start else None
+        if place.request:
+            compare = is_papers and numbers.paper(place) == paper.TABLE3_METHOD
+            theirs = paper.TABLE3_AFTER.get(place.scope) if compare else None
+        title = model_title(place) + (" unlearning" if place == start else "")
+        row = _table3_row(numbers, place, title, theirs, (reading, notes))
+        judged = verdicts.at(place) if place.request else None
+        rows.append(Row(row.heads, row.cells, judged))
     if not any(cell.value != MISSING for row in rows for cell in row.cells):
         return None
     columns = (
@@ -148,15 +161,13 @@ def table3(numbers: Numbers, verdicts: Verdicts, reading: str) -> Table | None:
 
 
 def gauges(numbers: Numbers, verdicts: Verdicts, scenario: str) -> Table:
-    """Build the gauges of one scenario: before, and each method after its last request."""
+    """Build the gauges of one scenario: each model, methods after their last request."""
     notes, rows = Notes(), []
-    finals = numbers.finals(scenario)
-    start = (finals[0] if finals else Place(scenario, "", "", 0)).at(0)
-    for place in (start, *finals):
-        name = "before"
-        if place.request:
-            name = f"{method_title(place.method)} · {scope_title(place.scope)}"
+    for place in numbers.models(scenario):
+        name = model_title(place)
         for group in numbers.sets(place):
+            if place.is_retain_model and group not in SETS:
+                continue  # it forgot no request before another
             modalities = ("all",) if group == "general" else ("multimodal", "text_only")
             for modality in modalities:
                 cells = _gauge_cells(numbers, place, (group, modality), notes)
@@ -285,6 +296,143 @@ def seed_count(numbers: Numbers) -> int:
 
 def papers_ratios(numbers: Numbers, place: Place) -> paper.Relative | None:
     """Return the paper's ratios for a place; it has them for its main scope only."""
-    if place.scope not in ("", MAIN_SCOPE):
+    if place.request == 0 or place.scope not in ("", MAIN_SCOPE):
         return None
     return paper.relative(place.scenario, numbers.paper(place), place.request)
+
+
+FIGURE5_SETS: tuple[str, ...] = (
+    "forget",
+    "retain",
+    "general",
+    "unseen",
+    "unseen_fictional",
+    "just_requested",
+    "forgotten_earlier",
+    "not_yet_requested",
+)
+
+_RATIOS: tuple[tuple[str, str, str, str], ...] = (
+    ("forget", "forgotten_pct", "forgotten", "D_unlearn accuracy lost"),
+    ("retain", "kept_pct", "retain_kept", "D_retain kept"),
+    ("general", "kept_pct", "general_kept", "General ability kept"),
+    ("unseen", "kept_pct", "", "Unseen people kept"),
+)
+
+
+def figure4_table(numbers: Numbers, prefix: str = "") -> Table | None:
+    """Build the ratios of Figure 4, each beside its version with chance removed.
+
+    `prefix` is the reading: empty for the paper's, ``latent_`` for the highest.
+    """
+    notes, rows = Notes(), []
+    for scenario in numbers.scenarios():
+        for place in numbers.models(scenario):
+            if place.request == 0 and not place.is_retain_model:
+                continue
+            theirs = papers_ratios(numbers, place) if not prefix else None
+            cells = []
+            for name, ratio, attribute, _ in _RATIOS:
+                text = f"{getattr(theirs, attribute):g}" if theirs and attribute else ""
+                for suffix, paper_value in (("", text), ("_over_chance", "")):
+                    measure = f"{prefix}{ratio}{suffix}"
+                    found = numbers.get(place, name, "all", measure)
+                    seeds = seed_count(numbers)
+                    cells.append(shown(found, measure, notes, seeds=seeds, paper_value=paper_value))
+            heads = (scenario_title(scenario), *model_heads(place))
+            rows.append(Row(heads, tuple(cells)))
+    if all(cell.value == MISSING for row in rows for cell in row.cells):
+        return None
+    columns = tuple(text for _, _, _, title in _RATIOS for text in (title, "chance removed"))
+    heads = ("Scenario", "Method", "Updated")
+    return Table("Figure 4 in numbers", heads, columns, tuple(rows), tuple(notes.items()))
+
+
+def figure5_table(numbers: Numbers, measure: str = "accuracy") -> Table | None:
+    """Build the numbers behind Figure 5: one row per set and method, one column per request."""
+    mains = numbers.mains("sustainability")
+    if not mains:
+        return None
+    last = max(place.request for place in mains)
+    notes, rows = Notes(), []
+    retain_model = numbers.retain_model("sustainability")
+    for name in FIGURE5_SETS:
+        if retain_model and name in SETS:
+            # It never saw any of D_unlearn: what is asked of a method after its last request alone.
+            path = [None] * last + [retain_model]
+            cells = _figure5_cells(numbers, path, (name, measure), (), notes)
+            rows.append(Row((set_title(name), THE_RETAIN_MODEL), cells))
+        for place in mains:
+            label = numbers.paper(place) if measure == "accuracy" else None
+            theirs = paper.FIGURE5.get((name, label), ()) if label else ()
+            path = [place.at(request) for request in range(last + 1)]
+            cells = _figure5_cells(numbers, path, (name, measure), theirs, notes)
+            rows.append(Row((set_title(name), method_title(place.method)), cells))
+    rows = [row for row in rows if any(c.value != MISSING or c.mark for c in row.cells)]
+    if not rows:
+        return None
+    columns = ("before", *(f"request {k}" for k in range(1, last + 1)))
+    return Table(
+        "Figure 5 in numbers", ("Set", "Method"), columns, tuple(rows), tuple(notes.items())
+    )
+
+
+def _figure5_cells(
+    numbers: Numbers,
+    path: Sequence[Place | None],
+    what: tuple[str, str],
+    theirs: Sequence[float],
+    notes: Notes,
+) -> tuple[Shown, ...]:
+    """Return one set's numbers of one model along the requests, the paper's beside them."""
+    name, measure = what
+    cells = []
+    for request, place in enumerate(path):
+        found: Estimate | None = None
+        beside: tuple[str, ...] = ()
+        if place:
+            found = numbers.get(place, name, "all", measure)
+            beside = unreadable(numbers, place, name, "all") if measure == "accuracy" else ()
+            if measure == LATENT:
+                beside = tuple(f"by {reading_title(by)}" for by in numbers.highest(place, name))
+        text = f"{theirs[request]:g}" if request < len(theirs) else ""
+        seeds = seed_count(numbers)
+        cells.append(shown(found, measure, notes, seeds=seeds, paper_value=text, beside=beside))
+    return tuple(cells)
+
+
+def category_tables(numbers: Numbers) -> tuple[Table, ...]:
+    """Build a table per scenario and kind of category: a row per category, a column per model.
+
+    MMBench's wider `l2-category` comes first; a kind that no question has gets no table.
+    """
+    tables = []
+    for scenario in numbers.scenarios():
+        models = numbers.models(scenario)
+        for kind, column in (("l2_", "l2-category"), ("", "category")):
+            table = _table(numbers, models, kind, column)
+            tables += [table] if table.rows else []
+    return tuple(tables)
+
+
+def _table(numbers: Numbers, places: Sequence[Place], kind: str, column: str) -> Table:
+    measure = _measure(numbers, places)
+    notes, rows = Notes(), []
+    for name in numbers.parts(f"{kind}{measure}"):
+        key = f"{kind}{measure}:{name}"
+        found = [numbers.get(place, "general", "all", key) for place in places]
+        asked = str(max((one.questions for one in found if one), default=0))
+        cells = tuple(shown(one, measure, notes, seeds=seed_count(numbers)) for one in found)
+        rows.append(Row((printable(name.replace("_", " "), 60), asked), cells))
+    columns = tuple(model_title(place) for place in places)
+    reading = "circular accuracy" if measure == "circular_accuracy" else "accuracy"
+    title = f"{scenario_title(places[0].scenario)}: {reading} by {column}"
+    heads = (column, "Questions")
+    return Table(title, heads, columns, tuple(rows), tuple(notes.items()))
+
+
+def _measure(numbers: Numbers, places: Sequence[Place]) -> str:
+    """Return the circular accuracy if a run has it, as MMBench reports that one."""
+    circular = (numbers.value(place, "general", "all", "circular_accuracy") for place in places)
+    has_it = any(value is not None for value in circular)
+    return "circular_accuracy" if has_it and numbers.parts("circular_accuracy") else "accuracy"

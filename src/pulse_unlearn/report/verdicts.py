@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from pulse_unlearn.report.estimates import HowOften, Place
 from pulse_unlearn.report.extras import Verdict
-from pulse_unlearn.report.printable import printable
-from pulse_unlearn.report.words import with_reading_titles
+from pulse_unlearn.report.words import printable, with_reading_titles
 
 _RULES: dict[str, tuple[str, str]] = {
     "output broken": (
@@ -38,7 +37,8 @@ _RULES: dict[str, tuple[str, str]] = {
     "remembered": ("remembered", "At least one reading stands above chance."),
     "like never known": (
         "alike",
-        "No reading differs by more than 10 points from a model that never knew these people.",
+        "No reading differs by more than 10 points from the retain model, which never knew these "
+        "people.",
     ),
     "not recovered": (
         "unrecovered",

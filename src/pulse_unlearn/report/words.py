@@ -1,13 +1,51 @@
-"""How numbers, names and intervals are written for people."""
+"""How numbers, names, intervals and untrusted text are written for people."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
-from pulse_unlearn.report.estimates import Estimate
+from pulse_unlearn.report.estimates import Estimate, Place
 from pulse_unlearn.report.paper import paper_method
-from pulse_unlearn.report.printable import printable
+
+_DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
+_CONTROL_PICTURES = 0x2400
+_DELETE = 0x7F
+
+
+def printable(text: object, limit: int = 400) -> str:
+    """Return one line of harmless text: controls shown as symbols, cut to `limit` characters."""
+    whole = str(text)
+    shown = "".join(_shown(character) for character in whole[:limit])
+    return shown + (f" … ({len(whole)} characters)" if len(whole) > limit else "")
+
+
+def printable_block(text: str, limit: int = 60_000) -> str:
+    """Return harmless text with its line breaks and tabs kept."""
+    lines = text[:limit].replace("\t", "    ").splitlines()
+    cut = [f"… ({len(text)} characters)"] if len(text) > limit else []
+    return "\n".join(["".join(_shown(character) for character in line) for line in lines] + cut)
+
+
+def plain(text: object, limit: int = 60) -> str:
+    """Return harmless ASCII for a terminal of any locale."""
+    shown = printable(text, limit).replace(" · ", ", ").replace("…", "...")
+    return shown.encode("ascii", "replace").decode("ascii")
+
+
+def _shown(character: str) -> str:
+    code = ord(character)
+    if code < ord(" "):
+        return chr(_CONTROL_PICTURES + code)
+    if code == _DELETE:
+        return "\u2421"
+    if character in _DIRECTION or unicodedata.category(character) in {"Cc", "Cs", "Co"}:
+        return "\ufffd"
+    if unicodedata.category(character) in {"Zl", "Zp"}:
+        return " "
+    return character
+
 
 SCENARIO_TITLES = {
     "finetuned": "Fine-tuned knowledge",
@@ -39,6 +77,7 @@ READING_PHRASES = {
     "words_per_token_accuracy": "asked in words, without options",
     "words_named": "asked in words, without options",
 }
+THE_RETAIN_MODEL = "retain model"
 HIGHEST = "by the reading that finds most"
 MODALITY_TITLES = {"multimodal": "with image", "text_only": "text only", "all": "all questions"}
 MISSING = "–"
@@ -77,12 +116,27 @@ def with_reading_titles(text: str) -> str:
     """Put printed names for the measures' names in a remark from `results.json`."""
     for name, title in READING_TITLES.items():
         text = re.sub(rf"\b{name}\b", title, text)
+    text = text.replace("a model that never knew", "the retain model, which never knew")
     return re.sub(r"(\d)%", r"\1 %", text)
 
 
 def method_title(name: str) -> str:
     """Return the printed label of a method, in the paper's spelling where it is one of its own."""
     return paper_method(name) or printable(name, 60) or MISSING
+
+
+def model_heads(place: Place) -> tuple[str, str]:
+    """Return what a model is called: method and update scope, or a name and nothing."""
+    if place.is_retain_model:
+        return THE_RETAIN_MODEL, ""
+    if place.request == 0:
+        return "before", ""
+    return method_title(place.method), scope_title(place.scope)
+
+
+def model_title(place: Place) -> str:
+    """Return the name of a model on one line."""
+    return " · ".join(part for part in model_heads(place) if part)
 
 
 def percent(value: float | None, measure: str = "accuracy", *, digits: int = 1) -> str:

@@ -13,10 +13,9 @@ from pulse_unlearn.store.atomic import (
 )
 from pulse_unlearn.store.checkpoints import Checkpoint, latest, save
 from pulse_unlearn.store.fingerprint import SCHEME, fingerprint
-from pulse_unlearn.store.index import INDEX, write_index
 from pulse_unlearn.store.manifest import CHECKPOINTS, MANIFEST, Manifest, read_manifest
+from pulse_unlearn.store.products import INDEX, verify, write_index
 from pulse_unlearn.store.stages import STAGES, RunLock, StageKey, Store
-from pulse_unlearn.store.verify import verify
 
 __all__ = [
     "CHECKPOINTS",

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pulse_unlearn.errors import Problem, StoreError
-from pulse_unlearn.store.canonical import readable_text
+from pulse_unlearn.store.fingerprint import readable_text
 
 SCRATCH = ".writing-"
 """Start of the names of unfinished files and folders."""

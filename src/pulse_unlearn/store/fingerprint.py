@@ -1,13 +1,113 @@
-"""The name of a piece of work: a hash of everything that can change its output."""
+"""One value, one text, one hash: the names of pieces of work, and JSON alike on every machine."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+import numbers
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from pulse_unlearn.errors import Problem, StoreError
-from pulse_unlearn.store.canonical import canonical_text
+
+
+def canonical_text(value: object, *, where: str) -> str:
+    """Return compact JSON with sorted keys, for hashing; raises StoreError like `plain`."""
+    return json.dumps(
+        plain(value, where=where), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+
+
+def readable_text(value: object, *, where: str, sort_keys: bool = False) -> str:
+    """Return indented JSON that ends with a newline; raises StoreError like `plain`."""
+    clean = plain(value, where=where)
+    text = json.dumps(clean, indent=1, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
+    return text + "\n"
+
+
+def plain(value: object, *, where: str) -> object:
+    """Return `value` in JSON's own types; `where` names it in errors.
+
+    Numbers of numpy become Python's and sequences become lists. Raises StoreError with one
+    Problem, and the path to it, for every key that is not a string, every number that is not
+    finite and every value that JSON does not know: what is dropped or coerced silently would make
+    two different settings hash alike.
+    """
+    problems: list[Problem] = []
+    clean = _clean(value, where, problems)
+    if problems:
+        raise StoreError(problems)
+    return clean
+
+
+def _clean(value: object, where: str, problems: list[Problem]) -> object:
+    if isinstance(value, Mapping):
+        return _clean_mapping(value, where, problems)
+    if isinstance(value, str):
+        return _clean_text(value, where, problems)
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return [_clean(item, f"{where}[{i}]", problems) for i, item in enumerate(value)]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return _clean_real(float(value), where, problems)
+    problems.append(
+        Problem(
+            "cannot be stored as JSON",
+            where,
+            got=f"{type(value).__name__}: {_shortened(value)}",
+            allowed="text, number, true, false, null, list, mapping",
+            fix="sort it into a list first" if isinstance(value, Set) else "",
+        )
+    )
+    return None
+
+
+def _clean_mapping(
+    value: Mapping[object, object], where: str, problems: list[Problem]
+) -> dict[str, object]:
+    clean: dict[str, object] = {}
+    for key, item in value.items():
+        if isinstance(key, str):
+            clean[_clean_text(key, where, problems)] = _clean(item, f"{where}.{key}", problems)
+        else:
+            problems.append(
+                Problem("a key is not text", where, got=_shortened(key), allowed="text keys")
+            )
+    return clean
+
+
+def _clean_text(value: str, where: str, problems: list[Problem]) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        problems.append(
+            Problem("is not valid Unicode text", where, got=_shortened(value), allowed="UTF-8")
+        )
+    # An enumeration member that is also text stands for its value, not for its name.
+    return str.__str__(value)
+
+
+def _clean_real(value: float, where: str, problems: list[Problem]) -> float:
+    if not math.isfinite(value):
+        problems.append(
+            Problem(
+                "is not a finite number",
+                where,
+                got=str(value),
+                allowed="a finite number, or null with a reason beside it",
+            )
+        )
+    return value
+
+
+def _shortened(value: object, limit: int = 60) -> str:
+    text = ascii(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
 
 SCHEME = 3
 """Version of the hashed form; raise it when a code change alters what stages produce."""

@@ -12,7 +12,7 @@ from typing import cast
 
 from pulse_unlearn.errors import Corrupted, Problem, StoreError
 from pulse_unlearn.store.atomic import file_errors, sha256_file, sync_file, sync_folder, write_text
-from pulse_unlearn.store.canonical import canonical_text, plain, readable_text
+from pulse_unlearn.store.fingerprint import canonical_text, plain, readable_text
 
 SEAL = "seal"
 """Key of the hash over the rest of a sealed file."""
