@@ -121,7 +121,7 @@ def test_people_are_chosen_and_trainings_ended_by_likelihood(in_words):
     inputs = inputs_of(in_words / "experiment.yaml")
     (chosen,) = [one for one in inputs.plan.stages if one.kind == "select"]
     asked = read_predictions(folder(in_words, inputs, chosen.parents[0]) / "predictions.parquet")
-    people, found = frozenset(chosen.ask[0].ids), {}
+    people, found = frozenset(chosen.candidates.ids), {}
     for parser in ("likelihood", "strict"):
         scores = by_question(asked, score_all(asked, parser=parser))
         sizes = {"forget": 1, "retain": 1, "unseen": 25}

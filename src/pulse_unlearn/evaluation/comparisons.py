@@ -127,16 +127,15 @@ def equivalent(
     b: Iterable[QuestionScore],
     *,
     margin: float,
-    measures: Sequence[str] = READINGS,
 ) -> bool:
-    """Tell whether no measure that both were asked differs by `margin` or more (accuracy).
+    """Tell whether no reading that both were asked differs by `margin` or more (accuracy).
 
     Two one-sided tests at 5 % each: the 90 % interval of the paired difference lies within the
-    margin (Schuirmann 1987). All measures must pass, so no correction is needed; with too few
+    margin (Schuirmann 1987). All readings must pass, so no correction is needed; with too few
     people for an interval the answer is no.
     """
     pairing = pair_by_question(a, b)
-    asked = [gaps for name in measures if (gaps := gaps_between(pairing, name)).values]
+    asked = [gaps for name in READINGS if (gaps := gaps_between(pairing, name)).values]
     found = [mean_gap(gaps, level=0.9, permutations=1) for gaps in asked]
     return bool(found) and all(
         gap.low is not None and gap.high is not None and -margin < gap.low and gap.high < margin
@@ -144,7 +143,7 @@ def equivalent(
     )
 
 
-def sign_flip(sums: FloatArray, *, permutations: int = PERMUTATIONS, seed: int = 0) -> float:
+def sign_flip(sums: FloatArray, *, permutations: int = PERMUTATIONS) -> float:
     """Return the two-sided p-value of sum(sums), (clusters,), under random signs of its terms.
 
     Exact up to `EXACT_INDIVIDUALS` clusters, else (1 + as extreme) / (1 + permutations).
@@ -154,7 +153,7 @@ def sign_flip(sums: FloatArray, *, permutations: int = PERMUTATIONS, seed: int =
     if sums.size <= EXACT_INDIVIDUALS:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=sums.size)))
         return float(np.mean(np.abs(signs @ sums) >= threshold))
-    generator = np.random.Generator(np.random.PCG64(seed))
+    generator = np.random.Generator(np.random.PCG64(0))
     signs = generator.integers(0, 2, size=(permutations, sums.size)) * 2.0 - 1.0
     extreme = int(np.count_nonzero(np.abs(signs @ sums) >= threshold))
     return (1 + extreme) / (1 + permutations)

@@ -7,7 +7,7 @@ The width of such a ratio's interval goes with the candidate ratio instead of th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Literal
@@ -63,7 +63,6 @@ def relative_measures(
     after: Iterable[QuestionScore],
     *,
     sets: Sets,
-    forget_sets: Collection[str] = FORGET_SETS,
 ) -> list[Measurement]:
     """Return the percentage forgotten (forget sets) or kept (all other sets and `general`).
 
@@ -78,7 +77,7 @@ def relative_measures(
     pairing = pair_by_question(before, after)
     measurements = []
     for name, people in sets.items():
-        direction: Direction = "forgotten" if name in forget_sets else "kept"
+        direction: Direction = "forgotten" if name in FORGET_SETS else "kept"
         rows = pairing.where([bool(s.individual in people) for s in pairing.before])
         for modality in (*MODALITIES, ALL):
             inside = rows.where([modality in (ALL, s.modality) for s in rows.before])

@@ -5,16 +5,10 @@ parser, and the option whose answer (its letter; its text where the prompt is an
 the highest log-probability. The parser `likelihood` looks at no text: the likeliest option is the
 answer.
 
-`strict` is the paper's reading: greedy text, the file's order. It cannot tell a lost memory from a
-broken habit: a model that says one letter to everything scores near chance and may know it all.
-Beside it stand readings of all answers to a question that one letter cannot fool:
-
-* `rotated`: log-probabilities averaged over all cyclic orders of the options. A preference for a
-  letter adds the same number to whatever stands under it, so over all orders it adds the same to
-  every option and drops out (Zheng et al. 2024, arXiv 2309.03882, average over permutations);
-* `circular`: right in every order (MMBench, arXiv 2307.06281);
-* `words`: the bare question, no options shown, each option's text tried as the answer;
-* `mentions`: the text names the true option anywhere, whatever the parser made of it.
+A model that answers everything with one letter scores near chance and may know it all. All answers
+to a question are therefore read in other ways, too (`records.QuestionScore`): in every order of the
+options (MMBench, arXiv 2307.06281), averaged over the orders, where a preference for a letter adds
+the same to every option and drops out (Zheng et al. 2024, arXiv 2309.03882), and in words.
 """
 
 from __future__ import annotations
@@ -159,7 +153,6 @@ def _check(prediction: Prediction) -> list[Problem]:
     """Return why a prediction cannot be scored; empty if it can."""
     where = f"prediction '{prediction.example_id}'"
     letters = [option.letter for option in prediction.options]
-    log_probs = prediction.option_log_probs
     problems = []
     if len(letters) < 2 or len(set(letters)) != len(letters) or not _CAPITALS.issuperset(letters):
         allowed = "two or more options with different letters of A-Z"
@@ -167,19 +160,17 @@ def _check(prediction: Prediction) -> list[Problem]:
     if prediction.answer not in letters:
         allowed = "one of " + ", ".join(letters)
         problems.append(Problem("answer is no option", where, repr(prediction.answer), allowed))
-    if len(log_probs) != len(letters):
-        got = f"{len(log_probs)} log-probabilities for {len(letters)} options"
-        problems.append(Problem("options without a log-probability", where, got))
-    else:
-        problems += _check_numbers(prediction, where)
-    return problems
+    return problems + _check_numbers(prediction, where)
 
 
 def _check_numbers(prediction: Prediction, where: str) -> list[Problem]:
     """Return what is wrong with the numbers that go with the options, one for each."""
-    count = len(prediction.options)
+    count, log_probs = len(prediction.options), prediction.option_log_probs
     ends, tokens = prediction.end_log_probs, prediction.option_tokens
     bare = prediction.asked_as == "words"
+    if len(log_probs) != count:
+        got = f"{len(log_probs)} log-probabilities for {count} options"
+        return [Problem("options without a log-probability", where, got)]
     if (bare or ends or tokens) and not len(ends) == len(tokens) == count:
         got = f"{len(ends)} ends and {len(tokens)} numbers of tokens for {count} options"
         return [Problem("options in words without their numbers", where, got)]
@@ -188,7 +179,7 @@ def _check_numbers(prediction: Prediction, where: str) -> list[Problem]:
     fix = "the model's logits are not finite: look at the weights of this stage"
     return [
         Problem("unusable log-probabilities", where, ", ".join(map(str, values)), fix=fix)
-        for values in (prediction.option_log_probs, ends)
+        for values in (log_probs, ends)
         if any(math.isnan(value) or value == math.inf for value in values)
         or (values and all(value == -math.inf for value in values))
     ]
