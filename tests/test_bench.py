@@ -59,7 +59,8 @@ def test_the_device_table_runs_on_a_small_model(tmp_path, monkeypatch):
     device.main(["small"], latest)
     tables = json.loads(latest.read_text())["devices"]["CPU"]
     assert tables.keys() == {"7b", "small"}
-    assert tables["small"].keys() == {"matmul_tflops", *METHODS.names(), "score"}
+    losses = [name for name, method in METHODS if hasattr(method, "terms")]
+    assert tables["small"].keys() == {"matmul_tflops", *losses, "score"}
     assert all(row["seconds"] > 0 for key, row in tables["small"].items() if key != "matmul_tflops")
     with pytest.raises(SystemExit, match="no accelerator"):
         device.main(["7b"], latest)

@@ -128,7 +128,7 @@ budgets = st.integers(1, 700)
 
 @every_packed
 @every_scope
-@pytest.mark.parametrize("method", LOSSES)
+@pytest.mark.parametrize("method", ["ga_klr", "npo", "rmu"])  # a view of each kind
 @some
 @given(forget=BATCHES, retain=BATCHES, budget=budgets)
 def test_low_rank_updates_have_the_gradients_of_plain_sequences(
