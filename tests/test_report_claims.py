@@ -34,9 +34,16 @@ HALF = 0.02
 
 def verdict(word: str, *, seed: int = 0, place: Place = GA, remembered: bool = True) -> Verdict:
     return Verdict(
-        place.scenario, place.method, place.scope, seed, place.request, word,
-        f"why: rotated_accuracy 98% in seed {seed}", remembered, (),
-    )  # fmt: skip
+        scenario=place.scenario,
+        method=place.method,
+        scope=place.scope,
+        seed=seed,
+        request=place.request,
+        word=word,
+        why=f"why: rotated_accuracy 98% in seed {seed}",
+        remembered=remembered,
+        readings=(),
+    )
 
 
 def results(place: Place, *, seeds: int = 1, **sets: tuple[float, float | None]) -> list[Result]:
@@ -190,7 +197,7 @@ def contrast(label: str, settled: str, *gaps: float) -> Contrast:
         SeedGap(seed, gap, gap - 0.1, gap + 0.1, 0.0004) for seed, gap in enumerate(gaps)
     )
     over = OverSeeds(sum(gaps) / max(len(gaps), 1), 0.01, 0.5, 0.041 if len(gaps) > 1 else None)
-    return Contrast(label, settled, over, by_seed)
+    return Contrast(over, by_seed, label, settled)
 
 
 def extras(**parts: Any) -> Extras:

@@ -22,7 +22,7 @@ STEPS = (10, 20, 30)
 def work(run: Path) -> None:
     """A stage from start to end: resume, checkpoint now and then, publish, index."""
     runs = store.Store(run)
-    with store.RunLock(run), runs.stage_lock(key()):
+    with store.run_lock(run):
         if runs.find(key()) is None:
             partial = runs.partial(key())
             found = store.latest(partial / "checkpoints", warn=unexpected)
@@ -104,8 +104,7 @@ def test_sweep_keeps_the_work_and_finishes_the_deletion(tmp_path):
     sweep(tmp_path)
     assert set(contents(final)) == {*FILES, "manifest.json"}
     assert contents(tmp_path / "figures") == {}
-    with runs.stage_lock(key()):
-        assert set(contents(runs.partial(key()))) == {"checkpoints/step-00000010/state"}
+    assert set(contents(runs.partial(key()))) == {"checkpoints/step-00000010/state"}
     assert not (tmp_path / ".writing-3").exists()
 
 
@@ -117,7 +116,7 @@ from pulse_unlearn import store
 from store_cases import fill, inputs, key
 
 run = Path(sys.argv[1])
-with store.RunLock(run):
+with store.run_lock(run):
     print("started", flush=True)
     runs = store.Store(run)
     for number in range(10_000):

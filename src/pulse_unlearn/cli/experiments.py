@@ -188,7 +188,7 @@ def _report(run_folder: Path, *, redraw: bool = False) -> None:
 
     if not run_folder.is_dir():
         raise StoreError(Problem("there is no such run folder", str(run_folder)))
-    with store.RunLock(run_folder):
+    with store.run_lock(run_folder):
         built = build_report(run_folder, redraw=redraw)
         store.write_index(run_folder, changed=("report.html", "figures"))
     for line in built.summary:

@@ -41,7 +41,7 @@ from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Prediction, QuestionScore, Score
 from pulse_unlearn.registry import third_parties
 from pulse_unlearn.scenarios import Group, ScoreStage, SelectStage, Stage
-from pulse_unlearn.store import RunLock, Store, write_index, write_json
+from pulse_unlearn.store import Store, run_lock, write_index, write_json
 from pulse_unlearn.store.products import code_digest, made_before, note_made, products
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def run_experiment(
     started = time.monotonic()
     inputs = read_inputs(experiment)
     run = runs / experiment.name
-    with RunLock(run):
+    with run_lock(run):
         pipeline = _Pipeline(
             inputs, run, repair=repair, progress=progress or Silent(), stop=stop or StopRequest()
         )
@@ -257,7 +257,7 @@ def rescore(experiment: Experiment, run: Path) -> None:
     if not run.is_dir():
         raise StoreError(Problem("there is no such run folder", str(run)))
     inputs = read_inputs(experiment)
-    with RunLock(run):
+    with run_lock(run):
         pipeline = _Pipeline(inputs, run, repair=False, progress=Silent(), stop=StopRequest())
         missing = [
             Problem("this stage is not complete", str(run), stage.name, fix="finish the run first")

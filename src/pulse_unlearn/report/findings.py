@@ -128,10 +128,9 @@ def compared(extras: Extras) -> list[Compared]:
     tables = []
     for scenario in dict.fromkeys(one.scenario for one in extras.comparisons):
         inside = [one for one in extras.comparisons if one.scenario == scenario]
-        sets = dict.fromkeys(one.of_set for one in inside)
+        sets = dict.fromkeys(one.set for one in inside)
         groups = tuple(
-            (set_title(name), _pairs([one for one in inside if one.of_set == name]))
-            for name in sets
+            (set_title(name), _pairs([one for one in inside if one.set == name])) for name in sets
         )
         tables.append(Compared(scenario_title(scenario), groups))
     return tables
@@ -155,7 +154,7 @@ def _finding(found: Sequence[PaperFinding], claimed: _Claimed) -> Finding:
 def _pairs(inside: Sequence[Comparison]) -> tuple[Line, ...]:
     return _lines(
         {
-            reading: tuple(one.contrast for one in inside if one.reading == reading)
+            reading: tuple(one.contrast for one in inside if one.measure == reading)
             for reading in READINGS
         }
     )

@@ -106,7 +106,7 @@ class Verdicts:
         return Judged(
             words=_words([one.word for one in found]),
             whys=_whys(by_seed),
-            remembered=HowOften(sum(one.is_remembered for one in found), len(found)),
+            remembered=HowOften(sum(one.remembered for one in found), len(found)),
         )
 
 

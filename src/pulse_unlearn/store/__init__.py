@@ -15,7 +15,7 @@ from pulse_unlearn.store.checkpoints import Checkpoint, latest, save
 from pulse_unlearn.store.fingerprint import SCHEME, fingerprint
 from pulse_unlearn.store.manifest import CHECKPOINTS, MANIFEST, Manifest, read_manifest
 from pulse_unlearn.store.products import INDEX, verify, write_index
-from pulse_unlearn.store.stages import STAGES, RunLock, StageKey, Store
+from pulse_unlearn.store.stages import STAGES, StageKey, Store, run_lock
 
 __all__ = [
     "CHECKPOINTS",
@@ -25,13 +25,13 @@ __all__ = [
     "STAGES",
     "Checkpoint",
     "Manifest",
-    "RunLock",
     "StageKey",
     "Store",
     "file_errors",
     "fingerprint",
     "latest",
     "read_manifest",
+    "run_lock",
     "save",
     "sha256_file",
     "verify",

@@ -2,7 +2,7 @@
 
 Every file is written beside its place, flushed to the disk and renamed; then the folder is flushed
 too. A process killed in between leaves at most a file or folder named `.writing-*`, which the next
-holder of the lock, the run's or the stage's, removes.
+holder of the run's lock removes.
 """
 
 from __future__ import annotations
@@ -142,16 +142,13 @@ def delete_at_once(folder: Path) -> None:
     delete(scratch)
 
 
-def delete_scratch(folder: Path, *, skip: str = SCRATCH) -> None:
-    """Delete what writes that were killed left in `folder` and below; raises OSError.
-
-    Folders whose names begin with `skip` are not looked into.
-    """
+def delete_scratch(folder: Path) -> None:
+    """Delete what writes that were killed left in `folder` and below; raises OSError."""
     for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             if name.startswith(SCRATCH):
                 delete(Path(parent, name))
-        folders[:] = [name for name in folders if not name.startswith((SCRATCH, skip))]
+        folders[:] = [name for name in folders if not name.startswith(SCRATCH)]
 
 
 def _path_of(error: OSError, fallback: Path) -> str:

@@ -7,11 +7,10 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 
 from filelock import FileLock, Timeout
 
@@ -28,37 +27,44 @@ from pulse_unlearn.store.manifest import (
 )
 from pulse_unlearn.store.sealed import describe_files, list_files
 
+STAGES = "stages"
+PARTIAL = ".partial-"
+BAD = ".bad-"
+LOCK = ".lock"
+HOLDER = ".lock-holder.json"
+"""Who holds the lock, for the error message of the next."""
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]+")
+_FOLDER = re.compile(r"\d+-(?P<rest>.+-[0-9a-f]{8})")
+_LONGEST_NAME = 120
+
 
 @contextmanager
-def held(lock: Path, place: Path, *, working: str) -> Iterator[None]:
-    """Hold the lock file `lock`, which guards `place`; the file stays when the lock is free.
+def run_lock(run: Path) -> Iterator[None]:
+    """Hold a run folder, which is made if it is missing; removes what a killed holder left.
 
     The lock is the operating system's (`flock`), so it is free the moment its holder dies, however
-    it dies. Raises RunLocked, naming the holder, if another holds it, and StoreError. `working`
-    completes "another process is working ..." in the message.
+    it dies; its file stays. Raises RunLocked, naming the holder, if another holds it, and
+    StoreError if the folder cannot be used.
     """
-    system_lock = FileLock(lock, thread_local=False)
-    with file_errors(place, "take the lock"):
-        # Not with parents: a run folder that vanished must not come back as an empty one.
-        lock.parent.mkdir(exist_ok=True)
+    with file_errors(run, "use the run folder"):
+        run.mkdir(parents=True, exist_ok=True)
+    system_lock = FileLock(run / LOCK, thread_local=False)
+    with file_errors(run, "take the lock"):
         try:
             system_lock.acquire(timeout=0)
         except Timeout as error:
-            raise RunLocked(_held_by_another(lock, place, working)) from error
+            raise RunLocked(_held_by_another(run)) from error
     try:
-        write_json(holder_file(lock), _myself())
+        write_json(run / HOLDER, _myself())
+        sweep(run)
         yield
     finally:
         # The file means nothing once the lock is free, so its removal must not hide a real error.
         with suppress(OSError):
-            holder_file(lock).unlink()
-        with file_errors(place, "free the lock"):
+            (run / HOLDER).unlink()
+        with file_errors(run, "free the lock"):
             system_lock.release()
-
-
-def holder_file(lock: Path) -> Path:
-    """Return the file that says who holds a lock, for the error message of the next."""
-    return lock.with_name(f"{lock.name}-holder.json")
 
 
 def _myself() -> dict[str, object]:
@@ -66,31 +72,19 @@ def _myself() -> dict[str, object]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
 
 
-def _held_by_another(lock: Path, place: Path, working: str) -> Problem:
+def _held_by_another(run: Path) -> Problem:
     try:
-        holder = json.loads(holder_file(lock).read_bytes())
+        holder = json.loads((run / HOLDER).read_bytes())
         who = f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
     except (OSError, ValueError, KeyError, TypeError):
         who = "a process that has not yet said who it is"
     return Problem(
-        f"another process is working {working}",
-        str(place),
+        "another process is working in this run folder",
+        str(run),
         got=who,
         allowed="one process at a time",
         fix="wait for it or stop it: the lock ends with the process, there is no file to delete",
     )
-
-
-STAGES = "stages"
-PARTIAL = ".partial-"
-BAD = ".bad-"
-LOCK = ".lock"
-LOCKS = ".locks"
-"""Folder of the locks of single stages; they stay when they are free, as `.lock` does."""
-
-_UNSAFE = re.compile(r"[^A-Za-z0-9._+=-]+")
-_FOLDER = re.compile(r"\d+-(?P<rest>.+-[0-9a-f]{8})")
-_LONGEST_NAME = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,40 +121,10 @@ class StageKey:
         return f"{safe}-{self.fingerprint[:8]}"
 
 
-class RunLock:
-    """Hold a run folder, which is made if it is missing; a context manager.
-
-    Entering raises RunLocked, naming the holder, if another holds it, and StoreError if the folder
-    cannot be used; it also removes what a killed holder left half-written.
-    """
-
-    def __init__(self, run: Path) -> None:
-        self.run = run
-        self._held = ExitStack()
-
-    def __enter__(self) -> RunLock:
-        with file_errors(self.run, "use the run folder"):
-            self.run.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            stack.enter_context(held(self.run / LOCK, self.run, working="in this run folder"))
-            sweep(self.run)
-            self._held = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._held.close()
-
-
 class Store:
     """The stages of one run folder.
 
-    Reading needs no lock. `partial`, `publish` and `discard` change the folder: hold the RunLock,
-    or, where several processes share the run, the stage's own lock.
+    Reading needs no lock; hold the run's lock for `partial`, `publish` and `discard`.
     """
 
     def __init__(self, run: Path) -> None:
@@ -197,21 +161,6 @@ class Store:
         problems = stage_problems(folder)
         if problems:
             raise Corrupted(problems)
-
-    @contextmanager
-    def stage_lock(self, key: StageKey) -> Iterator[None]:
-        """Hold one stage, so that several processes can work on different stages of a run.
-
-        Independent of the RunLock. Another process may have published the stage just before the
-        lock was taken: call `find` inside. What a killed holder left half-written in the partial
-        folder is removed; its checkpoints stay. Raises RunLocked, naming the holder, if another
-        holds the stage, and StoreError.
-        """
-        partial = self._partial(key)
-        with _stage_held(self.run, key.rest):
-            with file_errors(partial, "tidy the folder of a stage"):
-                delete_scratch(partial)
-            yield
 
     def partial(self, key: StageKey) -> Path:
         """Return the folder an unfinished stage is worked on in, made if it is missing.
@@ -321,18 +270,9 @@ def visible_folders(run: Path) -> list[Path]:
 def sweep(run: Path) -> None:
     """Remove what a killed process left half-written or half-deleted; needs the run's lock.
 
-    Partial stages stay: they are work to continue, tidied by whoever takes the stage's lock.
-    Stages that another process holds are left alone. Raises StoreError.
+    Partial stages and their checkpoints stay: they are work to continue. Raises StoreError.
     """
     with file_errors(run, "tidy the run folder"):
-        delete_scratch(run, skip=PARTIAL)
+        delete_scratch(run)
         for folder in stage_folders(run):
-            if (folder / CHECKPOINTS).exists():
-                rest = folder.name.partition("-")[2]
-                with suppress(RunLocked), _stage_held(run, rest):
-                    delete(folder / CHECKPOINTS)
-
-
-def _stage_held(run: Path, rest: str) -> AbstractContextManager[None]:
-    place = run / STAGES / f"{PARTIAL}{rest}"
-    return held(run / LOCKS / f"{rest}.lock", place, working="on this stage")
+            delete(folder / CHECKPOINTS)
