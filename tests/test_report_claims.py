@@ -15,6 +15,7 @@ from pulse_unlearn.report.extras import (
     Comparison,
     Contrast,
     Extras,
+    Flag,
     OverSeeds,
     PaperFinding,
     SeedGap,
@@ -23,9 +24,7 @@ from pulse_unlearn.report.extras import (
     read_extras,
 )
 from pulse_unlearn.report.findings import compared, findings, how_chosen
-from pulse_unlearn.report.load import Flag
-from pulse_unlearn.report.scoreboard import scoreboard
-from pulse_unlearn.report.verdicts import Verdicts
+from pulse_unlearn.report.scoreboard import Verdicts, scoreboard
 
 START = Place("pretrained", "GA", "projector+llm", 0)
 GA = START.at(1)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pulse_unlearn import store
 from pulse_unlearn.errors import Corrupted, StoreError
-from pulse_unlearn.store.sealed import read_sealed, write_sealed
+from pulse_unlearn.store.manifest import read_sealed, write_sealed
 from store_cases import FILES, contents, fill, full_at, inputs, key, published
 
 

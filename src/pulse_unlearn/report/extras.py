@@ -1,7 +1,7 @@
-"""What `results.json` holds beside its rows: verdicts, findings, and numbers over seeds.
+"""What `results.json` holds: numbers over seeds, verdicts, findings, flags.
 
-Read tolerantly: what is missing or not well formed is left out and said, never guessed. The fields
-of the dataclasses are the names in the file; numbers that are not finite count as none.
+Read tolerantly: what is missing or not well formed is left out and reported, never guessed.
+Dataclass fields are named as in the file; numbers that are not finite count as missing.
 """
 
 from __future__ import annotations
@@ -123,6 +123,19 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Flag:
+    """A warning about one cell, such as `collapsed`."""
+
+    scenario: str = ""
+    method: str = ""
+    scope: str = ""
+    seed: str = ""
+    request: str = ""
+    flag: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Extras:
     """Everything that was read."""
 
@@ -131,6 +144,7 @@ class Extras:
     findings: tuple[PaperFinding, ...]
     comparisons: tuple[Comparison, ...]
     selections: tuple[Selection, ...]
+    flags: tuple[Flag, ...] = ()
 
 
 def read_extras(content: Mapping[str, Any], problems: list[Problem]) -> Extras:
@@ -163,6 +177,7 @@ def read_extras(content: Mapping[str, Any], problems: list[Problem]) -> Extras:
         findings=read("paper_findings", PaperFinding),
         comparisons=read("comparisons", Comparison),
         selections=read("selections", Selection),
+        flags=read("flags", Flag),
     )
 
 

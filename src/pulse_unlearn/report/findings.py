@@ -33,7 +33,7 @@ NOT_TESTED, TOO_FEW = "not tested", "too few runs"
 
 RULE = (
     "Seen means: in every one of at least three runs with other seeds, each on its own, by a "
-    "paired permutation test over people or questions at 5 %, corrected after Holm over all "
+    "paired permutation test over people or questions at 5 %, with Holm's correction over all "
     "contrasts of the same reading. Opposite means the same with the other sign. Anything else is "
     "not settled, and fewer than three runs give no finding."
 )

@@ -16,7 +16,7 @@ from pulse_unlearn.report.estimates import (
     Place,
 )
 from pulse_unlearn.report.extras import ReadingTest, Verdict
-from pulse_unlearn.report.verdicts import Judged, Verdicts
+from pulse_unlearn.report.scoreboard import Judged, Verdicts
 from pulse_unlearn.report.words import (
     MISSING,
     THE_RETAIN_MODEL,

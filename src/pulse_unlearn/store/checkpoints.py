@@ -16,7 +16,7 @@ from pulse_unlearn.store.atomic import (
     scratch_beside,
     sync_folder,
 )
-from pulse_unlearn.store.sealed import (
+from pulse_unlearn.store.manifest import (
     compare_files,
     describe_files,
     list_files,

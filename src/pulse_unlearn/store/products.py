@@ -10,13 +10,15 @@ from typing import cast
 
 from pulse_unlearn.errors import Corrupted, Problem, PulseError, StoreError
 from pulse_unlearn.store.atomic import SCRATCH, sha256_file
-from pulse_unlearn.store.manifest import MANIFEST, REPAIR, stage_problems
-from pulse_unlearn.store.sealed import (
+from pulse_unlearn.store.manifest import (
+    MANIFEST,
+    REPAIR,
     FileTable,
     compare_file,
     describe_files,
     list_files,
     read_sealed,
+    stage_problems,
     table_from_json,
     table_to_json,
     write_sealed,

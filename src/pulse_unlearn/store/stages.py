@@ -21,11 +21,12 @@ from pulse_unlearn.store.manifest import (
     CHECKPOINTS,
     MANIFEST,
     Manifest,
+    describe_files,
+    list_files,
     read_manifest,
     stage_problems,
     write_manifest,
 )
-from pulse_unlearn.store.sealed import describe_files, list_files
 
 STAGES = "stages"
 PARTIAL = ".partial-"
