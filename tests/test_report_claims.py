@@ -15,6 +15,7 @@ from pulse_unlearn.report.extras import (
     Comparison,
     Contrast,
     Extras,
+    Flag,
     OverSeeds,
     PaperFinding,
     SeedGap,
@@ -23,9 +24,7 @@ from pulse_unlearn.report.extras import (
     read_extras,
 )
 from pulse_unlearn.report.findings import compared, findings, how_chosen
-from pulse_unlearn.report.load import Flag
-from pulse_unlearn.report.scoreboard import scoreboard
-from pulse_unlearn.report.verdicts import Verdicts
+from pulse_unlearn.report.scoreboard import Verdicts, scoreboard
 
 START = Place("pretrained", "GA", "projector+llm", 0)
 GA = START.at(1)
@@ -34,9 +33,16 @@ HALF = 0.02
 
 def verdict(word: str, *, seed: int = 0, place: Place = GA, remembered: bool = True) -> Verdict:
     return Verdict(
-        place.scenario, place.method, place.scope, seed, place.request, word,
-        f"why: rotated_accuracy 98% in seed {seed}", remembered, (),
-    )  # fmt: skip
+        scenario=place.scenario,
+        method=place.method,
+        scope=place.scope,
+        seed=seed,
+        request=place.request,
+        word=word,
+        why=f"why: rotated_accuracy 98% in seed {seed}",
+        remembered=remembered,
+        readings=(),
+    )
 
 
 def results(place: Place, *, seeds: int = 1, **sets: tuple[float, float | None]) -> list[Result]:
@@ -190,7 +196,7 @@ def contrast(label: str, settled: str, *gaps: float) -> Contrast:
         SeedGap(seed, gap, gap - 0.1, gap + 0.1, 0.0004) for seed, gap in enumerate(gaps)
     )
     over = OverSeeds(sum(gaps) / max(len(gaps), 1), 0.01, 0.5, 0.041 if len(gaps) > 1 else None)
-    return Contrast(label, settled, over, by_seed)
+    return Contrast(over, by_seed, label, settled)
 
 
 def extras(**parts: Any) -> Extras:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from pulse_unlearn.report.estimates import Estimate, Numbers
-from pulse_unlearn.report.load import Flag
+from pulse_unlearn.report.extras import Flag
 from pulse_unlearn.report.scoreboard import Known, ScoreRow, has_fallen, known
 from pulse_unlearn.report.tables import papers_ratios
 from pulse_unlearn.report.words import (

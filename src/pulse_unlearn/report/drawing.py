@@ -1,4 +1,4 @@
-"""The ground on which figures are drawn, and what makes an SVG fit to stand inside the page."""
+"""One style for every figure, the same bytes every time, and SVG prepared for the page."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _COLOURS: Mapping[str, str] = {
 
 
 def inline_svg(svg: str, name: str, *, title: str, description: str) -> str:
-    """Return the `<svg>` element with ids under `name`, page colours, and text for readers aloud.
+    """Return the `<svg>` element with ids under `name`, page colours, and text for screen readers.
 
     The colours of the file become variables of the page, so that one figure serves light and dark.
     """
@@ -113,7 +113,7 @@ class Drawing:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw in the report's style whatever the reader's matplotlibrc says."""
+    """Draw in the report's style, whatever the user's matplotlibrc says."""
     import matplotlib
 
     with matplotlib.rc_context():

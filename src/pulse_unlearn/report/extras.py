@@ -1,14 +1,16 @@
-"""What `results.json` holds beside its rows: verdicts, findings, and numbers over seeds.
+"""What `results.json` holds: numbers over seeds, verdicts, findings, flags.
 
-Read tolerantly: what is missing or not well formed is left out and said, never guessed.
+Read tolerantly: what is missing or not well formed is left out and reported, never guessed.
+Dataclass fields are named as in the file; numbers that are not finite count as missing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import PLAIN
@@ -18,8 +20,7 @@ OverKey = tuple[str, str, str, int, str, str, str, str]
 
 _RESULTS = "results.json"
 _PARTS = ("over_seeds", "verdicts", "paper_findings", "comparisons", "selections")
-_Entry = TypeVar("_Entry")
-_OVER_KEY = ("scenario", "method", "scope", "request", "set", "modality", "measure")
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +44,22 @@ class ReadingTest:
     chance: float | None
     p_above: float | None
     """One-sided, after Holm's correction; None if it was not tested."""
-    is_above: bool
+    above_chance: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The word for one operation in one seed, and why."""
 
     scenario: str
-    method: str
-    scope: str
+    method: str = ""
+    scope: str = ""
     seed: int
     request: int
     word: str
-    why: str
-    is_remembered: bool
-    tests: tuple[ReadingTest, ...]
+    why: str = ""
+    remembered: bool
+    readings: tuple[ReadingTest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,10 @@ class SeedGap:
 class Contrast:
     """A difference in accuracy, as fractions: over seeds, and in each of them."""
 
-    label: str
-    settled: str
     over: OverSeeds
     by_seed: tuple[SeedGap, ...]
+    label: str = ""
+    settled: str = "not tested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,8 @@ class Comparison:
     """Two methods against each other after their last request: first minus second."""
 
     scenario: str
-    of_set: str
-    reading: str
+    set: str
+    measure: str
     contrast: Contrast
 
 
@@ -122,6 +123,19 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Flag:
+    """A warning about one cell, such as `collapsed`."""
+
+    scenario: str = ""
+    method: str = ""
+    scope: str = ""
+    seed: str = ""
+    request: str = ""
+    flag: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Extras:
     """Everything that was read."""
 
@@ -130,6 +144,7 @@ class Extras:
     findings: tuple[PaperFinding, ...]
     comparisons: tuple[Comparison, ...]
     selections: tuple[Selection, ...]
+    flags: tuple[Flag, ...] = ()
 
 
 def read_extras(content: Mapping[str, Any], problems: list[Problem]) -> Extras:
@@ -145,133 +160,89 @@ def read_extras(content: Mapping[str, Any], problems: list[Problem]) -> Extras:
             )
         )
 
-    def read(name: str, one: Callable[[Mapping[str, Any]], _Entry | None]) -> tuple[_Entry, ...]:
+    def read(name: str, kind: type[_Kind]) -> tuple[_Kind, ...]:
         entries = _list(content.get(name))
-        if name == "verdicts":
+        if kind is Verdict:
             entries = [entry for entry in entries if _condition(entry) == PLAIN]
-        found = [one(entry) if isinstance(entry, dict) else None for entry in entries]
-        kept = tuple(entry for entry in found if entry is not None)
-        if len(kept) < len(found):
-            lost = f"{len(found) - len(kept)} of {len(found)}"
+        found = [one for entry in entries if (one := _read(kind, entry)) is not None]
+        if len(found) < len(entries):
+            lost = f"{len(entries) - len(found)} of {len(entries)}"
             where = f"{_RESULTS}: {name}"
             problems.append(Problem("entries are not well formed", where=where, got=lost))
-        return kept
+        return tuple(found)
 
     return Extras(
-        over_seeds=dict(read("over_seeds", _over_entry)),
-        verdicts=read("verdicts", _verdict),
-        findings=read("paper_findings", _finding),
-        comparisons=read("comparisons", _comparison),
-        selections=read("selections", _selection),
+        over_seeds={one.key: one.over for one in read("over_seeds", _OverEntry)},
+        verdicts=read("verdicts", Verdict),
+        findings=read("paper_findings", PaperFinding),
+        comparisons=read("comparisons", Comparison),
+        selections=read("selections", Selection),
+        flags=read("flags", Flag),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OverEntry:
+    scenario: str
+    method: str = ""
+    scope: str = ""
+    request: int
+    condition: str = PLAIN
+    set: str
+    modality: str
+    measure: str
+    over: OverSeeds
+
+    @property
+    def key(self) -> OverKey:
+        place = (self.scenario, self.method, self.scope, self.request, self.condition)
+        return (*place, self.set, self.modality, self.measure)
 
 
 def _condition(entry: object) -> str:
     return str(entry.get("condition", PLAIN)) if isinstance(entry, dict) else PLAIN
 
 
-def _over_entry(entry: Mapping[str, Any]) -> tuple[OverKey, OverSeeds] | None:
-    request = _whole(entry.get("request"))
-    if request is None or not all(name in entry for name in _OVER_KEY):
+@cache
+def _fields(kind: type) -> tuple[tuple[str, Any, bool], ...]:
+    """Return (name, type, whether it has a default) of a dataclass's fields."""
+    hints = get_type_hints(kind)
+    return tuple((f.name, hints[f.name], f.default is not MISSING) for f in fields(kind))
+
+
+def _read(kind: type[_Kind], entry: object) -> _Kind | None:
+    """Make a dataclass of an entry; None if a text, whole number or float that it needs is not."""
+    if not isinstance(entry, dict):
         return None
-    scenario, method, scope, _, of_set, modality, measure = (str(entry[n]) for n in _OVER_KEY)
-    place = (scenario, method, scope, request, _condition(entry))
-    return (*place, of_set, modality, measure), _over(entry)
+    values: dict[str, Any] = {}
+    for name, hint, has_default in _fields(kind):  # type: ignore[arg-type]
+        value = _value(entry, name, hint)
+        if value not in (None, ""):
+            values[name] = value
+        elif hint not in (str, int, float):
+            values[name] = None
+        elif not has_default:
+            return None
+    return kind(**values)
 
 
-def _over(entry: Mapping[str, Any]) -> OverSeeds:
-    value, low, high, spread = (
-        _number(entry.get(name)) for name in ("value", "low", "high", "spread")
-    )
-    return OverSeeds(value, low, high, spread)
-
-
-def _verdict(entry: Mapping[str, Any]) -> Verdict | None:
-    seed, request = _whole(entry.get("seed")), _whole(entry.get("request"))
-    if seed is None or request is None or not entry.get("scenario") or not entry.get("word"):
+def _value(entry: Mapping[str, Any], name: str, hint: Any) -> object:
+    """Return one field's value: parts without a name of their own stand in the same entry."""
+    found = entry.get(name)
+    if is_dataclass(hint):
+        return _read(hint, entry)  # type: ignore[arg-type]
+    if get_origin(hint) is tuple:
+        read = (_read(get_args(hint)[0], one) for one in _list(found))
+        return tuple(one for one in read if one is not None)
+    if hint is str:
+        return "" if found is None else str(found)
+    if hint is bool:
+        return found is True
+    if isinstance(found, bool) or not isinstance(found, int | float):
         return None
-    scenario, method, scope, word, why = (
-        str(entry.get(name, "")) for name in ("scenario", "method", "scope", "word", "why")
-    )
-    return Verdict(
-        scenario=scenario,
-        method=method,
-        scope=scope,
-        seed=seed,
-        request=request,
-        word=word,
-        why=why,
-        is_remembered=entry.get("remembered") is True,
-        tests=tuple(_test(one) for one in _list(entry.get("readings")) if isinstance(one, dict)),
-    )
-
-
-def _test(entry: Mapping[str, Any]) -> ReadingTest:
-    value, low, high, chance, p_above = (
-        _number(entry.get(name)) for name in ("value", "low", "high", "chance", "p_above")
-    )
-    is_above = entry.get("above_chance") is True
-    return ReadingTest(
-        str(entry.get("reading", "")), value, low, high, chance, p_above, is_above=is_above
-    )
-
-
-def _finding(entry: Mapping[str, Any]) -> PaperFinding | None:
-    name, reading, settled = (entry.get(key) for key in ("name", "reading", "settled"))
-    if not name or not reading or not settled:
-        return None
-    found = [_contrast(one) for one in _list(entry.get("contrasts")) if isinstance(one, dict)]
-    return PaperFinding(str(name), str(reading), str(settled), tuple(found))
-
-
-def _comparison(entry: Mapping[str, Any]) -> Comparison | None:
-    scenario, of_set, reading = (entry.get(key) for key in ("scenario", "set", "measure"))
-    if not scenario or not of_set or not reading:
-        return None
-    return Comparison(str(scenario), str(of_set), str(reading), _contrast(entry))
-
-
-def _contrast(entry: Mapping[str, Any]) -> Contrast:
-    gaps = [_gap(one) for one in _list(entry.get("by_seed")) if isinstance(one, dict)]
-    return Contrast(
-        str(entry.get("label", "")),
-        str(entry.get("settled", "not tested")),
-        _over(entry),
-        tuple(gap for gap in gaps if gap is not None),
-    )
-
-
-def _gap(entry: Mapping[str, Any]) -> SeedGap | None:
-    seed, value = _whole(entry.get("seed")), _number(entry.get("value"))
-    if seed is None or value is None:
-        return None
-    low, high, p_value = (_number(entry.get(name)) for name in ("low", "high", "p_value"))
-    return SeedGap(seed, value, low, high, p_value)
-
-
-def _selection(entry: Mapping[str, Any]) -> Selection | None:
-    counts = [
-        count
-        for name in ("candidates", "forget", "retain", "unseen", "perfect")
-        if (count := _whole(entry.get(name))) is not None
-    ]
-    if len(counts) < 5:
-        return None
-    candidates, forget, retain, unseen, perfect = counts
-    lowest = _number(entry.get("lowest_chosen"))
-    stage = str(entry.get("stage", ""))
-    how = {name: str(entry.get(name, "")) for name in ("decides", "questions")}
-    return Selection(stage, candidates, forget, retain, unseen, perfect, lowest, **how)
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if hint is int:
+        return found if isinstance(found, int) else None
+    return float(found) if math.isfinite(found) else None
 
 
 def _list(value: object) -> list[Any]:

@@ -347,7 +347,7 @@ def explain_marks(
     with_paper: bool,
     with_gold: bool = False,
 ) -> None:
-    """Explain the marks once, under the panels; `methods` are (look, title)."""
+    """Add one legend under the panels; `methods` are (look, title)."""
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [

@@ -33,7 +33,7 @@ NOT_TESTED, TOO_FEW = "not tested", "too few runs"
 
 RULE = (
     "Seen means: in every one of at least three runs with other seeds, each on its own, by a "
-    "paired permutation test over people or questions at 5 %, corrected after Holm over all "
+    "paired permutation test over people or questions at 5 %, with Holm's correction over all "
     "contrasts of the same reading. Opposite means the same with the other sign. Anything else is "
     "not settled, and fewer than three runs give no finding."
 )
@@ -128,10 +128,9 @@ def compared(extras: Extras) -> list[Compared]:
     tables = []
     for scenario in dict.fromkeys(one.scenario for one in extras.comparisons):
         inside = [one for one in extras.comparisons if one.scenario == scenario]
-        sets = dict.fromkeys(one.of_set for one in inside)
+        sets = dict.fromkeys(one.set for one in inside)
         groups = tuple(
-            (set_title(name), _pairs([one for one in inside if one.of_set == name]))
-            for name in sets
+            (set_title(name), _pairs([one for one in inside if one.set == name])) for name in sets
         )
         tables.append(Compared(scenario_title(scenario), groups))
     return tables
@@ -155,7 +154,7 @@ def _finding(found: Sequence[PaperFinding], claimed: _Claimed) -> Finding:
 def _pairs(inside: Sequence[Comparison]) -> tuple[Line, ...]:
     return _lines(
         {
-            reading: tuple(one.contrast for one in inside if one.reading == reading)
+            reading: tuple(one.contrast for one in inside if one.measure == reading)
             for reading in READINGS
         }
     )

@@ -1,4 +1,4 @@
-"""Reads a run folder into one record; what cannot be read is said, never guessed."""
+"""Reads a run folder into one record; what cannot be read is reported, never guessed."""
 
 from __future__ import annotations
 
@@ -24,19 +24,6 @@ _KEY = RESULT_COLUMNS[:9]
 
 
 @dataclass(frozen=True, slots=True)
-class Flag:
-    """A warning about one cell, such as `collapsed`."""
-
-    scenario: str
-    method: str
-    scope: str
-    seed: str
-    request: str
-    flag: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
 class Stage:
     """One planned stage; `cell` is None for stages that belong to no method (training a target)."""
 
@@ -53,9 +40,8 @@ class RunRecord:
     path: Path
     name: str
     results: tuple[Result, ...]
-    flags: tuple[Flag, ...]
     extras: Extras
-    """Numbers over seeds, verdicts, findings: what `results.json` has beside its rows."""
+    """What `results.json` holds: numbers over seeds, verdicts, findings, flags."""
     sets: Mapping[str, Any]
     stages: tuple[Stage, ...]
     samples: tuple[Mapping[str, Any], ...]
@@ -88,7 +74,6 @@ def load_run(run: Path) -> RunRecord:
         path=run,
         name=str(_mapping(plan).get("name") or run.resolve().name),
         results=results,
-        flags=tuple(_flag(entry) for entry in _entries(content, "flags")),
         extras=extras,
         sets=_mapping(_mapping(content).get("sets")),
         stages=tuple(_stage(entry) for entry in _entries(plan, "stages")),
@@ -103,7 +88,7 @@ def load_run(run: Path) -> RunRecord:
 
 
 class _Reader:
-    """Reads the files of one run and collects what is wrong with them."""
+    """Reads the files of one run and collects their problems."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -234,11 +219,6 @@ def _labels(experiment: Mapping[str, Any]) -> dict[str, str]:
         for label, entry in _mapping(experiment.get("methods")).items()
         if isinstance(entry, dict) and entry.get("method")
     }
-
-
-def _flag(entry: Mapping[str, Any]) -> Flag:
-    names = ("scenario", "method", "scope", "seed", "request", "flag", "detail")
-    return Flag(*(str(entry.get(name, "")) for name in names))
 
 
 def _stage(entry: Mapping[str, Any]) -> Stage:

@@ -1,4 +1,4 @@
-"""Everything the template prints, brought together from one run record."""
+"""Everything the template prints, collected from one run record."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from pulse_unlearn.report.claims import Claim, claims
 from pulse_unlearn.report.curves import Panel, draw_curves, panels
 from pulse_unlearn.report.drawing import Drawing
 from pulse_unlearn.report.estimates import LATENT, Numbers
+from pulse_unlearn.report.extras import Flag
 from pulse_unlearn.report.figures import LATENT_PREFIX, figure4, figure5
 from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings, how_chosen
-from pulse_unlearn.report.load import Flag, Progress, RunRecord, progress
+from pulse_unlearn.report.load import Progress, RunRecord, progress
 from pulse_unlearn.report.relearning import draw_relearning, relearning_table
 from pulse_unlearn.report.samples import SampleGroup, sample_groups
-from pulse_unlearn.report.scoreboard import BoardGroup, ScoreRow, board, scoreboard
+from pulse_unlearn.report.scoreboard import BoardGroup, ScoreRow, Verdicts, Word, board, scoreboard
 from pulse_unlearn.report.tables import (
     Table,
     category_tables,
@@ -28,7 +29,6 @@ from pulse_unlearn.report.tables import (
     reading_tests,
     table3,
 )
-from pulse_unlearn.report.verdicts import Verdicts, Word
 from pulse_unlearn.report.words import (
     method_title,
     printable,
@@ -100,6 +100,7 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
     rows = scoreboard(numbers, verdicts)
     shown = panels(record, numbers)
     groups = sample_groups(record.samples)
+    flags = record.extras.flags
     done, parser = progress(record, numbers), _parser(record)
     return Page(
         name=printable(record.name, 80),
@@ -111,7 +112,7 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
             printable(" ".join(str(problem).split()), 300) for problem in record.problems
         ),
         parser=parser,
-        claims=tuple(claims(numbers, rows, record.flags, parser=parser)),
+        claims=tuple(claims(numbers, rows, flags, parser=parser)),
         board=board(rows),
         words=_words(rows),
         one_run=len(numbers.all_seeds()) == 1,
@@ -129,8 +130,8 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
         gauges=tuple(gauges(numbers, verdicts, name) for name in numbers.scenarios()),
         tests=reading_tests(numbers, record.extras.verdicts),
         categories=category_tables(numbers),
-        warnings=_flag_lines(_grouped(f for f in record.flags if f.flag not in _QUIET_FLAGS)),
-        stops=_flag_lines([f for f in record.flags if f.flag in _QUIET_FLAGS]),
+        warnings=_flag_lines(_grouped(flag for flag in flags if flag.flag not in _QUIET_FLAGS)),
+        stops=_flag_lines([flag for flag in flags if flag.flag in _QUIET_FLAGS]),
         panels=tuple(shown),
         samples=tuple(groups),
         sample_count=sum(len(group.samples) for group in groups),
@@ -206,7 +207,7 @@ def _paper_table3() -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def _grouped(flags: Iterable[Flag]) -> list[Flag]:
-    """Bring together one flag of one method over its requests and seeds, with the first detail."""
+    """Merge one flag of one method over its requests and seeds, keeping the first detail."""
     groups: dict[tuple[str, ...], list[Flag]] = {}
     for flag in flags:
         groups.setdefault((flag.flag, flag.scenario, flag.method, flag.scope), []).append(flag)
@@ -223,7 +224,7 @@ def _grouped(flags: Iterable[Flag]) -> list[Flag]:
 
 
 def _flag_lines(flags: Sequence[Flag]) -> tuple[tuple[str, str, str], ...]:
-    """Return (cell, flag, detail) lines; beyond the first sixty only their number is told."""
+    """Return (cell, flag, detail) lines; beyond the first sixty only their number is given."""
     lines = []
     for flag in flags[:_MOST_LINES]:
         parts = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pulse_unlearn.report.estimates import Estimate, Numbers
-from pulse_unlearn.report.load import Flag, RunRecord, progress
-from pulse_unlearn.report.scoreboard import Known, ScoreRow, scoreboard
-from pulse_unlearn.report.verdicts import Verdicts
+from pulse_unlearn.report.extras import Flag
+from pulse_unlearn.report.load import RunRecord, progress
+from pulse_unlearn.report.scoreboard import Known, ScoreRow, Verdicts, scoreboard
 from pulse_unlearn.report.words import (
     interval,
     model_title,
@@ -50,7 +50,7 @@ def summary_lines(record: RunRecord) -> list[str]:
         "",
         *_aligned([list(_HEADS), *(_cells(row) for row in rows)]),
     ]
-    flagged = _flagged(record.flags, seeds=len(numbers.all_seeds()))
+    flagged = _flagged(record.extras.flags, seeds=len(numbers.all_seeds()))
     lines += ["", *flagged] if flagged else []
     if done.missing:
         lines += ["", "not finished:"]

@@ -16,7 +16,7 @@ from pulse_unlearn.report.estimates import (
     Place,
 )
 from pulse_unlearn.report.extras import ReadingTest, Verdict
-from pulse_unlearn.report.verdicts import Judged, Verdicts
+from pulse_unlearn.report.scoreboard import Judged, Verdicts
 from pulse_unlearn.report.words import (
     MISSING,
     THE_RETAIN_MODEL,
@@ -193,12 +193,12 @@ def reading_tests(numbers: Numbers, verdicts: Sequence[Verdict]) -> Table | None
         if Place(verdict.scenario, verdict.method, verdict.scope, verdict.request) == place
     }
     names = [name for name, _ in GAUGES]
-    names = [n for n in names if any(t.reading == n for v in found.values() for t in v.tests)]
+    names = [n for n in names if any(t.reading == n for v in found.values() for t in v.readings)]
     if not names:
         return None
     rows = []
     for (place, seed), verdict in found.items():
-        by_name = {test.reading: test for test in verdict.tests}
+        by_name = {test.reading: test for test in verdict.readings}
         heads = (scenario_title(place.scenario), method_title(place.method), f"seed {seed}")
         rows.append(Row(heads, tuple(_test_cell(by_name.get(name)) for name in names)))
     titles = dict(GAUGES)
@@ -212,7 +212,7 @@ def _test_cell(test: ReadingTest | None) -> Shown:
     told = (
         f"chance {percent(test.chance)}" if test.chance is not None else "",
         p_value(test.p_above),
-        "above" if test.is_above else "",
+        "above" if test.above_chance else "",
     )
     ends = ""
     if test.low is not None and test.high is not None:

@@ -15,7 +15,11 @@ _DELETE = 0x7F
 
 
 def printable(text: object, limit: int = 400) -> str:
-    """Return one line of harmless text: controls shown as symbols, cut to `limit` characters."""
+    """Return one line of harmless text: controls shown as symbols, cut to `limit` characters.
+
+    A model's answer may hold terminal escapes, characters that reverse the reading direction, or
+    half of a surrogate pair, which HTML escaping does not touch.
+    """
     whole = str(text)
     shown = "".join(_shown(character) for character in whole[:limit])
     return shown + (f" … ({len(whole)} characters)" if len(whole) > limit else "")
