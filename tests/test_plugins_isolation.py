@@ -232,12 +232,17 @@ def test_an_entry_point_that_cannot_be_imported_is_named_and_harms_nobody(finish
     assert "a_module_that_nobody_has" in listed.output
     for group in ("parsers", "datasets"):
         assert finished.server.pulse("list", group).code == 0
-    for more in (with_methods("broken", "ga"), ("--set", "scoring.parser=broken")):
-        refused = finished.run(tmp_path, *more)
-        assert refused.code == 2
-        assert "the plug-in broken 0.1 failed" in refused.output
-        assert "No module named 'a_module_that_nobody_has'" in refused.output
-        assert not (tmp_path / "tiny").exists()
+    refused = finished.run(tmp_path, "--set", "scoring.parser=broken")
+    assert refused.code == 2
+    assert "the plug-in broken 0.1 failed" in refused.output
+    assert not (tmp_path / "tiny").exists()
+    # A method fails its own cells, and all others are carried out.
+    run = finished.copied(tmp_path)
+    ended = finished.run(tmp_path, *with_methods("broken", "ga"))
+    assert ended.code == 1
+    assert "No module named 'a_module_that_nobody_has'" in ended.output
+    assert not rows_of(run, "broken")
+    assert rows_of(run, "ga")
 
 
 def test_a_parser_of_a_third_party_reads_the_answers_and_is_named_in_the_results(

@@ -23,11 +23,18 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
 
 
 class Registry(Generic[T]):
-    """Entries by name; `group` names the entry points through which third parties add theirs."""
+    """Entries by name; `group` names the entry points through which third parties add theirs.
 
-    def __init__(self, kind: str, *, group: str = "") -> None:
+    `stand_in` makes an entry for one that cannot be loaded, from its name and what went wrong;
+    without it `get` raises.
+    """
+
+    def __init__(
+        self, kind: str, *, group: str = "", stand_in: Callable[[str, Problem], T] | None = None
+    ) -> None:
         self.kind = kind
         self._group = group
+        self._stand_in = stand_in
         self._entries: dict[str, T] = {}
         self._origins: dict[str, Origin] = {}
         self._failures: dict[str, Problem] = {}
@@ -87,6 +94,9 @@ class Registry(Generic[T]):
                     self.add(point.name, point.load())
             except PluginError as error:  # one broken package must not stop all others
                 self._failures[point.name] = error.problems[0]
+                if self._stand_in and point.name not in self._entries:
+                    self._entries[point.name] = self._stand_in(point.name, error.problems[0])
+                    self._origins[point.name] = origin
             else:
                 self._origins[point.name] = origin
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
-from pulse_unlearn.config import UnlearnSettings
-from pulse_unlearn.errors import Problem
+from pydantic import ConfigDict
+
+from pulse_unlearn.config import Settings, UnlearnSettings
+from pulse_unlearn.errors import MethodError, Problem
 from pulse_unlearn.records import Alternative
 from pulse_unlearn.registry import Registry
 
@@ -208,7 +210,32 @@ class Checked(Protocol):
         """Yield what is wrong with the settings; places are relative to the method's entry."""
 
 
-METHODS: Registry[type] = Registry("method", group="pulse_unlearn.methods")
+class _Unloaded(Settings):
+    """Stands for a plug-in that cannot be loaded: takes any settings, and fails its own cells."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    problem: ClassVar[Problem]
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing that is known."""
+        return Needs()
+
+    def run(self, session: Session) -> None:
+        """Raise MethodError: what went wrong when it was loaded."""
+        raise MethodError(self.problem)
+
+
+def _unloaded(name: str, problem: Problem) -> type:
+    told = {
+        "problem": problem,
+        "__doc__": f"Cannot be loaded: {problem.got}",
+        "__module__": __name__,
+    }
+    return type(f"Unloaded_{name}", (_Unloaded,), told)
+
+
+METHODS: Registry[type] = Registry("method", group="pulse_unlearn.methods", stand_in=_unloaded)
 
 
 def present(view: AnswerView | None, what: str) -> AnswerView:
