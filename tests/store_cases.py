@@ -45,7 +45,7 @@ def finished_run(run: Path) -> Path:
     published(run, key(2, "finetuned/npo", 0.2), rate=0.2)
     row = "finetuned,ga,llm,0,1,plain,forget,all,accuracy,0.25,0.1,0.4,20,5,"
     store.write_text(run / "results.csv", f"{','.join(RESULT_COLUMNS)}\n{row}\n")
-    store.write_json(run / "results.json", {"version": 4, "verdicts": []})
+    store.write_json(run / "results.json", {"version": 4, "share": 0.25})
     store.write_text(run / "report.html", "<!doctype html><p>25.0 %")
     (run / "figures").mkdir()
     store.write_text(run / "figures" / "one.svg", "<svg/>")
