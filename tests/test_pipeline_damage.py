@@ -99,7 +99,6 @@ def test_a_tampered_product_is_found_and_written_anew(bench, tmp_path, name):
     assert found.code == 1
     assert str(path) in found.output
     if name.startswith("results"):
-        assert re.search(r"row \d+", found.output), "names the row that differs"
         # A report made from edited results must not vouch for them.
         assert bench.server.pulse("report", str(run)).code == 0
         assert str(path) in bench.server.pulse("verify", str(run)).output

@@ -182,7 +182,7 @@ def test_requests_before_the_one_that_failed_are_measured(finished, tmp_path):
     assert "seed0/sustainability/later/request2/unlearn: the plug-in later 0.1" in ended.output
     assert "RuntimeError: cannot follow" in ended.output
     requests = {name: {row["request"] for row in rows_of(run, name)} for name in ("later", "ga")}
-    assert requests == {"later": {0, 1}, "ga": {0, 1, 2}}
+    assert requests == {"later": {"0", "1"}, "ga": {"0", "1", "2"}}
     assert "sustainability later seed 0 request 2" in (run / "report.html").read_text()
     assert store.verify(run) == []
 
