@@ -6,7 +6,15 @@ import pytest
 
 from pipeline_cases import Bench, Server, make_experiment
 
-LONG = ("test_wheel.py", "test_models_full.py", "test_world_larger.py")
+LONG = (
+    "test_wheel.py",
+    "test_models_full.py",
+    "test_world_larger.py",
+    "test_packing_families.py",
+    "test_pipeline_doors.py",
+    "test_plugins_contract.py",
+    "test_plugins_isolation.py",
+)
 """Files that take longest are begun first, so that no worker is left with one at the end."""
 
 

@@ -128,7 +128,7 @@ def applied(folder, encoder, method, *, stop_at=None, packed=False, **changes):
 # --- resuming
 
 
-@pytest.mark.parametrize("stop_at", [1, STEPS])
+@pytest.mark.parametrize("stop_at", [pytest.param(1, marks=pytest.mark.slow), STEPS])
 @pytest.mark.parametrize("method", METHODS.names())
 def test_every_method_resumes_bit_for_bit(method, stop_at, encoder, tmp_path):
     _, expected, outcome = applied(tmp_path / "whole", encoder, method)
