@@ -30,11 +30,11 @@ LIMIT = 300.0
 """Seconds after which a command counts as hung."""
 
 
-def make_people(root: Path) -> Path:
+def make_people(root: Path, names: tuple[str, ...] = FICTIONAL + CELEBRITIES) -> Path:
     """A few of the embedded people, as an MLLMU-Bench folder."""
     for source in sorted((WORLD / "people").glob("*/*.parquet")):
         table = pq.read_table(source)
-        kept = [name in FICTIONAL + CELEBRITIES for name in table.column("ID").to_pylist()]
+        kept = [name in names for name in table.column("ID").to_pylist()]
         target = root / source.relative_to(WORLD / "people")
         target.parent.mkdir(parents=True)
         pq.write_table(table.filter(pa.array(kept)), target)
@@ -154,9 +154,12 @@ def every_door(root: Path) -> dict[str, Any]:
 
 
 def make_experiment(
-    root: Path, chosen: Callable[[Path], dict[str, Any]] = settings, name: str = "tiny"
+    root: Path,
+    chosen: Callable[[Path], dict[str, Any]] = settings,
+    name: str = "tiny",
+    people: tuple[str, ...] = FICTIONAL + CELEBRITIES,
 ) -> Path:
-    make_people(root / "people")
+    make_people(root / "people", people)
     make_general(root / "general")
     make_model(root / "model")
     path = root / f"{name}.yaml"

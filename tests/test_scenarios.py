@@ -7,11 +7,11 @@ import pytest
 from pulse_unlearn.config import Scenario as ScenarioSettings
 from pulse_unlearn.config import parse_experiment
 from pulse_unlearn.errors import ConfigError
+from pulse_unlearn.records import NamedRequest
 from pulse_unlearn.registries import schemas
 from pulse_unlearn.scenarios import (
     SCENARIOS,
     FinetuneStage,
-    NamedRequest,
     Roster,
     Scenario,
     ScoreStage,
@@ -19,6 +19,7 @@ from pulse_unlearn.scenarios import (
     build_plan,
     derive_seed,
 )
+from pulse_unlearn.scenarios.planner import Planner
 
 ROSTER = Roster(
     tuple(f"f{number:03d}" for number in range(120)),
@@ -39,9 +40,12 @@ scenarios:
 """
 
 
+def make(*overrides):
+    return parse_experiment(PROTOCOL, where="p.yaml", overrides=overrides, schemas=schemas())
+
+
 def plan(*overrides, roster=ROSTER):
-    experiment = parse_experiment(PROTOCOL, where="p.yaml", overrides=overrides, schemas=schemas())
-    return build_plan(experiment, roster)
+    return build_plan(make(*overrides), roster)
 
 
 def operations(of_plan, scenario, method="ga"):
@@ -261,37 +265,79 @@ def test_relearning_teaches_one_half_and_asks_for_the_other_beside_the_retain_mo
     )
 
 
-NAMED = Roster(
-    ROSTER.fictional,
-    ROSTER.celebrities,
-    (
-        NamedRequest("first", ("f001", "f002", "c000"), "2026-01-31"),
-        NamedRequest("second", ("f003",), "2026-02-01"),
-    ),
-    ("f010", "f011"),
-)
+def named(*requests, retained=()):
+    """A roster with requests of these people, a week apart."""
+    return Roster(
+        ROSTER.fictional,
+        ROSTER.celebrities,
+        tuple(
+            NamedRequest(f"r{number}", people, f"2026-01-{7 * number:02d}")
+            for number, people in enumerate(requests, start=1)
+        ),
+        retained,
+    )
 
 
-@pytest.mark.parametrize("target", ["base", "finetuned"])
-def test_named_people_are_forgotten_request_by_request(target):
-    only = f"scenarios={{requests: {{file: r.csv, target: {target}}}, unseen: {{celebrities: 5}}}}"
-    protocol = plan(only, "evaluations={retain_model: {}}", roster=NAMED)
+def sequence(roster, *more, target="base"):
+    only = f"scenarios={{requests: {{file: r.jsonl, target: {target}}}}}"
+    return plan(only, "evaluations={retain_model: {}}", *more, roster=roster)
+
+
+def test_named_people_are_forgotten_request_by_request():
+    protocol = sequence(named(("f001", "f002", "c000"), ("f003",)))
     first, second = operations(protocol, "requests")
     assert [len(request.ids) for request in first.requests] == [3, 1]
     assert protocol.stage(second.unlearn).forget.ids == ("f003",)
     assert protocol.stage(second.unlearn).history == (first.unlearn,)
-    assert second.retain.ids == ("f010", "f011")
-    unseen = dict(second.unseen)["unseen"].ids
-    assert not {"c000"} & set(unseen)
-    if target == "base":  # whoever taught it, and whatever adapters it has
-        assert first.target == ()
-        assert first.before == "base/score"
-        assert set(first.forget.ids) <= {n for g in protocol.stage("base/score").ask for n in g.ids}
-        assert not [stage for stage in protocol.stages if isinstance(stage, FinetuneStage)]
-    else:
-        taught = protocol.stage("seed0/named/finetune").learn.ids
-        assert taught == ("f001", "f002", "c000", "f003", "f010", "f011")
-        assert protocol.stage("seed0/named/retain-model").learn.ids == ("f010", "f011")
+    # Who has asked by then is to be forgotten; who asks later was retained until then.
+    assert first.forget.ids == ("f001", "f002", "c000")
+    assert second.forget.ids == (*first.forget.ids, "f003")
+    assert "f003" in protocol.stage(first.unlearn).retain.ids
+    assert "f003" not in protocol.stage(second.unlearn).retain.ids
+    assert not {*second.forget.ids} & {*first.retain.ids, *second.retain.ids}
+    assert len(second.retain.ids) == len(ROSTER.everyone) - 4
+    # Whoever taught it, and whatever adapters it has.
+    assert (first.target, first.before, first.never_knew) == ((), "base/score", "")
+    assert not [stage for stage in protocol.stages if isinstance(stage, FinetuneStage)]
+
+
+def test_the_people_to_retain_may_be_named_and_the_rest_is_unseen():
+    protocol = sequence(named(("f001",), ("f010",), retained=("f010", "f011")))
+    first, second = operations(protocol, "requests")
+    assert protocol.stage(first.unlearn).retain.ids == ("f010", "f011")
+    assert protocol.stage(second.unlearn).retain.ids == ("f011",)
+    assert first.retain.ids == second.retain.ids == ("f011",)
+    unseen = dict(first.unseen)["unseen"].ids
+    assert len(unseen) == len(ROSTER.everyone) - 3
+
+
+@pytest.mark.parametrize("target", ["base", "finetuned"])
+def test_a_request_next_month_changes_no_stage_of_the_earlier_ones(target):
+    people = Planner(make("scenarios.requests={file: r.jsonl}"), ROSTER).learned(0)
+    before = sequence(named(people[:3], people[3:4]), target=target)
+    after = sequence(named(people[:3], people[3:4], people[4:7]), target=target)
+    later = {stage.name: stage for stage in after.stages}
+    assert {stage.name: later[stage.name] for stage in before.stages} == {
+        stage.name: stage for stage in before.stages
+    }
+    assert len(later) > len(before.stages)
+
+
+def test_each_request_has_the_retain_model_that_never_learned_those_named_by_then():
+    people = Planner(make("scenarios.requests={file: r.jsonl}"), ROSTER).learned(0)
+    protocol = sequence(named(people[:3], people[3:4]), target="finetuned")
+    first, second = (
+        protocol.stage(protocol.stage(one.never_knew).chain[-1]).learn.ids
+        for one in operations(protocol, "requests")
+    )
+    assert (first, second) == (people[3:], people[4:])
+
+
+def test_a_request_for_somebody_the_target_was_never_taught_is_refused():
+    taught = Planner(make("scenarios.requests={file: r.jsonl}"), ROSTER).learned(0)
+    stranger = next(name for name in ROSTER.fictional if name not in taught)
+    with pytest.raises(ConfigError, match=f"not one that knows this person\n  got: {stranger}"):
+        sequence(named((stranger,)), target="finetuned")
 
 
 def test_a_registered_scenario_of_another_package_needs_nothing_else(monkeypatch):

@@ -104,6 +104,17 @@ class Individual:
     short_answers: tuple[ShortAnswer, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class NamedRequest:
+    """People whom one request names, as a file of requests lists them."""
+
+    name: str
+    people: tuple[str, ...]
+    date: str = ""
+    """ISO date of the request; empty if the file gives none."""
+    why: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleKey:
     """Which question was asked and in which form: the same in example, prediction and score."""

@@ -310,14 +310,22 @@ class SustainabilityScenario(Scenario):
 
 
 class RequestsScenario(Scenario):
-    """Requests of any size that name people in a file, carried out one after the other."""
+    """Requests of any size that name people in a file, carried out one after the other.
+
+    Everyone known is asked after each request, whoever may be named later: a new line at the end of
+    the file adds stages and changes none.
+    """
 
     file: str
-    """A CSV file with the columns `individual`, `request`, and optionally `date` (ISO; requests are
-    carried out by date, then as the file lists them) and `set` (`forget` or `retain`)."""
+    """JSON lines (`.jsonl`) with `who`, `when` and `why`, in the order they came in; or a CSV file
+    with the columns `individual`, `request`, and optionally `date` (ISO; requests are carried out
+    by date, then as the file lists them), `set` (`forget` or `retain`) and `why`."""
     target: Literal["base", "finetuned"] = "base"
     """`base` is the model as `model` names it, also one that somebody else has taught; `finetuned`
-    teaches it the people of the file first, as `finetune` says."""
+    teaches it `finetune.individuals` fictional people first, the same as other scenarios do."""
+    people: Literal["all", "fictional", "celebrity"] | None = None
+    """Who is known: asked after each request, and retained until named, unless the file says who
+    is. None is everyone; where the target is fine-tuned, whom it was taught."""
 
 
 class UnseenPeople(Settings):

@@ -16,9 +16,9 @@ from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.isolation import Origin
 from pulse_unlearn.methods import METHODS, Checked, build_method
 from pulse_unlearn.models.checkpoints import model_digest
-from pulse_unlearn.records import Individual, Question
+from pulse_unlearn.records import Individual, NamedRequest, Question
 from pulse_unlearn.registry import third_party
-from pulse_unlearn.scenarios import NamedRequest, Plan, Roster, Stage, UnlearnStage, build_plan
+from pulse_unlearn.scenarios import Plan, Roster, Stage, UnlearnStage, build_plan
 from pulse_unlearn.store import StageKey, fingerprint
 
 OUTCOME = "outcome.json"
@@ -40,6 +40,8 @@ class Inputs:
     """Stage name -> its identity in the store."""
     ingredients: Mapping[str, Ingredients]
     """Stage name -> what its fingerprint was made of."""
+    requests: tuple[NamedRequest, ...] = ()
+    """Those of the scenario `requests`, in the order they are carried out."""
     notes: tuple[str, ...] = ()
     """What was read in a way that could be another, and general questions left out."""
 
@@ -78,8 +80,7 @@ def read_inputs(
     )
     if experiment.scenarios.requests is not None and real:
         named = read_request_file(Path(experiment.scenarios.requests.file), individuals)
-        requests = tuple(NamedRequest(name, ids, when) for name, when, ids in named.requests)
-        roster = replace(roster, requests=requests, retained=named.retained)
+        roster = replace(roster, requests=named.requests, retained=named.retained)
     plan = build_plan(experiment, roster)
     allowed = experiment.data.allow_overlap
     kept, about = left_out(real, general.general, allowed=allowed)
@@ -98,6 +99,7 @@ def read_inputs(
         digests={},
         keys={},
         ingredients={},
+        requests=roster.requests,
         notes=tuple(dict.fromkeys((*people.notes, *general.notes, *training.notes, *about, *more))),
     )
     if placeholders is not None:

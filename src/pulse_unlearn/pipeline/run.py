@@ -15,6 +15,7 @@ from pulse_unlearn.errors import Corrupted, PluginError, Problem, StoreError
 from pulse_unlearn.evaluation.parsers import PARSERS
 from pulse_unlearn.evaluation.scoring import by_question, score_all
 from pulse_unlearn.evaluation.table import read_predictions, write_scores
+from pulse_unlearn.evaluation.verdicts import ForgettingVerdict
 from pulse_unlearn.isolation import isolated
 from pulse_unlearn.pipeline.asked import PREDICTIONS, words_notes
 from pulse_unlearn.pipeline.decisions import Selection, select_known
@@ -27,6 +28,7 @@ from pulse_unlearn.pipeline.leaks import (
     leak_notes,
     sides_of,
 )
+from pulse_unlearn.pipeline.ledger import Line, check_order, ledger_entries, write_ledger
 from pulse_unlearn.pipeline.progress import Progress, Silent
 from pulse_unlearn.pipeline.record import write_record
 from pulse_unlearn.pipeline.results import (
@@ -39,7 +41,7 @@ from pulse_unlearn.pipeline.results import (
 )
 from pulse_unlearn.pipeline.samples import collect_samples
 from pulse_unlearn.pipeline.signals import StopRequest
-from pulse_unlearn.records import Prediction, QuestionScore, Score
+from pulse_unlearn.records import Cell, Prediction, QuestionScore, Score
 from pulse_unlearn.registry import third_parties
 from pulse_unlearn.scenarios import Group, ScoreStage, SelectStage, Stage
 from pulse_unlearn.store import RunLock, Store, write_index, write_json
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 
 RECORD = ".results.json"
 """What results, scores and samples were made from; without it they are made again."""
-_MADE = ("results.", "samples.", "scores/")
+_MADE = ("ledger.", "results.", "samples.", "scores/")
 _READING = ("pulse_unlearn.parsers", "pulse_unlearn.measures")
 """Entry points that stored answers are read by."""
 
@@ -274,6 +276,7 @@ def run_experiment(
             inputs, run, repair=repair, progress=progress or Silent(), stop=stop or StopRequest()
         )
         check_leaks(inputs, known_sides(inputs.plan))
+        check_order(run, inputs.requests)
         write_record(run, inputs)
         computed, reused = pipeline.carry_out()
         measured = write_products(pipeline)
@@ -351,6 +354,7 @@ def write_products(pipeline: _Pipeline) -> bool:
         "stages": [inputs.keys[stage.name].folder for stage in inputs.plan.stages],
         "experiment": inputs.experiment.model_dump(mode="json"),
         "notes": list(inputs.notes),
+        "requests": [asdict(request) for request in inputs.requests],
         "code": code_digest(),
         "plugins": [asdict(one) for group in _READING for one in third_parties(group)],
     }
@@ -381,6 +385,7 @@ def _make_products(pipeline: _Pipeline) -> None:
     )
     results = compute_results(evidence, verdicts)
     write_results(run, results, findings, same_people=evidence.same_people)
+    write_ledger(run, _entries(pipeline, verdicts))
     _write_scores(pipeline)
     samples = collect_samples(
         evidence,
@@ -390,6 +395,18 @@ def _make_products(pipeline: _Pipeline) -> None:
         parser=pipeline.inputs.experiment.scoring.parser,
     )
     write_json(run / "samples.json", samples)
+
+
+def _entries(pipeline: _Pipeline, verdicts: Mapping[Cell, ForgettingVerdict]) -> list[Line]:
+    inputs = pipeline.inputs
+    return ledger_entries(
+        inputs.experiment,
+        inputs.requests,
+        inputs.plan.operations,
+        verdicts,
+        model=inputs.digests["model"],
+        folder_of=pipeline.folder_of,
+    )
 
 
 def _parser_notes(experiment: Experiment) -> list[str]:

@@ -8,7 +8,6 @@ from pulse_unlearn.scenarios.build import SCENARIOS, Scenario, build_plan
 from pulse_unlearn.scenarios.evaluations import EVALUATIONS, Condition
 from pulse_unlearn.scenarios.plan import (
     Evaluation,
-    NamedRequest,
     Operation,
     Plan,
     Roster,
@@ -35,7 +34,6 @@ __all__ = [
     "Evaluation",
     "FinetuneStage",
     "Group",
-    "NamedRequest",
     "Operation",
     "Plan",
     "Planner",

@@ -53,6 +53,7 @@ def _finetuned_target(planner: Planner, seed: int) -> Target:
         planner,
         f"seed{seed}/target",
         (learned.stage,),
+        seed=seed,
         asked=(people, *(group for _, group in unseen)),
         forget=learned.forget,
         retain=learned.retain,
@@ -66,6 +67,7 @@ def _scored_target(
     stem: str,
     chain: tuple[str, ...],
     *,
+    seed: int,
     asked: tuple[Group, ...],
     forget: Group,
     retain: Group,
@@ -78,7 +80,9 @@ def _scored_target(
     name = f"{stem}/score-other-view"
     elsewhere = planner.score(name, chain, (forget,), view="other_view", turned=turned)
     never = planner.score_base() if chain else ""
-    return Target(chain, scored, elsewhere, asked, forget, retain, unseen, never)
+    return Target(
+        chain, scored, elsewhere, asked, forget, retain, unseen, never, stem=f"seed{seed}/"
+    )
 
 
 def _finetuned(planner: Planner, seed: int, label: str, settings: FinetunedScenario) -> None:
@@ -126,25 +130,84 @@ def _sustainability(
 
 
 def _requests(planner: Planner, seed: int, label: str, settings: RequestsScenario) -> None:
-    forget, retain = Group(planner.named()), Group(planner.roster.retained)
-    stem, chain = "named/base", tuple[str, ...]()
-    if settings.target == "finetuned":
-        stem = f"seed{seed}/named"
-        people = Group((*forget.ids, *retain.ids))
-        chain = (planner.finetune(seed, f"{stem}/finetune", people),)
-    unseen = planner.unseen(seed)
-    target = _scored_target(
-        planner,
-        stem,
-        chain,
-        asked=(Group((*forget.ids, *retain.ids)), *(group for _, group in unseen)),
-        forget=forget,
-        retain=retain,
-        unseen=unseen,
-        used=(settings,),
-    )
-    requests = [Group(request.people) for request in planner.roster.requests]
-    planner.operate("requests", seed, label, target=target, requests=requests, settings=settings)
+    asked = planner.roster.requests
+    people = _Named(planner.roster, planner.known(seed))
+    people.require_known()
+    chain = (planner.finetuned(seed).stage,) if settings.target == "finetuned" else ()
+    stem = f"seed{seed}/requests" if chain else "requests"
+    groups = (Group(people.known),)
+    scored = planner.score(f"{stem}/target/score", chain, groups) if chain else planner.score_base()
+    turned = planner.decides(settings) == "rotated"
+    targets = [
+        Target(
+            chain,
+            scored,
+            planner.score(
+                f"{stem}/request{number}/target-other-view",
+                chain,
+                (Group(request.people),),
+                view="other_view",
+                turned=turned,
+            ),
+            groups,
+            Group(people.until(number)),
+            Group(people.retained()),
+            people.unseen(),
+            planner.score_base() if chain else "",
+            replayed=Group(people.retained(number)),
+            stem=f"{stem}/request{number}/",
+        )
+        for number, request in enumerate(asked, start=1)
+    ]
+    if targets:
+        requests = [Group(request.people) for request in asked]
+        planner.operate(
+            "requests", seed, label, target=targets, requests=requests, settings=settings
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """Who is forgotten, retained and neither, as named requests come in."""
+
+    roster: Roster
+    known: tuple[str, ...]
+
+    def until(self, number: int | None = None) -> tuple[str, ...]:
+        """Return whom the first so many requests name, or all."""
+        return tuple(name for one in self.roster.requests[:number] for name in one.people)
+
+    def retained(self, number: int | None = None) -> tuple[str, ...]:
+        """Return who is retained after so many requests, or after all: nobody who is named."""
+        gone = {*self.until(number)}
+        kept = self.roster.retained or self.known
+        return tuple(name for name in kept if name not in gone)
+
+    def unseen(self) -> tuple[tuple[str, Group], ...]:
+        """Return the set of those who are neither named nor retained."""
+        taken = {*self.until(), *self.retained()}
+        rest = tuple(name for name in self.known if name not in taken)
+        return (("unseen", Group(rest)),) if rest else ()
+
+    def require_known(self) -> None:
+        """Raise ConfigError for people of the file whom the target model does not know."""
+        where = "scenarios.requests.file"
+        named = (*self.until(), *self.roster.retained)
+        problems = [
+            Problem(
+                "the target model is not one that knows this person",
+                where,
+                name,
+                fix="raise finetune.individuals, or set scenarios.requests.people",
+            )
+            for name in dict.fromkeys(named)
+            if name not in self.known
+        ]
+        if self.roster.requests and not self.retained():
+            fix = "add people to the data set, or set scenarios.requests.people"
+            problems.append(Problem("nobody is left to be retained", where, fix=fix))
+        if problems:
+            raise ConfigError(problems)
 
 
 for _name, _entry in {

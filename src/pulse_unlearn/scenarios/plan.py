@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from pulse_unlearn.records import Cell
+from pulse_unlearn.records import Cell, NamedRequest
 from pulse_unlearn.scenarios.stages import Group, SelectStage, Stage
 
 
@@ -29,6 +29,8 @@ class Operation:
     requests: tuple[Group, ...]
     unseen: tuple[tuple[str, Group], ...] = ()
     """Set name -> people who are neither forgotten nor in any retain batch."""
+    stem: str = ""
+    """Where stages about its D_unlearn alone stand: how their names begin."""
     never_knew: str = ""
     """Score stage of a model that never learned D_unlearn; empty where there is none."""
 
@@ -74,23 +76,16 @@ class Plan:
 
 def plain_evaluations(operations: tuple[Operation, ...]) -> Iterator[Evaluation]:
     """Yield what every plan measures: each target model once a cell, each model after it."""
+    finals = {replace(operation.cell, request=0): operation for operation in operations}
     seen: set[Cell] = set()
     for operation in operations:
         target = replace(operation.cell, request=0)
         if target not in seen:
             seen.add(target)
-            yield Evaluation(target, operation, operation.before, only=operation.after)
+            last = finals[target]
+            sets = replace(operation, forget=last.forget, retain=last.retain, unseen=last.unseen)
+            yield Evaluation(target, sets, operation.before, only=operation.after)
         yield Evaluation(operation.cell, operation, operation.after, operation.before)
-
-
-@dataclass(frozen=True, slots=True)
-class NamedRequest:
-    """People whom one request names, as a file of requests lists them."""
-
-    name: str
-    people: tuple[str, ...]
-    date: str = ""
-    """ISO date of the request; empty if the file gives none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +97,9 @@ class Roster:
     requests: tuple[NamedRequest, ...] = ()
     """Of the scenario `requests`, in the order they are carried out."""
     retained: tuple[str, ...] = ()
-    """People whom the file of requests names as D_retain."""
+    """People whom the file of requests names as D_retain; empty for all whom no request names."""
+
+    @property
+    def everyone(self) -> tuple[str, ...]:
+        """Ids of all people."""
+        return self.fictional + self.celebrities

@@ -77,6 +77,10 @@ class Target:
     unseen: tuple[tuple[str, Group], ...] = ()
     never_knew: str = ""
     """Score stage of a model that never learned D_unlearn; empty where there is none."""
+    replayed: Group = NOBODY
+    """Whom retain batches draw on; D_retain where nobody."""
+    stem: str = ""
+    """How the names of stages about its D_unlearn alone begin."""
 
 
 class Planner:
@@ -145,7 +149,7 @@ class Planner:
         if scenarios.finetuned or scenarios.sustainability:
             asked += sorted({name for seed in seeds for name in self.learned(seed)})
         if scenarios.requests:
-            asked += [*self.named(), *self.roster.retained]
+            asked += {name: None for seed in seeds for name in self.known(seed)}
         if scenarios.pretrained:
             asked += self.candidates(scenarios.pretrained)
         else:
@@ -170,14 +174,23 @@ class Planner:
         draw(self.roster.celebrities, count, 0, "scenarios.pretrained")
         return self.roster.celebrities[:count]
 
-    def named(self) -> tuple[str, ...]:
-        """Return the people whom the file of requests names, in its order."""
-        return tuple(name for request in self.roster.requests for name in request.people)
+    def known(self, seed: int) -> tuple[str, ...]:
+        """Return whom the target of named requests knows: the same whoever is named."""
+        settings, roster = self.experiment.scenarios.requests, self.roster
+        if settings is None:
+            return ()
+        taught = settings.target == "finetuned"
+        fictional = self.learned(seed) if taught else roster.fictional
+        people = settings.people or ("fictional" if taught else "all")
+        return {
+            "fictional": fictional,
+            "celebrity": roster.celebrities,
+            "all": fictional + roster.celebrities,
+        }[people]
 
     def strangers(self, seed: int) -> tuple[str, ...]:
         """Return unseen celebrities where none are chosen by behaviour."""
-        taken = {*self.named(), *self.roster.retained}
-        free = [name for name in self.roster.celebrities if name not in taken]
+        free = self.roster.celebrities
         count = min(self.experiment.scenarios.unseen.celebrities, len(free))
         return draw(free, count, self.seed(seed, "people"), "unseen")
 
@@ -256,18 +269,20 @@ class Planner:
         seed: int,
         label: str,
         *,
-        target: Target,
+        target: Target | Sequence[Target],
         requests: Sequence[Group],
         settings: ScenarioSettings | None,
         numbered: bool = True,
     ) -> None:
         """Add a method's operations on one request after the other, and score after each.
 
-        `numbered` names stages by request; a scenario of a single operation may do without.
+        One target for all, or for each request as it was seen then. `numbered` names stages by
+        request; a scenario of a single operation may do without.
         """
         entry = self.experiment.methods[label]
-        chain, history = target.chain, tuple[str, ...]()
-        for number, request in enumerate(requests, start=1):
+        targets = [target] * len(requests) if isinstance(target, Target) else target
+        chain, history = targets[0].chain, tuple[str, ...]()
+        for number, (request, target) in enumerate(zip(requests, targets, strict=True), start=1):
             cell = Cell(scenario, label, entry.unlearn.scope, seed, number)
             stem = f"seed{seed}/{scenario}/{label}" + (f"/request{number}" if numbered else "")
             unlearn = self._unlearn(
@@ -294,6 +309,7 @@ class Planner:
                     retain=target.retain,
                     requests=tuple(requests),
                     unseen=target.unseen,
+                    stem=target.stem,
                     never_knew=target.never_knew,
                 )
             )
@@ -323,7 +339,7 @@ class Planner:
                 start_from=chain[-1] if continued else "",
                 reference_depth=depth if original else len(chain),
                 forget=forget,
-                retain=target.retain,
+                retain=target.replayed if target.replayed != NOBODY else target.retain,
                 before=target.elsewhere if asked else "",
                 history=history,
                 decides=decides if asked else "",

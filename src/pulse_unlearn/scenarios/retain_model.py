@@ -54,7 +54,7 @@ def retain_model_of(planner: Planner, operation: Operation) -> Retained | None:
         return None
     gone = set(operation.forget.ids)
     stay = Group(tuple(name for name in target.learn.ids if name not in gone))
-    name = target.name.removesuffix("finetune") + "retain-model"
+    name = f"{operation.stem}retain-model"
     stage = planner.finetune(operation.cell.seed, name, stay, settings=target.settings)
     chain = (*target.chain, stage)
     return Retained(chain, planner.score(f"{name}/score", chain, asked.ask))

@@ -29,6 +29,7 @@ VERSION = 1
 PRODUCTS = (
     "environment.json",
     "experiment.yaml",
+    "ledger.jsonl",
     "plan.json",
     "report.html",
     "results.csv",
