@@ -11,7 +11,7 @@ import warnings
 import click
 
 from pulse_unlearn import __version__
-from pulse_unlearn.cli import data, doctor, experiments, listings, plugins
+from pulse_unlearn.cli import audit, data, doctor, experiments, listings, plugins
 from pulse_unlearn.errors import PulseError
 
 
@@ -25,6 +25,7 @@ def pulse(debug: bool) -> None:
 for command in (
     experiments.run,
     experiments.plan,
+    audit.audit,
     experiments.score,
     experiments.report,
     experiments.verify,

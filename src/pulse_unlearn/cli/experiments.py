@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 
 _DEFAULT_RUNS = Path("runs")
 _EXPERIMENT = click.argument("experiment")
-_SET = click.option(
+SET = click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
     help="Change one setting, such as --set finetune.epochs=5; repeatable.",
 )
-_RUNS = click.option(
+RUNS = click.option(
     "--runs",
     type=click.Path(path_type=Path, file_okay=False),
     default=_DEFAULT_RUNS,
@@ -36,8 +37,8 @@ _RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Pat
 
 @click.command()
 @_EXPERIMENT
-@_SET
-@_RUNS
+@SET
+@RUNS
 @click.option("--repair", is_flag=True, help="Set damaged stages aside and compute them anew.")
 @click.option(
     "--allow-overlap",
@@ -58,11 +59,17 @@ def run(
 
     The same command continues an interrupted run and recomputes nothing that is complete.
     """
+    overrides += (f"data.allow_overlap=[{','.join(allow_overlap)}]",) if allow_overlap else ()
+    again = _command(experiment, overrides, runs)
+    carry_out(lambda: _load(experiment, overrides), runs, repair=repair, again=again)
+
+
+def carry_out(load: Callable[[], Experiment], runs: Path, *, repair: bool, again: str) -> None:
+    """Run an experiment and print what it found; `again` is the command that continues it."""
     from pulse_unlearn.pipeline.signals import stop_on_signals
 
-    overrides += (f"data.allow_overlap=[{','.join(allow_overlap)}]",) if allow_overlap else ()
     with stop_on_signals() as stop:
-        loaded = _load(experiment, overrides)
+        loaded = load()
         from pulse_unlearn.cli.progress import make_progress
         from pulse_unlearn.pipeline.run import run_experiment
 
@@ -70,7 +77,6 @@ def run(
             with make_progress() as progress:
                 finished = run_experiment(loaded, runs, repair=repair, progress=progress, stop=stop)
         except Interrupted:
-            again = _command(experiment, overrides, runs)
             click.echo(f"Stopped. What is complete is kept; continue with:\n  {again}", err=True)
             raise
         click.echo(
@@ -103,8 +109,8 @@ def _command(experiment: str, overrides: tuple[str, ...], runs: Path) -> str:
 
 @click.command()
 @_EXPERIMENT
-@_SET
-@_RUNS
+@SET
+@RUNS
 @click.option("--measure", is_flag=True, help="Load the model and time three steps.")
 @click.option(
     "--tflops",

@@ -9,6 +9,9 @@ from pulse_unlearn.config.load import (
 )
 from pulse_unlearn.config.schema import (
     EMBEDDED,
+    RETAINED,
+    AuditedModel,
+    AuditScenario,
     DataSettings,
     Decides,
     Experiment,
@@ -36,6 +39,9 @@ from pulse_unlearn.config.schema import (
 
 __all__ = [
     "EMBEDDED",
+    "RETAINED",
+    "AuditScenario",
+    "AuditedModel",
     "DataSettings",
     "Decides",
     "Experiment",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +13,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pulse_unlearn.config.explain import Place, Source, problems_from
-from pulse_unlearn.config.schema import EMBEDDED, Experiment, ScenarioSettings, SourceSettings
+from pulse_unlearn.config.schema import (
+    EMBEDDED,
+    AuditedModel,
+    AuditScenario,
+    Experiment,
+    ScenarioSettings,
+    SourceSettings,
+)
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import did_you_mean
 
@@ -253,13 +260,15 @@ def _with_full_paths(experiment: Experiment) -> Experiment:
 
     def folder(name: str) -> str:
         path = Path(name).expanduser()
-        return str(path.absolute()) if name != EMBEDDED and path.is_dir() else name
+        return str(path.absolute()) if name not in ("", EMBEDDED) and path.is_dir() else name
 
     scenarios = experiment.scenarios
     if scenarios.requests is not None:
         file = str(Path(scenarios.requests.file).expanduser().absolute())
         named = scenarios.requests.model_copy(update={"file": file})
         scenarios = scenarios.model_copy(update={"requests": named})
+    if scenarios.audit is not None:
+        scenarios = scenarios.model_copy(update={"audit": _audit_paths(scenarios.audit, folder)})
     model = experiment.model
     model = model.model_copy(
         update={
@@ -269,3 +278,13 @@ def _with_full_paths(experiment: Experiment) -> Experiment:
         }
     )
     return experiment.model_copy(update={"data": data, "model": model, "scenarios": scenarios})
+
+
+def _audit_paths(audit: AuditScenario, folder: Callable[[str], str]) -> AuditScenario:
+    def full(one: AuditedModel) -> AuditedModel:
+        adapters = tuple(map(folder, one.adapters))
+        return one.model_copy(update={"source": folder(one.source), "adapters": adapters})
+
+    models = {label: full(one) for label, one in audit.models.items()}
+    gold = audit.retain_model and full(audit.retain_model)
+    return audit.model_copy(update={"models": models, "retain_model": gold})

@@ -328,6 +328,53 @@ class RequestsScenario(Scenario):
     is. None is everyone; where the target is fine-tuned, whom it was taught."""
 
 
+class AuditedModel(Settings):
+    """A model that somebody else made: weights, and adapters on them."""
+
+    source: str = ""
+    """A local folder or a hub id; empty for the weights of `model`, without its adapters."""
+    revision: str | None = None
+    """Commit of a hub id; required there."""
+    adapters: tuple[str, ...] = ()
+    """PEFT folders, or updates of whole tensors that a stage has left: all of them, in order."""
+
+
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Name in results, and of folders."""
+RETAINED = "retain_model"
+"""Name of the retain model among models that somebody else made."""
+
+
+class AuditScenario(Scenario):
+    """Models that somebody else unlearned, beside the one they were made from: `model`."""
+
+    models: Annotated[dict[Label, AuditedModel], Field(min_length=1)]
+    """By a label of your choice."""
+    forget: tuple[str, ...] | None = None
+    """Ids of D_unlearn; None for all people of the data set."""
+    retain: tuple[str, ...] | None = None
+    """Ids of D_retain; None for all others. Who is in neither was retrained by nobody: unseen."""
+    retain_model: AuditedModel | None = None
+    """A model that never learned D_unlearn, if there is one: what perfect unlearning would be."""
+
+    @model_validator(mode="after")
+    def _labels_and_sets(self) -> AuditScenario:
+        problems = []
+        if RETAINED in self.models:
+            problems.append(f"models: {RETAINED} is no label; name it in retain_model")
+        both = sorted({*(self.forget or ())} & {*(self.retain or ())})
+        if both:
+            problems.append(f"in forget and in retain: {', '.join(both)}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def every_model(self) -> dict[str, AuditedModel]:
+        """Return the models by label, the retain model too."""
+        gold = {RETAINED: self.retain_model} if self.retain_model else {}
+        return {**self.models, **gold}
+
+
 class UnseenPeople(Settings):
     """People who are neither forgotten nor in any retain batch: what happens to all the others."""
 
@@ -349,6 +396,7 @@ class ScenarioSettings(Settings):
     pretrained: PretrainedScenario | None = None
     sustainability: SustainabilityScenario | None = None
     requests: RequestsScenario | None = None
+    audit: AuditScenario | None = None
     unseen: UnseenPeople = UnseenPeople()
 
     def chosen(self) -> list[str]:
@@ -380,7 +428,8 @@ class Experiment(Settings):
     finetune: FinetuneSettings = FinetuneSettings()
     unlearn: UnlearnSettings = UnlearnSettings()
     """Defaults of every method entry; an entry's own values win."""
-    methods: Annotated[dict[str, MethodEntry], Field(min_length=1)]
+    methods: dict[str, MethodEntry] = {}
+    """By a label of your choice; none where only models of somebody else are audited."""
     scenarios: ScenarioSettings
     evaluations: dict[str, dict[str, Any]] = {}
     """What is measured besides, by registered name, with the settings of each: `retain_model`,
@@ -413,6 +462,19 @@ class Experiment(Settings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def audited(self) -> dict[str, AuditedModel]:
+        """Models that somebody else made, by label."""
+        return self.scenarios.audit.every_model() if self.scenarios.audit else {}
+
+    def model_of(self, label: str) -> ModelSettings:
+        """Return an audited model, held as `model` is; `model` itself for an empty label."""
+        if not label:
+            return self.model
+        other = self.audited[label]
+        chosen = {"source": other.source, "revision": other.revision} if other.source else {}
+        return self.model.model_copy(update={**chosen, "adapters": other.adapters})
 
     def _quantised_updates(self) -> list[str]:
         """Tell which settings would train weights that are held in fewer bits."""

@@ -183,6 +183,10 @@ _ENTRIES = {
         "`pulse data init` writes an example",
         _folder("people", "a folder with people.jsonl", load_folder, patterns=("*", "*/*")),
     ),
+    "none": DatasetEntry(
+        "no general questions: what unlearning cost beside people is then not measured; no path",
+        general=lambda source: Dataset(),
+    ),
     "mmbench": DatasetEntry(
         "MMBench questions; path: any TSV of that format, local or owner/name/file.tsv with a "
         "revision; <name>_train.tsv beside it is training material",

@@ -74,6 +74,21 @@ def read_request_file(path: Path, known: Collection[str]) -> RequestFile:
     return RequestFile(tuple(requests), tuple(dict.fromkeys(retained)))
 
 
+def people_in(path: Path, *, retained: bool = False) -> tuple[str, ...]:
+    """Return whom a file of requests names, or retains; of another file, the id on each line.
+
+    Whether anybody has these ids is for the reader to see.
+    """
+    text = _read(path)
+    if path.suffix not in (*_LINES, ".csv"):
+        return tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    entries, problems = (_from_lines if path.suffix in _LINES else _from_table)(path, text)
+    if problems:
+        raise DataError(problems)
+    chosen = (one for one in entries if bool(one.request) != retained)
+    return tuple(dict.fromkeys(person for one in chosen for person in one.people))
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")

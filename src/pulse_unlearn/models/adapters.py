@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from pulse_unlearn.config import LoraSettings, Scope
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.adapter_folder import WRAPPED, attach_adapter, does_not_fit
-from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, ADAPTER_FILE
+from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, ADAPTER_FILE, FULL_FILE
 from pulse_unlearn.models.families import Family
 from pulse_unlearn.models.parts import inner_model, targets, tensor_names
 
@@ -35,8 +35,6 @@ TRAINED = "trained"
 """Name of the adapter being trained; frozen ones are `frozen0`, `frozen1`, ..."""
 PREVIOUS = "previous"
 """Name of the frozen copy of the adapter that training continues, when it is the reference."""
-FULL_FILE = "changed_weights.safetensors"
-"""What a full update leaves."""
 
 
 def load_adapters(

@@ -22,6 +22,8 @@ from pulse_unlearn.errors import ModelError, Problem
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
+FULL_FILE = "changed_weights.safetensors"
+"""What a full update leaves."""
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _CONFIG = "config.json"
@@ -101,7 +103,8 @@ def model_digest(settings: ModelSettings) -> str:
         folder = Path(source)
         lines = _lines(folder, _CONFIG) if folder.is_dir() else [f"{source}@{settings.revision}"]
     for number, adapter in enumerate(settings.adapters):
-        held = _lines(Path(adapter), ADAPTER_CONFIG)
+        full = (Path(adapter) / FULL_FILE).is_file()
+        held = _lines(Path(adapter), FULL_FILE if full else ADAPTER_CONFIG)
         lines += [f"adapter {number} {line}" for line in held]
     return sha256("\n".join(lines).encode()).hexdigest()
 

@@ -18,7 +18,7 @@ from pulse_unlearn.methods import METHODS, Checked, build_method
 from pulse_unlearn.models.checkpoints import model_digest
 from pulse_unlearn.records import Individual, NamedRequest, Question
 from pulse_unlearn.registry import third_party
-from pulse_unlearn.scenarios import Plan, Roster, Stage, UnlearnStage, build_plan
+from pulse_unlearn.scenarios import AUDITED, Plan, Roster, Stage, UnlearnStage, build_plan
 from pulse_unlearn.store import StageKey, fingerprint
 
 OUTCOME = "outcome.json"
@@ -77,6 +77,7 @@ def read_inputs(
     roster = Roster(
         tuple(person.id for person in people.individuals if person.group == "fictional"),
         tuple(person.id for person in people.individuals if person.group == "celebrity"),
+        has_general="general" in absent or bool(general.general),
     )
     if experiment.scenarios.requests is not None and real:
         named = read_request_file(Path(experiment.scenarios.requests.file), individuals)
@@ -109,6 +110,10 @@ def read_inputs(
         **{f"general/{name}": value for name, value in general.digests.items()},
         **{f"general_training/{name}": value for name, value in training.digests.items()},
         "model": model_digest(experiment.model),
+        **{
+            f"{AUDITED}/{label}/model": model_digest(experiment.model_of(label))
+            for label in experiment.audited
+        },
     }
     keys: dict[str, StageKey] = {}
     ingredients: dict[str, Ingredients] = {}
@@ -230,7 +235,7 @@ def _ingredients(
     gone = {name: ids for name, ids in missing.items() if ids and f"{name}/" in stage.reads}
     if gone:
         settings["left_out"] = gone
-    data = {name: value for name, value in digests.items() if name.startswith(stage.reads)}
+    data = {name: value for name, value in digests.items() if name.startswith(stage.sources)}
     return Ingredients(stage.kind, settings, data if stage.reads else {}, parents)
 
 

@@ -182,10 +182,11 @@ def collect_flags(evidence: Evidence, verdicts: Mapping[Cell, ForgettingVerdict]
     """Return how each operation ended, what its guards noticed, and how its answers are broken."""
     flags = []
     for operation in evidence.plan.operations:
-        outcome = evidence.outcome_of(operation.unlearn)
-        detail = f"{outcome['steps']} steps, stopped by {outcome['stopped_by']}"
-        flags.append(Flag(operation.cell, "stopped", detail))
-        flags += _trouble(operation.cell, outcome, detail)
+        if operation.unlearn:
+            outcome = evidence.outcome_of(operation.unlearn)
+            detail = f"{outcome['steps']} steps, stopped by {outcome['stopped_by']}"
+            flags.append(Flag(operation.cell, "stopped", detail))
+            flags += _trouble(operation.cell, outcome, detail)
         verdict = verdicts[operation.cell]
         if verdict.word == "output broken":
             flags.append(Flag(operation.cell, "collapsed", verdict.why))
@@ -318,7 +319,10 @@ def resolved_sets(evidence: Evidence) -> dict[str, dict[str, Any]]:
 
 
 def _sets(operation: Operation, evidence: Evidence, *, request: int) -> dict[str, frozenset[str]]:
-    """Return the sets measured after a request; later people are told apart from earlier ones."""
+    """Return the sets measured after a request; later people are told apart from earlier ones.
+
+    D_retain is left out where nobody is in it.
+    """
     sets = {
         "forget": frozenset(evidence.resolve(operation.forget)),
         "retain": frozenset(evidence.resolve(operation.retain)),
@@ -336,4 +340,4 @@ def _sets(operation: Operation, evidence: Evidence, *, request: int) -> dict[str
             for name, groups in parts.items()
             if groups
         }
-    return sets
+    return {name: people for name, people in sets.items() if people or name != "retain"}

@@ -80,7 +80,7 @@ class _Pipeline:
     ) -> None:
         self.inputs, self.run, self.repair = inputs, run, repair
         self.progress, self.stop = progress, stop
-        self.cache: RunCache | None = None
+        self.caches: dict[str, RunCache] = {}
         self.store = Store(run)
         self.failures = Failures(run, inputs.keys)
         self.predictions_of = cache(self._predictions_of)
@@ -197,8 +197,10 @@ class _Pipeline:
         self.stop.check()  # the first import takes seconds
         kinds = {one.kind for one in self.inputs.plan.stages} - {SelectStage.kind}
         runners = {kind: RUNNERS.get(kind) for kind in kinds}
-        self.cache = self.cache or RunCache()
-        of_run = (self.folder_of, self.resolve, self.progress, self.stop, self.cache)
+        # Pictures seen by a tower are named by its weights, so that all models share them.
+        first = next(iter(self.caches.values()), RunCache())
+        cache = self.caches.setdefault(stage.model, RunCache(first.features))
+        of_run = (self.folder_of, self.resolve, self.progress, self.stop, cache)
         runners[stage.kind](StageContext(self.inputs, stage, folder, *of_run))
 
     def _select(self, stage: SelectStage, folder: Path) -> None:

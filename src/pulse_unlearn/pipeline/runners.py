@@ -77,11 +77,11 @@ def run_score(context: StageContext[ScoreStage]) -> None:
     """Ask the model this stage's questions and store every answer."""
     stage, experiment = context.stage, context.inputs.experiment
     asked = questions(context)
-    loaded = load_model(experiment.model)
+    loaded = load_model(context.model)
     steps = [None] * (len(stage.chain) - 1) + [stage.step]
     updates = zip(stage.chain, steps, strict=False)
     folders = [*loaded.beside, *(context.update_of(name, step=step) for name, step in updates)]
-    model = load_adapters(loaded.model, folders, how=experiment.model.frozen_adapters)
+    model = load_adapters(loaded.model, folders, how=context.model.frozen_adapters)
     scoring = experiment.scoring
     backend = _backend(context, loaded, model, asked)
 
@@ -264,7 +264,7 @@ class _Job:
 
     def save(self, step: int | None = None) -> None:
         """Write the update as it is now."""
-        base = self.context.inputs.experiment.model.source
+        base = self.context.model.source
         save_trained(self.prepared.model, self.context.folder / update_folder(step), base=base)
 
     def finish(self, outcome: Outcome, *, notes: dict[str, Any]) -> None:
@@ -295,7 +295,7 @@ def _job(
     context: StageContext[TrainingStage], held_out: list[Example], *, keep_reference: bool
 ) -> _Job:
     """Load the model and put on it what is below this stage, and what is trained."""
-    loaded = load_model(context.inputs.experiment.model)
+    loaded = load_model(context.model)
     stage = context.stage
     stack = AdapterStack(
         chain=(*loaded.beside, *(context.update_of(name) for name in stage.chain)),
@@ -303,7 +303,7 @@ def _job(
         reference_depth=len(loaded.beside) + stage.reference_depth,
         keep_reference=keep_reference,
     )
-    how = context.inputs.experiment.model.frozen_adapters
+    how = context.model.frozen_adapters
     prepared = prepare_training(loaded, stage, stack, how=how)
     backend = _backend(context, loaded, prepared.model, held_out)
     return _Job(context, prepared, backend, held_out)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.data import examples as make
 from pulse_unlearn.data.facts import with_facts
 from pulse_unlearn.errors import DataError, Problem
@@ -40,7 +41,12 @@ class StageContext(Generic[AnyStage]):
     progress: Progress
     stop: StopRequest
     cache: RunCache
-    """What earlier stages of the run leave in memory."""
+    """What earlier stages of the run leave in memory, for this stage's model."""
+
+    @property
+    def model(self) -> ModelSettings:
+        """The model that the stage starts from."""
+        return self.inputs.experiment.model_of(self.stage.model)
 
     def people(self, group: Group, *, facts: Facts = "all", seed: int = 0) -> list[Individual]:
         """Return the individuals of a group, with the questions about some of their facts."""

@@ -16,6 +16,7 @@ from pulse_unlearn.scenarios.planner import Planner, Target, derive_seed
 from pulse_unlearn.scenarios.relearning import Relearning
 from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, RetainModel
 from pulse_unlearn.scenarios.stages import (
+    AUDITED,
     FinetuneStage,
     Group,
     ScoreStage,
@@ -27,6 +28,7 @@ from pulse_unlearn.scenarios.stages import (
 )
 
 __all__ = [
+    "AUDITED",
     "EVALUATIONS",
     "RETAIN_MODEL",
     "SCENARIOS",

@@ -5,11 +5,12 @@ Source: PULSE (arXiv 2507.01271), Table 2 and the scenario definitions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pulse_unlearn.config import (
+    AuditScenario,
     Experiment,
     FinetunedScenario,
     PretrainedScenario,
@@ -19,6 +20,7 @@ from pulse_unlearn.config import (
 from pulse_unlearn.config import Scenario as ScenarioSettings
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import Registry
+from pulse_unlearn.scenarios.audit import plan_audit
 from pulse_unlearn.scenarios.evaluations import evaluations_of
 from pulse_unlearn.scenarios.plan import Plan, Roster
 from pulse_unlearn.scenarios.planner import Planner, Target
@@ -33,6 +35,8 @@ class Scenario:
     settings: type[ScenarioSettings]
     plan: Callable[[Planner, int, str, Any], None]
     """Given the planner, a seed, a method's label and the settings: adds its operations."""
+    labels: Callable[[Any], Iterable[str]] | None = None
+    """Settings -> labels of what it measures, once; None for the methods that take part."""
 
     def add_to(self, planner: Planner, seed: int, label: str, name: str) -> None:
         """Add the operations of one seed and method to the planner."""
@@ -229,8 +233,28 @@ for _name, _entry in {
         RequestsScenario,
         _requests,
     ),
+    "audit": Scenario(
+        "models that somebody else unlearned, asked as they are",
+        AuditScenario,
+        plan_audit,
+        labels=lambda settings: settings.models,
+    ),
 }.items():
     SCENARIOS.add(_name, _entry)
+
+
+def _labels(
+    experiment: Experiment, name: str, entry: Scenario, settings: ScenarioSettings, seed: int
+) -> Iterable[str]:
+    """Return what a scenario measures in one seed."""
+    if entry.labels:
+        # Nothing is drawn: a second seed would only tell the same numbers again.
+        return entry.labels(settings) if seed == experiment.seeds[0] else ()
+    return [
+        label
+        for label, method in experiment.methods.items()
+        if method.scenarios is None or name in method.scenarios
+    ]
 
 
 def build_plan(experiment: Experiment, roster: Roster) -> Plan:
@@ -240,12 +264,10 @@ def build_plan(experiment: Experiment, roster: Roster) -> Plan:
     chosen = experiment.scenarios.chosen()
     for seed in experiment.seeds:
         for scenario in chosen:
-            for label, method in experiment.methods.items():
-                if method.scenarios is None or scenario in method.scenarios:
-                    entry = SCENARIOS.get(scenario)
-                    entry.plan(
-                        planner, seed, label, experiment.scenarios.of(scenario, entry.settings)
-                    )
+            entry = SCENARIOS.get(scenario)
+            settings = experiment.scenarios.of(scenario, entry.settings)
+            for label in _labels(experiment, scenario, entry, settings, seed):
+                entry.plan(planner, seed, label, settings)
     if not planner.operations:
         raise ConfigError(
             Problem("no method takes part in a scenario", "methods", allowed=", ".join(chosen))

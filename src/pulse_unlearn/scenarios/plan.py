@@ -19,7 +19,7 @@ class Operation:
     after: str
     """Score stage after this operation."""
     unlearn: str
-    """The stage that applied the method."""
+    """The stage that applied the method; empty where somebody else did, out of sight."""
     target: tuple[str, ...]
     """Stages whose updates make up the target model."""
     chain: tuple[str, ...]
@@ -29,6 +29,8 @@ class Operation:
     requests: tuple[Group, ...]
     unseen: tuple[tuple[str, Group], ...] = ()
     """Set name -> people who are neither forgotten nor in any retain batch."""
+    model: str = ""
+    """Label of the audited model after it; empty for the experiment's own with `chain`."""
     stem: str = ""
     """Where stages about its D_unlearn alone stand: how their names begin."""
     never_knew: str = ""
@@ -94,6 +96,8 @@ class Roster:
 
     fictional: tuple[str, ...]
     celebrities: tuple[str, ...]
+    has_general: bool = True
+    """Whether there are general questions."""
     requests: tuple[NamedRequest, ...] = ()
     """Of the scenario `requests`, in the order they are carried out."""
     retained: tuple[str, ...] = ()

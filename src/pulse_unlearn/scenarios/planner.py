@@ -125,16 +125,20 @@ class Planner:
         facts: Facts = "all",
         facts_seed: int = 0,
         step: int | None = None,
+        model: str = "",
     ) -> str:
         """Add the scoring of a model; general questions are asked with the scored view."""
+        if general is None:
+            general = view == "scored" and self.roster.has_general
         return self.add(
             ScoreStage(
                 name=name,
+                model=model,
                 chain=tuple(chain),
                 ask=tuple(ask),
                 view=view,
                 turned=turned,
-                general=view == "scored" if general is None else general,
+                general=general,
                 facts=facts,
                 facts_seed=facts_seed,
                 step=step,
@@ -150,9 +154,11 @@ class Planner:
             asked += sorted({name for seed in seeds for name in self.learned(seed)})
         if scenarios.requests:
             asked += {name: None for seed in seeds for name in self.known(seed)}
+        if scenarios.audit:
+            asked += self.roster.everyone
         if scenarios.pretrained:
             asked += self.candidates(scenarios.pretrained)
-        else:
+        elif scenarios.chosen() != ["audit"]:
             asked += sorted({name for seed in seeds for name in self.strangers(seed)})
         return self.score("base/score", (), (Group(tuple(dict.fromkeys(asked))),))
 
@@ -234,12 +240,14 @@ class Planner:
         facts: Facts = "all",
         facts_seed: int = 0,
         snapshots: tuple[int, ...] = (),
+        model: str = "",
     ) -> str:
         """Add a training that teaches people; the experiment's `finetune` unless told otherwise."""
         chosen = settings or self.experiment.finetune
         return self.add(
             FinetuneStage(
                 name=name,
+                model=model,
                 seed=self.derived(seed, "training", name),
                 order_seed=self.derived(seed, "order", name),
                 chain=tuple(chain),

@@ -23,7 +23,7 @@ from pulse_unlearn.config import (
 from pulse_unlearn.scenarios.evaluations import EVALUATIONS, last_operations
 from pulse_unlearn.scenarios.plan import Evaluation, Operation
 from pulse_unlearn.scenarios.planner import Planner, derive_seed
-from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, retain_model_of
+from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, Model, retain_model_of
 
 RELEARNED = "relearned"
 """The condition is `relearned:STEP`; `retain_model+relearned:STEP` is the control."""
@@ -58,7 +58,11 @@ class Relearning(Settings):
         for operation in last_operations(planner):
             stem = planner.stages[operation.after].name.removesuffix("/score")
             yield from self._curve(
-                planner, operation, stem, operation.chain, operation.after, condition=RELEARNED
+                planner,
+                operation,
+                stem,
+                Model(operation.chain, operation.after, operation.model),
+                condition=RELEARNED,
             )
             model = retain_model_of(planner, operation)
             if model is not None:
@@ -66,8 +70,7 @@ class Relearning(Settings):
                     planner,
                     operation,
                     planner.stages[model.scored].name.removesuffix("/score"),
-                    model.chain,
-                    model.scored,
+                    model,
                     condition=f"{RETAIN_MODEL}+{RELEARNED}",
                 )
 
@@ -76,12 +79,11 @@ class Relearning(Settings):
         planner: Planner,
         operation: Operation,
         stem: str,
-        chain: tuple[str, ...],
-        scored: str,
+        attacked: Model,
         *,
         condition: str,
     ) -> Iterator[Evaluation]:
-        """Teach one half on top of a chain of updates, and ask for the other on the way."""
+        """Teach one half to a model, and ask for the other on the way."""
         seed = operation.cell.seed
         halves = derive_seed(planner.seed(seed, "people"), "relearning")
         stage = planner.finetune(
@@ -89,24 +91,26 @@ class Relearning(Settings):
             f"{stem}/relearn",
             operation.forget,
             settings=self._training(),
-            chain=chain,
+            chain=attacked.chain,
             facts="taught",
             facts_seed=halves,
             snapshots=self.steps,
+            model=attacked.model,
         )
         asked = [
             planner.score(
                 f"{stem}/relearn/score-step{step}",
-                (*chain, stage),
+                (*attacked.chain, stage),
                 (operation.forget,),
                 general=False,
                 facts="held_back",
                 facts_seed=halves,
                 step=step,
+                model=attacked.model,
             )
             for step in self.steps
         ]
-        for step, scores in ((0, scored), *zip(self.steps, asked, strict=True)):
+        for step, scores in ((0, attacked.scored), *zip(self.steps, asked, strict=True)):
             cell = replace(operation.cell, condition=f"{condition}:{step}")
             yield Evaluation(cell, operation, scores, operation.before, only=asked[0])
 

@@ -30,6 +30,10 @@ _ELSEWHERE = {
 }
 
 
+AUDITED = "audited"
+"""How the digests of audited models are named: `audited/LABEL/model`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Individuals by id, or a part of what a selection stage will have chosen."""
@@ -54,6 +58,8 @@ class Stage:
     """Derived from the run's seed and the stage's name; 0 for stages that draw nothing."""
     order_seed: int = 0
     """Likewise; draws batches, option orders and views, where `seed` draws all else."""
+    model: str = ""
+    """Label of the audited model it starts from; empty for the experiment's own."""
     chain: tuple[str, ...] = ()
     """Stages whose updates the model carries, first to last."""
     cell: Cell | None = None
@@ -65,6 +71,12 @@ class Stage:
         named = (*self.chain, *self._reads_stages(), *(group.selection for group in self.groups()))
         return tuple(dict.fromkeys(name for name in named if name))
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Prefixes of the data it reads, with those of its own model."""
+        own = f"{AUDITED}/{self.model}/" if self.model else "model"
+        return tuple(own if name == "model" else name for name in self.reads)
+
     def groups(self) -> tuple[Group, ...]:
         """Return the people it is about."""
         return ()
@@ -74,11 +86,13 @@ class Stage:
 
     def ingredients(self, experiment: Experiment) -> dict[str, Any]:
         """Return the settings that decide its output, as JSON can say them, and no others."""
-        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "cell"}
+        idle = {"cell"} if self.model else {"cell", "model"}
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in idle}
         prompts = [experiment.data.people_prompt, experiment.data.general_prompt]
         made_of: dict[str, Any] = to_jsonable_python({**own, "prompts": prompts})
         if "model" in self.reads:
-            made_of["model"] = experiment.model.model_dump(mode="json", exclude=_ELSEWHERE)
+            settings = experiment.model_of(self.model)
+            made_of["model"] = settings.model_dump(mode="json", exclude=_ELSEWHERE)
         return made_of
 
 
