@@ -11,7 +11,7 @@ import warnings
 import click
 
 from pulse_unlearn import __version__
-from pulse_unlearn.cli import data, doctor, experiments, listings, plugins
+from pulse_unlearn.cli import data, doctor, experiments, export, listings, plugins
 from pulse_unlearn.errors import PulseError
 
 
@@ -28,6 +28,7 @@ for command in (
     experiments.score,
     experiments.report,
     experiments.verify,
+    export.export,
     listings.list_entries,
     data.data,
     doctor.doctor,

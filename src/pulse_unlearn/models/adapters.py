@@ -35,6 +35,8 @@ TRAINED = "trained"
 """Name of the adapter being trained; frozen ones are `frozen0`, `frozen1`, ..."""
 PREVIOUS = "previous"
 """Name of the frozen copy of the adapter that training continues, when it is the reference."""
+COMBINED = "combined"
+"""Name of the adapter that several add up to."""
 FULL_FILE = "changed_weights.safetensors"
 """What a full update leaves."""
 
@@ -243,17 +245,28 @@ def save_trained(model: AnyModel, folder: Path, *, base: str) -> None:
         }
         save_file(trained, folder / FULL_FILE, metadata={"format": "pt"})
         return
-    model.peft_config[TRAINED].base_model_name_or_path = base
+    save_adapter(model, folder, name=TRAINED, base=base)
+
+
+def save_adapter(
+    model: PeftModel, folder: Path, *, name: str, base: str, revision: str | None = None
+) -> None:
+    """Write one of the model's adapters as an ordinary PEFT folder; the same weights, same bytes.
+
+    `base` and `revision` name the model it goes on.
+    """
+    model.peft_config[name].base_model_name_or_path = base
+    model.peft_config[name].revision = revision
     model.save_pretrained(
         str(folder),
-        selected_adapters=[TRAINED],
+        selected_adapters=[name],
         safe_serialization=True,
         # Embeddings are never adapted; by default PEFT asks the hub whether they were resized.
         save_embedding_layers=False,
     )
-    nested = folder / TRAINED
-    for name in (ADAPTER_FILE, ADAPTER_CONFIG):
-        (nested / name).rename(folder / name)
+    nested = folder / name
+    for file in (ADAPTER_FILE, ADAPTER_CONFIG):
+        (nested / file).rename(folder / file)
     for leftover in (*nested.iterdir(), folder / "README.md"):
         leftover.unlink(missing_ok=True)
     nested.rmdir()
@@ -261,6 +274,26 @@ def save_trained(model: AnyModel, folder: Path, *, base: str) -> None:
     written = json.loads(path.read_text(encoding="utf-8"))
     written["target_modules"] = sorted(written["target_modules"])
     path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def combine_adapters(model: PeftModel, names: Sequence[str]) -> str:
+    """Add one adapter that does exactly what the named ones do together; return its name.
+
+    Ranks are put side by side: A = [s1 A1; s2 A2], B = [B1, B2]. Raises ModelError for updates of
+    bare matrices, which PEFT does not combine.
+    """
+    tuner: Any = model.base_model
+    bare = sorted(
+        {one for name in names for one in model.peft_config[name].target_parameters or ()}
+    )
+    if bare:
+        raise ModelError(
+            Problem("adapters of matrices without a layer are not combined", got=", ".join(bare))
+        )
+    # The new adapter takes over the first one's config; its scale is 1 by the plain rule alone.
+    configs[names[0]].use_rslora = False
+    tuner.add_weighted_adapter(list(names), [1.0] * len(names), COMBINED, combination_type="cat")
+    return COMBINED
 
 
 def is_full(folder: Path) -> bool:
