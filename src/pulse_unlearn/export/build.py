@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -119,6 +120,8 @@ def _publish(scratch: Path, folder: Path) -> None:
     """Rename a finished export into its place; raises StoreError if that was taken meanwhile."""
     with file_errors(folder, "write the export"):
         for name in list_files(scratch):
+            # Weights are written for their owner alone; the card has the usual mode.
+            shutil.copymode(scratch / CARD, scratch / name)
             sync_file(scratch / name)
         if folder.exists():
             raise StoreError(Problem("there is something here already", str(folder)))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
+from markupsafe import Markup
 
+from pulse_unlearn.config import EMBEDDED
 from pulse_unlearn.evaluation.measures import READINGS
 from pulse_unlearn.export.finished import ChosenModel, FinishedRun
 from pulse_unlearn.export.weights import BASE
@@ -16,31 +19,44 @@ from pulse_unlearn.records import Cell, Measurement
 from pulse_unlearn.report.extras import Verdict
 from pulse_unlearn.report.load import RunRecord
 from pulse_unlearn.report.words import (
+    MISSING,
     MODALITY_TITLES,
     percent,
     printable,
     reading_title,
     scenario_title,
     set_title,
+    with_reading_titles,
 )
 from pulse_unlearn.scenarios import FinetuneStage, TrainingStage, UnlearnStage
 
-TOLD = ("latent_accuracy", *READINGS, "circular_accuracy", "mentions")
-GAUGES = ("unparsable", "cut_off", "refused", "letter_share", "one_letter", "rotation_flip_rate")
+_TOLD = (
+    "latent_accuracy",
+    *READINGS,
+    "circular_accuracy",
+    "mentions",
+    "mentions_of_others",
+    "unparsable",
+    "cut_off",
+    "refused",
+    "letter_share",
+    "one_letter",
+    "rotation_flip_rate",
+)
 """Measures a card tells: the readings, and what says whether they can be trusted."""
-TITLES = {"latent_accuracy": "highest reading"}
+_TITLES = {"latent_accuracy": "highest reading"}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the card's table."""
+    """One line of the card's table: one measure on one set of people or questions."""
 
     about: str
-    modality: str
     measure: str
-    value: str
-    limits: str
+    values: tuple[str, ...]
+    """With image, in text only, of all questions; with limits, or why there are none."""
     asked: str
+    """Questions and people."""
 
 
 def model_card(
@@ -54,7 +70,7 @@ def model_card(
         (cell, one.measurement)
         for cell in cells
         for one in results.results
-        if one.cell == cell and one.measurement.measure in (*TOLD, *GAUGES)
+        if one.cell == cell and one.measurement.measure in _TOLD
     ]
     environment = Environment(
         loader=PackageLoader("pulse_unlearn.export", "."),
@@ -66,21 +82,19 @@ def model_card(
     )
     environment.filters["cell"] = _table_text
     name = f"{results.name}: {model.named.name}"
+    settings = yaml.safe_dump(settings_of(run, model), sort_keys=False)
     body = environment.get_template("card.md.j2").render(
         name=name,
         record=record,
-        rows=[_row(cell, one, several=len(cells) > 1) for cell, one in measured],
+        rows=list(_rows(measured, several=len(cells) > 1)),
         verdicts=list(verdicts_of(results, cells)),
         updates=list(_updates(run, model)),
-        device=run.inputs.experiment.model,
-        inside=record["form"] == "adapter" and f"{BASE}/config.json" in record["files"],
-        base_folder=BASE,
-        tokens=run.inputs.experiment.scoring.max_new_tokens,
+        world=run.inputs.experiment.model.source == EMBEDDED,
+        inside=_has_base(record),
+        code=_fenced(_loading(record, run.inputs.experiment.scoring.max_new_tokens)),
+        settings=_fenced(settings),
     )
-    # Code is no HTML: inside its fences nothing is escaped, and nothing there can end them.
-    settings = yaml.safe_dump(settings_of(run, model), sort_keys=False, allow_unicode=False)
-    head = _front_matter(name, results.name, measured, record)
-    return f"---\n{head}\n---\n\n{body}\n````yaml\n{settings.replace('`', chr(39))}````\n"
+    return f"---\n{_front_matter(name, results.name, measured, record)}\n---\n\n{body}"
 
 
 def cells_of(run: FinishedRun, model: ChosenModel) -> list[Cell]:
@@ -146,8 +160,8 @@ def _front_matter(
         for cell, one in measured
         if one.value is not None
     ]
-    # A copy of the base inside the folder is no model of the hub's.
-    named = {} if record["files"].get(f"{BASE}/config.json") else {"base_model": record["base"]}
+    # A folder is no model of the hub's.
+    named = {"base_model": record["base"]} if record["revision"] else {}
     card = data(
         library_name="peft" if record["form"] == "adapter" else "transformers",
         pipeline_tag="image-text-to-text",
@@ -159,21 +173,73 @@ def _front_matter(
     return head
 
 
-def _row(cell: Cell, one: Measurement, *, several: bool) -> Row:
-    about = set_title(one.set)
-    if several:
-        about = f"{scenario_title(cell.scenario)}: {about}"
-    limits = one.reason
+def _has_base(record: Mapping[str, Any]) -> bool:
+    return f"{BASE}/config.json" in record["files"]
+
+
+def _loading(record: Mapping[str, Any], tokens: int) -> str:
+    """Return the lines that load an export and ask it a question."""
+    kind, dtype = "AutoModelForImageTextToText.from_pretrained", f"dtype=torch.{record['dtype']}"
+    place = f'folder + "/{BASE}"' if _has_base(record) else json.dumps(record["base"])
+    pinned = f", revision={json.dumps(record['revision'])}" if record["revision"] else ""
+    adapter = record["form"] == "adapter"
+    lines = [
+        "import torch",
+        "from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig",
+        *(["from peft import PeftModel"] if adapter else []),
+        "",
+        "processor = AutoProcessor.from_pretrained(folder)",
+        *(
+            [
+                f"base = {kind}({place}{pinned}, {dtype})",
+                "model = PeftModel.from_pretrained(base, folder).eval()",
+            ]
+            if adapter
+            else [f"model = {kind}(folder, {dtype}).eval()"]
+        ),
+        'content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]',
+        'inputs = processor.apply_chat_template([{"role": "user", "content": content}], '
+        "add_generation_prompt=True, tokenize=True, return_dict=True, "
+        'return_tensors="pt").to(model.device, model.dtype)',
+        "answer = model.generate(**inputs, generation_config=GenerationConfig.from_pretrained("
+        f'folder), max_new_tokens={tokens})[0, inputs["input_ids"].shape[1]:]',
+        "print(processor.tokenizer.decode(answer, skip_special_tokens=True).strip())",
+    ]
+    return "\n".join(lines)
+
+
+def _fenced(text: str) -> Markup:
+    """Return text for inside a code fence, where nothing is HTML; it cannot end the fence."""
+    return Markup(text.replace("`", "'").strip())
+
+
+def _rows(measured: Sequence[tuple[Cell, Measurement]], *, several: bool) -> Iterator[Row]:
+    """Yield a row for each set and measure, in the order of the sets in the results."""
+    found: dict[tuple[str, str, str], dict[str, Measurement]] = {}
+    for cell, one in measured:
+        found.setdefault((cell.scenario, one.set, one.measure), {})[one.modality] = one
+    sets = list(dict.fromkeys((scenario, name) for scenario, name, _ in found))
+    for scenario, name in sets:
+        title = f"{scenario_title(scenario)}: {set_title(name)}" if several else set_title(name)
+        for measure in _TOLD:
+            of = found.get((scenario, name, measure))
+            if not of:
+                continue
+            widest = max(of.values(), key=lambda one: one.questions)
+            yield Row(
+                title,
+                _TITLES.get(measure) or reading_title(measure).replace("_", " "),
+                tuple(_value(of.get(modality)) for modality in MODALITY_TITLES),
+                f"{widest.questions} / {widest.individuals}",
+            )
+
+
+def _value(one: Measurement | None) -> str:
+    if one is None or one.value is None:
+        return MISSING
     if one.low is not None and one.high is not None:
-        limits = f"{percent(one.low)} to {percent(one.high)}"
-    return Row(
-        about,
-        MODALITY_TITLES.get(one.modality, printable(one.modality, 40)),
-        TITLES.get(one.measure) or reading_title(one.measure).replace("_", " "),
-        percent(one.value),
-        limits,
-        f"{one.questions} / {one.individuals}",
-    )
+        return f"{percent(one.value)} ({percent(one.low)} to {percent(one.high)})"
+    return f"{percent(one.value)} ({with_reading_titles(one.reason)})"
 
 
 def _updates(run: FinishedRun, model: ChosenModel) -> Iterator[tuple[str, str, str]]:

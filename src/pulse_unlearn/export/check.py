@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.data.images import decode
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.evaluation.table import read_predictions

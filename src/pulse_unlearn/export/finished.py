@@ -107,7 +107,9 @@ def _named(run: FinishedRun, stage: str) -> Stage:
     found = exact or [one for one in stages if one.name.endswith(f"/{stage.strip('/')}")]
     if len(found) == 1:
         return found[0]
-    what = f"{len(found)} stages have this name's end" if found else "there is no such stage"
+    what = (
+        f"{len(found)} stages have names that end like this" if found else "there is no such stage"
+    )
     shown = "\n".join(f"    {one.name}" for one in found or stages)
     raise ConfigError(
         Problem(what, str(run.folder), got=stage, allowed=f"one of\n{shown}"),

@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 
 from pulse_unlearn.config import EMBEDDED, ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.models.adapter_files import needs_merging
 from pulse_unlearn.models.adapters import (
     adapter_names,
     combine_adapters,
@@ -95,15 +96,17 @@ def require_exportable(settings: ModelSettings, updates: Sequence[Path], *, adap
     if settings.source in settings.trust_remote_code:
         what = "the model is read by code of its own, which an export does not carry"
         problems.append(Problem(what, "model.trust_remote_code", settings.source))
-    full = [folder for folder in updates if is_full(folder)]
-    if adapter and full:
-        problems.append(
+    folders = [*map(Path, settings.adapters), *updates]
+    whole = [folder for folder in folders if is_full(folder) or needs_merging(folder)]
+    if adapter and whole:
+        problems += [
             Problem(
-                "an update of whole tensors is no adapter",
-                got=", ".join(str(folder) for folder in full),
+                "an update of whole tensors, or one that scales them (DoRA), adds up to no adapter",
+                str(folder),
                 fix="use --merged",
             )
-        )
+            for folder in whole
+        ]
     if problems:
         raise ModelError(problems)
 

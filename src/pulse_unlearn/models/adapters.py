@@ -24,7 +24,8 @@ from transformers import PreTrainedModel
 
 from pulse_unlearn.config import LoraSettings, Scope
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.adapter_folder import WRAPPED, attach_adapter, does_not_fit
+from pulse_unlearn.models.adapter_files import WRAPPED, does_not_fit, needs_merging
+from pulse_unlearn.models.adapter_folder import attach_adapter
 from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, ADAPTER_FILE
 from pulse_unlearn.models.families import Family
 from pulse_unlearn.models.parts import inner_model, targets, tensor_names
@@ -47,9 +48,10 @@ def load_adapters(
     """Put the updates of earlier stages on the model, frozen, first to last.
 
     `merged` adds each product BA into its weight; `stacked` keeps them beside the weights, which
-    costs time but rounds nothing in half precision. Up to the last full update all are merged.
+    costs time but rounds nothing in half precision. Up to the last that is no low-rank product (a
+    full update, DoRA, modules trained whole) all are merged.
     """
-    merged = len(folders) if how == "merged" else _behind_last_full(folders)
+    merged = len(folders) if how == "merged" else _upto_last_merged(folders)
     for folder in folders[:merged]:
         if is_full(folder):
             _load_full(model, folder)
@@ -65,9 +67,10 @@ def load_adapters(
     return held
 
 
-def _behind_last_full(folders: Sequence[Path]) -> int:
-    """Return how many folders there are up to the last full update, with it."""
-    return max((place + 1 for place, folder in enumerate(folders) if is_full(folder)), default=0)
+def _upto_last_merged(folders: Sequence[Path]) -> int:
+    """Return how many folders there are up to the last that can only be merged, with it."""
+    held = (n for n, one in enumerate(folders, 1) if is_full(one) or needs_merging(one))
+    return max(held, default=0)
 
 
 def add_trainable(
@@ -152,7 +155,7 @@ def prepare(
     stays beside them, so that each can be seen without the other and no second model is needed.
     """
     common = min(stack.reference_depth, len(stack.chain)) if how == "merged" else 0
-    merged = max(common, _behind_last_full(stack.chain))
+    merged = max(common, _upto_last_merged(stack.chain))
     base, kept = _merge(model, stack, upto=merged, trained=())
     held = load_adapters(base, stack.chain[merged:], how="stacked")
     frozen = adapter_names(held) if isinstance(held, PeftModel) else []
@@ -283,12 +286,15 @@ def combine_adapters(model: PeftModel, names: Sequence[str]) -> str:
     bare matrices, which PEFT does not combine.
     """
     tuner: Any = model.base_model
-    bare = sorted(
-        {one for name in names for one in model.peft_config[name].target_parameters or ()}
-    )
+    configs: dict[str, Any] = model.peft_config
+    bare = sorted({one for name in names for one in configs[name].target_parameters or ()})
     if bare:
         raise ModelError(
-            Problem("adapters of matrices without a layer are not combined", got=", ".join(bare))
+            Problem(
+                "updates of matrices without a layer are not combined into one adapter",
+                got=", ".join(bare),
+                fix="export the merged model",
+            )
         )
     # The new adapter takes over the first one's config; its scale is 1 by the plain rule alone.
     configs[names[0]].use_rslora = False
@@ -334,7 +340,8 @@ def _touched(folder: Path) -> set[str]:
     bare = {name.rpartition(".")[0] for name in matrices}
     half = ".lora_A.weight"
     paths = {name.removeprefix(WRAPPED).removesuffix(half) for name in names if name.endswith(half)}
-    return matrices | {f"{path}.weight" for path in paths - bare}
+    whole = {name.removeprefix(WRAPPED) for name in names if ".lora_" not in name}
+    return matrices | whole | {f"{path}.weight" for path in paths - bare}
 
 
 @contextmanager
