@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from markupsafe import Markup
 
 from pulse_unlearn.config import EMBEDDED
+from pulse_unlearn.data import PROFILES
 from pulse_unlearn.evaluation.measures import READINGS
 from pulse_unlearn.export.finished import ChosenModel, FinishedRun
 from pulse_unlearn.export.weights import BASE
@@ -82,6 +83,8 @@ def model_card(
     )
     environment.filters["cell"] = _table_text
     name = f"{results.name}: {model.named.name}"
+    data = run.inputs.experiment.data
+    profiles = list(dict.fromkeys((data.people_prompt, data.general_prompt)))
     settings = yaml.safe_dump(settings_of(run, model), sort_keys=False)
     body = environment.get_template("card.md.j2").render(
         name=name,
@@ -91,6 +94,8 @@ def model_card(
         updates=list(_updates(run, model)),
         world=run.inputs.experiment.model.source == EMBEDDED,
         inside=_has_base(record),
+        systems=sorted({PROFILES.get(one).system for one in profiles} - {""}),
+        profiles=profiles,
         code=_fenced(_loading(record, run.inputs.experiment.scoring.max_new_tokens)),
         settings=_fenced(settings),
     )
@@ -151,8 +156,10 @@ def _front_matter(
         EvalResult(
             task_type="visual-question-answering",
             dataset_type="pulse",
-            dataset_name=f"{run}, {cell.scenario}: {one.set}",
+            dataset_name=run,
+            # The hub tells data sets apart by these two, and not by their names.
             dataset_config=one.modality,
+            dataset_split=f"{cell.scenario}: {one.set}",
             metric_type=one.measure,
             metric_value=one.value,
             metric_args={"low": one.low, "high": one.high, "questions": one.questions},
