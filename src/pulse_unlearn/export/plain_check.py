@@ -12,15 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+)
 from transformers.utils import logging
+from transformers.utils.import_utils import is_torchvision_available
 
 
 def load(task: dict[str, Any]) -> tuple[Any, Any]:
     """Return processor and model, as the folder's README loads them."""
     folder, options = task["folder"], {"dtype": getattr(torch, task["dtype"])}
-    processor: Any = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    processor = load_processor(folder)
     auto: Any = AutoModelForImageTextToText
     options["attn_implementation"] = task["attention"]
     if task["base"]:
@@ -36,6 +44,36 @@ def load(task: dict[str, Any]) -> tuple[Any, Any]:
     return processor, model.to(wanted).eval()
 
 
+def load_processor(folder: str) -> Any:
+    """Return the processor, with pictures processed by Pillow whether or not torchvision is there.
+
+    Without torchvision, some families' processors can only be put together without their part for
+    videos.
+    """
+    auto: Any = AutoProcessor
+    pictures: Any = AutoImageProcessor
+    by_pillow = pictures.from_pretrained(folder, backend="pil")
+    config = json.loads((Path(folder) / "processor_config.json").read_text(encoding="utf-8"))
+    kind: Any = getattr(transformers, config["processor_class"])
+    if "video_processor" in kind.get_attributes() and not is_torchvision_available():
+        return _without_videos(kind, folder, by_pillow)
+    processor = auto.from_pretrained(folder)
+    processor.image_processor = by_pillow
+    return processor
+
+
+def _without_videos(kind: Any, folder: str, by_pillow: Any) -> Any:
+    def check(self: Any, name: str, argument: Any) -> Any:
+        if name == "video_processor":
+            return None
+        return kind.check_argument_for_proper_class(self, name, argument)
+
+    values, _ = kind.get_processor_dict(folder)
+    parts = {"image_processor": by_pillow, "tokenizer": AutoTokenizer.from_pretrained(folder)}
+    made: Any = type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
+    return made.from_args_and_dict([parts.get(name) for name in kind.get_attributes()], values)
+
+
 def ask(processor: Any, model: Any, task: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     """Return the greedy answer to one question and the log-probabilities of its options."""
     chat = _chat(asked)
@@ -43,14 +81,10 @@ def ask(processor: Any, model: Any, task: dict[str, Any], asked: dict[str, Any])
     inputs = processor.apply_chat_template(
         chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     ).to(model.device, model.dtype)
-    settings = GenerationConfig.from_pretrained(task["folder"])
-    output = model.generate(
-        **inputs,
-        generation_config=settings,
-        max_new_tokens=task["max_new_tokens"],
-        return_dict_in_generate=True,
-        output_logits=True,
-    )
+    settings: Any = GenerationConfig.from_pretrained(task["folder"])
+    settings.max_new_tokens = task["max_new_tokens"]
+    settings.return_dict_in_generate = settings.output_logits = True
+    output = model.generate(**inputs, generation_config=settings)
     said = output.sequences[0, inputs["input_ids"].shape[1] :].tolist()
     steps = [torch.log_softmax(one[0].float(), dim=-1) for one in output.logits]
     text: str = processor.tokenizer.decode(said, skip_special_tokens=True).strip()

@@ -25,6 +25,7 @@ from pulse_unlearn.models.adapters import (
 from pulse_unlearn.models.checkpoints import embedded_or_named
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.loading import LoadedModel, load_model, quiet_libraries
+from pulse_unlearn.models.processors import save_processor
 
 BASE = "base"
 """Folder of the base model inside an adapter's, where it can be had from nowhere else."""
@@ -47,7 +48,7 @@ def write_merged(
     Added as the run did: in its own precision if it merged them, in float32 if it kept them beside
     the weights. Only the sum is rounded to `dtype`.
     """
-    loaded = load_model(_on_cpu(settings))
+    loaded = _load(settings)
     model: Any = loaded.model
     if settings.frozen_adapters == "stacked":
         model = model.float()
@@ -57,7 +58,7 @@ def write_merged(
     model.generation_config = _greedy(loaded, encoder)
     with quiet_libraries():
         model.save_pretrained(folder)
-    loaded.processor.save_pretrained(folder)
+    _save_processor(loaded, settings, folder)
     return Written(encoder, "")
 
 
@@ -68,7 +69,7 @@ def write_adapter(
 
     Low-rank updates add up exactly: their ranks are put side by side.
     """
-    loaded = load_model(_on_cpu(settings).model_copy(update={"frozen_adapters": "stacked"}))
+    loaded = _load(settings.model_copy(update={"frozen_adapters": "stacked"}))
     folders = [*loaded.beside, *updates]
     model: Any = load_adapters(loaded.model, folders, how="stacked")
     names = adapter_names(model)
@@ -83,7 +84,7 @@ def write_adapter(
     save_adapter(model, folder, name=name, base=base, revision=settings.revision)
     encoder = Encoder(loaded.processor, loaded.family)
     _greedy(loaded, encoder).save_pretrained(folder)
-    loaded.processor.save_pretrained(folder)
+    _save_processor(loaded, settings, folder)
     return Written(encoder, base)
 
 
@@ -111,8 +112,23 @@ def require_exportable(settings: ModelSettings, updates: Sequence[Path], *, adap
         raise ModelError(problems)
 
 
-def _on_cpu(settings: ModelSettings) -> ModelSettings:
-    return settings.model_copy(update={"device": "cpu", "device_map": "none"})
+def _load(settings: ModelSettings) -> LoadedModel:
+    """Load the run's model; raises ModelError if others could not ask it as the run did."""
+    loaded = load_model(settings.model_copy(update={"device": "cpu", "device_map": "none"}))
+    if loaded.family.template is not None:
+        raise ModelError(
+            Problem(
+                "this family's processor has no chat template, so transformers alone would write "
+                "other prompts than the run",
+                loaded.family.model_type,
+            )
+        )
+    return loaded
+
+
+def _save_processor(loaded: LoadedModel, settings: ModelSettings, folder: Path) -> None:
+    with embedded_or_named(settings) as source:
+        save_processor(loaded.processor, folder, source, settings.revision)
 
 
 def _greedy(loaded: LoadedModel, encoder: Encoder) -> GenerationConfig:
