@@ -11,7 +11,7 @@ import warnings
 import click
 
 from pulse_unlearn import __version__
-from pulse_unlearn.cli import data, doctor, experiments, export, listings, plugins
+from pulse_unlearn.cli import certificate, data, doctor, experiments, export, listings, plugins
 from pulse_unlearn.errors import PulseError
 
 
@@ -29,6 +29,7 @@ for command in (
     experiments.report,
     experiments.verify,
     export.export,
+    certificate.certificate,
     listings.list_entries,
     data.data,
     doctor.doctor,
