@@ -32,6 +32,7 @@ LEVELS = {
     "pipeline.doctor": 4.6,
     "plugin_contract": 4.5,
     "report": 5,
+    "export": 5.5,
     "cli": 6,
 }
 # Within level 2, a model's room turns examples into tensors (data) and speaks in answer views

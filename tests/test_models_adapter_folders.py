@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 import tiny_families as families
 import tiny_models as tiny
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError
-from pulse_unlearn.models.adapters import load_adapters
+from pulse_unlearn.models.adapters import load_adapters, trainable_names
 from pulse_unlearn.models.loading import load_model
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -106,17 +107,78 @@ def test_an_adapter_without_its_file_is_refused(adapter):
     [
         ({"peft_type": "PROMPT_TUNING"}, "peft_type 'PROMPT_TUNING'"),
         ({"peft_type": "NO_SUCH"}, "peft_type 'NO_SUCH'"),
-        (
-            {"modules_to_save": ["lm_head"], "bias": "all"},
-            r"bias 'all', modules_to_save \['lm_head",
-        ),
-        ({"use_dora": True}, "use_dora True"),
+        ({"bias": "all", "lora_bias": True}, "bias 'all', lora_bias True"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication"),
     ],
 )
 def test_an_adapter_that_is_more_than_low_rank_layers_is_refused_with_the_mend(more, told, adapter):
     edit(adapter, lambda config: config | more)
     with pytest.raises(ModelError, match=rf"{told}[\s\S]*merge_and_unload"):
         merged(adapter)
+
+
+# --- what is merged through PEFT, because it does not lie beside the weights
+
+MORE = {
+    "dora": {"use_dora": True},
+    "projector": {"modules_to_save": ["multi_modal_projector"]},
+    "vocabulary and dora": {"modules_to_save": ["lm_head", "embed_tokens"], "use_dora": True},
+}
+
+
+@pytest.fixture(params=list(MORE))
+def others(request, tmp_path):
+    """An adapter as PEFT itself trains and saves it, every tensor changed."""
+    config = LoraConfig(
+        r=2, lora_alpha=8, target_modules=["q_proj", "up_proj"], **MORE[request.param]
+    )
+    model = get_peft_model(tiny.base(), config)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "others", save_embedding_layers=False)
+    return tmp_path / "others"
+
+
+def said(model):
+    with torch.no_grad():
+        return torch.cat(tiny.log_probs(model.eval(), tiny.mixed()))
+
+
+@pytest.mark.parametrize("how", ["merged", "stacked"])
+def test_dora_and_whole_modules_do_what_they_do_in_peft(how, others):
+    expected = said(PeftModel.from_pretrained(tiny.base(), str(others)))
+    assert not torch.allclose(expected, said(tiny.base()), atol=0.1)
+    found = load_adapters(tiny.base(), [others], how=how)
+    assert type(found) is type(tiny.base()), "merged, whatever is asked for"
+    torch.testing.assert_close(said(found), expected, atol=1e-4, rtol=0)
+    assert trainable_names(found) == []
+
+
+def test_what_lies_above_dora_stays_beside_it(others, adapter):
+    found = load_adapters(tiny.base(), [others, adapter], how="stacked")
+    assert list(found.peft_config) == ["frozen0"]
+    below = load_adapters(tiny.base(), [others], how="merged")
+    expected = said(load_adapters(below, [adapter], how="merged"))
+    torch.testing.assert_close(said(found), expected, atol=1e-3, rtol=0)
+
+
+def test_whole_modules_are_found_by_the_names_they_had(others, tmp_path):
+    folder = Path(shutil.copytree(others, tmp_path / "old"))
+    changed = {
+        "base_model.model." + old(name.removeprefix("base_model.model.")): value
+        for name, value in load_file(others / WEIGHTS).items()
+    }
+    save_file(changed, folder / WEIGHTS, metadata={"format": "pt"})
+    found, expected = merged(folder), merged(others)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_whole_module_that_the_config_does_not_name_is_refused(others):
+    edit(others, lambda config: config | {"modules_to_save": None, "use_dora": False})
+    with pytest.raises(ModelError, match="would not be loaded"):
+        merged(others)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"peft_type": "LORA"}'])

@@ -148,9 +148,17 @@ def test_an_adapter_of_another_width_is_refused_with_both(tmp_path):
     assert "in_features 99, here 16" in said
 
 
-def test_an_output_layer_that_is_the_embedding_too_is_refused(tmp_path):
+@pytest.mark.parametrize("whole", ["", "lm_head", "embed_tokens"])
+def test_an_output_layer_that_is_the_embedding_too_is_refused(whole, tmp_path):
+    more = {"target_modules": ["lm_head"]}
     halves = wild.update("qwen2_vl", ["lm_head"])
-    said = refusal("qwen2_vl", wild.write(tmp_path / "a", halves, target_modules=["lm_head"]))
+    if whole:
+        path = next(n for n, _ in families.model("qwen2_vl").named_modules() if n.endswith(whole))
+        halves = wild.update("qwen2_vl", wild.qwen_layers()[:1]) | {
+            f"{path}.weight": torch.ones(3, 3)
+        }
+        more = {"target_modules": wild.SWIFT, "modules_to_save": [whole]}
+    said = refusal("qwen2_vl", wild.write(tmp_path / "a", halves, **more))
     assert "sharing its weight with the embedding" in said
 
 
@@ -176,9 +184,7 @@ def test_tensors_that_are_no_low_rank_layers_are_named_and_refused(more, tmp_pat
     assert "merge it beforehand" in said
 
 
-@pytest.mark.parametrize(
-    "more", [{"init_lora_weights": "pissa"}, {"layer_replication": [[0, 2]]}, {"use_dora": True}]
-)
+@pytest.mark.parametrize("more", [{"init_lora_weights": "pissa"}, {"layer_replication": [[0, 2]]}])
 def test_configs_that_change_more_than_the_layers_are_refused(more, tmp_path):
     halves = wild.update("qwen2_vl", wild.qwen_layers()[:1])
     folder = wild.write(tmp_path / "a", halves, target_modules=wild.SWIFT, **more)

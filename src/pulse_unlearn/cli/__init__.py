@@ -11,7 +11,16 @@ import warnings
 import click
 
 from pulse_unlearn import __version__
-from pulse_unlearn.cli import audit, data, doctor, experiments, listings, plugins
+from pulse_unlearn.cli import (
+    audit,
+    certificate,
+    data,
+    doctor,
+    experiments,
+    export,
+    listings,
+    plugins,
+)
 from pulse_unlearn.errors import PulseError
 
 
@@ -29,6 +38,8 @@ for command in (
     experiments.score,
     experiments.report,
     experiments.verify,
+    export.export,
+    certificate.certificate,
     listings.list_entries,
     data.data,
     doctor.doctor,

@@ -185,15 +185,34 @@ def report(run_folder: Path, redraw: bool) -> None:
 
 
 @click.command()
-@_RUN
-def verify(run_folder: Path) -> None:
-    """Check every file of RUN against the hashes it was written with."""
+@click.argument("path", metavar="RUN|CERTIFICATE.json", type=click.Path(path_type=Path))
+@click.option(
+    "--allowed-signers",
+    "signers",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Of a certificate: OpenSSH's allowed_signers file; it must be signed by one of them.",
+)
+@click.option(
+    "--run",
+    "moved",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Of a certificate: where its run folder is now.",
+)
+def verify(path: Path, signers: Path | None, moved: Path | None) -> None:
+    """Check every file of RUN, or those that a certificate names, against their hashes."""
+    if path.is_file():
+        from pulse_unlearn.export.certificate_files import verify_certificate
+
+        verify_certificate(path, run=moved, signers=signers, say=click.echo)
+        return
+    if signers or moved:
+        raise click.UsageError("--allowed-signers and --run are for certificates")
     from pulse_unlearn import store
 
-    problems = store.verify(run_folder)
+    problems = store.verify(path)
     if problems:
         raise Corrupted(problems)
-    click.echo(f"{run_folder}: every file is the one that was written")
+    click.echo(f"{path}: every file is the one that was written")
 
 
 def _load(experiment: str, overrides: tuple[str, ...]) -> Experiment:

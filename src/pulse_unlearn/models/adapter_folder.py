@@ -6,7 +6,6 @@ written for the names of another release, and may match layers that were never t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,54 +14,27 @@ from typing import Any
 
 from peft import LoraConfig, PeftModel
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
-from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, ADAPTER_FILE, pointer_problems
+from pulse_unlearn.errors import ModelError
+from pulse_unlearn.models.adapter_files import (
+    LAYER,
+    SCALED,
+    SHOWN,
+    Sizes,
+    adapter_config,
+    adapter_sizes,
+    does_not_fit,
+    module_of,
+)
 from pulse_unlearn.models.parts import inner_model
 
-WRAPPED = "base_model.model."
-"""What PEFT writes before the path of a layer."""
-_LAYER = re.compile(r"^.+?(?=(?:\.base_layer)*\.lora_[AB]\.weight$)")
-"""The path of a layer, in the name of one of its tensors without what PEFT writes before it."""
-_LLAVA_TRAINED = "non_lora_trainables.bin"
-"""What LLaVA's own trainer writes beside an adapter: the projector, pickled."""
-_PLAIN: tuple[Any, ...] = (None, False, [], {}, "")
-_USUAL: dict[str, tuple[Any, ...]] = {
-    "peft_type": (*_PLAIN, "LORA"),
-    "bias": (*_PLAIN, "none"),
-    # Others, such as PiSSA, take what the adapter begins with out of the base model's weights.
-    "init_lora_weights": (*_PLAIN, True, "gaussian", "orthogonal", "eva"),
-    **dict.fromkeys(
-        (
-            "modules_to_save",
-            "use_dora",
-            "use_qalora",
-            "use_bdlora",
-            "lora_bias",
-            "layer_replication",
-            "trainable_token_indices",
-            "alora_invocation_tokens",
-            "arrow_config",
-            "kasa_config",
-            "velora_config",
-            "monteclora_config",
-        ),
-        _PLAIN,
-    ),
-}
-"""Field of the folder's config -> its values in an adapter that is low-rank layers and no more."""
-_MERGE = "merge it beforehand (PEFT's merge_and_unload) and name the merged model"
 _LINES = 4
 """Lines shown of an error that may have one for each of a thousand layers."""
-_SHOWN = 3
-
-Sizes = Mapping[str, tuple[int, ...]]
-"""Name of a tensor in the adapter's file -> its shape."""
 
 
 def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: str) -> PeftModel:
@@ -71,8 +43,8 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: st
     Layers are those the tensors are named for, under the names they had in earlier releases of
     transformers too.
     """
-    found = _require_low_rank(folder)
-    sizes = _sizes(folder)
+    found = adapter_config(folder)
+    sizes = adapter_sizes(folder, found)
     try:
         config: Any = LoraConfig.from_pretrained(str(folder), inference_mode=True)
         placed = _place(inner_model(model), sizes, config)
@@ -87,7 +59,10 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: st
         else:
             model.add_adapter(name, config)
         # PEFT hands the mapping to re.subn, which takes a function for the replacement.
-        mapping: Any = {_LAYER.pattern: lambda match: placed.paths[match[0]]}
+        mapping: Any = {
+            **dict.fromkeys((LAYER.pattern, SCALED.pattern), lambda match: placed.paths[match[0]]),
+            **{f"^{re.escape(old)}$": new for old, new in placed.saved.items()},
+        }
         result: Any = model.load_adapter(str(folder), adapter_name=name, key_mapping=mapping)
     except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
         # Tensors of another size, modules PEFT knows no low-rank layer for.
@@ -95,121 +70,17 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: st
     missing, extra = sorted(result.missing_keys), sorted(result.unexpected_keys)
     if missing or extra:
         told = (
-            f"{len(missing)} tensors missing ({', '.join(missing[:_SHOWN])}), "
-            f"{len(extra)} unknown ({', '.join(extra[:_SHOWN])})"
+            f"{len(missing)} tensors missing ({', '.join(missing[:SHOWN])}), "
+            f"{len(extra)} unknown ({', '.join(extra[:SHOWN])})"
         )
         raise _unfit(folder, found, told)
     return model
-
-
-def does_not_fit(what: str, folder: Path, got: str, *, base: str = "") -> ModelError:
-    """Return the error for an adapter or update that was made for another model: `base`."""
-    return ModelError(
-        Problem(
-            f"the {what} does not fit the model",
-            str(folder),
-            got=got,
-            fix=f"use the base model the {what} was trained on{base and f' ({base})'}",
-        )
-    )
 
 
 def _unfit(folder: Path, found: Mapping[str, Any], told: str) -> ModelError:
     first = "\n".join(told.splitlines()[:_LINES])
     base = str(found.get("base_model_name_or_path") or "")
     return does_not_fit("adapter", folder, first, base=base)
-
-
-def _sizes(folder: Path) -> Sizes:
-    """Return the sizes of the file's tensors; raises ModelError if some are no low-rank layers."""
-    try:
-        with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
-            names = list(file.keys())
-            sizes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-    except (OSError, SafetensorError) as error:
-        raise does_not_fit("adapter", folder, f"{type(error).__name__}: {error}") from error
-    others = sorted(
-        name
-        for name in names
-        if not (name.startswith(WRAPPED) and _LAYER.match(name.removeprefix(WRAPPED)))
-    )
-    if others or not names:
-        shown = ", ".join(others[:_SHOWN])
-        raise ModelError(
-            Problem(
-                "the adapter's file holds tensors that are no low-rank layers, and these would "
-                "not be loaded"
-                if others
-                else "the adapter's file is empty",
-                str(folder / ADAPTER_FILE),
-                got=f"{len(others)} of {len(names)} ({shown}{', ...' * (len(others) > _SHOWN)})",
-                allowed="lora_A.weight and lora_B.weight of layers, as PEFT's save_pretrained "
-                "writes them; embed_tokens and lm_head stand there if the vocabulary was changed",
-                fix=_MERGE,
-            )
-        )
-    return sizes
-
-
-def _require_low_rank(folder: Path) -> dict[str, Any]:
-    """Return the folder's config; raises ModelError unless the folder is of low-rank layers.
-
-    PEFT would unpickle where there are no safetensors, and look on the hub where there is nothing.
-    """
-    pointers = pointer_problems(folder)
-    if pointers:
-        raise ModelError(pointers)
-    try:
-        found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise does_not_fit("adapter", folder, f"{type(error).__name__}: {error}") from error
-    if not isinstance(found, dict):
-        raise does_not_fit("adapter", folder, f"{ADAPTER_CONFIG} is no JSON object")
-    problems = [*_file_problems(folder), *_config_problems(folder, found)]
-    if problems:
-        raise ModelError(problems)
-    return found
-
-
-def _file_problems(folder: Path) -> list[Problem]:
-    """Return what is wrong with the folder's files; none of them is opened."""
-    pickled = sorted(path.name for path in folder.glob("*.bin"))
-    if _LLAVA_TRAINED in pickled:
-        what = "the folder is one of LLaVA's own trainer: the projector is in a pickle, and "
-        what += "pickles are never read"
-        fix = (
-            "on a machine that trusts it, merge it with LLaVA's scripts/merge_lora_weights.py, "
-            "convert the result with transformers' convert_llava_weights_to_hf.py, and name that "
-            "model"
-        )
-    elif (folder / ADAPTER_FILE).is_file():
-        return []
-    elif pickled:
-        what = "pickled adapters are never read"
-        fix = "save it anew with PEFT's save_pretrained on a machine that trusts it"
-    else:
-        what, fix = "the adapter's file is missing", "fetch the adapter again"
-    return [Problem(what, str(folder), got=", ".join(pickled), allowed=ADAPTER_FILE, fix=fix)]
-
-
-def _config_problems(folder: Path, found: Mapping[str, Any]) -> list[Problem]:
-    """Return what the config says beyond low-rank layers."""
-    more = [
-        f"{field} {found[field]!r}"
-        for field, usual in _USUAL.items()
-        if field in found and found[field] not in usual
-    ]
-    if not more:
-        return []
-    return [
-        Problem(
-            "the adapter is more than low-rank layers",
-            str(folder / ADAPTER_CONFIG),
-            got=", ".join(more),
-            allowed="LoRA without these",
-            fix=_MERGE,
-        )
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +93,8 @@ class _Placed:
     """Path in the file -> rank of its tensors."""
     linear: Mapping[str, str]
     """`paths` without those whose update is of a bare matrix (`target_parameters`)."""
+    saved: Mapping[str, str]
+    """Tensor of a module that was trained whole, in the file -> in the model."""
     faults: tuple[str, ...]
     """What does not fit, a line for each kind."""
 
@@ -233,7 +106,10 @@ def _place(model: PreTrainedModel, sizes: Sizes, config: Any) -> _Placed:
     """
     modules = dict(model.named_modules())
     renamed = _Renamed(model, modules)
+    whole = [name for name in sizes if not LAYER.match(name) and not SCALED.match(name)]
+    sizes = {name: size for name, size in sizes.items() if LAYER.match(name)}
     found = {name: renamed(name) for name in dict.fromkeys(map(_path, sizes))}
+    saved = _saved(whole, renamed)
     paths = {name: path for name, path in found.items() if path is not None}
     parameters = config.target_parameters or ()
     linear = {
@@ -244,12 +120,13 @@ def _place(model: PreTrainedModel, sizes: Sizes, config: Any) -> _Placed:
     ranks = {_path(name): size[0] for name, size in sizes.items() if ".lora_A." in name}
     faults = (
         *_absences([name for name in found if name not in paths], modules),
+        *_absences([name for name in whole if name not in saved], modules),
         *_untrained(config, paths, renamed),
-        *_tied(model, paths.values(), modules),
+        *_tied(model, [*paths.values(), *_modules_of(saved.values(), config)], modules),
         *_widths(sizes, linear, modules),
         *_other_ranks(ranks, linear, config),
     )
-    return _Placed(paths, ranks, linear, faults)
+    return _Placed(paths, ranks, linear, saved, faults)
 
 
 def _settle(config: Any, placed: _Placed) -> None:
@@ -261,9 +138,21 @@ def _settle(config: Any, placed: _Placed) -> None:
         name: _declared(config.alpha_pattern, name, config.lora_alpha) for name in placed.linear
     }
     config.target_modules = set(placed.linear.values())
+    config.modules_to_save = _modules_of(placed.saved.values(), config) or None
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
     config.rank_pattern = _exceptions(placed.linear, placed.ranks, config.r)
     config.alpha_pattern = _exceptions(placed.linear, alphas, config.lora_alpha)
+
+
+def _saved(names: Collection[str], renamed: _Renamed) -> dict[str, str]:
+    """Return the tensors of modules that were trained whole, by their names in the model."""
+    places = {name: renamed(name.rpartition(".")[0]) for name in names}
+    return {name: f"{at}.{name.rpartition('.')[2]}" for name, at in places.items() if at}
+
+
+def _modules_of(tensors: Collection[str], config: Any) -> list[str]:
+    """Return the modules that tensors belong to, of those a config says were trained whole."""
+    return sorted({module_of(name, config.modules_to_save or ()) for name in tensors})
 
 
 def _exceptions(linear: Mapping[str, str], values: Mapping[str, Any], usual: Any) -> dict[str, Any]:
@@ -312,8 +201,8 @@ def _bare(module: Any) -> Any:
 
 
 def _path(tensor: str) -> str:
-    found = _LAYER.match(tensor.removeprefix(WRAPPED))
-    assert found is not None  # `_sizes` refused the others
+    found = LAYER.match(tensor)
+    assert found is not None  # `adapter_sizes` refused the others
     return found[0]
 
 
@@ -369,7 +258,7 @@ def _tied(model: Any, paths: Collection[str], modules: Mapping[str, nn.Module]) 
     given, said = model.get_input_embeddings(), model.get_output_embeddings()
     if said is None or _bare(said).weight is not _bare(given).weight:
         return
-    held = [path for path in paths if modules[path] is said]
+    held = [path for path in paths if modules[path] in (said, given)]
     if held:
         yield f"{_layers(held)} sharing its weight with the embedding"
 
@@ -405,6 +294,6 @@ def _other_ranks(ranks: Mapping[str, int], linear: Mapping[str, str], config: An
 
 def _layers(names: Collection[str]) -> str:
     """Count layers and name the first few."""
-    shown = ", ".join(list(names)[:_SHOWN])
-    more = ", ..." if len(names) > _SHOWN else ""
+    shown = ", ".join(list(names)[:SHOWN])
+    more = ", ..." if len(names) > SHOWN else ""
     return f"{len(names)} layer{'s' * (len(names) > 1)} ({shown}{more})"

@@ -24,7 +24,8 @@ from transformers import PreTrainedModel
 
 from pulse_unlearn.config import LoraSettings, Scope
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.adapter_folder import WRAPPED, attach_adapter, does_not_fit
+from pulse_unlearn.models.adapter_files import WRAPPED, does_not_fit, needs_merging
+from pulse_unlearn.models.adapter_folder import attach_adapter
 from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, ADAPTER_FILE, FULL_FILE
 from pulse_unlearn.models.families import Family
 from pulse_unlearn.models.parts import inner_model, targets, tensor_names
@@ -35,6 +36,8 @@ TRAINED = "trained"
 """Name of the adapter being trained; frozen ones are `frozen0`, `frozen1`, ..."""
 PREVIOUS = "previous"
 """Name of the frozen copy of the adapter that training continues, when it is the reference."""
+COMBINED = "combined"
+"""Name of the adapter that several add up to."""
 
 
 def load_adapters(
@@ -43,9 +46,10 @@ def load_adapters(
     """Put the updates of earlier stages on the model, frozen, first to last.
 
     `merged` adds each product BA into its weight; `stacked` keeps them beside the weights, which
-    costs time but rounds nothing in half precision. Up to the last full update all are merged.
+    costs time but rounds nothing in half precision. Up to the last that is no low-rank product (a
+    full update, DoRA, modules trained whole) all are merged.
     """
-    merged = len(folders) if how == "merged" else _behind_last_full(folders)
+    merged = len(folders) if how == "merged" else _upto_last_merged(folders)
     for folder in folders[:merged]:
         if is_full(folder):
             _load_full(model, folder)
@@ -61,9 +65,10 @@ def load_adapters(
     return held
 
 
-def _behind_last_full(folders: Sequence[Path]) -> int:
-    """Return how many folders there are up to the last full update, with it."""
-    return max((place + 1 for place, folder in enumerate(folders) if is_full(folder)), default=0)
+def _upto_last_merged(folders: Sequence[Path]) -> int:
+    """Return how many folders there are up to the last that can only be merged, with it."""
+    held = (n for n, one in enumerate(folders, 1) if is_full(one) or needs_merging(one))
+    return max(held, default=0)
 
 
 def add_trainable(
@@ -148,7 +153,7 @@ def prepare(
     stays beside them, so that each can be seen without the other and no second model is needed.
     """
     common = min(stack.reference_depth, len(stack.chain)) if how == "merged" else 0
-    merged = max(common, _behind_last_full(stack.chain))
+    merged = max(common, _upto_last_merged(stack.chain))
     base, kept = _merge(model, stack, upto=merged, trained=())
     held = load_adapters(base, stack.chain[merged:], how="stacked")
     frozen = adapter_names(held) if isinstance(held, PeftModel) else []
@@ -241,17 +246,28 @@ def save_trained(model: AnyModel, folder: Path, *, base: str) -> None:
         }
         save_file(trained, folder / FULL_FILE, metadata={"format": "pt"})
         return
-    model.peft_config[TRAINED].base_model_name_or_path = base
+    save_adapter(model, folder, name=TRAINED, base=base)
+
+
+def save_adapter(
+    model: PeftModel, folder: Path, *, name: str, base: str, revision: str | None = None
+) -> None:
+    """Write one of the model's adapters as an ordinary PEFT folder; the same weights, same bytes.
+
+    `base` and `revision` name the model it goes on.
+    """
+    model.peft_config[name].base_model_name_or_path = base
+    model.peft_config[name].revision = revision
     model.save_pretrained(
         str(folder),
-        selected_adapters=[TRAINED],
+        selected_adapters=[name],
         safe_serialization=True,
         # Embeddings are never adapted; by default PEFT asks the hub whether they were resized.
         save_embedding_layers=False,
     )
-    nested = folder / TRAINED
-    for name in (ADAPTER_FILE, ADAPTER_CONFIG):
-        (nested / name).rename(folder / name)
+    nested = folder / name
+    for file in (ADAPTER_FILE, ADAPTER_CONFIG):
+        (nested / file).rename(folder / file)
     for leftover in (*nested.iterdir(), folder / "README.md"):
         leftover.unlink(missing_ok=True)
     nested.rmdir()
@@ -259,6 +275,29 @@ def save_trained(model: AnyModel, folder: Path, *, base: str) -> None:
     written = json.loads(path.read_text(encoding="utf-8"))
     written["target_modules"] = sorted(written["target_modules"])
     path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def combine_adapters(model: PeftModel, names: Sequence[str]) -> str:
+    """Add one adapter that does exactly what the named ones do together; return its name.
+
+    Ranks are put side by side: A = [s1 A1; s2 A2], B = [B1, B2]. Raises ModelError for updates of
+    bare matrices, which PEFT does not combine.
+    """
+    tuner: Any = model.base_model
+    configs: dict[str, Any] = model.peft_config
+    bare = sorted({one for name in names for one in configs[name].target_parameters or ()})
+    if bare:
+        raise ModelError(
+            Problem(
+                "updates of matrices without a layer are not combined into one adapter",
+                got=", ".join(bare),
+                fix="export the merged model",
+            )
+        )
+    # The new adapter takes over the first one's config; its scale is 1 by the plain rule alone.
+    configs[names[0]].use_rslora = False
+    tuner.add_weighted_adapter(list(names), [1.0] * len(names), COMBINED, combination_type="cat")
+    return COMBINED
 
 
 def is_full(folder: Path) -> bool:
@@ -299,7 +338,8 @@ def _touched(folder: Path) -> set[str]:
     bare = {name.rpartition(".")[0] for name in matrices}
     half = ".lora_A.weight"
     paths = {name.removeprefix(WRAPPED).removesuffix(half) for name in names if name.endswith(half)}
-    return matrices | {f"{path}.weight" for path in paths - bare}
+    whole = {name.removeprefix(WRAPPED) for name in names if ".lora_" not in name}
+    return matrices | whole | {f"{path}.weight" for path in paths - bare}
 
 
 @contextmanager

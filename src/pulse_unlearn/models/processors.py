@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -21,6 +22,8 @@ from transformers import (
     ProcessorMixin,
 )
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VIDEO_PROCESSOR_NAME
+from transformers.utils.hub import cached_file
 
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
@@ -86,6 +89,51 @@ def without_videos(kind: type) -> Any:
         return kind.check_argument_for_proper_class(self, name, argument)  # type: ignore[attr-defined]
 
     return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check})
+
+
+def save_processor(processor: Any, folder: Path, source: str, revision: str | None) -> None:
+    """Write a processor as it is used here; its video part, left out here, as its source has it.
+
+    Raises OSError.
+    """
+    kind = type(processor)
+    parts = [name for name in kind.get_attributes() if name != "video_processor"]
+    whole = len(parts) == len(kind.get_attributes())
+    if not whole:
+        named = {"get_attributes": classmethod(lambda cls: parts)}
+        processor.__class__ = type(kind.__name__, (kind,), named)
+    try:
+        processor.save_pretrained(folder)
+    finally:
+        processor.__class__ = kind
+    if whole:
+        return
+    videos = _video_settings(source, revision)
+    if videos:
+        text = json.dumps(videos, indent=2) + "\n"
+        (folder / VIDEO_PROCESSOR_NAME).write_text(text, encoding="utf-8")
+
+
+def _video_settings(source: str, revision: str | None) -> dict[str, Any]:
+    """Return how a model's files process videos, where transformers looks for it; {} for nowhere.
+
+    Without a file of their own, videos are processed as the older file says of pictures.
+    """
+    for name in (VIDEO_PROCESSOR_NAME, PROCESSOR_NAME, IMAGE_PROCESSOR_NAME):
+        path = cached_file(
+            source,
+            name,
+            revision=revision,
+            local_files_only=True,
+            _raise_exceptions_for_missing_entries=False,
+        )
+        if path is None:
+            continue
+        found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = found.get("video_processor", {} if name == PROCESSOR_NAME else found)
+        if found:
+            return found
+    return {}
 
 
 def with_template(processor: Any, family: Family) -> Any:
