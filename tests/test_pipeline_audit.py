@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,23 @@ def test_what_cannot_be_audited_is_told_at_once(bench, tmp_path, options, told):
     assert ended.code != 0
     assert told in ended.output, ended.output
     assert "Traceback" not in ended.output
+
+
+def test_folders_that_cannot_be_used_are_all_told_before_anything_is_asked(bench, tmp_path):
+    root, taught = bench.experiment.parent, Path(update(bench, "finetune"))
+    own = shutil.copytree(taught, tmp_path / "own")
+    (own / "config.json").write_text("{}")
+    (own / "non_lora_trainables.bin").write_bytes(b"not to be opened")
+    torn = shutil.copytree(taught, tmp_path / "torn")
+    (torn / "adapter_config.json").write_text("{")
+    ended = bench.server.pulse(
+        *("audit", "--base", str(root / "model"), "--people", str(root / "people")),
+        *("--unlearned", str(own), "--unlearned", str(torn), "--runs", str(tmp_path / "runs")),
+    )
+    assert ended.code == 1
+    for told in ("LLaVA's own trainer", "merge_lora_weights.py", "torn"):
+        assert told in ended.output, ended.output
+    assert not (tmp_path / "runs" / "audit" / "stages").exists()
 
 
 def test_the_experiment_of_an_audit_can_be_read_again(bench, tmp_path):

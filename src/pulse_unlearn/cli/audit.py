@@ -145,7 +145,8 @@ def _is_update(named: str) -> bool:
 
     folder = Path(named).expanduser()
     written = any((folder / name).is_file() for name in (ADAPTER_CONFIG, FULL_FILE))
-    return written and not (folder / "config.json").is_file()
+    # LLaVA's own trainer writes a config.json beside an adapter, too.
+    return written and not any(folder.glob("model*.safetensors*"))
 
 
 def _labelled(unlearned: Sequence[str]) -> dict[str, Any]:

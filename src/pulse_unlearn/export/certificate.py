@@ -13,7 +13,6 @@ from typing import Any
 
 from pulse_unlearn import __version__
 from pulse_unlearn.config import ScoringSettings
-from pulse_unlearn.data.requests import read_request_file
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.evaluation.measures import READINGS
 from pulse_unlearn.export.finished import FinishedRun
@@ -83,6 +82,7 @@ def choose_operation(
         one
         for one in run.inputs.plan.operations
         if one.cell.request == request
+        and one.unlearn  # an audited model was made by nobody knows what
         and scenario in (None, one.cell.scenario)
         and method in (None, one.cell.method)
         and seed in (None, one.cell.seed)
@@ -102,12 +102,10 @@ def _asked(run: FinishedRun, operation: Operation, *, names: bool) -> dict[str, 
     number = operation.cell.request
     people = run.resolve(operation.requests[number - 1])
     asked: dict[str, Any] = {"request": number, "of": len(operation.requests), "date": ""}
-    named = run.inputs.experiment.scenarios.requests
-    if operation.cell.scenario == "requests" and named is not None:
-        read = read_request_file(Path(named.file), run.inputs.people)
-        name, date, _ = read.requests[number - 1]
-        # A request's own name may name its person.
-        asked |= {"date": date, **({"name": name} if names else {})}
+    if operation.cell.scenario == "requests":
+        named = run.inputs.requests[number - 1]
+        # A request's own name, and its reason, may name its person.
+        asked |= {"date": named.date, **({"name": named.name, "why": named.why} if names else {})}
     salt = secrets.token_hex(16)
     told = []
     for place, identity in enumerate(people, start=1):

@@ -12,10 +12,11 @@ from pulse_unlearn.config import DataSettings, Experiment
 from pulse_unlearn.data import PROFILES, Dataset, Source, datasets
 from pulse_unlearn.data.leaks import left_out, unknown_people
 from pulse_unlearn.data.requests import read_request_file
-from pulse_unlearn.errors import ConfigError, DataError, Problem
+from pulse_unlearn.errors import ConfigError, DataError, ModelError, Problem
 from pulse_unlearn.isolation import Origin
 from pulse_unlearn.methods import METHODS, Checked, build_method
-from pulse_unlearn.models.checkpoints import model_digest
+from pulse_unlearn.models.adapter_files import adapter_config
+from pulse_unlearn.models.checkpoints import FULL_FILE, model_digest
 from pulse_unlearn.records import Individual, NamedRequest, Question
 from pulse_unlearn.registry import third_party
 from pulse_unlearn.scenarios import AUDITED, Plan, Roster, Stage, UnlearnStage, build_plan
@@ -109,11 +110,7 @@ def read_inputs(
         **{f"people/{name}": value for name, value in people.digests.items()},
         **{f"general/{name}": value for name, value in general.digests.items()},
         **{f"general_training/{name}": value for name, value in training.digests.items()},
-        "model": model_digest(experiment.model),
-        **{
-            f"{AUDITED}/{label}/model": model_digest(experiment.model_of(label))
-            for label in experiment.audited
-        },
+        **_models(experiment),
     }
     keys: dict[str, StageKey] = {}
     ingredients: dict[str, Ingredients] = {}
@@ -126,6 +123,24 @@ def read_inputs(
         )
         keys[stage.name] = StageKey(number, stage.name, identity)
     return replace(inputs, digests=digests, keys=keys, ingredients=ingredients)
+
+
+def _models(experiment: Experiment) -> dict[str, str]:
+    """Return the digest of every model; raises ModelError with what is wrong with their files."""
+    found: dict[str, str] = {}
+    problems: list[Problem] = []
+    for label in ("", *experiment.audited):
+        settings = experiment.model_of(label)
+        try:
+            found[f"{AUDITED}/{label}/model" if label else "model"] = model_digest(settings)
+            for folder in map(Path, settings.adapters):
+                if not (folder / FULL_FILE).is_file():
+                    adapter_config(folder)
+        except ModelError as error:
+            problems += error.problems
+    if problems:
+        raise ModelError(list(dict.fromkeys(problems)))
+    return found
 
 
 def _people_source(data: DataSettings) -> Source:
