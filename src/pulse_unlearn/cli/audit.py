@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pulse_unlearn.cli.experiments import RUNS, SET, carry_out
 from pulse_unlearn.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from pulse_unlearn.report.extras import Comparison
 
 _MODEL = "[LABEL=]MODEL"
 
@@ -121,6 +124,61 @@ def audit(
         text, where="pulse audit", overrides=overrides, schemas=registries.schemas()
     )
     carry_out(lambda: loaded, runs, repair=repair, again="the same command")
+    for line in _ranking(runs / name):
+        click.echo(line)
+
+
+def _ranking(run: Path) -> list[str]:
+    """Say which model knows least of D_unlearn, and by how much each differs from the one above."""
+    from pulse_unlearn.report.load import load_run
+
+    record = load_run(run)
+    known = {
+        one.cell.method: one.measurement
+        for one in record.results
+        if (one.cell.request, one.cell.condition) == (1, "plain")
+        and one.measurement.set == "forget"
+        and (one.measurement.modality, one.measurement.measure) == ("all", "latent_accuracy")
+    }
+    if len(known) < 2:
+        return []
+    gaps: dict[frozenset[str], Comparison] = {
+        frozenset(one.contrast.label.split(" - ")): one
+        for one in record.extras.comparisons
+        if (one.set, one.measure) == ("forget", "rotated_accuracy")
+    }
+    lines = ["", "known of D_unlearn, least first: by the reading that finds most; then the paired"]
+    lines.append("difference from the model above, asked in every order of the options")
+    above, width = "", max(map(len, known)) + 2
+    order = sorted(known, key=lambda label: (known[label].value or 0.0, label))
+    for place, label in enumerate(order, start=1):
+        told = _percent(known[label].value, known[label].low, known[label].high)
+        gap = gaps.get(frozenset((above, label)))
+        lines.append(f"{place:3d}. {label:{width}}{told:16}{_difference(gap, label)}".rstrip())
+        above = label
+    return lines
+
+
+def _difference(gap: Comparison | None, label: str) -> str:
+    """Write how much more a model knows than another, in percentage points."""
+    if gap is None or not gap.contrast.by_seed:
+        return ""
+    one = gap.contrast.by_seed[0]
+    sign = 1 if gap.contrast.label.startswith(f"{label} - ") else -1
+    ends = (one.low, one.high) if sign > 0 else (_minus(one.high), _minus(one.low))
+    chance = "" if one.p_value is None else f"  p {one.p_value:.2g}"
+    return _percent(sign * one.value, *ends, sign="+") + chance
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _percent(value: float | None, low: float | None, high: float | None, *, sign: str = "") -> str:
+    told = "n/a" if value is None else f"{100 * value:{sign}.0f}"
+    if low is None or high is None:
+        return told
+    return f"{told} [{100 * low:{sign}.0f},{100 * high:{sign}.0f}]"
 
 
 def _weights(named: str) -> dict[str, str]:
