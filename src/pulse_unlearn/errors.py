@@ -101,4 +101,4 @@ class Diverged(PulseError):
 class Interrupted(PulseError):
     """A signal asked us to stop; the same command continues where this one left."""
 
-    exit_code = 75
+    exit_code = 130

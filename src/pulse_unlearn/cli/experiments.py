@@ -69,10 +69,10 @@ def run(
         try:
             with make_progress() as progress:
                 finished = run_experiment(loaded, runs, repair=repair, progress=progress, stop=stop)
-        except Interrupted:
+        except Interrupted as stopped:
             again = _command(experiment, overrides, runs)
-            click.echo(f"Stopped. What is complete is kept; continue with:\n  {again}", err=True)
-            raise
+            told = f"stopped; what is complete is kept, and this continues it:\n  {again}"
+            raise Interrupted(told) from stopped
         click.echo(
             f"{finished.computed} stages computed, {finished.reused} reused, "
             f"{finished.seconds:.0f} s"
