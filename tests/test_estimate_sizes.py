@@ -23,13 +23,13 @@ from pulse_unlearn.estimate.counts import count_layer
 from pulse_unlearn.estimate.sizes import (
     PictureRule,
     TextCounter,
-    build_on_meta,
     describe,
     known_configs,
 )
 from pulse_unlearn.models.adapters import AdapterStack, add_trainable, prepare
 from pulse_unlearn.models.backends import packing_obstacle
 from pulse_unlearn.models.families import FAMILIES
+from pulse_unlearn.models.loading import build_on_meta
 from pulse_unlearn.models.parts import targets
 
 WORLD = Path(pulse_unlearn.__file__).parent / "assets" / "world" / "model"
@@ -131,7 +131,7 @@ def test_a_wrong_module_path_is_named():
 
 
 def test_a_config_that_is_no_such_model_is_refused():
-    with pytest.raises(ModelError, match="image-text-to-text"):
+    with pytest.raises(ModelError, match="AutoModelForImageTextToText"):
         build_on_meta(LlamaConfig(), ModelSettings())
 
 

@@ -442,7 +442,7 @@ def summary_rows(run: Path, table: str) -> list[tuple[str, str]]:
     rows, group = [], ""
     for line in itertools.takewhile(bool, lines):
         group = group if line.startswith(" ") else line
-        rows += [(group, line)] if line.startswith(" ") else []
+        rows += [(group, line)] if re.match("  [^ ]", line) else []  # not the rest of a verdict
     return rows
 
 
