@@ -74,6 +74,13 @@ def _shuffled(config: Any) -> int:
     return _square(config) // int(config.scale_factor) ** 2
 
 
+def _strided(config: Any) -> int:
+    """Tokens of one tile of Ovis2: patches are gathered in squares, the last ones filled up."""
+    vision = config.vision_config
+    patches = vision.image_size // vision.patch_size
+    return int((-(-patches // vision.hidden_stride)) ** 2)
+
+
 _CLIP_FIELDS: Fields = {
     "patch_size": _patch,
     "vision_feature_select_strategy": _strategy,
@@ -180,6 +187,20 @@ _llava(
     processor_fields={"image_seq_length": _square},
     attention="prefix",
     unpackable="all tokens of a question see each other",
+)
+# Ovis2: a tower says which words of a visual vocabulary a patch is, and a table what they mean to
+# the language model. What marks a picture in a prompt need be no token of its tokenizer.
+FAMILIES.add(
+    "ovis2",
+    Family(
+        model_type="ovis2",
+        vision_tower="model.vision_tower",
+        projector="model.visual_embeddings_table",
+        language_model="model.language_model",
+        processor_fields={"image_seq_length": _strided},
+        positions="plain",
+        unpackable="its prompts mark a picture by a text, not by a token",
+    ),
 )
 _idefics("idefics3")
 _idefics("smolvlm")

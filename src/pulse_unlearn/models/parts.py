@@ -28,6 +28,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "projector",
         "vision_projection",
         "language_projection",
+        "visual_embeddings_table",
     ),
     "language_model": ("language_model", "text_model"),
 }
