@@ -161,9 +161,11 @@ def _torchvision() -> Iterator[Finding]:
     if tried.returncode:
         reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
         said = f"{installed} clashes with torch {version_of('torch')}: {reason}"
-        yield Finding("torchvision", "stop", said, "pip uninstall torchvision; it is not needed")
+        yield Finding(
+            "torchvision", "stop", said, "pip uninstall torchvision; few families need it"
+        )
         return
-    yield Finding("torchvision", "ok", f"{installed} fits its torch; it is not needed")
+    yield Finding("torchvision", "ok", f"{installed} fits its torch; few families need it")
 
 
 def _memory() -> Finding:
