@@ -225,7 +225,8 @@ def test_what_is_missing_is_said_in_ten_lines_too():
 
 def test_most_of_the_ten_lines_need_no_torch():
     code = (
-        "import sys\nfrom pulse_unlearn.cli import pulse\nimport pulse_unlearn.cli.plan_brief as b\n"
+        "import sys\nimport pulse_unlearn.cli.plan_brief as b\n"
+        "from pulse_unlearn.cli import pulse\n"
         "told = b._line\n"
         "b._line = lambda name, text: (told(name, text), print(name, 'torch' in sys.modules))\n"
         "pulse(['plan', 'smoke', '--brief'], standalone_mode=False)"
