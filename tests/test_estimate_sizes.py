@@ -174,11 +174,11 @@ def test_smolvlm_cuts_a_picture_into_tiles_and_adds_a_small_whole():
 def test_pictures_that_become_fewer_tokens_than_patches_are_counted_as_such(tmp_path):
     import tiny_families
 
-    for name in ("gemma3", "internvl"):
+    for name in ("gemma3", "internvl", "ovis2"):
         made = tiny_families.built(name)
         made.config.save_pretrained(tmp_path / name)
         rule = describe(ModelSettings(source=str(tmp_path / name))).pictures
-        asked = getattr(made.config, "mm_tokens_per_image", None) or made.config.image_seq_length
+        asked = made.processor.image_seq_length
         assert rule.tokens(30, 30) == asked, name
 
 

@@ -246,7 +246,7 @@ def _picture_rule(config: Any) -> PictureRule:
     side = side or 448
     if hasattr(config, "scale_factor"):
         return PictureRule(patch, config.scale_factor, side=side, tiled_to=4 * side)
-    merge = round(1 / getattr(config, "downsample_ratio", 1))
+    merge = getattr(eyes, "hidden_stride", 0) or round(1 / getattr(config, "downsample_ratio", 1))
     if hasattr(config, "mm_tokens_per_image"):
         merge = round(side // patch / math.sqrt(config.mm_tokens_per_image))
     return PictureRule(
