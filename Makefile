@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types fmt bench docs world world-data world-larger check
+.PHONY: help demo test test-all lint types fmt bench docs site world world-data world-larger check
 
 WORLD ?= build/world
 
@@ -43,6 +43,10 @@ bench: $(READY) ## time the fast path against a plain loop, and the demo's parts
 
 docs: $(READY) ## write the generated parts of the docs anew
 	$(BIN)/python docs/generate.py
+
+site: $(READY) ## build the documentation as a site, in build/site
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m mkdocs build --strict
 
 world: world-data ## make the embedded world anew, data and model, in WORLD=build/world (10 minutes)
 	$(BIN)/python -m recipes.world train $(WORLD)

@@ -23,13 +23,13 @@ from pulse_unlearn.estimate.counts import count_layer
 from pulse_unlearn.estimate.sizes import (
     PictureRule,
     TextCounter,
-    build_on_meta,
     describe,
     known_configs,
 )
 from pulse_unlearn.models.adapters import AdapterStack, add_trainable, prepare
 from pulse_unlearn.models.backends import packing_obstacle
 from pulse_unlearn.models.families import FAMILIES
+from pulse_unlearn.models.loading import build_on_meta
 from pulse_unlearn.models.parts import targets
 
 WORLD = Path(pulse_unlearn.__file__).parent / "assets" / "world" / "model"
@@ -131,7 +131,7 @@ def test_a_wrong_module_path_is_named():
 
 
 def test_a_config_that_is_no_such_model_is_refused():
-    with pytest.raises(ModelError, match="image-text-to-text"):
+    with pytest.raises(ModelError, match="AutoModelForImageTextToText"):
         build_on_meta(LlamaConfig(), ModelSettings())
 
 
@@ -174,11 +174,11 @@ def test_smolvlm_cuts_a_picture_into_tiles_and_adds_a_small_whole():
 def test_pictures_that_become_fewer_tokens_than_patches_are_counted_as_such(tmp_path):
     import tiny_families
 
-    for name in ("gemma3", "internvl"):
+    for name in ("gemma3", "internvl", "ovis2"):
         made = tiny_families.built(name)
         made.config.save_pretrained(tmp_path / name)
         rule = describe(ModelSettings(source=str(tmp_path / name))).pictures
-        asked = getattr(made.config, "mm_tokens_per_image", None) or made.config.image_seq_length
+        asked = made.processor.image_seq_length
         assert rule.tokens(30, 30) == asked, name
 
 

@@ -11,15 +11,14 @@ from PIL import Image
 from pulse_unlearn.config import load_experiment
 from pulse_unlearn.data.starter import write_starter
 from pulse_unlearn.estimate.counts import NOTHING, Adapter, training_operations
-from pulse_unlearn.estimate.questions import (
+from pulse_unlearn.estimate.placeholders import (
     ASSUMED_SIDE,
     OPTION,
     QUESTION,
-    TEMPLATE_TOKENS,
-    picture_size,
     placeholder_inputs,
     still_missing,
 )
+from pulse_unlearn.estimate.questions import TEMPLATE_TOKENS, picture_size
 from pulse_unlearn.estimate.sizes import describe
 from pulse_unlearn.estimate.stages import estimate_stages
 from pulse_unlearn.pipeline.inputs import read_inputs

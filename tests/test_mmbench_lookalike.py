@@ -169,6 +169,8 @@ def test_llavas_lines_are_judged_as_a_loop_judges_them(tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert f"{100 * vanilla / count:.2f}" in done.output
+    tables = [line for line in done.output.splitlines() if "/" not in line]
+    assert max(map(len, tables)) <= 80
     told = json.loads(out.read_text())["parsers"]
     assert told["strict"]["circular"] == {"right": whole, "questions": count}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from pulse_unlearn.models import loading, parts
 from pulse_unlearn.models.adapters import AdapterStack, add_trainable, prepare, trainable_names
 from pulse_unlearn.models.chat_template import ChatTemplate
 from pulse_unlearn.models.encode import Encoder
-from pulse_unlearn.models.families import FAMILIES, UNREADABLE, Family
+from pulse_unlearn.models.families import FAMILIES, NEEDS_TORCHVISION, UNREADABLE, Family
 from pulse_unlearn.models.forward import Plain, answer_view
 from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.models.parts import family_for, infer_family, targets, tensor_names
@@ -122,13 +123,47 @@ def test_other_models_are_refused_before_anything_is_loaded(model_type):
 
 
 def test_what_cannot_be_read_is_told_with_its_reason():
-    assert not set(UNREADABLE) & set(FAMILIES.names())
-    assert set(UNREADABLE) <= set(EVERY)
+    assert not {*UNREADABLE, *NEEDS_TORCHVISION} & set(FAMILIES.names())
+    assert {*UNREADABLE, *NEEDS_TORCHVISION} <= set(EVERY)
+    assert not set(UNREADABLE) & set(NEEDS_TORCHVISION)
     for model_type, reason in UNREADABLE.items():
         config = hf.PretrainedConfig()
         config.model_type = model_type
         with pytest.raises(ModelError, match=reason):
             family_for(config, "folder")
+
+
+@pytest.mark.parametrize("model_type", NEEDS_TORCHVISION)
+def test_a_family_that_needs_torchvision_is_refused_without_it_saying_so(model_type, monkeypatch):
+    monkeypatch.setattr(parts, "find_spec", lambda name: None)
+    config = hf.PretrainedConfig()
+    config.model_type = model_type
+    with pytest.raises(ModelError, match=r"torchvision, which is not installed[\s\S]*fix: install"):
+        family_for(config, "folder")
+
+
+@pytest.mark.parametrize("model_type", sorted({*NEEDS_TORCHVISION} - {"perception_lm"}))
+def test_where_torchvision_is_their_parts_are_inferred(model_type, monkeypatch):
+    """As far as the module tree goes; their processors could not be run here."""
+    monkeypatch.setattr(parts, "find_spec", lambda name: object())
+    family = family_for(hf.AutoConfig.for_model(model_type), "folder")
+    assert (family.model_type, family.unpackable) == (model_type, "its family has no entry")
+
+
+@pytest.mark.skipif(find_spec("timm") is not None, reason="timm is installed")
+def test_where_torchvision_is_and_timm_is_not_that_is_said(monkeypatch):
+    monkeypatch.setattr(parts, "find_spec", lambda name: object())
+    with pytest.raises(ModelError, match="requires the timm library"):
+        family_for(hf.AutoConfig.for_model("perception_lm"), "folder")
+
+
+def test_kimi_vl_is_refused_because_its_code_is_its_own(tmp_path):
+    """transformers has Kimi K2.5 and not Kimi-VL, whose folders bring Python files."""
+    tiny.save("llava", tmp_path)
+    code = {"AutoConfig": "configuration_kimi_vl.KimiVLConfig"}
+    spoil(tmp_path, "config.json", lambda c: c.update(model_type="kimi_vl", auto_map=code))
+    with pytest.raises(ModelError, match=r"Python code of its own[\s\S]*trust_remote_code="):
+        load(tmp_path)
 
 
 # --- processors

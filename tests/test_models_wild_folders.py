@@ -18,7 +18,7 @@ from pulse_unlearn.estimate.sizes import TextCounter, describe
 from pulse_unlearn.models import chat_template
 from pulse_unlearn.models.checkpoints import model_digest
 from pulse_unlearn.models.encode import Encoder
-from pulse_unlearn.models.loading import load_model, look_at_processor
+from pulse_unlearn.models.loading import load_model, look_at_model
 from pulse_unlearn.models.processors import processor_problems
 
 LONG = "yes" * 400
@@ -145,7 +145,7 @@ def test_prompts_are_not_cut_or_filled_up_because_a_tokenizers_file_asks_for_it(
     assert found.lines(examples[1:], tokens=None) == expected.lines(examples[1:], tokens=None)
     (note,) = loaded.notes
     assert "switched off" in note
-    assert note in look_at_processor(settings(folder))
+    assert note in look_at_model(settings(folder)).said
     count = TextCounter(folder / "tokenizer.json")
     assert count(LONG) == len(LONG)
     assert count("a") == 1
@@ -211,7 +211,7 @@ def test_a_template_that_writes_the_date_always_writes_the_same_one(llava, monke
     assert prompt.startswith("Today is 26 Jul 2024. USER:")
     (note,) = loaded.notes
     assert "2024-07-26" in note
-    assert note in look_at_processor(settings(llava))
+    assert note in look_at_model(settings(llava)).said
     # The test above can fail: another day is written as another day.
     monkeypatch.setattr(chat_template, "TODAY", date(2031, 1, 2))
     loaded = load(llava)

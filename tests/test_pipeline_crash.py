@@ -79,9 +79,11 @@ def test_a_signal_leaves_a_checkpoint_and_says_how_to_go_on(bench, tmp_path, num
     life.send(number)
     ended = life.wait()
     assert time.monotonic() - sent < 10
-    assert ended.code == 75, ended.output
+    assert ended.code == 130, ended.output
     again = f"pulse run {bench.experiment} --set 'description=a b' --runs {tmp_path}"
     assert again in ended.output
+    assert ended.output.count("stopped") == 1, "told once"
+    assert "error" not in ended.output
     assert "Traceback" not in ended.output
     assert store.verify(tmp_path / "tiny") == []
     ended = bench.run(tmp_path)
@@ -96,7 +98,7 @@ def test_a_signal_saves_the_work_between_two_checkpoints(bench, tmp_path):
     time.sleep(2)
     assert not list(tmp_path.rglob("step-*"))
     life.send(signal.SIGTERM)
-    assert life.wait(limit=10).code == 75
+    assert life.wait(limit=10).code == 130
     assert len(list(tmp_path.rglob("checkpoints/step-*"))) == 1
 
 

@@ -15,7 +15,7 @@ import yaml
 from pulse_unlearn import store
 from pulse_unlearn.config import load_experiment, shipped_experiments
 from pulse_unlearn.errors import ConfigError
-from pulse_unlearn.estimate.questions import placeholder_inputs
+from pulse_unlearn.estimate.placeholders import placeholder_inputs
 from pulse_unlearn.evaluation.scoring import by_question, score_all
 from pulse_unlearn.evaluation.table import read_predictions
 from pulse_unlearn.pipeline.decisions import select_known

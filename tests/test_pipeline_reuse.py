@@ -147,8 +147,21 @@ def test_every_listing_names_its_entries(bench, what):
     ended = bench.server.pulse("list", what)
     assert ended.code == 0, ended.output
     names = [name for name, _ in LISTINGS[what]()]
-    assert [line.split()[0] for line in ended.output.splitlines()] == names
+    lines = ended.output.splitlines()
+    assert max(map(len, lines)) <= 80
+    # What does not fit behind a name goes on below, indented.
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == names
     assert names
+
+
+def test_list_alone_lists_everything_by_kind(bench):
+    ended = bench.server.pulse("list")
+    assert ended.code == 0, ended.output
+    kinds = dict.fromkeys(LISTINGS)
+    for block in ended.output.split("\n\n"):
+        kind, *rows = block.splitlines()
+        kinds[kind] = [row.split()[0] for row in rows if row[2] != " "]
+    assert kinds == {kind: [name for name, _ in rows()] for kind, rows in LISTINGS.items()}
 
 
 def test_plan_spends_nothing_and_marks_what_is_there(bench, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -336,7 +337,8 @@ def test_a_vanilla_run_shows_the_papers_reading_and_says_so(tmp_path: Path) -> N
     text = build_report(folder).path.read_text(encoding="utf-8")
     assert "cannot tell a broken habit of answering" in text
     assert "The same, asked in every order of the options" not in text
-    rows = [line for line in build_report(folder).summary if line.startswith("finetuned")]
+    rows = [line for group, line in summary_rows(folder, "what it cost") if group == "finetuned"]
+    assert rows
     assert all(re.search(r"\d+ \| -", line) for line in rows)
 
 
@@ -354,8 +356,9 @@ def test_the_retain_model_and_relearning_stand_beside_the_methods(tmp_path: Path
     text = report.path.read_text(encoding="utf-8")
     for section in ("answer", "table-3", "figure-4-section", "figure-5-section", "gauges"):
         assert "retain model" in _text(text.split(f'id="{section}"')[1].split("</section>")[0])
-    rows = [line for line in report.summary if "retain model" in line]
-    assert [line.split()[0] for line in rows] == ["finetuned", "sustainability"]
+    for table in ("D_unlearn", "what it cost"):
+        rows = [group for group, line in summary_rows(folder, table) if "retain model" in line]
+        assert rows == ["finetuned", "sustainability"]
     assert "75 of 75" not in report.summary[0]
     assert "50 of 50 cells finished, mean of 2 seeds" in report.summary[0]
     for name in ("figure-4", "figure-5", "figure-5-latent", "relearning"):
@@ -421,17 +424,32 @@ def test_importing_the_room_is_light() -> None:
 def test_summary_is_plain_ascii_and_has_the_numbers(run: Path) -> None:
     lines = build_report(run).summary
     assert all(line.isascii() and line.isprintable() for line in lines)
-    rows = [line for line in lines if line.startswith(("finetuned", "pretrained", "sustain"))]
-    assert len(rows) == 12, "nine methods, and three times before"
-    assert any(line.endswith("output broken") for line in rows if line.startswith("sustain"))
-    one = next(line for line in rows if line.startswith("pretrained") and " GA " in line)
+    forgotten, cost = summary_rows(run, "D_unlearn"), summary_rows(run, "what it cost")
+    assert len(forgotten) == len(cost) == 12, "nine methods, and three times before"
+    assert any(line.endswith("output broken") for at, line in cost if at == "sustainability (5)")
+    (one,) = [line for at, line in cost if at == "pretrained" and line.startswith("  GA ")]
     assert one.endswith("one letter")
+    (one,) = [line for at, line in forgotten if at == "pretrained" and line.startswith("  GA ")]
     assert " D 100 " in one
-    assert max(len(line) for line in lines if "(1 of 2)" not in line) <= 140
+    assert max(map(len, lines)) <= 80
+
+
+def summary_rows(run: Path, table: str) -> list[tuple[str, str]]:
+    """The rows of one table of the summary, each with what it stands below."""
+    lines = iter(build_report(run).summary)
+    next(line for line in lines if line.startswith(table))
+    next(lines)
+    rows, group = [], ""
+    for line in itertools.takewhile(bool, lines):
+        group = group if line.startswith(" ") else line
+        rows += [(group, line)] if re.match("  [^ ]", line) else []  # not the rest of a verdict
+    return rows
 
 
 def test_summary_tells_flags_in_a_line_each(run: Path) -> None:
-    lines = build_report(run).summary
+    lines = [
+        " ".join(one.split()) for one in re.split(r"\n(?! )", "\n".join(build_report(run).summary))
+    ]
     told = [line for line in lines if line.startswith(("one_letter", "collapsed", "target_"))]
     assert [line.partition(":")[0] for line in told] == [
         "one_letter", "collapsed", "target_reached_by_one_letter",

@@ -26,6 +26,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import (
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
     LlavaOnevisionImageProcessorPil,
 )
+from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
@@ -419,6 +420,37 @@ def internvl() -> Tiny:
     )
 
 
+OVIS = ("<IMG_ATOM>", "<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
+
+
+def ovis2() -> Tiny:
+    """Published with 448 pixels in patches of 14, gathered two by two: 256 tokens a tile."""
+    tok = tokenizer(QWEN, extra=("<|im_start|>", *OVIS))
+    ids = tok.convert_tokens_to_ids(list(OVIS))
+    config = hf.Ovis2Config(
+        vision_config={
+            **VISION,
+            "image_size": 32,
+            "hidden_stride": 2,
+            "vocab_size": 24,
+            "num_visual_indicator_tokens": 5,
+        },
+        text_config=text_config(hf.Qwen2Config, tok).to_dict(),
+        image_token_id=ids[0],
+        visual_indicator_token_ids=ids[1:],
+        vocab_size=len(tok) + 4,
+        hidden_size=16,
+    )
+    pictures = Ovis2ImageProcessorPil(
+        size={"height": 32, "width": 32}, max_patches=3, crop_to_patches=True, **PICTURE
+    )
+    template = SYSTEM + CHATML.replace("@IMAGE@", "<image>\n")
+    return Tiny(
+        config,
+        hf.Ovis2Processor(pictures, tok, image_seq_length=4, chat_template=template),
+    )
+
+
 FAMILIES: dict[str, Callable[[], Tiny]] = {
     "llava": llava,
     "llava_next": llava_next,
@@ -431,6 +463,7 @@ FAMILIES: dict[str, Callable[[], Tiny]] = {
     "gemma3": gemma3,
     "paligemma": paligemma,
     "internvl": internvl,
+    "ovis2": ovis2,
 }
 
 

@@ -5,6 +5,7 @@ PulseError                 anything below; the command line prints it without a 
 ├── ConfigError            the experiment file or a `--set` cannot be used
 ├── DataError              a data set cannot be used as it is
 ├── ModelError             a model, processor or adapter cannot be used as it is
+│   └── SizesUnknown       a model's sizes cannot be told; a run may use it all the same
 ├── MethodError            a method or plug-in does not keep its contract
 │   └── PluginError        a third party's code raised, or did not return
 ├── StoreError             the run folder cannot be read or written
@@ -74,6 +75,10 @@ class ModelError(PulseError):
     """A model, processor or adapter cannot be used as it is."""
 
 
+class SizesUnknown(ModelError):
+    """A model's sizes cannot be told, so neither what a run takes; it may use it all the same."""
+
+
 class MethodError(PulseError):
     """A method or plug-in does not keep its contract."""
 
@@ -101,4 +106,4 @@ class Diverged(PulseError):
 class Interrupted(PulseError):
     """A signal asked us to stop; the same command continues where this one left."""
 
-    exit_code = 75
+    exit_code = 130

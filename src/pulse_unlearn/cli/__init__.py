@@ -21,7 +21,7 @@ from pulse_unlearn.cli import (
     listings,
     plugins,
 )
-from pulse_unlearn.errors import PulseError
+from pulse_unlearn.errors import Interrupted, PulseError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,7 +49,10 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line; a PulseError is told without a traceback, with its own exit code."""
+    """Run the command line; a PulseError is told without a traceback, with its own exit code.
+
+    A stop that was asked for is no error: what it says is told once, and 130 returned as shells do.
+    """
     debug = "--debug" in sys.argv
     # PEFT asks transformers for a name that transformers 6 will drop; nothing a user can mend.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -63,6 +66,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except Interrupted as stopped:
+        if debug:
+            raise
+        click.echo(str(stopped), err=True)
+        sys.exit(stopped.exit_code)
     except PulseError as error:
         if debug:
             raise

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from pulse_unlearn.cli.wrapped import wrapped
+
 _COLOURS = {"ok": "green", "note": "yellow", "stop": "red"}
 
 
@@ -39,10 +41,10 @@ def doctor(model: str | None, revision: str | None, prompt: str, ask: bool, runs
     asked = prompt if ask else ""
     for finding in examine(runs, model=model, revision=revision, prompt=asked):
         stops += finding.state == "stop"
-        mark = click.style(f"{finding.state:4s}", fg=_COLOURS[finding.state])
-        click.echo(f"{mark}  {finding.name:12s}  {' '.join(finding.said.split())}")
+        line = wrapped(finding.said, first=f"{finding.state:4s}  {finding.name:12s}  ")
+        click.echo(click.style(line[:4], fg=_COLOURS[finding.state]) + line[4:])
         if finding.fix:
-            click.echo(f"{'':20s}fix: {finding.fix}")
+            click.echo(wrapped(f"fix: {finding.fix}", first=" " * 20, indent=25))
     if stops:
         click.echo(f"\n{stops} of these would stop a run")
         sys.exit(1)

@@ -76,9 +76,9 @@ def carry_out(load: Callable[[], Experiment], runs: Path, *, repair: bool, again
         try:
             with make_progress() as progress:
                 finished = run_experiment(loaded, runs, repair=repair, progress=progress, stop=stop)
-        except Interrupted:
-            click.echo(f"Stopped. What is complete is kept; continue with:\n  {again}", err=True)
-            raise
+        except Interrupted as stopped:
+            told = f"stopped; what is complete is kept, and this continues it:\n  {again}"
+            raise Interrupted(told) from stopped
         click.echo(
             f"{finished.computed} stages computed, {finished.reused} reused, "
             f"{finished.seconds:.0f} s"
@@ -117,14 +117,28 @@ def _command(experiment: str, overrides: tuple[str, ...], runs: Path) -> str:
     type=click.FloatRange(min=0, min_open=True),
     help="Rate for the estimate of time, in 10^12 operations a second.",
 )
+@click.option("--brief", is_flag=True, help="Ten lines: what, time, memory, disk, what is missing.")
 def plan(
-    experiment: str, overrides: tuple[str, ...], runs: Path, measure: bool, tflops: float | None
+    experiment: str,
+    overrides: tuple[str, ...],
+    runs: Path,
+    measure: bool,
+    tflops: float | None,
+    brief: bool,
 ) -> None:
     """Print what EXPERIMENT would do and take: stages, people per set, memory, disk, time.
 
-    No weights are loaded, unless --measure asks for it. What is not there yet is named at the end.
+    No weights are loaded, unless --measure asks for it. What is not there yet is named at the end;
+    a model that a run would refuse is an error.
     """
+    if brief and (measure or tflops):
+        raise click.UsageError("--brief takes neither --measure nor --tflops")
     loaded = _load(experiment, overrides)
+    if brief:
+        from pulse_unlearn.cli.plan_brief import show_brief
+
+        show_brief(loaded, runs / loaded.name)
+        return
     from pulse_unlearn.cli.plan_text import show_plan
 
     show_plan(loaded, runs / loaded.name, measure=measure, rate=tflops)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pulse_unlearn.cli.wrapped import WIDTH, wrapped
+
 if TYPE_CHECKING:
     from pulse_unlearn.pipeline.foreign import Judged, Share
 
@@ -23,7 +25,9 @@ def score_answers(answers: Path, general: Path, parsers: Sequence[str], out: Pat
     rows, found = load_rows(general), read_answers(answers)
     names = parsers or [name for name, _ in PARSERS]
     judged = [judge(rows, found, parser=name) for name in names]
-    click.echo(f"{answers}: {len(found)} answers to {judged[0].vanilla.questions} questions")
+    click.echo(
+        wrapped(f"{answers}: {len(found)} answers to {judged[0].vanilla.questions} questions")
+    )
     for line in _table(judged):
         click.echo(line)
     if out:
@@ -36,16 +40,16 @@ def score_answers(answers: Path, general: Path, parsers: Sequence[str], out: Pat
 
 def _table(judged: Sequence[Judged]) -> list[str]:
     """Return a line for every parser, then one for every category."""
-    width = max(len("category"), *(len(one.parser) for one in judged)) + 2
+    width = max(len("parser"), *(len(one.parser) for one in judged))
     lines = [
-        "percent; unreadable and refused answers are wrong, no option is drawn at random",
-        f"{'parser':{width}}{'vanilla':>22}{'circular':>24}{'read':>8}{'refused':>9}{'unread':>8}",
+        wrapped("percent; unreadable and refused answers are wrong, no option is drawn at random"),
+        f"{'parser':{width}}{'vanilla':>21}{'circular':>21}{'read':>6}{'refused':>9}{'unread':>8}",
     ]
     for one in judged:
         read = one.read
         lines.append(
-            f"{one.parser:{width}}{_share(one.vanilla):>22}{_share(one.circular):>24}"
-            f"{100 * read['answered']:>8.1f}{100 * read['refused']:>9.1f}"
+            f"{one.parser:{width}}{_share(one.vanilla):>21}{_share(one.circular):>21}"
+            f"{100 * read['answered']:>6.1f}{100 * read['refused']:>9.1f}"
             f"{100 * read['unparsable']:>8.1f}"
         )
     for title, of in (
@@ -53,12 +57,19 @@ def _table(judged: Sequence[Judged]) -> list[str]:
         ("category", [one.by_category for one in judged]),
     ):
         if of[0]:
-            wide = max(len(title), *map(len, of[0])) + 2
-            heads = "".join(f"{one.parser:>18}" for one in judged)
-            lines += ["", f"vanilla by {title}", f"{'':{wide}}{'questions':>9}{heads}"]
-            for name, first in of[0].items():
-                values = "".join(f"{100 * shares[name].value:>18.1f}" for shares in of)
-                lines.append(f"{name:{wide}}{first.questions:>9}{values}")
+            heads = [one.parser for one in judged]
+            columns = dict(zip(heads, of, strict=True))
+            wide = max(len(title), *map(len, of[0]))
+            # As many parsers beside one another as a line has room for.
+            each = max(1, (WIDTH - wide - 11) // (width + 2))
+            for start in range(0, len(heads), each):
+                beside = heads[start : start + each]
+                lines += ["", f"vanilla by {title}"]
+                lines += [f"{'':{wide}}  questions" + "".join(f"{h:>{width + 2}}" for h in beside)]
+                for name, first in of[0].items():
+                    shares = [100 * columns[head][name].value for head in beside]
+                    values = "".join(f"{value:>{width + 2}.1f}" for value in shares)
+                    lines.append(f"{name:{wide}}{first.questions:>11}{values}")
     return lines
 
 
@@ -66,4 +77,4 @@ def _share(share: Share | None) -> str:
     if share is None:
         return "one order only"
     low, high = share.interval.low or 0.0, share.interval.high or 0.0
-    return f"{100 * share.value:.2f} [{100 * low:.1f}, {100 * high:.1f}] ({share.right})"
+    return f"{100 * share.value:.2f} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import click
 
+from pulse_unlearn.cli.wrapped import wrapped
+
 
 def _methods() -> list[tuple[str, str]]:
     from pulse_unlearn.methods import METHODS
@@ -65,30 +67,40 @@ def _experiments() -> list[tuple[str, str]]:
 
 
 LISTINGS: dict[str, Callable[[], list[tuple[str, str]]]] = {
-    "methods": _methods,
+    "experiments": _experiments,
     "scenarios": _scenarios,
+    "methods": _methods,
     "evaluations": _evaluations,
     "datasets": _datasets,
     "families": _families,
-    "metrics": _metrics,
     "prompts": _prompts,
     "parsers": _parsers,
-    "experiments": _experiments,
+    "metrics": _metrics,
 }
+"""What can be listed, in the order of an experiment file."""
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(sorted(LISTINGS)))
-def list_entries(what: str) -> None:
-    """List what can be named in an experiment, and the experiments there are."""
+@click.argument("what", required=False, type=click.Choice(list(LISTINGS)))
+def list_entries(what: str | None) -> None:
+    """List the experiments there are and what can be named in one; WHAT lists one kind alone."""
+    for number, kind in enumerate([what] if what else LISTINGS):
+        rows = LISTINGS[kind]()
+        if not what:
+            click.echo(("\n" if number else "") + click.style(kind, bold=True))
+        margin = "" if what else "  "
+        width = max(len(name) for name, _ in rows)
+        for name, text in rows:
+            first = f"{margin}{name:{width}s}  "
+            click.echo(wrapped(text.split("\n\n")[0], first=first).rstrip())
+        _warn(kind)
+
+
+def _warn(kind: str) -> None:
+    """Say on standard error which third parties' entries of a kind cannot be used."""
     from pulse_unlearn import registries
 
-    rows = LISTINGS[what]()
-    width = max(len(name) for name, _ in rows)
-    for name, text in rows:
-        first = " ".join(text.split("\n\n")[0].split())
-        click.echo(f"{name:{width}s}  {first}".rstrip())
-    group = {"metrics": "measures"}.get(what, what)
+    group = {"metrics": "measures"}.get(kind, kind)
     if group in registries.GROUPS:
         for problem in registries.registry(group).failures().values():
             click.echo(f"warning: {problem}", err=True)

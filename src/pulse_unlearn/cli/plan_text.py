@@ -10,29 +10,24 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pulse_unlearn.cli.wrapped import WIDTH, wrapped
 from pulse_unlearn.config import Experiment, Scope
 from pulse_unlearn.data.checks import gathered
 from pulse_unlearn.data.leaks import refused
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.estimate import counts
-from pulse_unlearn.estimate.questions import (
+from pulse_unlearn.estimate.outlook import ASSUMED_RATES, look_ahead
+from pulse_unlearn.estimate.placeholders import (
     ASSUMED_SIDE,
     HINT,
     HINTED,
-    TEMPLATE_TOKENS,
-    Form,
     data_are_there,
-    likely_people,
     placeholder_inputs,
     still_missing,
 )
-from pulse_unlearn.estimate.sizes import SizedModel, describe
-from pulse_unlearn.estimate.stages import (
-    CHECKPOINT_NUMBERS,
-    CHECKPOINTS,
-    StageEstimate,
-    estimate_stages,
-)
+from pulse_unlearn.estimate.questions import TEMPLATE_TOKENS, Form, likely_people
+from pulse_unlearn.estimate.sizes import SizedModel
+from pulse_unlearn.estimate.stages import CHECKPOINT_NUMBERS, CHECKPOINTS, StageEstimate
 from pulse_unlearn.evaluation.comparisons import RHO, detectable_difference
 from pulse_unlearn.evaluation.intervals import intraclass_correlation
 from pulse_unlearn.evaluation.scoring import score_all
@@ -49,8 +44,6 @@ if TYPE_CHECKING:
 
 GENERAL_DISCORDANCE = 0.1
 """Share of general questions answered differently before and after; most stay as they were."""
-ASSUMED_RATES = {"float32": 0.1, "bfloat16": 100.0, "float16": 100.0}
-"""10^12 operations a second: two CPU cores (the demo reaches 0.13), a third of an A100's peak."""
 _WHOSE = {"float32": "two CPU cores", "bfloat16": "a third of an A100", "float16": "likewise"}
 _FORMS: dict[Form, str] = {
     "file": "the file's order of the options",
@@ -62,47 +55,54 @@ _FORMS: dict[Form, str] = {
 def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float | None) -> None:
     """Print sets, stages, what they take, what the design can detect, and what is missing.
 
-    `measure` loads the model and raises if anything is missing; `rate` is in TFLOP/s.
+    `measure` loads the model and raises if anything is missing; `rate` is in TFLOP/s. Raises
+    ModelError, at the end, for a model that a run would refuse.
     """
     missing = still_missing(experiment)
     if missing and measure:
         raise ModelError(missing)
     inputs = placeholder_inputs(experiment) if missing else read_inputs(experiment)
     assumed = bool(missing) and not data_are_there(experiment)
-    model: SizedModel | None = None
-    estimates: tuple[StageEstimate, ...] = ()
-    unknown = None
-    try:
-        model = describe(experiment.model)
-        estimates = estimate_stages(inputs, model)
-    except ModelError as error:
-        unknown = error
+    found = look_ahead(inputs)
+    if found.refused and measure:
+        raise ModelError(found.refused)
     plan = inputs.plan
     seeds = ", ".join(map(str, experiment.seeds))
-    click.echo(
-        f"experiment {plan.name}: {len(plan.stages)} stages, seeds {seeds}, run folder {run}\n"
-    )
+    _say(f"experiment {plan.name}: {len(plan.stages)} stages, seeds {seeds}, run folder {run}")
     _print_sets(inputs)
-    _print_stages(inputs, run, {stage.name: stage for stage in estimates})
-    if model and estimates:
+    _print_stages(inputs, run, {stage.name: stage for stage in found.stages})
+    if found.model and found.stages:
         measured = None
         if measure:
             from pulse_unlearn.estimate.measure import measure as measure_rates
 
-            measured = measure_rates(inputs, model)
-        _print_model(experiment, model, estimates, assumed=assumed)
-        _print_memory(experiment, estimates)
-        _print_disk(estimates, run, model)
-        _print_time(experiment, estimates, rate=rate, measured=measured)
-        _print_operations(experiment, estimates, model)
-    if unknown:
-        click.echo(f"memory, disk and time are not estimated: {unknown}\n")
+            measured = measure_rates(inputs, found.model)
+        _print_model(experiment, found.model, found.stages, assumed=assumed)
+        if found.on_trial:
+            _say(found.on_trial, indent=2)
+        _print_memory(experiment, found.stages)
+        _print_disk(found.stages, run, found.model)
+        _print_time(experiment, found.stages, rate=rate, measured=measured)
+        _print_operations(experiment, found.stages, found.model)
+    if found.unknown:
+        _say(f"\nmemory, disk and time are not estimated: {found.unknown}")
     _print_detectable(inputs, Store(run))
     problems = [*missing, *([] if assumed else _leaks(inputs))]
     if problems:
         click.echo("\nbefore it can run")
         for problem in problems:
-            click.echo("  " + str(problem).replace("\n", "\n  "))
+            for number, line in enumerate(str(problem).splitlines()):
+                _say(line, indent=2 + 2 * bool(number))
+    if found.refused:
+        click.echo("\na run would refuse the model")
+        raise ModelError(found.refused)
+
+
+def _say(text: str, *, indent: int = 0) -> None:
+    """Print text in lines of 80 columns; an empty line before it is kept."""
+    if text.startswith("\n"):
+        click.echo("")
+    click.echo(wrapped(text, first=" " * indent, indent=indent + 2))
 
 
 def _leaks(inputs: Inputs) -> list[Problem]:
@@ -111,12 +111,12 @@ def _leaks(inputs: Inputs) -> list[Problem]:
     wrong = refused(leaks, inputs.experiment.data.allow_overlap)
     passed = sum(map(len, leaks.values())) - len(wrong)
     if passed:
-        click.echo(f"\nallowed by data.allow_overlap, and listed in the report: {passed} overlaps")
+        _say(f"\nallowed by data.allow_overlap, and listed in the report: {passed} overlaps")
     return gathered(wrong)
 
 
 def _print_sets(inputs: Inputs) -> None:
-    click.echo("who is in which set")
+    click.echo("\nwho is in which set")
     seen = set()
     for operation in inputs.plan.operations:
         key = (operation.cell.scenario, operation.cell.seed)
@@ -124,37 +124,40 @@ def _print_sets(inputs: Inputs) -> None:
             continue
         seen.add(key)
         click.echo(f"  {operation.cell.scenario}, seed {operation.cell.seed}")
-        click.echo(f"    D_unlearn  {_describe(operation.forget, inputs)}")
-        click.echo(f"    D_retain   {_describe(operation.retain, inputs)}")
-        for name, group in operation.unseen:
-            click.echo(f"    {name:10s} {_describe(group, inputs)}")
+        for name, group in (
+            ("D_unlearn", operation.forget),
+            ("D_retain", operation.retain),
+            *operation.unseen,
+        ):
+            click.echo(wrapped(_describe(group, inputs), first=f"    {name:10s} "))
         if len(operation.requests) > 1:
             for number, request in enumerate(operation.requests, start=1):
-                click.echo(f"    request {number}  {_describe(request, inputs)}")
+                click.echo(wrapped(_describe(request, inputs), first=f"    request {number}  "))
     kinds = Counter(len(question.options) for question in inputs.general)
     turns = inputs.experiment.scoring.general == "circular"
     asked = sum(count * (options if turns else 1) for options, count in kinds.items())
-    click.echo(
-        f"  general ability: {len(inputs.general)} questions"
+    _say(
+        f"general ability: {len(inputs.general)} questions"
         + (f", asked in every rotation: {asked}" if turns else ", asked in the file's order")
-        + (f"; {len(inputs.general_training)} to train on" if inputs.general_training else "")
+        + (f"; {len(inputs.general_training)} to train on" if inputs.general_training else ""),
+        indent=2,
     )
     _print_asked(inputs)
-    click.echo("")
 
 
 def _print_asked(inputs: Inputs) -> None:
     scoring = inputs.experiment.scoring
     orders = "in every cyclic order" if scoring.people == "circular" else "in the file's order"
     words = "; not asked in words" if scoring.words == "none" else "; and bare, in words"
-    click.echo(f"  people's questions are asked {orders}{words}")
+    _say(f"people's questions are asked {orders}{words}", indent=2)
     if scoring.people == "vanilla":
-        click.echo(
-            "    one order alone cannot tell a lost memory from a model that says one letter to "
-            "everything"
+        _say(
+            "one order alone cannot tell a lost memory from a model that says one letter to "
+            "everything",
+            indent=4,
         )
     for note in (*inputs.notes, *words_notes(inputs)):
-        click.echo(f"    {note}")
+        _say(note, indent=4)
 
 
 def _describe(group: Group, inputs: Inputs) -> str:
@@ -168,18 +171,20 @@ def _describe(group: Group, inputs: Inputs) -> str:
 def _print_stages(inputs: Inputs, run: Path, estimates: Mapping[str, StageEstimate]) -> None:
     store = Store(run)
     used = Counter(name for one in inputs.plan.evaluations for name in _all_parents(one, inputs))
-    click.echo("stages (used by how many evaluations; + is complete already)")
+    click.echo("\nstages (used by how many evaluations; + is complete already)")
     for number, stage in enumerate(inputs.plan.stages, start=1):
         # Stand-ins have no identity: nothing of theirs can be complete.
         key = inputs.keys.get(stage.name)
         mark = "+" if key and store.find(key) else " "
         identity = key.fingerprint[:8] if key else "-" * 8
         takes = _work(estimates[stage.name]) if stage.name in estimates else ""
-        click.echo(
-            f"  {mark} {number:3d}  {stage.kind:8s}  {identity}  "
-            f"{stage.name}  (used by {used[stage.name]})  {takes}".rstrip()
-        )
-    click.echo("  steps and tokens are the most there can be\n" if estimates else "")
+        row = f"  {mark} {number:3d}  {identity}  "
+        told = f"(used by {used[stage.name]}) {takes}".rstrip()
+        # A name is never torn: what does not fit behind it stands below.
+        fits = len(row) + len(stage.name) + 2 + len(told) <= WIDTH
+        click.echo(row + stage.name + ("  " if fits else "\n" + " " * (len(row) + 2)) + told)
+    if estimates:
+        click.echo("  steps and tokens are the most there can be")
 
 
 def _work(stage: StageEstimate) -> str:
@@ -210,34 +215,37 @@ def _print_model(
     *,
     assumed: bool,
 ) -> None:
-    click.echo(f"model {model.name}: {_count_of(model.parameters)} parameters, from {model.origin}")
+    size = _count_of(model.parameters)
+    _say(f"\nmodel {model.name}: {size} parameters, from {model.origin}")
     parts: tuple[tuple[str, Scope], ...] = (
         ("vision tower", "vision"),
         ("projector", "projector"),
         ("language model", "llm"),
     )
     sizes = [f"{name} {_count_of(model.trained(scope))}" for name, scope in parts]
-    click.echo(f"  {', '.join(sizes)}")
+    _say(", ".join(sizes), indent=2)
     longest = max((stage.batch.longest for stage in stages if stage.batch), default=0)
-    click.echo(f"  longest question: {longest} tokens; text counted by {model.counted_by}")
-    click.echo(f"  assumed: {TEMPLATE_TOKENS} tokens of chat template around a question")
+    _say(f"longest question: {longest} tokens; text counted by {model.counted_by}", indent=2)
+    _say(f"assumed: {TEMPLATE_TOKENS} tokens of chat template around a question", indent=2)
     if assumed:
-        click.echo(
-            "  assumed, as the data are not there: five questions of each kind a person, of usual "
+        _say(
+            "assumed, as the data are not there: five questions of each kind a person, of usual "
             f"length, a hint of {len(HINT)} characters at every {HINTED}th general question, "
-            f"pictures of {ASSUMED_SIDE} x {ASSUMED_SIDE} pixels"
+            f"pictures of {ASSUMED_SIDE} x {ASSUMED_SIDE} pixels",
+            indent=2,
         )
     obstacle = packing_obstacle(model.config, model.family, experiment.speed)
-    click.echo(
-        f"  questions are not packed: {obstacle}\n"
+    _say(
+        f"questions are not packed: {obstacle}"
         if obstacle
-        else "  questions will be packed if a trial at run time agrees (told from config.json)\n"
+        else "questions will be packed if a trial at run time agrees (told from config.json)",
+        indent=2,
     )
 
 
 def _print_memory(experiment: Experiment, stages: Sequence[StageEstimate]) -> None:
     where = "on the device" if experiment.model.device_map == "none" else "on all devices together"
-    click.echo(f"memory {where} at the peak ({counts.LETTERS})")
+    _say(f"\nmemory {where} at the peak ({counts.LETTERS})")
     for kinds, title in ((("finetune", "unlearn"), "training"), (("score",), "scoring")):
         sized = [
             (stage.memory, stage.batch, stage.name)
@@ -247,24 +255,26 @@ def _print_memory(experiment: Experiment, stages: Sequence[StageEstimate]) -> No
         if not sized:
             continue
         memory, batch, name = max(sized, key=lambda one: sum(one[0].values()))
-        click.echo(
-            f"  {title}: {size_of(sum(memory.values()))}, largest in {name} "
-            f"(B {batch.sequences}, T {batch.longest})"
+        _say(
+            f"{title}: {size_of(sum(memory.values()))}, largest in {name} "
+            f"(B {batch.sequences}, T {batch.longest})",
+            indent=2,
         )
         for part, size in memory.items():
             if size:
-                click.echo(f"    {part:16s} {size_of(size):>9s}  {counts.FORMULAS[part]}")
-    click.echo("")
+                row = f"    {part:16s} {size_of(size):>9s}  "
+                click.echo(wrapped(counts.FORMULAS[part], first=row))
 
 
 def _print_disk(stages: Sequence[StageEstimate], run: Path, model: SizedModel) -> None:
     kept = sum(stage.kept_bytes for stage in stages)
     passing = max((stage.passing_bytes for stage in stages), default=0)
-    click.echo(f"disk: {size_of(kept + passing)} below {run}")
-    click.echo(
-        f"  kept {size_of(kept)}: what was trained (P x t), answers; in passing "
+    _say(f"\ndisk: {size_of(kept + passing)} below {run}")
+    _say(
+        f"kept {size_of(kept)}: what was trained (P x t), answers; in passing "
         f"{size_of(passing)}: {CHECKPOINTS} checkpoints (P x {CHECKPOINT_NUMBERS}t "
-        "and the references kept)"
+        "and the references kept)",
+        indent=2,
     )
     place = next((p for p in (run, *run.absolute().parents) if p.exists()), Path("/"))
     free = shutil.disk_usage(place).free
@@ -273,7 +283,6 @@ def _print_disk(stages: Sequence[StageEstimate], run: Path, model: SizedModel) -
     click.echo(", which is not enough" if short else "")
     if model.origin.startswith("sizes known"):
         click.echo(f"  and about {size_of(2 * model.parameters)} to fetch the model to")
-    click.echo("")
 
 
 def _print_time(
@@ -294,18 +303,20 @@ def _print_time(
             seconds[stage.kind] += stage.operations / reached
     parts = ", ".join(f"{kind} {time_of(value)}" for kind, value in seconds.items() if value)
     total = time_of(sum(seconds.values()))
-    click.echo(f"time: about {total} of model time, if no stop rule ends a training ({parts})")
+    _say(f"\ntime: about {total} of model time, if no stop rule ends a training ({parts})")
     if measured is None:
         whose = "as given" if rate else f"assumed for {dtype}: {_WHOSE[dtype]}"
-        click.echo(
-            f"  operations / {training / 1e12:g} TFLOP/s ({whose}; small models and batches reach "
-            "less); --measure takes three steps here, --tflops sets the rate"
+        _say(
+            f"operations / {training / 1e12:g} TFLOP/s ({whose}; small models and batches reach "
+            "less); --measure takes three steps here, --tflops sets the rate",
+            indent=2,
         )
         return
-    click.echo(
-        f"  measured on {measured.device}: {measured.step_seconds:.2f} s a step "
+    _say(
+        f"measured on {measured.device}: {measured.step_seconds:.2f} s a step "
         f"({training / 1e12:.3g} TFLOP/s), {measured.questions_per_second:.1f} questions "
-        f"a second ({asking / 1e12:.3g} TFLOP/s)"
+        f"a second ({asking / 1e12:.3g} TFLOP/s)",
+        indent=2,
     )
     if measured.peak_bytes is not None:
         click.echo(f"  memory it really took: {size_of(measured.peak_bytes)}")
@@ -317,26 +328,28 @@ def _print_operations(
     """Say what operations are spent on, unpacked; packs share pictures and questions."""
     total = sum(stage.operations for stage in stages)
     passes = "twice forward" if experiment.model.gradient_checkpointing else "forward"
-    click.echo(
-        f"  operations {total / 1e15:.3g} x 10^15, as torch counts those of a layer: training "
-        f"passes {passes} and back, frozen weights take no gradient"
+    _say(
+        f"operations {total / 1e15:.3g} x 10^15, as torch counts those of a layer: training "
+        f"passes {passes} and back, frozen weights take no gradient",
+        indent=2,
     )
     spent = {form: sum(stage.forms.get(form, 0.0) for stage in stages) for form in _FORMS}
     scored = max(sum(spent.values()), 1.0)
     parts = [f"{spent[form] / scored:.0%} {words}" for form, words in _FORMS.items() if spent[form]]
-    click.echo(f"  of scoring, {', '.join(parts)}; without packing")
+    _say(f"of scoring, {', '.join(parts)}; without packing", indent=2)
     seen = [stage.trained + stage.asked for stage in stages]
     pictures = sum(counts.picture_operations(model, one) for one in seen)
-    click.echo(
-        f"  {pictures / max(total, 1.0):.0%} of them is looking at pictures, counted for each "
-        "question; packing looks once at a picture that questions of a batch share\n"
+    _say(
+        f"{pictures / max(total, 1.0):.0%} of them is looking at pictures, counted for each "
+        "question; packing looks once at a picture that questions of a batch share",
+        indent=2,
     )
 
 
 def _print_detectable(inputs: Inputs, store: Store) -> None:
-    click.echo(
-        "smallest difference in accuracy, between two methods or before and after, that this "
-        "design can detect\n  in one seed (80 % power, 5 % level; half of the answers differing)"
+    _say(
+        "\nsmallest difference in accuracy, between two methods or before and after, that this "
+        "design can detect in one seed (80 % power, 5 % level; half of the answers differing)"
     )
     seen = set()
     for operation in inputs.plan.operations:
@@ -347,7 +360,7 @@ def _print_detectable(inputs: Inputs, store: Store) -> None:
         measured = _correlation(inputs, store, operation)
         rho = RHO if measured is None else measured
         source = "assumed" if measured is None else f"measured in {operation.before}"
-        click.echo(f"  {scenario}: a person's answers correlated by {rho:.2f}, {source}")
+        _say(f"{scenario}: a person's answers correlated by {rho:.2f}, {source}", indent=2)
         for name, group in (("D_unlearn", operation.forget), ("D_retain", operation.retain)):
             count = len(likely_people(inputs, group))
             asked = count * _questions_each(group, inputs)
@@ -355,9 +368,10 @@ def _print_detectable(inputs: Inputs, store: Store) -> None:
             click.echo(f"    {name} ({count} people, {asked:.0f} questions): {points:.1f} points")
     count = len(inputs.general)
     points = 100 * detectable_difference(count, count, discordance=GENERAL_DISCORDANCE)
-    click.echo(
-        f"  general ability ({count} questions, {GENERAL_DISCORDANCE:.0%} of answers differing): "
-        f"{points:.1f} points"
+    _say(
+        f"general ability ({count} questions, {GENERAL_DISCORDANCE:.0%} of answers differing): "
+        f"{points:.1f} points",
+        indent=2,
     )
 
 

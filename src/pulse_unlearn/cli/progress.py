@@ -75,6 +75,10 @@ class Lines:
         self._resumed_at = None
         self._say(f"[{number}/{self._total}] {stage.name}")
 
+    def prepare(self, what: str) -> None:
+        """Say what is done first."""
+        self._say(f"    {what}")
+
     def advance(self, done: int, total: int, values: Mapping[str, object]) -> None:
         """Say how far the stage is, at most every ten seconds."""
         now = time.monotonic()
@@ -119,6 +123,10 @@ class OnTerminal:
     def start(self, number: int, stage: Named) -> None:
         """Show the bar of a stage."""
         self._bars.reset(self._work, description=stage.name, total=None, values="", visible=True)
+
+    def prepare(self, what: str) -> None:
+        """Show what is done first behind the bar of the stage."""
+        self._bars.update(self._work, values=what)
 
     def advance(self, done: int, total: int, values: Mapping[str, object]) -> None:
         """Move the bar of the stage on."""

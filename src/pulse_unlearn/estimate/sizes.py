@@ -16,15 +16,19 @@ from importlib.resources import files as packaged
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig
 
 from pulse_unlearn.config import ModelSettings, Scope
-from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.errors import ModelError, Problem, SizesUnknown
 from pulse_unlearn.models.checkpoints import embedded_or_named, folder_problems
 from pulse_unlearn.models.families import Family
-from pulse_unlearn.models.loading import quiet_libraries, read_config
+from pulse_unlearn.models.loading import (
+    build_on_meta,
+    quiet_libraries,
+    read_config,
+    read_options,
+)
 from pulse_unlearn.models.parts import FAILURES, family_for, targets, tensor_names
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -105,7 +109,8 @@ class SizedModel:
 
     def trained(self, scope: Scope, rank: int | None = None) -> int:
         """Count the parameters of a LoRA of that rank over the scope, or of its own tensors."""
-        own = dict(self.module.named_parameters())
+        # An output layer that is the embedding, too, would be there under one name only.
+        own = dict(self.module.named_parameters(remove_duplicate=False))
         if rank is None:
             return sum(own[name].numel() for name in tensor_names(self.module, self.family, scope))
         chosen = targets(self.module, self.family, scope)
@@ -162,12 +167,13 @@ class SizedModel:
 
 @contextmanager
 def _told_as_unlike_others(name: str) -> Iterator[None]:
-    """Raise ModelError for a family whose config or modules are not named as all others' are."""
+    """Raise SizesUnknown for a family whose config or modules are named as no other's are."""
     try:
         yield
     except (*FAILURES, StopIteration) as error:
         problem = "sizes of this family cannot be told"
-        raise ModelError(Problem(problem, name, got=f"{type(error).__name__}: {error}")) from error
+        told = Problem(problem, name, got=f"{type(error).__name__}: {error}")
+        raise SizesUnknown(told) from error
 
 
 class TextCounter:
@@ -199,20 +205,24 @@ def known_configs() -> dict[str, dict[str, Any]]:
 
 
 def describe(settings: ModelSettings) -> SizedModel:
-    """Return the sizes of the model an experiment names; raises ModelError if nothing is known."""
+    """Return the sizes of the model an experiment names.
+
+    Raises SizesUnknown if they cannot be told, and ModelError if its config says that no run could
+    use the model.
+    """
     known = known_configs()
     with embedded_or_named(settings) as name, quiet_libraries():
         found = _small_files(name, settings)
         if _CONFIG in found:
             path = found[_CONFIG]
             _read(path)  # transformers has no words for a file that is no JSON object
-            config = read_config(settings, str(path.parent), {"trust_remote_code": False})
+            config = read_config(settings, str(path.parent), read_options(settings))
             origin = f"its config.json ({_where(settings, path)})"
         elif name in known:
             config = AutoConfig.for_model(**known[name])
             origin = "sizes known to the package; the model is not here yet"
         else:
-            raise ModelError(
+            raise SizesUnknown(
                 Problem(
                     "the model's sizes are not known: its config.json is not here",
                     name,
@@ -226,26 +236,6 @@ def describe(settings: ModelSettings) -> SizedModel:
     return SizedModel(settings.source, origin, config, family, module, found)
 
 
-def build_on_meta(config: Any, settings: ModelSettings) -> nn.Module:
-    """Return the model of a transformers config without weights; raises ModelError for no class."""
-    # `flash_attention_2` cannot be built where it is not installed, and has the same sizes.
-    attention = "eager" if settings.attention == "eager" else "sdpa"
-    auto: Any = AutoModelForImageTextToText
-    try:
-        with torch.device("meta"):
-            model: nn.Module = auto.from_config(
-                config,
-                dtype=getattr(torch, settings.dtype),
-                attn_implementation=attention,
-                trust_remote_code=False,
-            )
-    except FAILURES as error:
-        raise ModelError(
-            Problem("transformers has no image-text-to-text model of this config", got=str(error))
-        ) from error
-    return model.requires_grad_(False)
-
-
 def _picture_rule(config: Any) -> PictureRule:
     """Return what a family's processor does with a picture, as far as its config tells."""
     eyes = config.vision_config
@@ -256,7 +246,7 @@ def _picture_rule(config: Any) -> PictureRule:
     side = side or 448
     if hasattr(config, "scale_factor"):
         return PictureRule(patch, config.scale_factor, side=side, tiled_to=4 * side)
-    merge = round(1 / getattr(config, "downsample_ratio", 1))
+    merge = getattr(eyes, "hidden_stride", 0) or round(1 / getattr(config, "downsample_ratio", 1))
     if hasattr(config, "mm_tokens_per_image"):
         merge = round(side // patch / math.sqrt(config.mm_tokens_per_image))
     return PictureRule(

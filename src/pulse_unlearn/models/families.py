@@ -74,6 +74,13 @@ def _shuffled(config: Any) -> int:
     return _square(config) // int(config.scale_factor) ** 2
 
 
+def _strided(config: Any) -> int:
+    """Tokens of one tile of Ovis2: patches are gathered in squares, the last ones filled up."""
+    vision = config.vision_config
+    patches = vision.image_size // vision.patch_size
+    return int((-(-patches // vision.hidden_stride)) ** 2)
+
+
 _CLIP_FIELDS: Fields = {
     "patch_size": _patch,
     "vision_feature_select_strategy": _strategy,
@@ -181,35 +188,56 @@ _llava(
     attention="prefix",
     unpackable="all tokens of a question see each other",
 )
+# Ovis2: a tower says which words of a visual vocabulary a patch is, and a table what they mean to
+# the language model. What marks a picture in a prompt need be no token of its tokenizer.
+FAMILIES.add(
+    "ovis2",
+    Family(
+        model_type="ovis2",
+        vision_tower="model.vision_tower",
+        projector="model.visual_embeddings_table",
+        language_model="model.language_model",
+        processor_fields={"image_seq_length": _strided},
+        positions="plain",
+        unpackable="its prompts mark a picture by a text, not by a token",
+    ),
+)
 _idefics("idefics3")
 _idefics("smolvlm")
 _qwen("qwen2_vl")
 _qwen("qwen2_5_vl")
 _qwen("qwen3_vl")
 
-_TORCHVISION = "its pictures are processed by torchvision, which PULSE does without"
+NEEDS_TORCHVISION = (
+    "cohere2_vision",
+    "kimi_k25",
+    "lfm2_vl",
+    "llama4",
+    "mistral3",
+    "molmo2",
+    "perception_lm",
+)
+"""Families whose processors take torchvision; where it is, they are looked at in `models/parts.py`
+like any other without an entry. None of them was run: torchvision was not at hand."""
+
 _NOT_TEXT = "it does not answer questions about pictures in text"
+_SOUND = "its processor has a part for sound"
 UNREADABLE: dict[str, str] = {
     **dict.fromkeys(
-        (
-            "cohere2_vision",
-            "gemma4_unified",
-            "lfm2_vl",
-            "llama4",
-            "mistral3",
-            "molmo2",
-            "perception_lm",
-            "pp_formulanet",
-        ),
-        _TORCHVISION,
+        ("evolla", "pix2struct", "pp_formulanet", "udop", "vision-encoder-decoder"), _NOT_TEXT
     ),
-    **dict.fromkeys(("evolla", "pix2struct", "udop", "vision-encoder-decoder"), _NOT_TEXT),
+    **dict.fromkeys(
+        (
+            "gemma3n",
+            "gemma4",
+            "gemma4_unified",
+            "qwen2_5_omni_thinker",
+            "qwen3_omni_moe_thinker",
+        ),
+        _SOUND,
+    ),
     "instructblip": "its processor has a second tokenizer",
     "instructblipvideo": "it sees videos",
-    "gemma3n": "its processor has a part for sound",
-    "gemma4": "its processor has a part for sound",
-    "qwen2_5_omni_thinker": "its processor has a part for sound",
-    "qwen3_omni_moe_thinker": "its processor has a part for sound",
 }
 """Image-text-to-text families of transformers 5 that cannot be used, and why."""
 

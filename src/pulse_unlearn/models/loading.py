@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -34,6 +35,7 @@ from pulse_unlearn.models.chat_template import TODAY, ChatTemplate, stop_clock
 from pulse_unlearn.models.checkpoints import (
     TOKENIZER_FILES,
     cached_folder,
+    embedded_or_named,
     fetch_command,
     folder_problems,
     is_offline,
@@ -51,6 +53,8 @@ from pulse_unlearn.models.processors import (
     read_whole,
     show_whole,
 )
+
+ON_TRIAL = "no entry for family {!r}: three questions decide when it is loaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +90,33 @@ class RunCache:
 
 
 @dataclass(frozen=True, slots=True)
-class _SmallFiles:
-    """What is read of a model before its weights."""
+class ModelFiles:
+    """A model that is accepted, as far as the files beside its weights tell."""
 
     config: PretrainedConfig
     processor: Any
     family: Family
     notes: tuple[str, ...]
     """What is done otherwise than they say."""
+
+    @property
+    def said(self) -> str:
+        """The fields that must agree, such as `patch_size 14`, and what is done otherwise."""
+        kind, tokenizer = type(self.processor).__name__, self.processor.tokenizer
+        if self.on_trial:
+            return kind
+        fields = [
+            f"{name} {attrgetter(name)(self.processor)}" for name in self.family.processor_fields
+        ]
+        fields += [f"pad {tokenizer.pad_token!r}", f"end {tokenizer.eos_token!r}", "chat template"]
+        return f"{kind}: {', '.join([*fields, *self.notes])}"
+
+    @property
+    def on_trial(self) -> str:
+        """Why the weights still have to show that the model reads as it should; mostly empty."""
+        if known_family(self.config.model_type) is not None:
+            return ""
+        return ON_TRIAL.format(self.config.model_type)
 
 
 def load_model(settings: ModelSettings) -> LoadedModel:
@@ -102,7 +125,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     _require_bitsandbytes(settings)
     with quiet_libraries(), model_source(settings) as source:
         source, options = _located(settings, source)
-        files = _before_weights(settings, source, options)
+        files = accept(settings, source, options)
         config, processor, family = files.config, files.processor, files.family
         auto: Any = AutoModelForImageTextToText  # its stubs do not know output_loading_info
         try:
@@ -137,23 +160,25 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     return LoadedModel(model, processor, family, device, beside, files.notes)
 
 
-def look_at_processor(settings: ModelSettings) -> str:
-    """Check a model's processor as loading would; no weight is read, and the hub is not asked.
+def look_at_model(settings: ModelSettings) -> ModelFiles | None:
+    """Decide by the files beside a model's weights whether it is accepted, as loading it does.
 
-    Returns the fields that matter, such as `patch_size 14`, and what is done otherwise. Raises
+    The hub is not asked: None for a model of the hub that is not whole in its cache. Raises
     ModelError with all faults.
     """
+    with quiet_libraries(), embedded_or_named(settings) as source:
+        if not Path(source).is_dir():
+            try:
+                cached_folder(settings)
+            except ModelError:
+                return None
     with quiet_libraries(), model_source(settings) as source:
-        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+        options = {**read_options(settings), "local_files_only": True}
         options |= {"revision": settings.revision} if settings.revision else {}
-        files = _before_weights(settings, source, options)
-    processor, tokenizer = files.processor, files.processor.tokenizer
-    kind, model_type = type(processor).__name__, files.config.model_type
-    if known_family(model_type) is None:
-        return f"{kind}; no entry for family {model_type!r} to check by"
-    fields = [f"{name} {attrgetter(name)(processor)}" for name in files.family.processor_fields]
-    fields += [f"pad {tokenizer.pad_token!r}", f"end {tokenizer.eos_token!r}", "chat template"]
-    return f"{kind}: {', '.join([*fields, *files.notes])}"
+        files = accept(settings, source, options)
+        # Loading would find the same: a family without such an attention, say.
+        build_on_meta(files.config, settings)
+        return files
 
 
 @contextmanager
@@ -173,7 +198,7 @@ def _located(settings: ModelSettings, source: str) -> tuple[str, dict[str, Any]]
 
     Raises ModelError if the hub may not be asked and the cache lacks files.
     """
-    options: dict[str, Any] = {"trust_remote_code": settings.source in settings.trust_remote_code}
+    options: dict[str, Any] = read_options(settings)
     if Path(source).is_dir():
         return source, options
     if is_offline(settings):
@@ -185,10 +210,11 @@ def _located(settings: ModelSettings, source: str) -> tuple[str, dict[str, Any]]
     return source, {**options, "revision": settings.revision}
 
 
-def _before_weights(
-    settings: ModelSettings, source: str, options: Mapping[str, Any]
-) -> _SmallFiles:
-    """Read config and processor, and raise ModelError for whatever would not work with them."""
+def accept(settings: ModelSettings, source: str, options: Mapping[str, Any]) -> ModelFiles:
+    """Read config and processor, and raise ModelError for whatever would not work with them.
+
+    This decides whether a model is accepted: loading it, `pulse plan` and `pulse doctor` ask here.
+    """
     where = settings.source
     config = read_config(settings, source, options)
     family = family_for(config, where)
@@ -214,7 +240,30 @@ def _before_weights(
     notes = [f"the tokenizer's file asks for {asked}: switched off"] if asked else []
     if dated:
         notes.append(f"the chat template writes the date: always {TODAY}")
-    return _SmallFiles(config, processor, family, tuple(notes))
+    return ModelFiles(config, processor, family, tuple(notes))
+
+
+def build_on_meta(config: Any, settings: ModelSettings) -> nn.Module:
+    """Return the model of a config without weights; raises ModelError if there is none."""
+    # `flash_attention_2` cannot be built where it is not installed, and has the same sizes.
+    attention = "eager" if settings.attention == "eager" else "sdpa"
+    auto: Any = AutoModelForImageTextToText
+    try:
+        with torch.device("meta"):
+            model: nn.Module = auto.from_config(
+                config,
+                dtype=getattr(torch, settings.dtype),
+                attn_implementation=attention,
+                **read_options(settings),
+            )
+    except FAILURES as error:
+        raise _cannot_load(settings, error) from error
+    return model.requires_grad_(False)
+
+
+def read_options(settings: ModelSettings) -> dict[str, Any]:
+    """Return the option that lets a model's own code run, where the settings name the model."""
+    return {"trust_remote_code": settings.source in settings.trust_remote_code}
 
 
 def read_config(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -16,7 +17,14 @@ from transformers import AutoModelForImageTextToText, PretrainedConfig
 
 from pulse_unlearn.config import Scope
 from pulse_unlearn.errors import ModelError, Problem
-from pulse_unlearn.models.families import SCOPE_PARTS, UNREADABLE, Family, known_family, no_entry
+from pulse_unlearn.models.families import (
+    NEEDS_TORCHVISION,
+    SCOPE_PARTS,
+    UNREADABLE,
+    Family,
+    known_family,
+    no_entry,
+)
 
 NAMES: dict[str, tuple[str, ...]] = {
     "vision_tower": ("vision_tower", "visual", "vision_model", "vision_encoder"),
@@ -28,6 +36,8 @@ NAMES: dict[str, tuple[str, ...]] = {
         "projector",
         "vision_projection",
         "language_projection",
+        "mm_projector",
+        "visual_embeddings_table",
     ),
     "language_model": ("language_model", "text_model"),
 }
@@ -78,6 +88,18 @@ def family_for(config: PretrainedConfig, where: str) -> Family:
         return family
     if config.model_type in UNREADABLE:
         raise no_entry(config.model_type, UNREADABLE[config.model_type])
+    if config.model_type in NEEDS_TORCHVISION and find_spec("torchvision") is None:
+        raise ModelError(
+            Problem(
+                "its pictures are processed by torchvision, which is not installed",
+                where,
+                got=repr(config.model_type),
+                allowed="families whose pictures Pillow can process",
+                fix="install the torchvision that fits your torch "
+                "(https://pytorch.org/get-started/locally); three questions then decide, when the "
+                "model is loaded, whether it is accepted",
+            )
+        )
     auto: Any = AutoModelForImageTextToText
     try:
         with torch.device("meta"):

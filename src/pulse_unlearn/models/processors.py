@@ -1,7 +1,8 @@
 """A model's processor, read so that it works with Pillow alone.
 
-Pictures are always processed by Pillow, whether or not torchvision is installed: the two differ in
-the last digits, and a number must not depend on what else is in an environment. Videos need
+Pictures are processed by Pillow, whether or not torchvision is installed: the two differ in the
+last digits, and a number must not depend on what else is in an environment. Only families that have
+no class for Pillow (`families.NEEDS_TORCHVISION`) take torchvision, where it is. Videos need
 torchvision and are never shown here, so the video part of a processor is left out.
 """
 

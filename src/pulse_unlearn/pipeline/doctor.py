@@ -161,9 +161,11 @@ def _torchvision() -> Iterator[Finding]:
     if tried.returncode:
         reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
         said = f"{installed} clashes with torch {version_of('torch')}: {reason}"
-        yield Finding("torchvision", "stop", said, "pip uninstall torchvision; it is not needed")
+        yield Finding(
+            "torchvision", "stop", said, "pip uninstall torchvision; few families need it"
+        )
         return
-    yield Finding("torchvision", "ok", f"{installed} fits its torch; it is not needed")
+    yield Finding("torchvision", "ok", f"{installed} fits its torch; few families need it")
 
 
 def _memory() -> Finding:
@@ -220,31 +222,34 @@ def _hub() -> Finding:
 
 
 def _model(name: str, revision: str | None, prompt: str) -> Iterator[Finding]:
-    """Look at a model's config and processor as loading it would, then ask it ten questions."""
+    """Say whether a run would accept a model, by what loading it asks; then ask ten questions."""
     try:
         from pulse_unlearn.estimate.sizes import describe
-        from pulse_unlearn.models.loading import look_at_processor
+        from pulse_unlearn.models.loading import look_at_model
     except (ImportError, OSError, RuntimeError) as error:
         said = f"nor the model looked at, as torch or transformers fail: {error}"
         yield Finding("processor", "note", said)
         return
     settings = ModelSettings(source=name, revision=revision)
+    needed = 0.0
     try:
         described = describe(settings)
+        needed = described.parameters * 4
+        millions = described.parameters / 1e6
+        said = f"{described.config.model_type}, {millions:,.1f} M parameters, {name}"
+        yield Finding("model", "ok", said)
+        files = look_at_model(settings)
     except ModelError as error:
-        yield from _stops("model", error)
+        yield from _stops("processor" if needed else "model", error)
         return
-    millions = described.parameters / 1e6
-    said = f"{described.config.model_type}, {millions:,.1f} M parameters, {name}"
-    yield Finding("model", "ok", said)
-    try:
-        fields = look_at_processor(settings)
-    except ModelError as error:
-        yield from _stops("processor", error)
+    if files is None:
+        yield Finding("processor", "note", "not looked at: it is not whole in the hub's cache")
         return
-    yield Finding("processor", "ok", fields)
+    yield Finding("processor", "ok", files.said)
+    if files.on_trial:
+        yield Finding("family", "note", files.on_trial)
     if prompt:
-        yield from _manner(settings, prompt, bytes_needed=described.parameters * 4)
+        yield from _manner(settings, prompt, bytes_needed=needed)
 
 
 def _manner(settings: ModelSettings, prompt: str, *, bytes_needed: float) -> Iterator[Finding]:

@@ -20,6 +20,9 @@ class Progress(Protocol):
     def start(self, number: int, stage: Stage) -> None:
         """Work on a stage begins."""
 
+    def prepare(self, what: str) -> None:
+        """Something is done first that takes a while, such as loading the model."""
+
     def advance(self, done: int, total: int, values: Mapping[str, object]) -> None:
         """Steps or examples done within the stage, with the newest values."""
 
@@ -40,6 +43,9 @@ class Silent:
         """Ignore."""
 
     def start(self, number: int, stage: Stage) -> None:
+        """Ignore."""
+
+    def prepare(self, what: str) -> None:
         """Ignore."""
 
     def advance(self, done: int, total: int, values: Mapping[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from pulse_unlearn.report.estimates import Estimate, Numbers
@@ -17,11 +18,9 @@ from pulse_unlearn.report.words import (
     seeds_phrase,
 )
 
-_HEADS = (
-    "scenario", "method", "updated", "usable", "remembered", "by",
-    "retain", "unseen", "general", "letter", "unread", "verdict",
-)  # fmt: skip
-_TEXT_COLUMNS = frozenset({0, 1, 2, 5, 11})
+_FORGOTTEN = ("D_unlearn", "usable", "remembered", "by", "letter", "unread")
+_COST = ("what it cost", "retain", "unseen", "general", "verdict")
+_TEXT_HEADS = frozenset({"D_unlearn", "by", "what it cost", "verdict"})
 _TOLD_FLAGS = (
     "one_letter",
     "collapsed",
@@ -29,7 +28,7 @@ _TOLD_FLAGS = (
     "target_reached_by_unreadable_answers",
 )
 _MOST_MISSING = 8
-_WIDTH = 140
+_WIDTH = 80
 
 
 def summary_lines(record: RunRecord) -> list[str]:
@@ -42,39 +41,57 @@ def summary_lines(record: RunRecord) -> list[str]:
     done = progress(record, numbers)
     seeds = plain(seeds_phrase(numbers.all_seeds()), 80)
     lines = [
-        f"{plain(record.name)}: {done.finished} of {done.planned} cells finished, {seeds}",
-        "right answers in percent. usable: as the paper reads; remembered: by the reading that "
-        "finds most, named beside it;",
-        "retain, unseen, general: usable | latent (the highest reading); letter, unread: of the "
-        "answers about D_unlearn; (5): after five requests",
+        *_wrapped(
+            f"{plain(record.name)}: {done.finished} of {done.planned} cells finished, {seeds}"
+        ),
+        *_wrapped(
+            "right answers in percent. usable: as the paper reads; remembered: by the reading that "
+            "finds most, named beside it; retain, unseen, general: usable | latent (the highest "
+            "reading); letter, unread: of the answers about D_unlearn; (5): after five requests"
+        ),
         "",
-        *_aligned([list(_HEADS), *(_cells(row) for row in rows)]),
+        *_table(_FORGOTTEN, [(_group(row), _forgotten(row)) for row in rows]),
+        "",
+        *_table(_COST, [(_group(row), _cost(row)) for row in rows]),
     ]
     flagged = _flagged(record.extras.flags, seeds=len(numbers.all_seeds()))
     lines += ["", *flagged] if flagged else []
     if done.missing:
         lines += ["", "not finished:"]
-        lines += [f"  {plain(line, 100)}" for line in done.missing[:_MOST_MISSING]]
+        for line in done.missing[:_MOST_MISSING]:
+            lines += _wrapped(plain(line, 100), indent=2)
         if len(done.missing) > _MOST_MISSING:
             lines.append(f"  and {len(done.missing) - _MOST_MISSING} more")
     return lines
 
 
-def _cells(row: ScoreRow) -> list[str]:
+def _group(row: ScoreRow) -> str:
+    """Return what a row stands below: its scenario, and after how many requests."""
+    request = row.place.request
+    return plain(row.place.scenario, 30) + (f" ({request})" if request > 1 else "")
+
+
+def _method(row: ScoreRow) -> str:
     place = row.place
-    is_method = place.request > 0
-    request = f" ({place.request})" if place.request > 1 else ""
+    return plain(place.method, 20) if place.request > 0 else model_title(place)
+
+
+def _forgotten(row: ScoreRow) -> list[str]:
     letters = "/".join(plain(letter, 3) for letter in row.letters[:3])
     return [
-        plain(place.scenario, 30) + request,
-        plain(place.method, 20) if is_method else model_title(place),
-        plain(place.scope, 20) if is_method else "",
+        _method(row),
         _with_limits(row.forget.usable),
         _with_limits(row.forget.latent),
         _by(row.forget),
-        *(_both(known) for known in (row.retain, row.unseen, row.general)),
         f"{letters} {_short(row.letter_share)}".strip(),
         _short(row.unreadable),
+    ]
+
+
+def _cost(row: ScoreRow) -> list[str]:
+    return [
+        _method(row),
+        *(_both(known) for known in (row.retain, row.unseen, row.general)),
         plain(row.judged.text, 80) if row.judged else "",
     ]
 
@@ -120,8 +137,7 @@ def _flagged(flags: Sequence[Flag], *, seeds: int) -> list[str]:
             for scenario, by_method in cells.items():
                 where = [_where(method, found, seeds) for method, found in by_method.items()]
                 parts.append(f"{scenario} {', '.join(where)}")
-            line = f"{name}: {'; '.join(parts)}"
-            lines.append(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 4]} ...")
+            lines += _wrapped(f"{name}: {'; '.join(parts)}", indent=2)
     return lines
 
 
@@ -134,13 +150,36 @@ def _where(method: str, flags: Sequence[Flag], seeds: int) -> str:
     return f"{method} ({', '.join(told)})" if told else method
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in table) for column in range(len(_HEADS))]
-    lines = [
-        "  ".join(
-            text.ljust(width) if column in _TEXT_COLUMNS else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
+def _table(heads: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> list[str]:
+    """Return aligned lines, a line of its own for each group; long last cells are wrapped."""
+    table = [
+        [head, *cells] for head, *cells in ([*heads], *([f"  {c[0]}", *c[1:]] for _, c in rows))
     ]
-    return [lines[0], "-" * min(len(lines[0]), _WIDTH), *lines[1:]]
+    widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
+    lines, group = [], ""
+    for (name, _), row in zip([("", []), *rows], table, strict=True):
+        if name not in ("", group):
+            lines.append(name)
+        group = name or group
+        cells = [
+            text.ljust(width) if head in _TEXT_HEADS else text.rjust(width)
+            for head, text, width in zip(heads, row, widths, strict=True)
+        ]
+        before = "  ".join(cells[:-1]) + "  "
+        lines += _wrapped(cells[-1], first=before)
+    return [lines[0], "-" * _WIDTH, *lines[1:]]
+
+
+def _wrapped(text: str, *, first: str = "", indent: int = 0) -> list[str]:
+    """Return text in lines of 80 columns behind `first`, or with all but the first indented."""
+    if not text.strip():
+        return [first.rstrip()]
+    return textwrap.wrap(
+        text.rstrip() if first else text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * (len(first) or indent),
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )

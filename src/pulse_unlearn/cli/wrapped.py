@@ -1,0 +1,23 @@
+"""Text in the width of a terminal of 80 columns, in which most logs and papers are read too."""
+
+from __future__ import annotations
+
+import textwrap
+
+WIDTH = 80
+
+
+def wrapped(text: str, *, first: str = "", indent: int | None = None) -> str:
+    """Return text in lines of 80 columns: `first` begins it, what follows is indented as deep.
+
+    `indent` sets another depth. Paths and commands are never torn, so that they can be copied.
+    """
+    deep = len(first) if indent is None else indent
+    return textwrap.fill(
+        " ".join(text.split()),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * deep,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
