@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pulse_unlearn.cli.kinds import KINDS
-from pulse_unlearn.errors import Corrupted, Interrupted, PluginError, Problem, StoreError
+from pulse_unlearn.errors import Corrupted, Interrupted
 
 if TYPE_CHECKING:
     from pulse_unlearn.config import Experiment
@@ -85,8 +85,7 @@ def carry_out(load: Callable[[], Experiment], runs: Path, *, repair: bool, again
         )
         if finished.measured:
             _report(finished.run)
-        if finished.failures:
-            _tell_failures(finished)
+        _tell_failures(finished)
 
 
 def _tell_failures(finished: Finished) -> None:
@@ -94,10 +93,7 @@ def _tell_failures(finished: Finished) -> None:
     if click.get_current_context().find_root().params.get("debug"):
         for failure in finished.failures.values():
             click.echo(failure.traceback, err=True)
-    again = f"tracebacks are in {finished.run / 'failures'}; the same command tries again"
-    raise PluginError(
-        [Problem(failure.why, stage, fix=again) for stage, failure in finished.failures.items()]
-    )
+    finished.raise_failures()
 
 
 def _command(experiment: str, overrides: tuple[str, ...], runs: Path) -> str:
@@ -223,14 +219,9 @@ def _load(experiment: str, overrides: tuple[str, ...]) -> Experiment:
 
 
 def _report(run_folder: Path, *, redraw: bool = False) -> None:
-    from pulse_unlearn import store
-    from pulse_unlearn.report import build_report
+    from pulse_unlearn.api.experiments import write_report
 
-    if not run_folder.is_dir():
-        raise StoreError(Problem("there is no such run folder", str(run_folder)))
-    with store.RunLock(run_folder):
-        built = build_report(run_folder, redraw=redraw)
-        store.write_index(run_folder, changed=("report.html", "figures"))
+    built = write_report(run_folder, redraw=redraw)
     for line in built.summary:
         click.echo(line)
     click.echo(f"report: {built.path}")

@@ -71,6 +71,14 @@ class Finished:
     failures: Mapping[str, Failure] = field(default_factory=dict)
     """Stage -> why a third party's code failed in it."""
 
+    def raise_failures(self) -> None:
+        """Raise PluginError with every failure; nothing if there is none."""
+        again = f"tracebacks are in {self.run / 'failures'}; the same command tries again"
+        if self.failures:
+            raise PluginError(
+                [Problem(one.why, stage, fix=again) for stage, one in self.failures.items()]
+            )
+
 
 class _Pipeline:
     """One run: inputs, store and what has been read back from finished stages."""
