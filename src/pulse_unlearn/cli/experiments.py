@@ -48,18 +48,26 @@ _RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Pat
     "(trained_on_scored), keep general questions that name or show people (named, pictured); "
     "several with commas. The report says so.",
 )
+@click.option(
+    "--track",
+    multiple=True,
+    metavar="NAME",
+    help="Show losses and results there, too: tensorboard, wandb, trackio; repeatable.",
+)
 def run(
     experiment: str,
     overrides: tuple[str, ...],
     runs: Path,
     repair: bool,
     allow_overlap: tuple[str, ...],
+    track: tuple[str, ...],
 ) -> None:
     """Run EXPERIMENT (a shipped name or a .yaml file) to its report.
 
     The same command continues an interrupted run and recomputes nothing that is complete.
     """
     overrides += (f"data.allow_overlap=[{','.join(allow_overlap)}]",) if allow_overlap else ()
+    overrides += (f"trackers=[{','.join(track)}]",) if track else ()
     again = _command(experiment, overrides, runs)
     carry_out(lambda: _load(experiment, overrides), runs, repair=repair, again=again)
 

@@ -55,6 +55,12 @@ def _parsers() -> list[tuple[str, str]]:
     return list(parser_descriptions().items())
 
 
+def _trackers() -> list[tuple[str, str]]:
+    from pulse_unlearn.trackers import TRACKERS
+
+    return [(name, entry.__doc__ or "") for name, entry in TRACKERS]
+
+
 def _experiments() -> list[tuple[str, str]]:
     import yaml
 
@@ -73,6 +79,7 @@ LISTINGS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "metrics": _metrics,
     "prompts": _prompts,
     "parsers": _parsers,
+    "trackers": _trackers,
     "experiments": _experiments,
 }
 
