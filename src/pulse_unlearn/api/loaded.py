@@ -9,11 +9,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from pulse_unlearn.api import columns
 from pulse_unlearn.api.experiments import resolve, write_report
 from pulse_unlearn.api.folder import Evaluated, Folder, open_folder, read_json
 from pulse_unlearn.api.frames import choose_frame, make_frame
-from pulse_unlearn.errors import DataError, Problem
+from pulse_unlearn.errors import Corrupted, DataError, Problem
 from pulse_unlearn.evaluation.measures import GENERAL, MEASURES
 from pulse_unlearn.evaluation.scoring import by_question
 from pulse_unlearn.evaluation.table import read_predictions, read_scores
@@ -21,7 +23,7 @@ from pulse_unlearn.pipeline.asked import PREDICTIONS
 from pulse_unlearn.pipeline.results import measured_sets
 from pulse_unlearn.records import Cell, Prediction, Question, QuestionScore, Result, Score
 from pulse_unlearn.report.load import load_run as load_record
-from pulse_unlearn.store import read_manifest
+from pulse_unlearn.store import file_errors, read_manifest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -159,6 +161,16 @@ class LoadedRun:
     def settings(self) -> Experiment:
         """The experiment in full, typed; raises ConfigError if this version cannot read it."""
         return resolve(self.path / "experiment.yaml")
+
+    @cached_property
+    def experiment(self) -> Mapping[str, Any]:
+        """`experiment.yaml` as plain data, also where its plug-ins are not installed."""
+        path = self.path / "experiment.yaml"
+        with file_errors(path, "read"):
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise Corrupted(Problem("is not an experiment", str(path)))
+        return found
 
     @cached_property
     def environment(self) -> Mapping[str, Any]:

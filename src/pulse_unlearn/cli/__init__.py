@@ -15,6 +15,7 @@ from pulse_unlearn.cli import (
     audit,
     certificate,
     data,
+    diff,
     doctor,
     experiments,
     export,
@@ -44,6 +45,7 @@ for command in (
     data.data,
     doctor.doctor,
     plugins.plugin,
+    diff.diff,
 ):
     pulse.add_command(command)
 
