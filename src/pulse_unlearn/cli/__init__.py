@@ -21,6 +21,7 @@ from pulse_unlearn.cli import (
     export,
     listings,
     plugins,
+    tables,
 )
 from pulse_unlearn.errors import PulseError
 
@@ -46,6 +47,7 @@ for command in (
     doctor.doctor,
     plugins.plugin,
     diff.diff,
+    tables.tables,
 ):
     pulse.add_command(command)
 

@@ -11,7 +11,7 @@ from pulse_unlearn.diff.answers import Flips, Shared, flipped, shared_questions
 from pulse_unlearn.diff.numbers import Gap, GapOverSeeds, Key, by_key, gaps, over_seeds
 from pulse_unlearn.diff.settings import Change, changes
 from pulse_unlearn.errors import PulseError
-from pulse_unlearn.records import Cell
+from pulse_unlearn.records import PLAIN, Cell
 
 VERSION = 1
 
@@ -127,10 +127,15 @@ def _question_texts(run: LoadedRun, flips: Sequence[Flips]) -> dict[str, str]:
 
 
 def cell_title(cell: Cell) -> str:
-    """Return a cell's name on one line: `finetuned ga projector+llm seed 0 request 1`."""
-    asked = "" if cell.condition == "plain" else f" {cell.condition}"
-    model = f"{cell.method} {cell.scope} " if cell.request else "before "
-    return f"{cell.scenario} {model}seed {cell.seed} request {cell.request}{asked}"
+    """Return a cell's name on one line: `finetuned ga projector+llm request 1 seed 0`."""
+    return f"{model_title(cell)} seed {cell.seed}"
+
+
+def model_title(cell: Cell) -> str:
+    """Return a cell's name for all of its seeds."""
+    asked = "" if cell.condition == PLAIN else f" {cell.condition}"
+    after = f"{cell.method} {cell.scope} request {cell.request}" if cell.request else "before"
+    return f"{cell.scenario} {after}{asked}"
 
 
 def as_json(diff: Diff) -> dict[str, Any]:
@@ -165,7 +170,7 @@ def as_json(diff: Diff) -> dict[str, Any]:
         "not_comparable": list(diff.not_comparable),
         "numbers": [_number(one) for one in diff.gaps],
         "over_seeds": [
-            {**{k: v for k, v in asdict(one).items() if k != "over"}, **asdict(one.over)}
+            {**_key((one.cell, one.set, one.modality, one.measure)), **asdict(one.over)}
             for one in diff.over_seeds
         ],
         "only_a": [_key(key) for key in diff.only_a],

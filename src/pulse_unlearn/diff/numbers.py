@@ -50,11 +50,8 @@ class Gap:
 class GapOverSeeds:
     """The mean difference of one number over the seeds that both runs have."""
 
-    scenario: str
-    method: str
-    scope: str
-    request: int
-    condition: str
+    cell: Cell
+    """Its seed says nothing."""
     set: str
     modality: str
     measure: str
@@ -88,17 +85,13 @@ def gaps(a: LoadedRun, b: LoadedRun, shared: Mapping[Cell, Shared]) -> list[Gap]
 
 def over_seeds(found: Iterable[Gap]) -> list[GapOverSeeds]:
     """Return the mean of each paired difference over two seeds or more, with its interval."""
-    groups: dict[tuple[str | int, ...], list[Gap]] = {}
+    groups: dict[Key, list[Gap]] = {}
     for one in found:
         if one.difference is not None and _base(one.measure) in MEASURES.names():
-            cell = one.cell
-            place = (cell.scenario, cell.method, cell.scope, cell.request, cell.condition)
-            groups.setdefault((*place, one.set, one.modality, one.measure), []).append(one)
-    return [
-        GapOverSeeds(*place, _mean(same))  # type: ignore[arg-type]
-        for place, same in groups.items()
-        if len(same) > 1
-    ]
+            anywhere = replace(one.cell, seed=0)
+            key = (anywhere, one.set, one.modality, one.measure)
+            groups.setdefault(key, []).append(one)
+    return [GapOverSeeds(*key, _mean(same)) for key, same in groups.items() if len(same) > 1]
 
 
 def _mean(same: Sequence[Gap]) -> OverSeeds:
@@ -158,9 +151,14 @@ def _paired(blank: Gap, values: Gaps, note: str) -> Gap:
         values.values, values.clusters, strata=values.strata, bounds=(-1.0, 1.0), unit=unit
     )
     reason = "; ".join(part for part in (found.reason, note) if part)
-    ends = {"low": found.low, "high": found.high}
-    shared = len(values.values)
-    return replace(blank, difference=found.value, **ends, shared=shared, reason=reason)
+    return replace(
+        blank,
+        difference=found.value,
+        low=found.low,
+        high=found.high,
+        shared=len(values.values),
+        reason=reason,
+    )
 
 
 def _base(measure: str) -> str:

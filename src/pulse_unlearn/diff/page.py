@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pulse_unlearn.diff.choice import differing
-from pulse_unlearn.diff.compare import Diff, cell_title
+from pulse_unlearn.diff.compare import Diff, cell_title, model_title
 from pulse_unlearn.report.words import printable, reading_title, set_title
 
 MOST_FLIPS = 500
@@ -27,6 +27,7 @@ def render_page(diff: Diff) -> str:
     environment.filters |= {
         "printable": printable,
         "cell": cell_title,
+        "model": model_title,
         "set": set_title,
         "reading": reading_title,
         "points": points,

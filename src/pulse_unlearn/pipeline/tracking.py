@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Tracked:
         self._stage = ""
         settings = experiment.model_dump(mode="json")
         for name in experiment.trackers:
-            self._guard(name, lambda name=name: self._open(name, run, settings))
+            self._guard(name, partial(self._open, name, run, settings))
 
     def begin(self, total: int) -> None:
         """Remember how many stages there are."""
@@ -95,7 +96,7 @@ class Tracked:
 
     def _tell(self, call: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self._trackers.items()):
-            self._guard(name, lambda tracker=tracker: call(tracker))
+            self._guard(name, partial(call, tracker))
 
     def _guard(self, name: str, action: Callable[[], None]) -> None:
         """Do what concerns one tracker; if it raises, warn once and leave it out from here on."""

@@ -16,9 +16,9 @@ class Tensorboard:
     def __init__(self, run: TrackedRun) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run.folder))  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(run.folder))
         settings = json.dumps(run.settings, indent=2)
-        self._writer.add_text("experiment", f"```\n{settings}\n```")  # type: ignore[no-untyped-call]
+        self._writer.add_text("experiment", f"```\n{settings}\n```")
 
     def stage(self, event: StageEvent) -> None:
         """Draw how many stages are done, and how long each took."""
@@ -39,7 +39,7 @@ class Tensorboard:
 
     def close(self) -> None:
         """Write what is left."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
     def _scalar(self, name: str, value: float, step: int) -> None:
-        self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+        self._writer.add_scalar(name, value, step)
