@@ -70,7 +70,10 @@ def _each_model_once(
     both: Sequence[tuple[Evaluated, Evaluated]],
 ) -> list[tuple[Evaluated, Evaluated]]:
     """Leave out cells whose answers are those of an earlier one: the model before is shared."""
-    return list({(ones[0].scores, ones[1].scores): ones for ones in reversed(both)}.values())[::-1]
+    first: dict[tuple[str, str], tuple[Evaluated, Evaluated]] = {}
+    for ones in both:
+        first.setdefault((ones[0].scores, ones[1].scores), ones)
+    return list(first.values())
 
 
 def _settings(run: LoadedRun) -> dict[str, Any]:
