@@ -175,8 +175,9 @@ def _verdicts(numbers: Numbers, rows: Sequence[ScoreRow]) -> Table:
             )
         )
     columns = ("Verdict", "Remembered", "Strict", "Highest", "By")
-    heads = ("Scenario", "Method", "Updated")
-    return Table("Verdicts", heads, columns, tuple(found), tuple(notes.items()))
+    return Table(
+        "Verdicts", ("Scenario", "Method", "Updated"), columns, tuple(found), tuple(notes.items())
+    )
 
 
 def _remembered(row: ScoreRow) -> str:
