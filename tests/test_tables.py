@@ -94,6 +94,7 @@ def test_accuracies_are_those_of_the_results(run, by_reading, reading, scenario,
             assert cells == pytest.approx([100 * one for one in (value, low, high)], abs=1e-4)
     assert "Mean of 3 seeds (0, 1, 2)" in named.caption
     assert ("strict" if reading == "accuracy" else "rotated") in named.caption
+    assert " sd " not in FORMATS["markdown"].write(named, "low-high")
     assert ("% unreadable" in str(rows)) == (reading == "accuracy")
 
 
@@ -179,6 +180,7 @@ def test_markdown_holds_nothing_but_its_cells(hostile):
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert escape_markdown("a_b|c[d]") == "a\\_b\\|c&#91;d&#93;"
+    assert [len(line.split("--:")) - 1 for line in lines][1] == 2
     half = FORMATS["markdown"].write(hostile, "half-width")
     assert "25.0 ± 18.8<sup>a</sup>" in half
     assert "[12.5" not in half

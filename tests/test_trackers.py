@@ -152,6 +152,8 @@ def test_a_tracker_is_in_no_fingerprint_and_changes_no_file_of_results(bench, tm
     assert (finished.computed, warnings) == (0, [])
     assert outcome(run) == before
     assert (run / ".results.json").read_bytes() == record
+    for name in ("experiment.yaml", "plan.json"):
+        assert (run / name).read_bytes() == (bench.finished / name).read_bytes()
     assert [one[0] for one in fakes.TOLD if one[0] not in ("stage", "open")] == ["results", "close"]
 
 

@@ -52,7 +52,8 @@ _RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Pat
     "--track",
     multiple=True,
     metavar="NAME",
-    help="Show losses and results there, too: tensorboard, wandb, trackio; repeatable.",
+    help="Show losses and results there, too: tensorboard, wandb, trackio; repeatable. Takes the "
+    "place of the file's `trackers`.",
 )
 def run(
     experiment: str,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pulse_unlearn.report.estimates import Estimate
-from pulse_unlearn.report.tables import Shown
-from pulse_unlearn.report.words import MISSING, percent, printable
+from pulse_unlearn.report.tables import Shown, Table
+from pulse_unlearn.report.words import MISSING, percent, printable, spread
 from pulse_unlearn.tables.build import NamedTable
 
 Ends = Literal["low-high", "half-width"]
@@ -90,7 +90,7 @@ def _tex(character: str) -> str:
 def latex(named: NamedTable, ends: Ends) -> str:
     """Write a `table` with booktabs, a wide one shrunk to the text; notes stand below it."""
     table = named.table
-    columns = "l" * len(table.heads) + "r" * len(table.columns)
+    columns = "l" * len(table.heads) + "".join("r" if one else "l" for one in _numeric(table))
     heads = " & ".join([*map(escape_tex, table.heads), *map(_tex_head, table.columns)])
     rows = [
         " & ".join([*map(escape_tex, row.heads), *(_tex_cell(cell, ends) for cell in row.cells)])
@@ -127,7 +127,7 @@ def _tex_head(title: str) -> str:
 def _tex_cell(cell: Shown, ends: Ends) -> str:
     mark = f"$^{{{cell.mark}}}$" if cell.mark else ""
     lines = [escape_tex(_value(cell, ends)) + mark]
-    below = filter(None, (_bracketed(cell, ends), *cell.beside))
+    below = filter(None, (_bracketed(cell, ends), *_remarks(cell)))
     lines += [rf"{{\scriptsize {escape_tex(text)}}}" for text in below]
     return _stacked(lines, "t")
 
@@ -154,7 +154,7 @@ def markdown(named: NamedTable, ends: Ends) -> str:
     """Write a table of GitHub's Markdown under its caption; notes stand below it."""
     table = named.table
     heads = [escape_markdown(head) for head in (*table.heads, *table.columns)]
-    rule = [":--"] * len(table.heads) + ["--:"] * len(table.columns)
+    rule = [":--"] * len(table.heads) + ["--:" if one else ":--" for one in _numeric(table)]
     rows = [
         [*map(escape_markdown, row.heads), *(_markdown_cell(cell, ends) for cell in row.cells)]
         for row in table.rows
@@ -167,7 +167,7 @@ def markdown(named: NamedTable, ends: Ends) -> str:
 
 def _markdown_cell(cell: Shown, ends: Ends) -> str:
     mark = f"<sup>{cell.mark}</sup>" if cell.mark else ""
-    below = [_bracketed(cell, ends), *map(escape_markdown, cell.beside)]
+    below = [_bracketed(cell, ends), *map(escape_markdown, _remarks(cell))]
     lines = [escape_markdown(_value(cell, ends)) + mark, *filter(None, below)]
     return "<br>".join(lines)
 
@@ -191,9 +191,7 @@ def comma_separated(named: NamedTable, ends: Ends) -> str:
     `ends` changes nothing: both ends are there.
     """
     table = named.table
-    numeric = [
-        any(row.cells[place].measure for row in table.rows) for place in range(len(table.columns))
-    ]
+    numeric = _numeric(table)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     heads = list(map(escape_csv, table.heads))
@@ -227,6 +225,16 @@ def _percent(value: float | None, measure: str) -> str:
 
 
 # --- what the formats share
+
+
+def _numeric(table: Table) -> list[bool]:
+    """Tell which columns hold numbers."""
+    return [any(row.cells[p].measure for row in table.rows) for p in range(len(table.columns))]
+
+
+def _remarks(cell: Shown) -> list[str]:
+    """Return what stands beside a number, without the spread of the seeds: the interval has it."""
+    return [text for text in cell.beside if text != spread(cell.estimate, cell.measure)]
 
 
 def _value(cell: Shown, ends: Ends) -> str:
