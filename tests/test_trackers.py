@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +17,7 @@ from pipeline_cases import outcome, result_rows
 from pulse_unlearn.config import load_experiment
 from pulse_unlearn.errors import ConfigError
 from pulse_unlearn.pipeline.progress import Silent
-from pulse_unlearn.pipeline.run import run_experiment
+from pulse_unlearn.pipeline.run import Finished, run_experiment
 from pulse_unlearn.pipeline.tracking import Tracked
 from pulse_unlearn.registries import schemas
 from pulse_unlearn.registry import Registry
@@ -73,21 +77,46 @@ class Warned(Silent):
         self.warnings.append(text)
 
 
-@pytest.fixture
-def fakes(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def fakes(tmp_path_factory):
     """Three trackers of a third party, found by their entry points."""
     entries = {"recording": "Recording", "broken": "Broken", "absent": "Absent"}
-    folder = plugins.install(tmp_path / "plugin", "fake_trackers", FAKES, {"trackers": entries})
-    monkeypatch.syspath_prepend(str(folder))
+    folder = tmp_path_factory.mktemp("plugin")
+    plugins.install(folder, "fake_trackers", FAKES, {"trackers": entries})
     fresh = Registry("tracker", group="pulse_unlearn.trackers")
     for name, entry in TRACKERS:
         fresh.add(name, entry)
-    for module in ("pipeline.tracking", "registries", "trackers"):
-        monkeypatch.setattr(f"pulse_unlearn.{module}.TRACKERS", fresh)
-    import fake_trackers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        for module in ("pipeline.tracking", "registries", "trackers"):
+            patch.setattr(f"pulse_unlearn.{module}.TRACKERS", fresh)
+        yield import_module("fake_trackers")
 
-    fake_trackers.TOLD.clear()
-    return fake_trackers
+
+@pytest.fixture
+def told(fakes):
+    """What the recording tracker is told in this test."""
+    fakes.TOLD.clear()
+    return fakes.TOLD
+
+
+@dataclass(frozen=True)
+class Continued:
+    run: Path
+    finished: Finished
+    warnings: list[str]
+    told: list[tuple[object, ...]]
+
+
+@pytest.fixture(scope="module")
+def continued(bench, fakes, tmp_path_factory):
+    """A run continued at its last unlearning, told to every tracker there is."""
+    runs = tmp_path_factory.mktemp("continued")
+    run = unfinished(bench, runs)
+    real = ["tensorboard"] if find_spec("tensorboard") else []
+    fakes.TOLD.clear()
+    finished, warnings = run_again(bench, runs, "absent", "broken", *real, "recording")
+    return Continued(run, finished, warnings, list(fakes.TOLD))
 
 
 def unfinished(bench, runs):
@@ -107,10 +136,9 @@ def run_again(bench, runs, *trackers):
 
 
 def test_a_tracker_is_told_stages_steps_and_results_and_those_that_fail_are_left_out(
-    bench, tmp_path, fakes
+    bench, continued
 ):
-    run = unfinished(bench, tmp_path)
-    finished, warnings = run_again(bench, tmp_path, "absent", "broken", "recording")
+    run, finished, warnings = continued.run, continued.finished, continued.warnings
     assert (finished.computed, finished.reused) == (2, 12)
     assert outcome(run).keys() == outcome(bench.finished).keys()
     assert (run / "results.csv").read_bytes() == (bench.finished / "results.csv").read_bytes()
@@ -121,7 +149,7 @@ def test_a_tracker_is_told_stages_steps_and_results_and_those_that_fail_are_left
     assert "fake_trackers 0.1" in warnings[1]
     assert "no disk" in warnings[1]
 
-    told = fakes.TOLD
+    told = continued.told
     assert told[0] == ("open", "tiny", "tiny")
     assert told[-1] == ("close",)
     unlearn, score = (f"seed0/sustainability/npo/request2/{part}" for part in ("unlearn", "score"))
@@ -144,7 +172,7 @@ def test_a_tracker_is_told_stages_steps_and_results_and_those_that_fail_are_left
     assert results == ("results", len(there), sum(row["value"] != "" for row in there))
 
 
-def test_a_tracker_is_in_no_fingerprint_and_changes_no_file_of_results(bench, tmp_path, fakes):
+def test_a_tracker_is_in_no_fingerprint_and_changes_no_file_of_results(bench, tmp_path, told):
     run = bench.copied(tmp_path)
     before = outcome(run)
     record = (run / ".results.json").read_bytes()
@@ -154,7 +182,7 @@ def test_a_tracker_is_in_no_fingerprint_and_changes_no_file_of_results(bench, tm
     assert (run / ".results.json").read_bytes() == record
     for name in ("experiment.yaml", "plan.json"):
         assert (run / name).read_bytes() == (bench.finished / name).read_bytes()
-    assert [one[0] for one in fakes.TOLD if one[0] not in ("stage", "open")] == ["results", "close"]
+    assert [one[0] for one in told if one[0] not in ("stage", "open")] == ["results", "close"]
 
 
 def test_an_unknown_tracker_is_a_mistake_in_the_experiment(bench):
@@ -164,7 +192,7 @@ def test_an_unknown_tracker_is_a_mistake_in_the_experiment(bench):
     assert "trackers" in error.value.problems[0].where
 
 
-def test_phases_of_a_procedure_are_counted_on(bench, tmp_path, fakes):
+def test_phases_of_a_procedure_are_counted_on(bench, tmp_path, told):
     experiment = load_experiment(
         str(bench.experiment), overrides=["trackers=[recording]"], schemas=schemas()
     )
@@ -176,17 +204,15 @@ def test_phases_of_a_procedure_are_counted_on(bench, tmp_path, fakes):
     tracked.advance(5, 9, {})
     tracked.start(2, stage)
     tracked.advance(7, 9, {"nll": 2.0})  # resumed
-    steps = [one[2:] for one in fakes.TOLD if one[0] == "step"]
+    steps = [one[2:] for one in told if one[0] == "step"]
     assert steps == [(n, {"nll": 1.0}) for n in (1, 2, 3, 4, 5)] + [(7, {"nll": 2.0})]
 
 
-def test_tensorboard_shows_what_was_logged(bench, tmp_path):
+def test_tensorboard_shows_what_was_logged(continued):
     pytest.importorskip("tensorboard", reason="tensorboard is an extra")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = unfinished(bench, tmp_path)
-    _, warnings = run_again(bench, tmp_path, "tensorboard")
-    assert warnings == []
+    run = continued.run
     events = EventAccumulator(str(run / "trackers" / "tensorboard"))
     events.Reload()
     (log,) = run.glob("stages/*npo.request2.unlearn-*/train.jsonl")

@@ -239,8 +239,9 @@ class LoadedRun:
         """Return the individuals of a set of a cell; the empty id for `general`."""
         if name == GENERAL:
             return frozenset({""})
-        groups = self.sets[f"{cell.scenario}/{cell.seed}"]
-        return measured_sets(groups, request=cell.request).get(name, frozenset())
+        groups = self.sets.get(f"{cell.scenario}/{cell.seed}")
+        found = measured_sets(groups, request=cell.request) if groups else {}
+        return found.get(name, frozenset())
 
     # --- material
 
