@@ -200,7 +200,7 @@ def test_rows_that_one_run_has_alone_are_named(bench, diff, tmp_path):
     assert not found.is_same
     text = "\n".join(text_lines(found))
     assert f"Rows only in A: {gone}" in text
-    assert "finetuned ga projector+llm request 1 seed 0, D_unlearn: " in text
+    assert f"finetuned ga projector+llm request 1 seed 0: {gone} rows" in text
     assert len(as_json(found)["only_a"]) == gone
     other_way = compare_runs(found.b, diff.a)
     assert len(other_way.only_b) == gone

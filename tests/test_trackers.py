@@ -10,10 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import plugin_cases as plugins
 import pulse_unlearn
 from pipeline_cases import outcome, result_rows
+from pulse_unlearn.cli import pulse
 from pulse_unlearn.config import load_experiment
 from pulse_unlearn.errors import ConfigError
 from pulse_unlearn.pipeline.progress import Silent
@@ -190,6 +192,9 @@ def test_an_unknown_tracker_is_a_mistake_in_the_experiment(bench):
     with pytest.raises(ConfigError, match="did you mean 'tensorboard'") as error:
         pulse_unlearn.run(run)
     assert "trackers" in error.value.problems[0].where
+    told = CliRunner().invoke(pulse, ["run", str(bench.experiment), "--track", "tensorbord"])
+    assert isinstance(told.exception, ConfigError)
+    assert told.exception.problems[0].where == "--set trackers=[tensorbord]"
 
 
 def test_phases_of_a_procedure_are_counted_on(bench, tmp_path, told):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from pulse_unlearn.diff.answers import Flip, Flips, Side
 from pulse_unlearn.diff.choice import most_different
 from pulse_unlearn.diff.compare import Diff, cell_title
 from pulse_unlearn.diff.numbers import Gap, Key
 from pulse_unlearn.diff.settings import Change
+from pulse_unlearn.records import Cell
 from pulse_unlearn.report.words import plain, reading_title, set_title
 
 WIDTH = 80
@@ -116,21 +117,26 @@ def _number(one: Gap) -> str:
 
 
 def _only(diff: Diff) -> Iterator[str]:
+    both = {gap.cell for gap in diff.gaps}
     for name, keys in (("A", diff.only_a), ("B", diff.only_b)):
         yield f"Rows only in {name}: {len(keys)}"
-        yield from _limited(list(_named(keys)))
+        yield from _limited(list(_named(keys, both)))
 
 
-def _named(keys: Sequence[Key]) -> Iterator[str]:
-    """Yield a line for each cell and set, with its measures if they are few."""
-    counts = Counter((cell_title(key[0]), key[1]) for key in keys)
-    for (cell, of_set), count in counts.items():
-        names = dict.fromkeys(
-            key[3] for key in keys if (cell_title(key[0]), key[1]) == (cell, of_set)
-        )
-        yield f"  {_cut(f'{cell}, {set_title(of_set)}: {count} rows', 76)}"
-        if len(names) <= MOST_FLIPS:
-            yield f"    {_cut(', '.join(names), 74)}"
+def _named(keys: Sequence[Key], both: Collection[Cell]) -> Iterator[str]:
+    """Yield a line for each model that one run has alone, else for each set of it."""
+    groups: dict[str, dict[str, None]] = {}
+    counts: Counter[str] = Counter()
+    for cell, of_set, _, measure in keys:
+        title = cell_title(cell)
+        if cell in both:
+            title += f", {set_title(of_set)}"
+        counts[title] += 1
+        groups.setdefault(title, {})[measure] = None
+    for title, measures in groups.items():
+        yield f"  {_cut(f'{title}: {counts[title]} rows', 76)}"
+        if len(measures) <= MOST_FLIPS:
+            yield f"    {_cut(', '.join(measures), 74)}"
 
 
 def _limited(lines: Sequence[str]) -> Iterator[str]:
