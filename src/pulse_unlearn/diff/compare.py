@@ -14,6 +14,8 @@ from pulse_unlearn.errors import PulseError
 from pulse_unlearn.records import PLAIN, Cell
 
 VERSION = 1
+_DATA = ("people/", "general/", "general_training/")
+"""What names of data files begin with; the other digests are those of models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +79,15 @@ def _each_model_once(
 
 
 def _settings(run: LoadedRun) -> dict[str, Any]:
-    """Return the experiment, and the model's digest, which no setting tells."""
-    model = {name: value for name, value in run.data.items() if name == "model"}
-    return {**run.experiment, "SHA-256 of": model}
+    """Return the experiment, and the models' digests, which no setting tells."""
+    models = {name: value for name, value in run.data.items() if not name.startswith(_DATA)}
+    return {**run.experiment, "SHA-256 of": models}
 
 
 def _not_comparable(a: LoadedRun, b: LoadedRun, shared: Iterable[Shared]) -> Iterator[str]:
     for name in dict.fromkeys((*a.data, *b.data)):
         was, now = a.data.get(name), b.data.get(name)
-        if name != "model" and was != now:
+        if name.startswith(_DATA) and was != now:
             only = " (only B has it)" if was is None else " (only A has it)" if now is None else ""
             yield f"data: {name} is not the same file{only}"
     yield from _people(a, b)
