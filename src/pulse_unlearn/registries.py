@@ -11,6 +11,7 @@ from pulse_unlearn.evaluation.scoring import parser_descriptions
 from pulse_unlearn.methods import METHODS
 from pulse_unlearn.registry import Registry
 from pulse_unlearn.scenarios import EVALUATIONS, SCENARIOS
+from pulse_unlearn.trackers import TRACKERS
 
 GROUPS = {
     "methods": "pulse_unlearn.methods:METHODS",
@@ -22,6 +23,7 @@ GROUPS = {
     "datasets": "pulse_unlearn.data.datasets:DATASETS",
     "prompts": "pulse_unlearn.data.prompts:PROFILES",
     "runners": "pulse_unlearn.pipeline.runners:RUNNERS",
+    "trackers": "pulse_unlearn.trackers:TRACKERS",
 }
 """Entry-point group, without `pulse_unlearn.` -> its registry, imported when it is asked for."""
 
@@ -40,12 +42,14 @@ def schemas() -> Schemas:
         "scenario": SCENARIOS,
         "evaluation": EVALUATIONS,
         "parser": PARSERS,
+        "tracker": TRACKERS,
     }
     return Schemas(
         methods=dict(METHODS),
         scenarios={name: entry.settings for name, entry in SCENARIOS},
         evaluations=dict(EVALUATIONS),
         parsers=tuple(parser_descriptions()),
+        trackers=tuple(TRACKERS.names()),
         failures={
             f"{kind} {name}": problem
             for kind, entries in named.items()

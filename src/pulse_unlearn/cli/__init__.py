@@ -15,11 +15,13 @@ from pulse_unlearn.cli import (
     audit,
     certificate,
     data,
+    diff,
     doctor,
     experiments,
     export,
     listings,
     plugins,
+    tables,
 )
 from pulse_unlearn.errors import Interrupted, PulseError
 
@@ -44,6 +46,8 @@ for command in (
     data.data,
     doctor.doctor,
     plugins.plugin,
+    diff.diff,
+    tables.tables,
 ):
     pulse.add_command(command)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pulse_unlearn.cli.kinds import KINDS
-from pulse_unlearn.errors import Corrupted, Interrupted, PluginError, Problem, StoreError
+from pulse_unlearn.errors import Corrupted, Interrupted
 
 if TYPE_CHECKING:
     from pulse_unlearn.config import Experiment
@@ -48,18 +48,27 @@ _RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Pat
     "(trained_on_scored), keep general questions that name or show people (named, pictured); "
     "several with commas. The report says so.",
 )
+@click.option(
+    "--track",
+    multiple=True,
+    metavar="NAME",
+    help="Show losses and results there, too: tensorboard, wandb, trackio; repeatable. Takes the "
+    "place of the file's `trackers`.",
+)
 def run(
     experiment: str,
     overrides: tuple[str, ...],
     runs: Path,
     repair: bool,
     allow_overlap: tuple[str, ...],
+    track: tuple[str, ...],
 ) -> None:
     """Run EXPERIMENT (a shipped name or a .yaml file) to its report.
 
     The same command continues an interrupted run and recomputes nothing that is complete.
     """
     overrides += (f"data.allow_overlap=[{','.join(allow_overlap)}]",) if allow_overlap else ()
+    overrides += (f"trackers=[{','.join(track)}]",) if track else ()
     again = _command(experiment, overrides, runs)
     carry_out(lambda: _load(experiment, overrides), runs, repair=repair, again=again)
 
@@ -85,8 +94,7 @@ def carry_out(load: Callable[[], Experiment], runs: Path, *, repair: bool, again
         )
         if finished.measured:
             _report(finished.run)
-        if finished.failures:
-            _tell_failures(finished)
+        _tell_failures(finished)
 
 
 def _tell_failures(finished: Finished) -> None:
@@ -94,10 +102,7 @@ def _tell_failures(finished: Finished) -> None:
     if click.get_current_context().find_root().params.get("debug"):
         for failure in finished.failures.values():
             click.echo(failure.traceback, err=True)
-    again = f"tracebacks are in {finished.run / 'failures'}; the same command tries again"
-    raise PluginError(
-        [Problem(failure.why, stage, fix=again) for stage, failure in finished.failures.items()]
-    )
+    finished.raise_failures()
 
 
 def _command(experiment: str, overrides: tuple[str, ...], runs: Path) -> str:
@@ -237,14 +242,9 @@ def _load(experiment: str, overrides: tuple[str, ...]) -> Experiment:
 
 
 def _report(run_folder: Path, *, redraw: bool = False) -> None:
-    from pulse_unlearn import store
-    from pulse_unlearn.report import build_report
+    from pulse_unlearn.api.experiments import write_report
 
-    if not run_folder.is_dir():
-        raise StoreError(Problem("there is no such run folder", str(run_folder)))
-    with store.RunLock(run_folder):
-        built = build_report(run_folder, redraw=redraw)
-        store.write_index(run_folder, changed=("report.html", "figures"))
+    built = write_report(run_folder, redraw=redraw)
     for line in built.summary:
         click.echo(line)
     click.echo(f"report: {built.path}")

@@ -57,6 +57,12 @@ def _parsers() -> list[tuple[str, str]]:
     return list(parser_descriptions().items())
 
 
+def _trackers() -> list[tuple[str, str]]:
+    from pulse_unlearn.trackers import TRACKERS
+
+    return [(name, entry.__doc__ or "") for name, entry in TRACKERS]
+
+
 def _experiments() -> list[tuple[str, str]]:
     import yaml
 
@@ -76,6 +82,7 @@ LISTINGS: dict[str, Callable[[], list[tuple[str, str]]]] = {
     "prompts": _prompts,
     "parsers": _parsers,
     "metrics": _metrics,
+    "trackers": _trackers,
 }
 """What can be listed, in the order of an experiment file."""
 

@@ -37,6 +37,7 @@ class Schemas:
     scenarios: Entries
     evaluations: Entries
     parsers: Collection[str]
+    trackers: Collection[str] = ()
     failures: Mapping[str, Problem] = field(default_factory=dict)
     """`KIND NAME` of what a third party registers and cannot be loaded -> why."""
 
@@ -204,6 +205,8 @@ def _entry_problems(raw: Mapping[str, Any], schemas: Schemas, source: Source) ->
     parser = _mapping(raw, "scoring").get("parser")
     if isinstance(parser, str):
         problems += check("parser", parser, ("scoring", "parser"), schemas.parsers)
+    for number, tracker in enumerate(_list(raw.get("trackers"))):
+        problems += check("tracker", str(tracker), ("trackers", number), schemas.trackers)
     return problems
 
 

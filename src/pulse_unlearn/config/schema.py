@@ -435,6 +435,9 @@ class Experiment(Settings):
     """What is measured besides, by registered name, with the settings of each: `retain_model`,
     `relearning`."""
     speed: SpeedSettings = SpeedSettings()
+    trackers: tuple[str, ...] = ()
+    """Where losses and results are shown besides, by registered name: `tensorboard`, `wandb`,
+    `trackio`. Changes no result; one that fails is left out of the rest of the run."""
     checkpoint_seconds: Annotated[int, Field(ge=0)] = 60
     """Seconds of training between checkpoints, 0 for one after each step; changes no result."""
     plugin_seconds: Annotated[int, Field(ge=0)] = 600

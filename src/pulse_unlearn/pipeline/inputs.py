@@ -143,7 +143,7 @@ def _models(experiment: Experiment) -> dict[str, str]:
     return found
 
 
-def _people_source(data: DataSettings) -> Source:
+def people_source(data: DataSettings) -> Source:
     """Return where people are read, and the choices made in reading them."""
     asked = data.people
     chosen = {"scored_picture", "options", "options_seed"}
@@ -159,7 +159,7 @@ def _read_data(
     read: list[Dataset] = []
     problems: list[Problem] = []
     for part, load, name, source in (
-        ("people", datasets.load_people, data.people.source, _people_source(data)),
+        ("people", datasets.load_people, data.people.source, people_source(data)),
         ("general", datasets.load_general, data.general.source, questions),
         ("general_training", datasets.load_general_training, data.general.source, questions),
     ):

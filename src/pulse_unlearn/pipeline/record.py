@@ -18,8 +18,12 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy
 
 
 def write_record(run: Path, inputs: Inputs) -> None:
-    """Write what the run is: its experiment in full, versions and plan."""
-    write_text(run / "experiment.yaml", dump_experiment(inputs.experiment))
+    """Write what the run is: its experiment in full, versions and plan.
+
+    Without its trackers, which decide nothing: the record is the same with and without them.
+    """
+    experiment = inputs.experiment.model_copy(update={"trackers": ()})
+    write_text(run / "experiment.yaml", dump_experiment(experiment))
     write_json(run / "environment.json", environment())
     write_json(run / "plan.json", plan_record(inputs.plan, inputs))
 

@@ -77,7 +77,7 @@ def compute_results(evidence: Evidence, verdicts: Mapping[Cell, ForgettingVerdic
     for evaluation in evidence.plan.evaluations:
         cell = evaluation.cell
         answers = _answers(evaluation, evaluation.scores, evidence)
-        sets = _sets(evaluation.operation, evidence, request=cell.request)
+        sets = measured_sets(_groups(evaluation.operation, evidence), request=cell.request)
         if cell.condition != PLAIN:  # which may ask about some of the people only
             asked = {score.individual for score in answers}
             sets = {name: people for name, people in sets.items() if people & asked}
@@ -308,36 +308,36 @@ def rounded(value: Any) -> Any:
 def resolved_sets(evidence: Evidence) -> dict[str, dict[str, Any]]:
     """Return who was in which set, by scenario and seed."""
     return {
-        f"{operation.cell.scenario}/{operation.cell.seed}": {
-            "forget": list(evidence.resolve(operation.forget)),
-            "retain": list(evidence.resolve(operation.retain)),
-            "requests": [list(evidence.resolve(group)) for group in operation.requests],
-            **{name: list(evidence.resolve(group)) for name, group in operation.unseen},
-        }
+        f"{operation.cell.scenario}/{operation.cell.seed}": _groups(operation, evidence)
         for operation in evidence.plan.operations
     }
 
 
-def _sets(operation: Operation, evidence: Evidence, *, request: int) -> dict[str, frozenset[str]]:
+def _groups(operation: Operation, evidence: Evidence) -> dict[str, Any]:
+    return {
+        "forget": list(evidence.resolve(operation.forget)),
+        "retain": list(evidence.resolve(operation.retain)),
+        "requests": [list(evidence.resolve(group)) for group in operation.requests],
+        **{name: list(evidence.resolve(group)) for name, group in operation.unseen},
+    }
+
+
+def measured_sets(groups: Mapping[str, Any], *, request: int) -> dict[str, frozenset[str]]:
     """Return the sets measured after a request; later people are told apart from earlier ones.
 
-    D_retain is left out where nobody is in it.
+    `groups` is an entry of `resolved_sets`. D_retain is left out where nobody is in it.
     """
-    sets = {
-        "forget": frozenset(evidence.resolve(operation.forget)),
-        "retain": frozenset(evidence.resolve(operation.retain)),
-        **{name: frozenset(evidence.resolve(group)) for name, group in operation.unseen},
-    }
-    if len(operation.requests) > 1:
-        people = [evidence.resolve(group) for group in operation.requests]
+    sets = {name: frozenset(ids) for name, ids in groups.items() if name != "requests"}
+    people = groups["requests"]
+    if len(people) > 1:
         parts = {
             "forgotten_earlier": people[: max(request - 1, 0)],
             "just_requested": people[max(request - 1, 0) : request],
             "not_yet_requested": people[request:],
         }
         sets |= {
-            name: frozenset(identity for group in groups for identity in group)
-            for name, groups in parts.items()
-            if groups
+            name: frozenset(identity for group in requested for identity in group)
+            for name, requested in parts.items()
+            if requested
         }
     return {name: people for name, people in sets.items() if people or name != "retain"}

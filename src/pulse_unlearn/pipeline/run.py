@@ -41,6 +41,7 @@ from pulse_unlearn.pipeline.results import (
 )
 from pulse_unlearn.pipeline.samples import collect_samples
 from pulse_unlearn.pipeline.signals import StopRequest
+from pulse_unlearn.pipeline.tracking import tracked
 from pulse_unlearn.records import Cell, Prediction, QuestionScore, Score
 from pulse_unlearn.registry import third_parties
 from pulse_unlearn.scenarios import Group, ScoreStage, SelectStage, Stage
@@ -70,6 +71,14 @@ class Finished:
     """Whether there are results: not where every operation is missing."""
     failures: Mapping[str, Failure] = field(default_factory=dict)
     """Stage -> why a third party's code failed in it."""
+
+    def raise_failures(self) -> None:
+        """Raise PluginError with every failure; nothing if there is none."""
+        again = f"tracebacks are in {self.run / 'failures'}; the same command tries again"
+        if self.failures:
+            raise PluginError(
+                [Problem(one.why, stage, fix=again) for stage, one in self.failures.items()]
+            )
 
 
 class _Pipeline:
@@ -275,15 +284,15 @@ def run_experiment(
     started = time.monotonic()
     inputs = read_inputs(experiment)
     run = runs / experiment.name
-    with RunLock(run):
-        pipeline = _Pipeline(
-            inputs, run, repair=repair, progress=progress or Silent(), stop=stop or StopRequest()
-        )
+    with RunLock(run), tracked(experiment, run, progress or Silent()) as watch:
+        pipeline = _Pipeline(inputs, run, repair=repair, progress=watch, stop=stop or StopRequest())
         check_leaks(inputs, known_sides(inputs.plan))
         check_order(run, inputs.requests)
         write_record(run, inputs)
         computed, reused = pipeline.carry_out()
         measured = write_products(pipeline)
+        if measured:
+            watch.results(run)
     seconds = time.monotonic() - started
     return Finished(run, computed, reused, seconds, measured, pipeline.failures.found)
 
@@ -356,7 +365,7 @@ def write_products(pipeline: _Pipeline) -> bool:
     pipeline.inputs = inputs
     made_from = {
         "stages": [inputs.keys[stage.name].folder for stage in inputs.plan.stages],
-        "experiment": inputs.experiment.model_dump(mode="json"),
+        "experiment": inputs.experiment.model_dump(mode="json", exclude={"trackers"}),
         "notes": list(inputs.notes),
         "requests": [asdict(request) for request in inputs.requests],
         "code": code_digest(),

@@ -82,6 +82,9 @@ class Shown:
     paper: str = ""
     beside: tuple[str, ...] = ()
     """What must be read with it: unreadable answers, the spread between seeds, missing seeds."""
+    estimate: Estimate | None = None
+    """The number itself, for other ways to write it; None for words."""
+    measure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +128,25 @@ def shown(
         "" if _is_remark(measure) and estimate.value is not None else notes.mark(estimate.reason),
         paper_value,
         tuple(text for text in told if text),
+        estimate,
+        measure,
     )
 
 
-def table3(numbers: Numbers, verdicts: Verdicts, reading: str) -> Table | None:
-    """Build Table 3 (fine-tuned scenario) in one reading: before, the retain model, each method.
+def table3(
+    numbers: Numbers, verdicts: Verdicts, reading: str, scenario: str = "finetuned"
+) -> Table | None:
+    """Build Table 3 in one reading: before, the retain model, each method after its last request.
 
-    The paper's values stand beside its own reading alone. None if nothing was read so.
+    The paper has it for the fine-tuned scenario; its values stand beside its own reading alone.
+    None if nothing was read so.
     """
-    if not numbers.finals("finetuned"):
+    if not numbers.finals(scenario):
         return None
-    notes, is_papers = Notes(), reading == "accuracy"
+    notes, is_papers = Notes(), reading == "accuracy" and scenario == "finetuned"
     before = paper.TABLE3_BEFORE if is_papers else None
     rows = []
-    start, *_ = models = numbers.models("finetuned")
+    start, *_ = models = numbers.models(scenario)
     for place in models:
         theirs = before if place == start else None
         if place.request:

@@ -1,0 +1,41 @@
+"""An experiment from Python: by name, by path, or as a dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pulse_unlearn.api.experiments import Overrides, resolve
+from pulse_unlearn.api.frames import choose_frame
+from pulse_unlearn.api.loaded import LoadedRun, load_run
+
+if TYPE_CHECKING:
+    from pulse_unlearn.pipeline.progress import Progress
+
+
+def run(
+    experiment: str | PathLike[str] | Mapping[str, Any],
+    *,
+    runs: str | PathLike[str] = "runs",
+    overrides: Overrides = (),
+    repair: bool = False,
+    progress: Progress | None = None,
+    frame: str | None = None,
+) -> LoadedRun:
+    """Run an experiment into `runs/<name>/`, or continue it there, and return it loaded.
+
+    `experiment` is the name of a shipped one, the path of a file, or the settings themselves.
+    What is complete is not computed again; `frame` is as for `load_run`. No report is drawn:
+    `LoadedRun.report` does that. Raises ConfigError for settings, PluginError if a third party's
+    code failed (the rest is in the run folder), and whatever else stops `pulse run`.
+    """
+    from pulse_unlearn.pipeline.run import run_experiment
+
+    choose_frame(frame)  # before anything is spent
+    finished = run_experiment(
+        resolve(experiment, overrides), Path(runs), repair=repair, progress=progress
+    )
+    finished.raise_failures()
+    return load_run(finished.run, frame=frame)
