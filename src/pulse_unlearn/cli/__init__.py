@@ -20,6 +20,7 @@ from pulse_unlearn.cli import (
     export,
     listings,
     plugins,
+    view,
 )
 from pulse_unlearn.errors import PulseError
 
@@ -44,6 +45,7 @@ for command in (
     data.data,
     doctor.doctor,
     plugins.plugin,
+    view.view,
 ):
     pulse.add_command(command)
 
