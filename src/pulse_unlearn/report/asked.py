@@ -80,7 +80,7 @@ def kinds_of(
     return tuple(found)
 
 
-def one_letters(verdicts: object) -> dict[tuple[str, str, str, int, int, str], str]:
+def one_letters(verdicts: object) -> dict[tuple[Any, ...], str]:
     """Return the letter of each cell whose verdict is one letter, from `results.json`.
 
     A cell is scenario, method, scope, seed, request, condition; what is not well formed is no
@@ -95,4 +95,4 @@ def one_letters(verdicts: object) -> dict[tuple[str, str, str, int, int, str], s
                 for name in ("scenario", "method", "scope", "seed", "request", "condition")
             )
             found[place] = str(told["letter"])
-    return found  # type: ignore[return-value]
+    return found

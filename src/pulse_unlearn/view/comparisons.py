@@ -11,7 +11,6 @@ from pulse_unlearn.records import PLAIN, Cell
 from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL
 from pulse_unlearn.view.runs import PLAN, Run, read_json
 
-
 GENERAL = "general"
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from pulse_unlearn.errors import Problem, StoreError
+from pulse_unlearn.evaluation.measures import ALL
 from pulse_unlearn.evaluation.parsers import DEFAULT_PARSER
 from pulse_unlearn.report.asked import KINDS, one_letters
 from pulse_unlearn.report.load import RunRecord, load_run
@@ -26,23 +27,13 @@ from pulse_unlearn.report.words import (
 from pulse_unlearn.view.answers import READINGS, Filters, Found, find, item, models_of
 from pulse_unlearn.view.comparisons import GENERAL, Comparison, comparisons_of, sets_of
 from pulse_unlearn.view.questions import Catalogue, catalogue_of
+from pulse_unlearn.view.results import MEASURES, result_rows
 from pulse_unlearn.view.runs import Run, find_runs, inside, read_json
 from pulse_unlearn.view.stage_answers import StageAnswers, open_answers
 
 LARGEST_PAGE = 100
 _STAGES_KEPT = 24
 _OTHERS_KEPT = 8
-_MEASURES: Mapping[str, str] = {
-    "accuracy": "Strict",
-    "rotated_accuracy": "Rotated",
-    "circular_accuracy": "Circular",
-    "words_accuracy": "Words",
-    "mentions": "Mentions",
-    "latent_accuracy": "Highest",
-    "unreadable": "Unreadable",
-    "letter_share": "Largest letter",
-}
-"""Measure of `results.csv` -> the head of its column."""
 _READ = ("results.csv", "results.json", "plan.json", "experiment.yaml", "samples.json")
 _READ_TOO = ("environment.json",)
 _FILES = ("report.html", *_READ, *_READ_TOO)
@@ -107,10 +98,22 @@ class Library:
                 return run
         raise StoreError(Problem("there is no such run", printable(key, 80)))
 
+    def _readable(self, key: str) -> Run:
+        """Return a run by the name of its folder; raises StoreError unless it can be read."""
+        run = self.run(key)
+        if run.state == "unreadable":
+            raise StoreError(Problem("this run cannot be read", run.key, run.why))
+        return run
+
     def overview(self, key: str) -> dict[str, Any]:
         """Return a run's state, stages, files, and what its answers can be filtered by."""
         run = self.run(key)
-        told: dict[str, Any] = {**_summary(run), "files": files_of(run), "cells": [], "problems": []}
+        told: dict[str, Any] = {
+            **_summary(run),
+            "files": files_of(run),
+            "cells": [],
+            "problems": [],
+        }
         told["stages"] = [
             {
                 "name": printable(stage.name, 200),
@@ -144,48 +147,23 @@ class Library:
 
         Raises StoreError if there are none yet, or if the file is damaged.
         """
-        run = self.run(key)
+        run = self._readable(key)
         record = self._record(run)
-        rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for result in record.results:
-            cell, number = result.cell, result.measurement
-            if number.measure not in _MEASURES or not _takes(filters, cell, number):
-                continue
-            place = (cell, number.set, number.modality)
-            row = rows.setdefault(
-                place,
-                {
-                    **{name: getattr(cell, name) for name in _CELL},
-                    "set": number.set,
-                    "modality": number.modality,
-                    "questions": number.questions,
-                    "individuals": number.individuals,
-                    "numbers": {},
-                },
-            )
-            row["numbers"][number.measure] = [number.value, number.low, number.high]
-        words = {
-            (one.scenario, one.method, one.scope, one.seed, one.request): one.word
-            for one in record.extras.verdicts
-        }
-        for row in rows.values():
-            place = tuple(row[name] for name in _CELL[:5])
-            plain = row["condition"] == "plain" and row["set"] == "forget"
-            row["verdict"] = printable(words.get(place, ""), 60) if plain else ""
+        rows = result_rows(record, filters)
         number, pages, first = page.cut(len(rows))
         return {
-            "columns": _MEASURES,
+            "columns": MEASURES,
             "total": len(rows),
             "page": number,
             "pages": pages,
             "size": page.size,
-            "rows": list(rows.values())[first : first + page.size],
+            "rows": rows[first : first + page.size],
             "problems": [" ".join(str(problem).split()) for problem in record.problems],
         }
 
     def answers(self, key: str, filters: Filters, page: Page) -> dict[str, Any]:
         """Return the stored answers that pass the filters, by the page; raises StoreError."""
-        run = self.run(key)
+        run = self._readable(key)
         with self._lock:
             catalogue, letters = self._catalogue(run), self._letters(run)
             state = (_state_of(run), *(stage.folder for stage in run.stages))
@@ -216,14 +194,14 @@ class Library:
 
     def picture(self, key: str, digest: str) -> bytes | None:
         """Return a picture of a run's questions as PNG; None if it has no such picture."""
-        run = self.run(key)
+        run = self._readable(key)
         with self._lock:
             catalogue = self._catalogue(run)
         return catalogue.picture(digest)
 
     def file(self, key: str, name: str) -> Path:
         """Return a file that a run offers to be looked at; raises StoreError for any other."""
-        run = self.run(key)
+        run = self._readable(key)
         if name not in files_of(run):
             raise StoreError(Problem("the run offers no such file", printable(name, 120)))
         return inside(run.path, name)
@@ -254,7 +232,9 @@ class Library:
 
     def _catalogue(self, run: Run) -> Catalogue:
         scored = tuple(stage.folder for stage in run.stages if stage.kind == "score")
-        return self._catalogues.get(run.key, (_state_of(run), scored[:1]), lambda: catalogue_of(run))
+        return self._catalogues.get(
+            run.key, (_state_of(run), scored[:1]), lambda: catalogue_of(run)
+        )
 
     def _letters(self, run: Run) -> Mapping[tuple[Any, ...], str]:
         try:
@@ -281,13 +261,14 @@ _CELL = ("scenario", "method", "scope", "seed", "request", "condition")
 
 
 def files_of(run: Run) -> list[str]:
-    """Return the files of a run that may be looked at, as names below its folder."""
-    found = [name for name in _FILES if (run.path / name).is_file()]
+    """Return the files of a run that may be looked at, as names below its folder; no links."""
+    if run.state == "unreadable":
+        return []
+    names = list(_FILES)
     for folder in _FOLDERS:
-        found += sorted(
-            f"{folder}/{path.name}" for path in (run.path / folder).glob("[!.]*") if path.is_file()
-        )
-    return found
+        if not (run.path / folder).is_symlink():
+            names += sorted(f"{folder}/{path.name}" for path in (run.path / folder).glob("[!.]*"))
+    return [name for name in names if (path := run.path / name).is_file() and not path.is_symlink()]
 
 
 def _summary(run: Run) -> dict[str, Any]:
@@ -323,24 +304,10 @@ def _titles(comparisons: list[Comparison], sets: list[str]) -> dict[str, Any]:
         "method": {cell.method: method_title(cell.method) for cell in cells},
         "scope": {cell.scope: scope_title(cell.scope) for cell in cells},
         "set": {name: set_title(name) for name in sets},
-        "modality": {k: v for k, v in MODALITY_TITLES.items() if k != "all"},
+        "modality": {k: v for k, v in MODALITY_TITLES.items() if k != ALL},
         "reading": READINGS,
         "kinds": {name: {"title": title, "what": what} for name, (title, what) in KINDS.items()},
     }
-
-
-def _takes(filters: Filters, cell: Any, number: Any) -> bool:
-    wanted = [getattr(filters, name) for name in ("scenario", "method", "seed", "condition")]
-    values = [getattr(cell, name) for name in ("scenario", "method", "seed", "condition")]
-    # What was there before unlearning stands beside every request.
-    fits = filters.request in ("", str(cell.request)) or cell.request == 0
-    fits = fits and filters.set in ("", number.set)
-    fits = fits and (filters.modality or "all") in (number.modality, *_any_modality(number.set))
-    return fits and all(w in ("", str(v)) for w, v in zip(wanted, values, strict=True))
-
-
-def _any_modality(of_set: str) -> tuple[str, ...]:
-    return ("multimodal", "text_only", "all") if of_set == GENERAL else ()
 
 
 def _parser(run: Run) -> str:

@@ -14,6 +14,7 @@ const LABELS = {
 const VERDICTS = {
   correct: "right", wrong: "wrong", refused: "refused", unparsable: "unreadable", cut_off: "cut off, unreadable",
 };
+const IN_WORDS = { correct: "names it", wrong: "names another", refused: "refused", unparsable: "names none of them", cut_off: "cut off" };
 const MARKS = { correct: "✓", wrong: "✗", refused: "–", unparsable: "?", cut_off: "…" };
 const STATES = {
   complete: "complete", running: "running", interrupted: "interrupted", failed: "stopped by a plug-in", unreadable: "not readable",
@@ -31,6 +32,11 @@ function h(tag, attributes, ...children) {
   }
   element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ""));
   return element;
+}
+
+function put(...children) {
+  main.classList.remove("busy");
+  main.replaceChildren(...children.filter(Boolean));
 }
 
 async function ask(path) {
@@ -90,7 +96,7 @@ async function show() {
   } catch (error) {
     if (fresh()) {
       state.drawn = "";
-      main.replaceChildren(notice(error), h("p", {}, h("a", { href: "#/" }, "All runs")));
+      put(notice(error), h("p", {}, h("a", { href: "#/" }, "All runs")));
       later(SLOW, show);
     }
   }
@@ -121,14 +127,15 @@ function told(run) {
 
 async function showRuns(fresh) {
   const content = await ask("/api/runs");
+  const order = (run) => [run.state === "running" ? 0 : run.state === "unreadable" ? 2 : 1, -run.changed];
+  content.runs.sort((a, b) => order(a)[0] - order(b)[0] || order(a)[1] - order(b)[1]);
   if (!fresh()) return;
   document.title = "PULSE runs";
   where.textContent = content.root;
   const drawn = JSON.stringify(content) + content.runs.map(told).join();
   if (drawn !== state.drawn) {
     const focused = document.activeElement && document.activeElement.id;
-    main.classList.remove("busy");
-    main.replaceChildren(
+    put(
       h("h1", {}, "Runs"),
       content.runs.length
         ? h("ul", { class: "runs" }, content.runs.map((run) => h("li", {},
@@ -153,8 +160,7 @@ async function showRun(key, query, fresh) {
   document.title = `${overview.name} · PULSE`;
   where.replaceChildren(h("a", { href: "#/" }, "Runs"), ` / ${overview.name}`);
   if (overview.state === "unreadable" || !overview.cells.length) {
-    main.classList.remove("busy");
-    main.replaceChildren(heading(overview), problems(overview.problems),
+    put(heading(overview), problems(overview.problems),
       overview.state === "unreadable" ? null : h("p", { class: "quiet" }, "The plan compares no models."), about(overview));
     return;
   }
@@ -169,8 +175,7 @@ async function showRun(key, query, fresh) {
   const body = content.failed
     ? overview.state === "complete" ? problems([content.failed]) : h("p", { class: "quiet" }, tab === "results" ? "There are no results yet: they are written when all stages are complete." : content.failed)
     : tab === "results" ? results(content) : answers(content, overview, key);
-  main.classList.remove("busy");
-  main.replaceChildren(heading(overview), problems(overview.problems), about(overview), tabs(key, chosen), filters(overview, chosen), body);
+  put(heading(overview), problems(overview.problems), about(overview), tabs(key, chosen), filters(overview, chosen), body);
   open.forEach((id) => document.getElementById(id)?.setAttribute("open", ""));
   if (focused) {
     const again = document.getElementById(focused);
@@ -368,9 +373,9 @@ function options(form) {
     h("b", {}, letter), " ", h("bdi", {}, text), letter === form.truth ? h("span", { "aria-label": "true option" }, " ✓") : null)));
 }
 
-function said(answer) {
+function said(answer, askedAs) {
   if (!answer) return h("span", { class: "small" }, "not asked");
-  return [h("span", { class: "said" }, h("bdi", {}, answer.text || "(empty)")), " ", h("span", { class: `mark ${kindOf(answer.verdict)}` }, `${MARKS[answer.verdict] || ""} ${VERDICTS[answer.verdict] || answer.verdict}`)];
+  return [h("span", { class: "said" }, h("bdi", {}, answer.text || "(empty)")), " ", h("span", { class: `mark ${kindOf(answer.verdict)}` }, `${MARKS[answer.verdict] || ""} ${(askedAs === "words" ? IN_WORDS : VERDICTS)[answer.verdict] || answer.verdict}`)];
 }
 
 const kindOf = (verdict) => ({ correct: "right", refused: "refused", unparsable: "unreadable", cut_off: "unreadable" })[verdict] || "wrong";
@@ -391,14 +396,14 @@ function everyForm(item, names, there) {
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Asked"), there.map((at) => h("th", { scope: "col" }, names[at])))),
     h("tbody", {}, item.forms.map((form) => h("tr", {},
       h("th", { scope: "row" }, way(form), h("span", { class: "ci" }, form.options.map(({ letter, text }) => `${letter} ${text}${letter === form.truth ? " ✓" : ""}`).join(", ")),
-        form.rotation || form.asked_as === "words" ? form.prompt ? h("details", {}, h("summary", {}, "Prompt"), prompt(form)) : null : null),
-      there.map((at) => h("td", { "data-label": names[at] }, h("span", {}, said(form.answers[at]),
+        form !== item.forms[0] && form.prompt ? h("details", {}, h("summary", {}, "Prompt"), prompt(form)) : null),
+      there.map((at) => h("td", { "data-label": names[at] }, h("span", {}, said(form.answers[at], form.asked_as),
         form.answers[at] && form.answers[at].probability !== null ? h("span", { class: "ci" }, `true option ${percent(form.answers[at].probability)} %`) : null)))))));
 }
 
 function readings(item, names, there, titles) {
   const shown = Object.entries(titles.reading).filter(([name]) => there.some((at) => item.readings[at][name] !== null && item.readings[at][name] !== undefined));
-  const value = (found) => (found === null || found === undefined ? "–" : found === 1 ? "✓ right" : found === 0 ? "✗ not" : percent(found) + " %");
+  const value = (found) => (found === null || found === undefined ? "–" : found === 1 ? "✓ right" : found === 0 ? "✗ not right" : percent(found) + " %");
   return h("table", { class: "stack" },
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Reading"), there.map((at) => h("th", { scope: "col" }, names[at])))),
     h("tbody", {}, shown.map(([name, title]) => h("tr", {}, h("th", { scope: "row" }, title), there.map((at) => h("td", { "data-label": names[at] }, value(item.readings[at][name])))))));

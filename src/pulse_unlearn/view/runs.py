@@ -140,7 +140,9 @@ def _with_folders(
     if stages.is_dir():
         for entry in os.scandir(inside(run, STAGES)):
             changed = max(changed, entry.stat(follow_symlinks=False).st_mtime)
-            if not entry.name.startswith(".") and (Path(entry.path) / MANIFEST).is_file():
+            if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+                continue
+            if (Path(entry.path) / MANIFEST).is_file():
                 complete[_rest(entry.name)] = entry.name
     held = {_holder_stage(path) for path in _live_holders(run, LOCKS)}
     found = tuple(

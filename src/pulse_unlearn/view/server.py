@@ -25,8 +25,8 @@ _OWN = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
 _PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 # A file of a run is looked at as its own, without the page's rights: no script, no address.
 _FILE_POLICY = (
@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: ViewServer
     server_version = "pulse-view"
     sys_version = ""
-    timeout: ClassVar[float] = 60  # type: ignore[misc]
+    timeout: ClassVar[float] = 60
 
     def do_GET(self) -> None:
         """Answer with the page, a part of a run as JSON, a picture or a file."""
@@ -121,10 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         library, own = self.server.library, _OWN.get(parts.path)
         if own is not None:
-            name, kind = own
-            self._send(files("pulse_unlearn.view").joinpath(name).read_bytes(), kind, _PAGE_POLICY)
+            file, kind = own
+            self._send(files("pulse_unlearn.view").joinpath(file).read_bytes(), kind, _PAGE_POLICY)
             return
-        asked = {name: values for name, values in parse_qs(parts.query).items()}
+        asked = parse_qs(parts.query)
         steps = [unquote(step) for step in parts.path.split("/")[1:]]
         match steps:
             case ["api", "runs"]:
