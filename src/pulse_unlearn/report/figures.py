@@ -287,7 +287,7 @@ def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], shi
 
 def seed_look(look: int) -> dict[str, Any]:
     """Return the look of the numbers of single seeds beside their mean: small points, no line."""
-    return {"color": colour(look), "ls": "none", "marker": ".", "ms": 4, "mew": 0, "alpha": 0.75}
+    return {"color": colour(look), "ls": "none", "marker": ".", "ms": 6, "mew": 0, "alpha": 0.8}
 
 
 def draw_path(axes: Axes, points: Sequence[tuple[float, Estimate]], look: int) -> None:
@@ -381,7 +381,7 @@ def explain_marks(
         Line2D([], [], color=INK, marker="o", ms=6, lw=1.8, label="this run, with interval")
     )
     if with_seeds:
-        one_seed = {**seed_look(0), "color": INK, "ms": 7}
+        one_seed = {**seed_look(0), "color": INK, "ms": 8}
         handles.append(Line2D([], [], label="each seed", **one_seed))
     if with_paper:
         dash: Any = (0, (4, 3)) if methods else "none"

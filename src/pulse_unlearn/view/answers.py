@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pulse_unlearn.errors import StoreError
+from pulse_unlearn.errors import PulseError
 from pulse_unlearn.records import Prediction, QuestionScore, Score
 from pulse_unlearn.report.asked import kinds_of, prompt_of
 from pulse_unlearn.report.words import printable, printable_block
@@ -115,7 +115,7 @@ def find(
             wanted = _wanted_people(run, comparison, filters.set)
             passing = _passing(comparison, models, filters, wanted, catalogue, letters)
             rows += [(comparison, question) for question in passing]
-        except StoreError as error:
+        except PulseError as error:
             told = (" ".join(str(problem).split()) for problem in error.problems)
             problems += [line for line in told if line not in problems]
     return Found(tuple(rows), tuple(problems))

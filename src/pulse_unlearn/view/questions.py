@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from pulse_unlearn.config import DataSettings
 from pulse_unlearn.data import Dataset, Source, datasets
-from pulse_unlearn.data.images import decode
+from pulse_unlearn.data.images import decode, picture_from_bytes
 from pulse_unlearn.errors import Problem, PulseError, StoreError
 from pulse_unlearn.records import Option, Picture, Question
 from pulse_unlearn.store.atomic import file_errors
@@ -161,8 +161,10 @@ def _sampled(run: Run) -> tuple[dict[str, Asked], dict[str, Picture]]:
         picture = _inline(entry.get("picture"), told["id"])
         if picture:
             pictures[picture.digest] = picture
-        found[told.pop("id")] = Asked(
-            **told,
+        found[told["id"]] = Asked(
+            told["question"],
+            told["hint"],
+            told["name"],
             options=_options(entry.get("options")),
             answer=str(entry.get("answer") or ""),
             picture=picture.digest if picture else "",
@@ -186,8 +188,6 @@ def _inline(value: object, where: str) -> Picture | None:
         data = base64.b64decode(value.removeprefix(_SAMPLED), validate=True)
     except ValueError:
         return None
-    from pulse_unlearn.data.images import picture_from_bytes
-
     return picture_from_bytes(data, where)
 
 
