@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from pulse_unlearn.errors import Problem, PulseError, StoreError
 from pulse_unlearn.store.atomic import file_errors
@@ -151,7 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         if path.suffix in _AS_TEXT:
             kind = "text/plain"
-        self._send(data, f"{kind}; charset=utf-8" if "text" in kind else kind, _FILE_POLICY)
+        kind = f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
+        # A browser shows neither in a sandbox, so they are saved.
+        saved = path.name if path.suffix in {".pdf", ".parquet"} else ""
+        self._send(data, kind, _FILE_POLICY, saved_as=saved)
 
     def _send_json(self, content: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         data = json.dumps(content, ensure_ascii=True).encode()
@@ -165,6 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
         *,
         status: HTTPStatus = HTTPStatus.OK,
         kept: bool = False,
+        saved_as: str = "",
     ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -174,6 +178,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("Cache-Control", "private, max-age=86400" if kept else "no-store")
+        if saved_as:
+            self.send_header(
+                "Content-Disposition", f"attachment; filename*=UTF-8''{quote(saved_as)}"
+            )
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", "GET")
         self.end_headers()
