@@ -224,19 +224,19 @@ def test_an_answer_that_names_the_truth_is_found_although_it_is_not_right(site: 
 
 
 def test_pages_hold_every_answer_once_and_in_order(tmp_path: Path) -> None:
-    write_run(tmp_path / "runs" / "long", times=4)
+    write_run(tmp_path / "runs" / "long", times=2)
     library, seen = Library(tmp_path / "runs"), []
     filters = Filters(**AFTER_GA)
     for number in range(1, 99):
-        page = library.answers("long", filters, Page(number, 30))
-        assert page["total"] == 34 * 4
+        page = library.answers("long", filters, Page(number, 15))
+        assert page["total"] == 34 * 2
         assert page["page"] == number
         seen += [item["id"] for item in page["items"]]
         if number == page["pages"]:
             break
-    assert len(seen) == len(set(seen)) == 34 * 4
+    assert len(seen) == len(set(seen)) == 34 * 2
     assert seen[34] == f"{seen[0]}~1"
-    assert library.answers("long", filters, Page(99, 30))["page"] == 5
+    assert library.answers("long", filters, Page(99, 15))["page"] == 5
 
 
 @pytest.mark.slow  # writes three stages of 100,000 answers each: over half a minute
@@ -286,6 +286,23 @@ def test_a_changed_data_set_is_not_shown_as_the_one_that_was_asked(
     assert items[question]["question"] == "Sampled?"
     assert items["f002/multimodal/1"]["question"] == ""
     assert items["f002/multimodal/1"]["forms"][0]["answers"][0]["verdict"] == "correct"
+
+
+def test_data_on_the_hub_are_looked_for_on_this_machine_alone(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reached(*_: object, **__: object) -> None:
+        raise AssertionError("the network was reached for")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(socket, "getaddrinfo", reached)
+    run = copy_run(runs / "whole", tmp_path / "runs" / "whole")
+    source = {"source": "mllmu", "path": "somebody/people", "revision": "0" * 40}
+    (run / "experiment.yaml").write_text(json.dumps({"data": {"people": source}}))
+    told = Library(run.parent).answers("whole", Filters(**AFTER_GA), Page())
+    assert any("can't be had" in problem for problem in told["problems"])
+    assert told["total"] == 34
 
 
 def test_a_damaged_stage_is_told_and_the_others_are_shown(runs: Path, tmp_path: Path) -> None:

@@ -153,12 +153,10 @@ def test_a_running_run_is_followed(whole: Path, site: ViewServer, page: Any) -> 
     playwright.expect(young).to_contain_text("4 of 4 stages")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_pans_sideways_and_both_schemes_differ(
-    site: ViewServer, page: Any, scheme: str
-) -> None:
-    page.emulate_media(color_scheme=scheme)
-    for width in WIDTHS:
+def test_no_page_pans_sideways_in_light_or_dark(site: ViewServer, page: Any) -> None:
+    backgrounds = set()
+    for width, scheme in zip(WIDTHS, ("dark", "light"), strict=True):
+        page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": 900})
         for place in ("#/", "#/run/whole?set=any&request=any", "#/run/whole?tab=results&set=any"):
             page.goto("about:blank")
@@ -167,13 +165,13 @@ def test_no_page_pans_sideways_and_both_schemes_differ(
             for one in page.locator("summary").all()[:6]:
                 one.click()
             assert page.evaluate(PANS) == [0], (width, place)
-    light = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert light is (scheme == "light")
+        backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(backgrounds) == 2
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    recipe = Recipe(scenarios=("pretrained", "sustainability"), methods=("GA", "GA+KLR"), samples=8)
+    recipe = Recipe(scenarios=("pretrained",), methods=("GA", "NPO"), samples=8)
     return build_report(write_synthetic(tmp_path_factory.mktemp("report") / "run", recipe)).path
 
 

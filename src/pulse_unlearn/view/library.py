@@ -148,7 +148,8 @@ class Library:
         Raises StoreError if there are none yet, or if the file is damaged.
         """
         run = self._readable(key)
-        record = self._record(run)
+        with self._lock:
+            record = self._record(run)
         rows = result_rows(record, filters)
         number, pages, first = page.cut(len(rows))
         return {

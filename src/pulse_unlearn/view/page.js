@@ -19,7 +19,7 @@ const MARKS = { correct: "✓", wrong: "✗", refused: "–", unparsable: "?", c
 const STATES = {
   complete: "complete", running: "running", interrupted: "interrupted", failed: "stopped by a plug-in", unreadable: "not readable",
 };
-const state = { timer: 0, asked: 0, overview: null, drawn: "" };
+const state = { timer: 0, asked: 0, overview: null, drawn: "", filtersOpen: window.innerWidth > 736 };
 
 // --- small helpers
 
@@ -280,7 +280,12 @@ function filters(overview, chosen) {
     oninput: (event) => { clearTimeout(timer); timer = setTimeout(() => change("search", event.target.value.trim(), true), 400); },
   });
   const kinds = chosen.getAll("kinds");
-  return h("form", { onsubmit: (event) => { event.preventDefault(); change("search", search.value.trim(), true); } },
+  const told = ["method", "seed", "request", "set"].map((name) => {
+    const own = chosen.get(name);
+    const title = own && own !== ANY ? titled(name, own)[1] : ANY;
+    return name === "method" || name === "set" ? (title === ANY ? `any ${name}` : title) : `${name} ${title}`;
+  });
+  const form = h("form", { onsubmit: (event) => { event.preventDefault(); change("search", search.value.trim(), true); } },
     h("div", { class: "filters" }, cells,
       select("set", Object.entries(titles.set), chosen.get("set"), ANY),
       select("modality", Object.entries(titles.modality), chosen.get("modality"), ANY),
@@ -291,6 +296,9 @@ function filters(overview, chosen) {
       Object.entries(titles.kinds).map(([name, { title, what }]) => h("label", { title: what },
         h("input", { type: "checkbox", id: `k-${name}`, checked: kinds.includes(name),
           onchange: (event) => change("kinds", event.target.checked ? [...kinds, name] : kinds.filter((one) => one !== name)) }), ` ${title}`))) : null);
+  // Folded on a narrow screen, where they would hide the answers; as the reader left them else.
+  return h("details", { class: "folded", open: state.filtersOpen, ontoggle: (event) => { state.filtersOpen = event.target.open; } },
+    h("summary", {}, "Filters ", h("span", { class: "small" }, told.join(" · "))), form);
 }
 
 function pager(content, id) {
@@ -417,7 +425,10 @@ document.addEventListener("keydown", (event) => {
   const element = target && document.getElementById(target);
   if (!element || element.disabled) return;
   event.preventDefault();
-  if (event.key === "/") element.focus();
+  if (event.key === "/") {
+    element.closest("details").open = true;
+    element.focus();
+  }
   else element.click();
 });
 

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -72,7 +73,7 @@ def catalogue_of(run: Run) -> Catalogue:
     try:
         settings = _data_settings(run)
         people_prompt, general_prompt = settings.people_prompt, settings.general_prompt
-        people, general = _load(settings)
+        people, general = _load(settings.model_dump_json())
         _check_same(run, people, general)
     except PulseError as error:
         problem = "; ".join(" ".join(str(one).split()) for one in error.problems[:3])
@@ -101,7 +102,10 @@ def _data_settings(run: Run) -> DataSettings:
         raise StoreError(Problem("says not which data were asked", str(path), told)) from error
 
 
-def _load(settings: DataSettings) -> tuple[Dataset, Dataset]:
+# Most runs ask the same people.
+@lru_cache(2)
+def _load(told: str) -> tuple[Dataset, Dataset]:
+    settings = DataSettings.model_validate_json(told)
     if settings.people.revision or settings.general.revision:
         # A page that is looked at fetches nothing: only what the hub's cache holds is read.
         from huggingface_hub import constants
@@ -130,6 +134,7 @@ def _check_same(run: Run, people: Dataset, general: Dataset) -> None:
         if name.startswith(("people/", "general/")) and now.get(name) != value
     ]
     if changed:
+        _load.cache_clear()  # it may be put back
         what = "the data set is not the one that was asked, so its texts and pictures are left out"
         raise StoreError(Problem(what, "data", got=", ".join(changed[:3])))
 

@@ -22,7 +22,6 @@ from pulse_unlearn.store.stages import LOCK, LOCKS, STAGES, holder_file
 State = Literal["complete", "running", "interrupted", "failed", "unreadable"]
 
 PLAN = "plan.json"
-_STAGE_PARTS = ("name", "kind", "folder")
 _QUIET_SECONDS = 900
 """A run on another machine counts as running while its folder changed within this time."""
 
@@ -125,10 +124,11 @@ def _planned(plan: object, run: Path) -> Iterator[tuple[str, str, str]]:
     if not isinstance(entries, list):
         raise Corrupted(Problem("is not a plan: it lists no stages", str(run / PLAN)))
     for entry in entries:
-        told = [entry.get(part) for part in _STAGE_PARTS] if isinstance(entry, dict) else []
-        if len(told) != 3 or not all(isinstance(part, str) for part in told):
-            raise Corrupted(Problem("a stage of the plan is not well formed", str(run / PLAN)))
-        yield told[0], told[1], told[2]
+        match entry:
+            case {"name": str(name), "kind": str(kind), "folder": str(folder)}:
+                yield name, kind, folder
+            case _:
+                raise Corrupted(Problem("a stage of the plan is not well formed", str(run / PLAN)))
 
 
 def _with_folders(
