@@ -253,6 +253,30 @@ def test_a_page_of_a_hundred_thousand_answers_takes_seconds(tmp_path: Path) -> N
     assert cold < 30
 
 
+def test_the_model_before_is_asked_about_whoever_the_last_request_reaches(
+    runs: Path, tmp_path: Path
+) -> None:
+    run = copy_run(runs / "whole", tmp_path / "runs" / "whole")
+    plan = json.loads((run / "plan.json").read_text())
+    second = json.loads(json.dumps(plan["operations"][0]))
+    second["cell"]["request"] = 2
+    second["forget"]["ids"] = [*FORGET, "f003"]
+    second["requests"].append({"ids": ["f003"], "selection": "", "part": ""})
+    plan["operations"][0]["requests"] = second["requests"]
+    plan["operations"].append(second)
+    (run / "plan.json").write_text(json.dumps(plan))
+    library = Library(run.parent)
+
+    def total(request: str, of_set: str) -> int:
+        filters = Filters(condition="plain", request=request, set=of_set)
+        return library.answers("whole", filters, Page())["total"]
+
+    assert total("0", "forget") == 30
+    assert total("1", "forget") == 20
+    assert total("1", "not_yet_requested") == 10
+    assert total("1", "forgotten_earlier") == 0
+
+
 def test_results_stand_beside_what_they_are_held_against(site: Site) -> None:
     told = site.json("/api/run/whole/results", **AFTER_GA, set="forget")
     rows = {(row["request"], row["condition"]): row for row in told["rows"]}

@@ -52,12 +52,12 @@ def _comparisons(plan: Mapping[str, Any]) -> Iterator[Comparison]:
     retain_models = {one["scores"] for one in evaluations if one["condition"] == RETAIN_MODEL}
     for one in evaluations:
         cell = _cell(one)
-        operation = operations.get(_plain(cell)) or _any_of(operations, cell)
+        operation = operations.get(_plain(cell)) or _last_of(operations, cell)
         never = str(operation["never_knew"])
         is_target = cell.request == 0 and cell.condition == PLAIN
         yield Comparison(
             cell,
-            before=str(operation["before"]),
+            before=str(one["scores"] if is_target else operation["before"]),
             after="" if is_target else str(one["scores"]),
             never_knew=never,
             never_is_retain_model=never in retain_models,
@@ -81,17 +81,19 @@ def _plain(cell: Cell) -> Cell:
     return Cell(cell.scenario, cell.method, cell.scope, cell.seed, cell.request)
 
 
-def _any_of(operations: Mapping[Cell, Mapping[str, Any]], cell: Cell) -> Mapping[str, Any]:
-    """Return an operation of the same scenario, seed and, if it has one, method: same people."""
+def _last_of(operations: Mapping[Cell, Mapping[str, Any]], cell: Cell) -> Mapping[str, Any]:
+    """Return the last operation of a scenario and seed, of the same method if it has one.
+
+    On its sets the target model is measured.
+    """
     fitting = [
-        (other.method == cell.method, other.request == 1, number)
-        for number, other in enumerate(operations)
+        (other.method == cell.method, other.request, -number, operation)
+        for number, (other, operation) in enumerate(operations.items())
         if (other.scenario, other.seed) == (cell.scenario, cell.seed)
     ]
     if not fitting:
         raise ValueError(f"no operation belongs to {cell}")
-    *_, number = max(fitting, key=lambda one: (one[0], one[1], -one[2]))
-    return list(operations.values())[number]
+    return max(fitting, key=lambda one: one[:3])[3]
 
 
 def sets_of(run: Run, comparison: Comparison) -> dict[str, frozenset[str]]:

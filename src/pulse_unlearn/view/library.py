@@ -24,6 +24,7 @@ from pulse_unlearn.report.words import (
     scope_title,
     set_title,
 )
+from pulse_unlearn.store.products import FOLDERS, PRODUCTS
 from pulse_unlearn.view.answers import READINGS, Filters, Found, find, item, models_of
 from pulse_unlearn.view.comparisons import GENERAL, Comparison, comparisons_of, sets_of
 from pulse_unlearn.view.questions import Catalogue, catalogue_of
@@ -36,8 +37,8 @@ _STAGES_KEPT = 24
 _OTHERS_KEPT = 8
 _READ = ("results.csv", "results.json", "plan.json", "experiment.yaml", "samples.json")
 _READ_TOO = ("environment.json",)
-_FILES = ("report.html", *_READ, *_READ_TOO)
-_FOLDERS = ("figures", "scores", "failures")
+_FIRST = ("report.html", "results.csv", "results.json")
+_FILES = (*_FIRST, *sorted({*PRODUCTS} - {*_FIRST}))
 
 _Made = TypeVar("_Made")
 
@@ -266,7 +267,7 @@ def files_of(run: Run) -> list[str]:
     if run.state == "unreadable":
         return []
     names = list(_FILES)
-    for folder in _FOLDERS:
+    for folder in FOLDERS:
         if not (run.path / folder).is_symlink():
             names += sorted(f"{folder}/{path.name}" for path in (run.path / folder).glob("[!.]*"))
     return [name for name in names if (path := run.path / name).is_file() and not path.is_symlink()]
