@@ -26,7 +26,7 @@ from pulse_unlearn.view import ViewServer
 from pulse_unlearn.view.answers import Filters
 from pulse_unlearn.view.library import Library, Page
 from pulse_unlearn.view.runs import find_runs
-from view_cases import AFTER, FORGET, HOSTILE, RETAIN_MODEL, copy_run, examples, write_run
+from view_cases import AFTER, BEFORE, FORGET, HOSTILE, RETAIN_MODEL, copy_run, examples, write_run
 
 AFTER_GA = {"request": "1", "condition": "plain"}
 
@@ -173,8 +173,9 @@ def test_answers_are_those_stored_with_the_prompt_they_were_asked_by(site: Site)
         assert [form["prompt"] for form in item["forms"]] == [one.prompt for one in asked]
         assert [form["truth"] for form in item["forms"]] == [one.letter for one in asked]
         for form, one in zip(item["forms"], asked, strict=True):
-            was, _, never = form["answers"]
+            was, _, never, unlearned = form["answers"]
             assert was["text"] == never["text"] == one.answer
+            assert unlearned is None
         is_shown = item["modality"] == "multimodal" and asked[0].picture is not None
         assert item["picture"] == (asked[0].picture.digest if is_shown else "")
         assert item["sets"] == [
@@ -275,6 +276,21 @@ def test_the_model_before_is_asked_about_whoever_the_last_request_reaches(
     assert total("1", "forget") == 20
     assert total("1", "not_yet_requested") == 10
     assert total("1", "forgotten_earlier") == 0
+
+
+def test_a_model_under_attack_stands_beside_the_one_it_was_made_from(
+    runs: Path, tmp_path: Path
+) -> None:
+    run = copy_run(runs / "whole", tmp_path / "runs" / "whole")
+    plan = json.loads((run / "plan.json").read_text())
+    attacked = {**plan["evaluations"][1], "condition": "relearned:3", "scores": BEFORE}
+    plan["evaluations"].append(attacked)
+    (run / "plan.json").write_text(json.dumps(plan))
+    filters = Filters(condition="relearned:3", set="forget")
+    for item in Library(run.parent).answers("whole", filters, Page(1, 3))["items"]:
+        was, now, _, unlearned = item["forms"][0]["answers"]
+        assert was == now
+        assert unlearned["text"] == "D"
 
 
 def test_results_stand_beside_what_they_are_held_against(site: Site) -> None:

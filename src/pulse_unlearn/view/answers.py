@@ -72,6 +72,7 @@ class Models:
     before: StageAnswers | None
     after: StageAnswers | None
     never_knew: StageAnswers | None
+    unlearned: StageAnswers | None = None
     only: StageAnswers | None = None
 
     @property
@@ -131,6 +132,7 @@ def models_of(run: Run, comparison: Comparison, open_stage: OpenStage) -> Models
         before,
         after,
         open_stage(run, comparison.never_knew),
+        open_stage(run, comparison.unlearned),
         open_stage(run, comparison.only),
     )
 
@@ -244,7 +246,7 @@ def item(
     last = models.last
     one = last.given().get(question) if last else None
     individual = one.individual if one else ""
-    stages = (models.before, models.after, models.never_knew)
+    stages = (models.before, models.after, models.never_knew, models.unlearned)
     forms = [_by_form(stage, question) for stage in stages]
     profile = catalogue.profile(individual)
     names: dict[str, Prediction] = {

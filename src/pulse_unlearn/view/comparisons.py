@@ -22,6 +22,8 @@ class Comparison:
     before: str
     after: str
     """Empty for the target model itself."""
+    unlearned: str
+    """Score stage of the model that `after` was made from, as by an attack; else empty."""
     never_knew: str
     """Score stage of a model that never learned D_unlearn; empty where there is none."""
     never_is_retain_model: bool
@@ -59,6 +61,7 @@ def _comparisons(plan: Mapping[str, Any]) -> Iterator[Comparison]:
             cell,
             before=str(one["scores"] if is_target else operation["before"]),
             after="" if is_target else str(one["scores"]),
+            unlearned=_unlearned(cell, operation),
             never_knew=never,
             never_is_retain_model=never in retain_models,
             only=str(one["only"]),
@@ -79,6 +82,12 @@ def _cell(entry: Mapping[str, Any]) -> Cell:
 
 def _plain(cell: Cell) -> Cell:
     return Cell(cell.scenario, cell.method, cell.scope, cell.seed, cell.request)
+
+
+def _unlearned(cell: Cell, operation: Mapping[str, Any]) -> str:
+    if cell.condition == PLAIN or cell.condition.startswith(RETAIN_MODEL):
+        return ""
+    return str(operation["after"])
 
 
 def _last_of(operations: Mapping[Cell, Mapping[str, Any]], cell: Cell) -> Mapping[str, Any]:

@@ -170,7 +170,7 @@ async function showRun(key, query, fresh) {
   const content = await ask(`/api/run/${enc(key)}/${tab}?${chosen}`).catch((error) => ({ failed: error.message }));
   if (!fresh()) return;
   const focused = document.activeElement && main.contains(document.activeElement) ? document.activeElement.id : "";
-  const caret = focused && document.activeElement.selectionStart;
+  const { selectionStart: caret, value: typed } = document.activeElement;
   const open = [...main.querySelectorAll("details[open][id]")].map((one) => one.id);
   const body = content.failed
     ? overview.state === "complete" ? problems([content.failed]) : h("p", { class: "quiet" }, tab === "results" ? "There are no results yet: they are written when all stages are complete." : content.failed)
@@ -180,7 +180,10 @@ async function showRun(key, query, fresh) {
   if (focused) {
     const again = document.getElementById(focused);
     again?.focus();
-    if (again?.type === "search") again.setSelectionRange(caret, caret);
+    if (again?.type === "search") {
+      again.value = typed; // more may have been typed since it was asked for
+      again.setSelectionRange(caret, caret);
+    }
   }
   live.textContent = content.failed || `${content.total} found, page ${content.page} of ${content.pages}`;
   if (overview.state === "running") later(FAST, () => follow(key));
@@ -352,15 +355,16 @@ function models(item, overview) {
   const { cell } = item;
   const known = overview.cells.find((one) => ["scenario", "method", "seed", "request", "condition"].every((name) => one[name] === cell[name]));
   const method = overview.titles.method[cell.method] || cell.method;
-  const after = cell.condition === "plain" ? `after ${method}${cell.request > 1 ? `, request ${cell.request}` : ""}` : cell.condition.replaceAll("_", " ");
-  return ["before", after, known && known.retain_model ? "retain model" : "never knew them"];
+  const unlearned = `after ${method}${cell.request > 1 ? `, request ${cell.request}` : ""}`;
+  const after = cell.condition === "plain" ? unlearned : cell.condition.replaceAll("_", " ");
+  return ["before", after, known && known.retain_model ? "retain model" : "never knew them", unlearned];
 }
 
 function card(item, overview, key, reading, position) {
   const { titles } = overview;
   const names = models(item, overview);
   const asked = item.forms.find((form) => form.asked_as === "options" && form.rotation === 0) || item.forms[0];
-  const there = names.map((_, at) => at).filter((at) => item.forms.some((form) => form.answers[at]));
+  const there = [0, 3, 1, 2].filter((at) => item.forms.some((form) => form.answers[at]));
   const sets = item.sets.map((name) => titles.set[name] || name).join(", ");
   const who = item.name || item.individual || "General question";
   const tags = item.kinds.map((name) => h("span", { class: "tag" }, titles.kinds[name].title));
@@ -371,7 +375,7 @@ function card(item, overview, key, reading, position) {
       item.hint ? h("p", { class: "small" }, h("bdi", {}, item.hint)) : null,
       h("p", { class: "question" }, item.question ? h("bdi", {}, item.question) : h("span", { class: "quiet" }, "The text of this question is not known here.")),
       asked ? options(asked) : null,
-      h("dl", { class: there.length === 2 ? "models two" : "models" }, there.map((at) => h("div", {}, h("dt", {}, names[at]), h("dd", {}, said(asked && asked.answers[at]), " ", byReading(item, at, reading))))),
+      h("dl", { class: ["", "models one", "models two", "models", "models four"][there.length] || "models" }, there.map((at) => h("div", {}, h("dt", {}, names[at]), h("dd", {}, said(asked && asked.answers[at]), " ", byReading(item, at, reading))))),
       asked && asked.prompt ? h("details", { id: `prompt-${position}-${item.id}` }, h("summary", {}, "Prompt"), prompt(asked)) : null,
       h("details", { id: `all-${position}-${item.id}` }, h("summary", {}, `Every stored answer (${item.forms.length} ${item.forms.length === 1 ? "way" : "ways"} of asking)`), everyForm(item, names, there), readings(item, names, there, titles))));
 }
