@@ -217,7 +217,7 @@ def _searched(question: str, models: Models, catalogue: Catalogue) -> str:
     asked = catalogue.questions.get(question, _UNKNOWN)
     texts = [question, asked.question, asked.hint, asked.name]
     texts += [option.text for option in asked.options]
-    for stage in (models.before, models.after, models.never_knew):
+    for stage in (models.before, models.after, models.never_knew, models.unlearned):
         one: Given | None = stage.given().get(question) if stage else None
         texts += [one.individual, one.text] if one else []
     return "\n".join(texts).casefold()
