@@ -14,14 +14,19 @@ import sys
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
+import yaml
 
 from pulse_unlearn.errors import StoreError
 from pulse_unlearn.records import RESULT_COLUMNS
 from pulse_unlearn.report import build, build_report
 from pulse_unlearn.report.drawing import GOLD, SERIES
+from pulse_unlearn.report.estimates import Numbers
+from pulse_unlearn.report.figures import figure4
 from pulse_unlearn.report.load import load_run
+from pulse_unlearn.report.samples import sample_groups
 from synthetic_run import Recipe, write_run
 from synthetic_samples import HOSTILE
 
@@ -33,6 +38,8 @@ SMALL = {"finetuned": (4, 4), "pretrained": (3, 4), "sustainability": (4, 4)}
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = Recipe(seeds=(0, 1), drop=(("pretrained", "NPO"),))
     folder = write_run(tmp_path_factory.mktemp("runs") / "whole", recipe)
+    (folder / "scores").mkdir()
+    (folder / "scores" / "01-a.b+c=d-00000000.parquet").touch()
     build_report(folder)
     return folder
 
@@ -66,12 +73,64 @@ def test_the_page_stands_alone(run: Path) -> None:
     assert not {"script", "link", "iframe", "object", "base", "form"} & set(elements.tags)
     for name, value in elements.attributes:
         assert not name.startswith("on")
-        if name in {"src", "href", "xlink:href"}:
-            assert value.startswith(("#", "data:image/"))
+        if name in {"src", "href", "xlink:href"} and not value.startswith(("#", "data:image/")):
+            assert (run / unquote(value)).resolve().is_relative_to(run.resolve())
+            assert (run / unquote(value)).is_file(), value
     # Namespaces are names, not addresses; nothing else may point outside the file.
     outside = re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
     assert "http://" not in outside
     assert "https://" not in outside
+
+
+def test_figures_scores_and_results_are_linked(run: Path) -> None:
+    elements = _Elements((run / "report.html").read_text(encoding="utf-8"))
+    linked = {unquote(value) for name, value in elements.attributes if name == "href"}
+    folders = ("figures", "scores")
+    files = {f"{name}/{path.name}" for name in folders for path in (run / name).iterdir()}
+    assert len(files) > 10
+    assert {"results.csv", "results.json", *files} <= linked
+
+
+def test_samples_have_their_prompt_and_their_kinds(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe(scenarios=("pretrained",), samples=4))
+    experiment = yaml.safe_load((folder / "experiment.yaml").read_text(encoding="utf-8"))
+    experiment["data"] = {"people_prompt": "mmbench_vlmevalkit", "general_prompt": "short"}
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(experiment), encoding="utf-8")
+    (group,) = sample_groups(load_run(folder))
+    wrong, unparsable, right, refused = group.samples
+    assert "Question: What does she do?\nOptions:\nA. teacher\nB. painter" in wrong.prompt
+    assert wrong.answers[0].kinds == ()
+    assert set(wrong.kinds) == {"flipped"}
+    assert set(unparsable.kinds) == {"flipped", "unreadable"}
+    assert set(right.kinds) == {"mentions"}
+    assert set(refused.kinds) == {"flipped"}
+
+
+def test_an_answer_is_one_letter_where_the_verdict_says_so(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", Recipe(scenarios=("pretrained",), samples=1))
+    content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    for verdict in content["verdicts"]:
+        # The sample's answer after is B, given by all methods; GA alone says B to everything.
+        verdict["condition"] = "plain"
+        verdict["letter"] = {"letter": "B", "one_letter": verdict["method"] == "GA"}
+    (folder / "results.json").write_text(json.dumps(content), encoding="utf-8")
+    (group,) = sample_groups(load_run(folder))
+    answers = {one.label: one.kinds for one in group.samples[0].answers}
+    assert answers == {"before": (), "GA": ("flipped", "one_letter"),
+                       "GA+KLR": ("flipped",), "NPO": ("flipped",)}  # fmt: skip
+
+
+def test_several_seeds_are_drawn_as_points_beside_their_mean(tmp_path: Path) -> None:
+    drawn = {}
+    for seeds in ((0,), (0, 1, 2)):
+        recipe = Recipe(scenarios=("pretrained",), methods=("GA",), seeds=seeds, samples=0)
+        record = load_run(write_run(tmp_path / str(len(seeds)), recipe))
+        numbers = Numbers(record.results, record.labels, record.extras.over_seeds)
+        drawn[len(seeds)] = figure4(numbers).svg
+    assert "each seed" in drawn[3]
+    assert "each seed" not in drawn[1]
+    # Three panels, three seeds in each, and one point in the legend.
+    assert drawn[3].count("<use ") == drawn[1].count("<use ") + 10
 
 
 def test_figures_do_not_clash(run: Path) -> None:
@@ -79,7 +138,7 @@ def test_figures_do_not_clash(run: Path) -> None:
     assert elements.tags.count("svg") > 3
     assert len(elements.ids) == len(set(elements.ids))
     for name, value in elements.attributes:
-        if name in {"href", "xlink:href"}:
+        if name in {"href", "xlink:href"} and value.startswith("#"):
             assert value[1:] in elements.ids
         for target in re.findall(r"url\(#([^)]*)\)", value):
             assert target in elements.ids
@@ -128,7 +187,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Runs that were to be drawn, which takes seconds and is not done."""
     runs: list[Path] = []
 
-    def write(run: Path, _: object) -> tuple[tuple[str, ...], list[str]]:
+    def write(run: Path, *_: object) -> tuple[tuple[str, ...], list[str]]:
         runs.append(run)
         return (), []
 
@@ -171,6 +230,17 @@ def test_a_run_is_drawn_again_if_a_file_is_another(
         path.unlink()
     else:
         path.write_bytes(path.read_bytes() + b"\n")
+    build_report(copy)
+    assert drawn == [copy]
+
+
+def test_a_run_is_drawn_again_if_it_has_other_tables_of_scores(
+    copy: Path, drawn: list[Path]
+) -> None:
+    build_report(copy)
+    assert not drawn
+    (copy / "scores").mkdir()
+    (copy / "scores" / "01-other.parquet").touch()
     build_report(copy)
     assert drawn == [copy]
 

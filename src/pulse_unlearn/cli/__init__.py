@@ -22,6 +22,7 @@ from pulse_unlearn.cli import (
     listings,
     plugins,
     tables,
+    view,
 )
 from pulse_unlearn.errors import Interrupted, PulseError
 
@@ -48,6 +49,7 @@ for command in (
     plugins.plugin,
     diff.diff,
     tables.tables,
+    view.view,
 ):
     pulse.add_command(command)
 

@@ -89,7 +89,17 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
 
 def read_predictions(path: Path) -> tuple[Prediction, ...]:
     """Read what `write_predictions` wrote; raises StoreError (Corrupted if it's no such table)."""
-    rows = _read(path, PREDICTIONS)
+    return predictions_of(open_predictions(path))
+
+
+def open_predictions(path: Path) -> Any:
+    """Return the Arrow table of stored predictions, its rows still columns; raises likewise."""
+    return _open(path, PREDICTIONS)
+
+
+def predictions_of(table: Any) -> tuple[Prediction, ...]:
+    """Return the rows of a table of predictions, or of a part of one."""
+    rows = table.to_pylist()
     for row in rows:
         row["options"] = tuple(Option(**option) for option in row["options"])
         for name in ("option_log_probs", "end_log_probs", "option_tokens"):
@@ -104,7 +114,17 @@ def write_scores(path: Path, scores: Iterable[Score]) -> None:
 
 def read_scores(path: Path) -> tuple[Score, ...]:
     """Read what `write_scores` wrote; raises StoreError (Corrupted if it's no such table)."""
-    return tuple(Score(**row) for row in _read(path, SCORES))
+    return scores_of(open_scores(path))
+
+
+def open_scores(path: Path) -> Any:
+    """Return the Arrow table of stored scores, its rows still columns; raises likewise."""
+    return _open(path, SCORES)
+
+
+def scores_of(table: Any) -> tuple[Score, ...]:
+    """Return the rows of a table of scores, or of a part of one."""
+    return tuple(Score(**row) for row in table.to_pylist())
 
 
 def _write(path: Path, rows: Sequence[ExampleKey], schema: Any, **instead: list[Any]) -> None:
@@ -121,18 +141,19 @@ def _write(path: Path, rows: Sequence[ExampleKey], schema: Any, **instead: list[
     write_bytes(path, buffer.getvalue())
 
 
-def _read(path: Path, schema: Any) -> list[dict[str, Any]]:
+def _open(path: Path, schema: Any) -> Any:
     with file_errors(path, "read"):
         data = path.read_bytes()
     try:
         # In one thread: a pool still at work when the interpreter ends can abort the process.
         table = pq.read_table(io.BytesIO(data), use_threads=False, page_checksum_verification=True)
         _check(table.schema, schema, path)
-        rows: list[dict[str, Any]] = table.to_pylist()
+        # Texts that are not UTF-8 would show only when they are used.
+        table.validate(full=True)
     except _UNREADABLE as error:
         what = f"not a table of {_kind(schema)}"
         raise Corrupted(Problem(what, str(path), got=str(error))) from error
-    return rows
+    return table
 
 
 def _check(found: Any, schema: Any, path: Path) -> None:

@@ -46,12 +46,14 @@ def build_report(run: Path, *, redraw: bool = False) -> Report:
     made_from = {
         "folder": run.resolve().name,
         "inputs": inputs,
+        "scores": (scores := _matching(run, ["scores/*.parquet"])),
         "code": code_digest(),
         "packages": {name: version(name) for name in ("jinja2", "matplotlib")},
     }
     if not redraw and (notes := made_before(run / RECORD, made_from)) is not None:
         return Report(run / REPORT, tuple(cast("list[str]", notes["summary"])))
-    summary, written = _write(run, [(name, inputs[name]) for name in _SOURCES if name in inputs])
+    digests = [(name, inputs[name]) for name in _SOURCES if name in inputs]
+    summary, written = _write(run, digests, scores)
     note_made(run / RECORD, made_from, written, notes={"summary": list(summary)})
     return Report(run / REPORT, summary)
 
@@ -61,7 +63,9 @@ def _matching(run: Path, patterns: Iterable[str]) -> list[str]:
     return sorted(path.relative_to(run).as_posix() for path in found)
 
 
-def _write(run: Path, digests: list[tuple[str, str]]) -> tuple[tuple[str, ...], list[str]]:
+def _write(
+    run: Path, digests: list[tuple[str, str]], scores: list[str]
+) -> tuple[tuple[str, ...], list[str]]:
     """Write report and figures; return the summary and the names of the files written."""
     # Imported here: a report that need not be drawn needs none of it.
     from pulse_unlearn.report.load import load_run
@@ -69,7 +73,7 @@ def _write(run: Path, digests: list[tuple[str, str]]) -> tuple[tuple[str, ...], 
     from pulse_unlearn.report.summary import summary_lines
 
     record = load_run(run)
-    page = make_page(record, digests=digests)
+    page = make_page(record, digests=digests, scores=scores)
     html, summary = render(page), tuple(summary_lines(record))
     figures = run / FIGURES
     with file_errors(figures, "make the folder"):

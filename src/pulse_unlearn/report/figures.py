@@ -105,7 +105,8 @@ def figure4(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
                 fontsize=9,
             )
         has_gold = any(numbers.retain_model(scenario) for scenario in numbers.scenarios())
-        explain_marks(figure, with_paper=not prefix, with_gold=has_gold)
+        several = len(numbers.all_seeds()) > 1
+        explain_marks(figure, with_paper=not prefix, with_gold=has_gold, with_seeds=several)
         return finish(
             figure,
             "figure-4-latent" if prefix else "figure-4",
@@ -156,7 +157,13 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
         for axes in grid[len(panels) :]:
             axes.set_axis_off()
         looks = [(numbers.look(place.method), method_title(place.method)) for place in mains]
-        explain_marks(figure, looks, with_paper=not prefix, with_gold=bool(retain_model))
+        explain_marks(
+            figure,
+            looks,
+            with_paper=not prefix,
+            with_gold=bool(retain_model),
+            with_seeds=len(numbers.all_seeds()) > 1,
+        )
         return finish(
             figure,
             "figure-5-latent" if prefix else "figure-5",
@@ -247,9 +254,9 @@ def _whisker(axes: Axes, found: Estimate | None, line: _Line) -> None:
         return
     if found.low is not None and found.high is not None:
         axes.plot([found.low, found.high], [line.y] * 2, color=colour(line.look), lw=2, alpha=0.55)
-    for _, value in found.seeds if len(found.seeds) > 1 else ():
-        if value is not None:
-            axes.plot([value], [line.y - 0.24], "|", color=colour(line.look), ms=4, mew=1)
+    values = [value for _, value in found.seeds if value is not None]
+    if len(found.seeds) > 1:
+        axes.plot(values, [line.y - 0.24] * len(values), **seed_look(line.look))
     axes.plot([found.value], [line.y], marker(line.look), color=colour(line.look), ms=7, zorder=3)
 
 
@@ -278,13 +285,28 @@ def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], shi
         )
 
 
+def seed_look(look: int) -> dict[str, Any]:
+    """Return the look of the numbers of single seeds beside their mean: small points, no line."""
+    return {"color": colour(look), "ls": "none", "marker": ".", "ms": 6, "mew": 0, "alpha": 0.8}
+
+
 def draw_path(axes: Axes, points: Sequence[tuple[float, Estimate]], look: int) -> None:
-    """Draw one model's accuracies at their places, in percent, with an upright bar for each."""
+    """Draw one model's accuracies at their places, in percent, with an upright bar for each.
+
+    Where there are several seeds, each stands as a point to the right of their mean.
+    """
+    from matplotlib.transforms import ScaledTranslation
+
     inside = [(x, one.value, one.low, one.high) for x, one in points if one.value is not None]
     for x, _, low, high in inside:
         if low is not None and high is not None:
             limits = [100 * low, 100 * high]
             axes.plot([x] * 2, limits, color=colour(look), lw=1.2, alpha=0.5)
+    for x, one in points:
+        of_seeds = [100 * value for _, value in one.seeds if value is not None]
+        if len(of_seeds) > 1:
+            beside = axes.transData + ScaledTranslation(4 / 72, 0, axes.figure.dpi_scale_trans)
+            axes.plot([x] * len(of_seeds), of_seeds, transform=beside, **seed_look(look))
     xs, ys = [x for x, *_ in inside], [100 * value for _, value, *_ in inside]
     axes.plot(xs, ys, color=colour(look), marker=marker(look), ms=5, lw=1.8, zorder=3)
 
@@ -346,6 +368,7 @@ def explain_marks(
     *,
     with_paper: bool,
     with_gold: bool = False,
+    with_seeds: bool = False,
 ) -> None:
     """Add one legend under the panels; `methods` are (look, title)."""
     from matplotlib.lines import Line2D
@@ -357,6 +380,9 @@ def explain_marks(
     handles.append(
         Line2D([], [], color=INK, marker="o", ms=6, lw=1.8, label="this run, with interval")
     )
+    if with_seeds:
+        one_seed = {**seed_look(0), "color": INK, "ms": 8}
+        handles.append(Line2D([], [], label="each seed", **one_seed))
     if with_paper:
         dash: Any = (0, (4, 3)) if methods else "none"
         handles.append(

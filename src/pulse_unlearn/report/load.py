@@ -15,6 +15,7 @@ import yaml
 
 from pulse_unlearn.errors import Problem, StoreError
 from pulse_unlearn.records import PLAIN, RESULT_COLUMNS, Cell, Measurement, Result
+from pulse_unlearn.report.asked import one_letters
 from pulse_unlearn.report.estimates import Numbers, Place
 from pulse_unlearn.report.extras import Extras, read_extras
 from pulse_unlearn.report.words import method_title, scenario_title, scope_title
@@ -52,6 +53,8 @@ class RunRecord:
     """Method label -> registered method, where the experiment says."""
     notes: tuple[str, ...]
     """What a reader must know about the data: allowed overlaps, scored pictures trained on."""
+    letters: Mapping[tuple[Any, ...], str]
+    """Cell, as a tuple, whose verdict is one letter -> that letter."""
     problems: tuple[Problem, ...]
     """Files beside the results that are missing or unreadable; the report prints them."""
 
@@ -83,6 +86,7 @@ def load_run(run: Path) -> RunRecord:
         labels=_labels(experiment),
         environment=_mapping(reader.json("environment.json", {})),
         notes=tuple(str(note) for note in _list(_mapping(content).get("notes", []))),
+        letters=one_letters(_mapping(content).get("verdicts")),
         problems=tuple(reader.problems),
     )
 

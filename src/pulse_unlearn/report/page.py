@@ -8,6 +8,7 @@ from typing import Any
 
 from pulse_unlearn.evaluation.parsers import DEFAULT_PARSER
 from pulse_unlearn.report import paper
+from pulse_unlearn.report.asked import KINDS
 from pulse_unlearn.report.assumptions import Assumption, assumptions, flatten
 from pulse_unlearn.report.claims import Claim, claims
 from pulse_unlearn.report.curves import Panel, draw_curves, panels
@@ -16,6 +17,7 @@ from pulse_unlearn.report.estimates import LATENT, Numbers
 from pulse_unlearn.report.extras import Flag
 from pulse_unlearn.report.figures import LATENT_PREFIX, figure4, figure5
 from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings, how_chosen
+from pulse_unlearn.report.gauges import GAUGES, gauges, reading_tests
 from pulse_unlearn.report.load import Progress, RunRecord, progress
 from pulse_unlearn.report.relearning import draw_relearning, relearning_table
 from pulse_unlearn.report.samples import SampleGroup, sample_groups
@@ -25,8 +27,6 @@ from pulse_unlearn.report.tables import (
     category_tables,
     figure4_table,
     figure5_table,
-    gauges,
-    reading_tests,
     table3,
 )
 from pulse_unlearn.report.words import (
@@ -84,22 +84,31 @@ class Page:
     panels: tuple[Panel, ...]
     samples: tuple[SampleGroup, ...]
     sample_count: int
+    kinds: tuple[tuple[str, str, str, int], ...]
+    """Kinds of sampled answers: name, title, what it is, how many samples have one."""
     assumptions: tuple[Assumption, ...]
     experiment: str
     environment: tuple[tuple[str, str], ...]
     digests: tuple[tuple[str, str], ...]
+    scores: tuple[str, ...]
+    """Files with the verdict on every answer, below the run folder."""
     reference: str = paper.REFERENCE
     bibtex: str = paper.BIBTEX
     rule: str = RULE
 
 
-def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
-    """Compute the page; `digests` are (file, SHA-256) of the files that its numbers come from."""
+def make_page(
+    record: RunRecord, *, digests: Sequence[tuple[str, str]], scores: Sequence[str] = ()
+) -> Page:
+    """Compute the page; `digests` are (file, SHA-256) of the files that its numbers come from.
+
+    `scores` are the files with the verdicts on all answers, which the page links to.
+    """
     numbers = Numbers(record.results, record.labels, record.extras.over_seeds)
     verdicts = Verdicts(record.extras.verdicts)
     rows = scoreboard(numbers, verdicts)
     shown = panels(record, numbers)
-    groups = sample_groups(record.samples)
+    groups = sample_groups(record)
     flags = record.extras.flags
     done, parser = progress(record, numbers), _parser(record)
     return Page(
@@ -127,7 +136,9 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
         gold=_GOLD if any(map(numbers.retain_model, numbers.scenarios())) else "",
         relearning=relearning_table(numbers),
         drawings={drawing.name: drawing for drawing in _drawings(numbers, shown)},
-        gauges=tuple(gauges(numbers, verdicts, name) for name in numbers.scenarios()),
+        gauges=tuple(
+            gauges(numbers, verdicts, name, part) for name in numbers.scenarios() for part in GAUGES
+        ),
         tests=reading_tests(numbers, record.extras.verdicts),
         categories=category_tables(numbers),
         warnings=_flag_lines(_grouped(flag for flag in flags if flag.flag not in _QUIET_FLAGS)),
@@ -135,6 +146,7 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
         panels=tuple(shown),
         samples=tuple(groups),
         sample_count=sum(len(group.samples) for group in groups),
+        kinds=_kinds(groups),
         assumptions=tuple(assumptions(record.experiment)),
         experiment=printable_block(record.experiment_text),
         environment=tuple(
@@ -143,6 +155,15 @@ def make_page(record: RunRecord, *, digests: Sequence[tuple[str, str]]) -> Page:
             if name
         ),
         digests=tuple(digests),
+        scores=tuple(scores),
+    )
+
+
+def _kinds(groups: Sequence[SampleGroup]) -> tuple[tuple[str, str, str, int], ...]:
+    samples = [sample for group in groups for sample in group.samples]
+    return tuple(
+        (name, title, what, sum(name in sample.kinds for sample in samples))
+        for name, (title, what) in KINDS.items()
     )
 
 

@@ -68,7 +68,13 @@ def draw_relearning(numbers: Numbers) -> Drawing | None:
             axes.set_xlabel("optimiser steps of relearning")
         has_gold = any(_control(numbers, scenario) for scenario in scenarios)
         looks = {numbers.look(place.method): method_title(place.method) for place in places}
-        explain_marks(figure, sorted(looks.items()), with_paper=False, with_gold=has_gold)
+        explain_marks(
+            figure,
+            sorted(looks.items()),
+            with_paper=False,
+            with_gold=has_gold,
+            with_seeds=len(numbers.all_seeds()) > 1,
+        )
         return finish(
             figure,
             "relearning",

@@ -11,11 +11,9 @@ from pulse_unlearn.report.estimates import (
     MAIN_SCOPE,
     SETS,
     Estimate,
-    HowOften,
     Numbers,
     Place,
 )
-from pulse_unlearn.report.extras import ReadingTest, Verdict
 from pulse_unlearn.report.scoreboard import Judged, Verdicts
 from pulse_unlearn.report.words import (
     MISSING,
@@ -24,30 +22,12 @@ from pulse_unlearn.report.words import (
     method_title,
     model_heads,
     model_title,
-    p_value,
     percent,
     printable,
     reading_title,
     scenario_title,
     set_title,
     spread,
-)
-
-GAUGES: tuple[tuple[str, str], ...] = (
-    ("accuracy", "Strict"),
-    ("rotated_accuracy", "Rotated"),
-    ("circular_accuracy", "Circular"),
-    ("words_accuracy", "Words"),
-    ("words_per_token_accuracy", "Words per token"),
-    ("words_named", "Named in words"),
-    ("mentions", "Mentions"),
-    ("letter_share", "Largest letter"),
-    ("letter_entropy", "Letter entropy"),
-    ("rotation_flip_rate", "Changes with order"),
-    ("letter_bias", "Letter bias"),
-    ("unreadable", "Unreadable"),
-    ("refused", "Refused"),
-    ("chance", "Chance"),
 )
 
 
@@ -105,6 +85,11 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[tuple[str, str], ...]
+
+    @property
+    def judged(self) -> bool:
+        """Whether a row has a verdict."""
+        return any(row.judged for row in self.rows)
 
 
 def shown(
@@ -166,97 +151,6 @@ def table3(
         "General ability",
     )
     return Table("Table 3", ("Parameters updated",), columns, tuple(rows), tuple(notes.items()))
-
-
-def gauges(numbers: Numbers, verdicts: Verdicts, scenario: str) -> Table:
-    """Build the gauges of one scenario: each model, methods after their last request."""
-    notes, rows = Notes(), []
-    for place in numbers.models(scenario):
-        name = model_title(place)
-        for group in numbers.sets(place):
-            if place.is_retain_model and group not in SETS:
-                continue  # it forgot no request before another
-            modalities = ("all",) if group == "general" else ("multimodal", "text_only")
-            for modality in modalities:
-                cells = _gauge_cells(numbers, place, (group, modality), notes)
-                if all(cell.value == MISSING for cell in cells):
-                    continue
-                what = set_title(group)
-                if modality != "all":
-                    what += ", with image" if modality == "multimodal" else ", text only"
-                judged = verdicts.at(place) if place.request and group == "forget" else None
-                rows.append(Row((name, what), cells, judged))
-    columns = tuple(title for _, title in GAUGES)
-    heads = ("Method", "Set")
-    return Table(scenario_title(scenario), heads, columns, tuple(rows), tuple(notes.items()))
-
-
-def reading_tests(numbers: Numbers, verdicts: Sequence[Verdict]) -> Table | None:
-    """Build the tests behind the verdicts: every reading of D_unlearn held against chance."""
-    finals = numbers.finals()
-    found = {
-        (place, verdict.seed): verdict
-        for place in finals
-        for verdict in sorted(verdicts, key=lambda one: one.seed)
-        if Place(verdict.scenario, verdict.method, verdict.scope, verdict.request) == place
-    }
-    names = [name for name, _ in GAUGES]
-    names = [n for n in names if any(t.reading == n for v in found.values() for t in v.readings)]
-    if not names:
-        return None
-    rows = []
-    for (place, seed), verdict in found.items():
-        by_name = {test.reading: test for test in verdict.readings}
-        heads = (scenario_title(place.scenario), method_title(place.method), f"seed {seed}")
-        rows.append(Row(heads, tuple(_test_cell(by_name.get(name)) for name in names)))
-    titles = dict(GAUGES)
-    columns = tuple(titles[name] for name in names)
-    return Table("Held against chance", ("Scenario", "Method", "Run"), columns, tuple(rows), ())
-
-
-def _test_cell(test: ReadingTest | None) -> Shown:
-    if test is None or test.value is None:
-        return Shown(MISSING)
-    told = (
-        f"chance {percent(test.chance)}" if test.chance is not None else "",
-        p_value(test.p_above),
-        "above" if test.above_chance else "",
-    )
-    ends = ""
-    if test.low is not None and test.high is not None:
-        ends = f"{percent(test.low)} – {percent(test.high)}"
-    return Shown(percent(test.value), ends, beside=tuple(text for text in told if text))
-
-
-def _gauge_cells(
-    numbers: Numbers, place: Place, what: tuple[str, str], notes: Notes
-) -> tuple[Shown, ...]:
-    cells = []
-    for measure, _ in GAUGES:
-        beside = _beside(numbers, place, what, measure)
-        found = numbers.get(place, *what, measure)
-        cells.append(shown(found, measure, notes, seeds=seed_count(numbers), beside=beside))
-    return tuple(cells)
-
-
-def _beside(numbers: Numbers, place: Place, what: tuple[str, str], measure: str) -> tuple[str, ...]:
-    """Return what a gauge must not be read without."""
-    if measure == "mentions":
-        others = numbers.value(place, *what, "mentions_of_others")
-        return () if others is None else (f"others {percent(others)}",)
-    if measure == "rotated_accuracy":
-        return _true(numbers.how_often(place, *what, "below_chance"), "below chance")
-    if measure == "letter_share":
-        letters = tuple(f"letter {letter}" for letter in numbers.letters(place, *what))
-        return letters + _true(numbers.how_often(place, *what, "one_letter"), "one letter")
-    return ()
-
-
-def _true(often: HowOften, text: str) -> tuple[str, ...]:
-    """Say what is true, and in how many seeds if there are several; nothing if in none."""
-    if often.true == 0:
-        return ()
-    return (f"{text} in {often.true} of {often.seeds} seeds" if often.seeds > 1 else text,)
 
 
 def _is_remark(measure: str) -> bool:
