@@ -34,3 +34,12 @@ def bench(tmp_path_factory):
         ended = first.run(finished.parent)
         assert ended.code == 0, ended.output
         yield first
+
+
+@pytest.fixture(scope="session")
+def exported_run(tmp_path_factory):
+    """A finished run to export from and to certify; copy it to change it."""
+    # Here, so that tests without it load no model's libraries.
+    from export_cases import make_run
+
+    return make_run(tmp_path_factory.mktemp("export"))

@@ -9,21 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from click.testing import CliRunner
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import tiny_families as families
 import tiny_models as tiny
-from pipeline_cases import (
-    TESTS,
-    environment,
-    in_own_process,
-    make_general,
-    make_people,
-    settings,
-)
+from pipeline_cases import TESTS, environment, in_own_process
 from pulse_unlearn import registries
 from pulse_unlearn.cli import pulse
 from pulse_unlearn.config import ModelSettings, load_experiment
@@ -43,36 +35,6 @@ from pulse_unlearn.scenarios import ScoreStage
 
 CHAIN = "seed0/sustainability/ga/request2/unlearn"
 WHOLE = "seed0/finetuned/whole/unlearn"
-
-
-def exported(root):
-    """Two requests of low-rank updates, and whole tensors over a low-rank fine-tuning."""
-    chosen = settings(root)
-    chosen["name"] = "exported"
-    chosen["methods"] = {
-        "ga": {"scenarios": ["sustainability"]},
-        "whole": {
-            "method": "ga",
-            "scenarios": ["finetuned"],
-            "unlearn": {"scope": "llm", "update": "full"},
-        },
-    }
-    chosen["scenarios"]["pretrained"] = None
-    chosen["scoring"]["people"] = "vanilla"
-    return chosen
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    root = tmp_path_factory.mktemp("export")
-    make_people(root / "people")
-    make_general(root / "general")
-    tiny.base().save_pretrained(root / "model")
-    tiny.processor().save_pretrained(root / "model")
-    (root / "run.yaml").write_text(yaml.safe_dump(exported(root)), encoding="utf-8")
-    return run_experiment(
-        load_experiment(str(root / "run.yaml"), schemas=registries.schemas()), root / "runs"
-    ).run
 
 
 @pytest.fixture
@@ -122,26 +84,28 @@ def left(place: Path) -> list[str]:
     return sorted(path.name for path in place.iterdir())
 
 
-def test_a_chain_and_whole_tensors_answer_elsewhere_as_they_did_here(run, here, tmp_path):
+def test_a_chain_and_whole_tensors_answer_elsewhere_as_they_did_here(exported_run, here, tmp_path):
     place = tmp_path / "questions"
     place.mkdir()
     chain, whole = tmp_path / "chain", tmp_path / "whole"
-    export_model(run, CHAIN, form="adapter", out=chain, questions=24)
-    export_model(run, WHOLE, form="merged", out=whole, questions=24)
+    export_model(exported_run, CHAIN, form="adapter", out=chain, questions=24)
+    export_model(exported_run, WHOLE, form="merged", out=whole, questions=24)
     assert left(tmp_path) == ["chain", "questions", "whole"]
-    found, expected = asked_elsewhere(run, {chain: CHAIN, whole: WHOLE}, place, count=60)
+    found, expected = asked_elsewhere(exported_run, {chain: CHAIN, whole: WHOLE}, place, count=60)
     assert found == expected
     assert min(len(texts) for texts in expected.values()) == 60
     assert expected[str(chain)] != expected[str(whole)]
     config = json.loads((chain / "adapter_config.json").read_text(encoding="utf-8"))
-    assert config["base_model_name_or_path"] == open_run(run).inputs.experiment.model.source
+    assert (
+        config["base_model_name_or_path"] == open_run(exported_run).inputs.experiment.model.source
+    )
     assert config["r"] == 6, "three updates of rank 2"
 
 
-def test_the_card_is_one_of_the_hub_and_says_what_results_say(run, here, tmp_path):
-    folder = export_model(run, CHAIN, form="merged", out=tmp_path / "m", questions=5)
+def test_the_card_is_one_of_the_hub_and_says_what_results_say(exported_run, here, tmp_path):
+    folder = export_model(exported_run, CHAIN, form="merged", out=tmp_path / "m", questions=5)
     card = ModelCard.load(folder / "README.md")
-    rows = (run / "results.csv").read_text(encoding="utf-8").splitlines()
+    rows = (exported_run / "results.csv").read_text(encoding="utf-8").splitlines()
     table = {
         (one.dataset_split, one.dataset_config, one.metric_type): one
         for one in card.data.eval_results
@@ -165,16 +129,18 @@ def test_the_card_is_one_of_the_hub_and_says_what_results_say(run, here, tmp_pat
     assert all(digest in card.content for digest in record["files"].values())
 
 
-def test_half_precision_is_held_to_its_own_rounding(run, here, tmp_path):
+def test_half_precision_is_held_to_its_own_rounding(exported_run, here, tmp_path):
     folder = export_model(
-        run, CHAIN, form="merged", out=tmp_path / "m", questions=5, dtype="bfloat16"
+        exported_run, CHAIN, form="merged", out=tmp_path / "m", questions=5, dtype="bfloat16"
     )
     kinds = {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()}
     assert kinds == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("fault", ["no update", "one stage of the chain", "one tensor"])
-def test_a_wrong_export_fails_its_check_and_leaves_nothing(fault, run, here, tmp_path, monkeypatch):
+def test_a_wrong_export_fails_its_check_and_leaves_nothing(
+    fault, exported_run, here, tmp_path, monkeypatch
+):
     real = weights.load_adapters
 
     def wrong(model, folders, *, how):
@@ -186,12 +152,14 @@ def test_a_wrong_export_fails_its_check_and_leaves_nothing(fault, run, here, tmp
 
     monkeypatch.setattr(weights, "load_adapters", wrong)
     with pytest.raises(ModelError, match="does not give the answers that were scored"):
-        export_model(run, CHAIN, form="merged", out=tmp_path / "m", questions=24)
+        export_model(exported_run, CHAIN, form="merged", out=tmp_path / "m", questions=24)
     assert left(tmp_path) == []
 
 
 @pytest.mark.slow  # another process that imports torch
-def test_a_folder_that_cannot_be_loaded_elsewhere_is_told_and_removed(run, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_loaded_elsewhere_is_told_and_removed(
+    exported_run, tmp_path, monkeypatch
+):
     """The check's own process, as in life."""
     real = weights.write_merged
 
@@ -202,17 +170,17 @@ def test_a_folder_that_cannot_be_loaded_elsewhere_is_told_and_removed(run, tmp_p
 
     monkeypatch.setattr(weights, "write_merged", torn)
     with pytest.raises(ModelError, match="cannot be loaded by transformers and PEFT alone"):
-        export_model(run, CHAIN, form="merged", out=tmp_path / "m", questions=5)
+        export_model(exported_run, CHAIN, form="merged", out=tmp_path / "m", questions=5)
     assert left(tmp_path) == []
 
 
-def test_whole_tensors_are_no_adapter(run, tmp_path):
+def test_whole_tensors_are_no_adapter(exported_run, tmp_path):
     with pytest.raises(ModelError, match=r"adds up to no adapter[\s\S]*use --merged"):
-        export_model(run, WHOLE, form="adapter", out=tmp_path / "a")
+        export_model(exported_run, WHOLE, form="adapter", out=tmp_path / "a")
     assert left(tmp_path) == []
 
 
-def test_a_taken_or_unwritable_place_is_told_before_any_work(run, tmp_path, monkeypatch):
+def test_a_taken_or_unwritable_place_is_told_before_any_work(exported_run, tmp_path, monkeypatch):
     def worked(*_, **__):
         raise AssertionError("worked")
 
@@ -221,24 +189,24 @@ def test_a_taken_or_unwritable_place_is_told_before_any_work(run, tmp_path, monk
     (tmp_path / "file").write_text("", encoding="utf-8")
     for place, told in (("taken", "something here already"), ("file/m", "cannot write the export")):
         with pytest.raises(StoreError, match=told):
-            export_model(run, CHAIN, form="merged", out=tmp_path / place)
+            export_model(exported_run, CHAIN, form="merged", out=tmp_path / place)
     assert left(tmp_path) == ["file", "taken"]
 
 
-def test_a_changed_stage_is_not_exported(run, tmp_path):
-    (adapter,) = run.glob("stages/*request1.unlearn*/adapter/adapter_model.safetensors")
+def test_a_changed_stage_is_not_exported(exported_run, tmp_path):
+    (adapter,) = exported_run.glob("stages/*request1.unlearn*/adapter/adapter_model.safetensors")
     whole = adapter.read_bytes()
     try:
         adapter.write_bytes(whole[:-4] + b"\0\0\1\0")
         with pytest.raises(StoreError, match="changed since it was written"):
-            export_model(run, CHAIN, form="merged", out=tmp_path / "m")
+            export_model(exported_run, CHAIN, form="merged", out=tmp_path / "m")
     finally:
         adapter.write_bytes(whole)
     assert left(tmp_path) == []
 
 
-def test_stages_are_found_by_name_or_end_and_others_listed(run):
-    found = open_run(run)
+def test_stages_are_found_by_name_or_end_and_others_listed(exported_run):
+    found = open_run(exported_run)
     model = choose_model(found, "request1/unlearn")
     assert model.score.chain == ("seed0/finetune", "seed0/sustainability/ga/request1/unlearn")
     assert choose_model(found, "request2/score").score.chain[-1] == CHAIN
@@ -251,8 +219,8 @@ def test_stages_are_found_by_name_or_end_and_others_listed(run):
         choose_model(found, "base/score")
 
 
-def test_the_command_wants_a_form(run):
-    ended = CliRunner().invoke(pulse, ["export", str(run), CHAIN])
+def test_the_command_wants_a_form(exported_run):
+    ended = CliRunner().invoke(pulse, ["export", str(exported_run), CHAIN])
     assert ended.exit_code == 2
     assert "--adapter or --merged" in ended.output
 

@@ -157,10 +157,11 @@ def _tested(results: RunRecord, operation: Operation) -> dict[str, Any]:
     before = replace(cell, request=0)
     single = len(operation.requests) == 1
     theirs = "forget" if single else "just_requested"
-    conditions = dict.fromkeys(
-        one.cell.condition
+    # A model that never learned these people is measured once, before any request.
+    others = dict.fromkeys(
+        one.cell
         for one in results.results
-        if replace(one.cell, condition=PLAIN) == cell and one.cell.condition != PLAIN
+        if one.cell.condition != PLAIN and replace(one.cell, condition=PLAIN) in (before, cell)
     )
     return {
         "set": theirs,
@@ -175,11 +176,11 @@ def _tested(results: RunRecord, operation: Operation) -> dict[str, Any]:
         ],
         "conditions": [
             {
-                "condition": name,
+                "condition": one.condition,
                 "measure": _LATENT,
-                "after": _number(_find(results, replace(cell, condition=name), "forget", _LATENT)),
+                "after": _number(_find(results, one, "forget", _LATENT)),
             }
-            for name in conditions
+            for one in others
         ],
         "others": [
             {

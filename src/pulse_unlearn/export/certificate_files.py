@@ -15,7 +15,12 @@ from pulse_unlearn.errors import Corrupted, Problem, StoreError
 from pulse_unlearn.export.certificate import KIND, choose_operation, facts
 from pulse_unlearn.export.finished import open_run
 from pulse_unlearn.report.load import load_run
-from pulse_unlearn.report.words import percent, printable, reading_title, set_title
+from pulse_unlearn.report.words import (
+    percent,
+    printable,
+    set_title,
+    with_reading_titles,
+)
 from pulse_unlearn.store import file_errors, sha256_file, write_text
 from pulse_unlearn.store.fingerprint import canonical_text
 
@@ -84,21 +89,31 @@ def render(told: Mapping[str, Any]) -> str:
     environment.filters |= {
         "said": printable,
         "number": _number,
-        "reading": lambda name: _READINGS.get(name) or reading_title(name),
+        "reading": lambda name: _READINGS.get(name, name),
         "set": set_title,
+        "titled": with_reading_titles,
     }
     return environment.get_template("certificate.html.j2").render(told=told, shown=SHOWN)
 
 
-_READINGS = {"latent_accuracy": "highest reading: what is still known, however it is asked for"}
+_READINGS = {
+    "latent_accuracy": "highest reading: what is still known, however it is asked for",
+    "accuracy": "strict: what somebody who asks gets as an answer",
+    "rotated_accuracy": "rotated: asked in every order of the options",
+    "words_accuracy": "words: asked without options, the likeliest answer",
+    "words_per_token_accuracy": "words per token: the same, by the mean over its parts",
+    "words_named": "named in words: asked without options, the answer as written",
+    "mentions": "mentions: answers that name the fact anywhere",
+}
 
 
 def _number(one: Mapping[str, Any]) -> str:
     value = one["value"]
+    why = printable(with_reading_titles(one["reason"]))
     if value is None:
-        return printable(one["reason"] or "not asked")
+        return why or "not asked"
     if one["low"] is None or one["high"] is None:
-        return f"{percent(value)} % ({printable(one['reason'])})"
+        return f"{percent(value)} % ({why})"
     return f"{percent(value)} % ({percent(one['low'])} to {percent(one['high'])})"
 
 

@@ -151,8 +151,8 @@ def _file_problems(folder: Path) -> list[Problem]:
         what += "pickles are never read"
         fix = (
             "on a machine that trusts it, `python convert.py FOLDER OUT` (examples/llava-lora of "
-            "the repository) makes an adapter for the converted model of it; or merge it with LLaVA's "
-            "scripts/merge_lora_weights.py and convert that with transformers' "
+            "the repository) makes an adapter for the converted model of it; or merge it with "
+            "LLaVA's scripts/merge_lora_weights.py and convert that with transformers' "
             "convert_llava_weights_to_hf.py"
         )
     elif (folder / ADAPTER_FILE).is_file():
