@@ -1,5 +1,6 @@
 """The experiment: typed settings, YAML and `--set`, all errors at once."""
 
+from pulse_unlearn.config.base import Decides, Settings
 from pulse_unlearn.config.load import (
     Schemas,
     dump_experiment,
@@ -7,15 +8,20 @@ from pulse_unlearn.config.load import (
     parse_experiment,
     shipped_experiments,
 )
-from pulse_unlearn.config.schema import (
-    EMBEDDED,
+from pulse_unlearn.config.scenarios import (
     RETAINED,
     AuditedModel,
     AuditScenario,
-    DataSettings,
-    Decides,
-    Experiment,
     FinetunedScenario,
+    PretrainedScenario,
+    RequestsScenario,
+    Scenario,
+    SustainabilityScenario,
+)
+from pulse_unlearn.config.schema import (
+    EMBEDDED,
+    DataSettings,
+    Experiment,
     FinetuneSettings,
     LoraSettings,
     MethodEntry,
@@ -23,16 +29,11 @@ from pulse_unlearn.config.schema import (
     OptimiserSettings,
     Overlap,
     PeopleSettings,
-    PretrainedScenario,
-    RequestsScenario,
-    Scenario,
     Scope,
     ScoringSettings,
     SeedPart,
-    Settings,
     SpeedSettings,
     StopSettings,
-    SustainabilityScenario,
     UnlearnSettings,
     Update,
 )

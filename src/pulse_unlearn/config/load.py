@@ -13,14 +13,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pulse_unlearn.config.explain import Place, Source, problems_from
-from pulse_unlearn.config.schema import (
-    EMBEDDED,
-    AuditedModel,
-    AuditScenario,
-    Experiment,
-    ScenarioSettings,
-    SourceSettings,
-)
+from pulse_unlearn.config.scenarios import AuditedModel, AuditScenario, ScenarioSettings
+from pulse_unlearn.config.schema import EMBEDDED, Experiment, SourceSettings
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import did_you_mean
 

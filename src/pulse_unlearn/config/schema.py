@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from pulse_unlearn.config.base import Decides, Fraction, Positive, Settings
+from pulse_unlearn.config.scenarios import AuditedModel, ScenarioSettings
 
 EMBEDDED = "world"
 """Name of the model in the package."""
 Scope = Literal["projector", "llm", "projector+llm", "vision", "all"]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, no unknown keys, no silent coercion of text to numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class ModelSettings(Settings):
@@ -119,9 +114,6 @@ class DataSettings(Settings):
         if problems:
             raise ValueError("; ".join(problems))
         return pairs
-
-
-Decides = Literal["strict", "rotated", "likelihood"]
 
 
 class ScoringSettings(Settings):
@@ -268,146 +260,7 @@ class MethodEntry(Settings):
     scenarios: tuple[str, ...] | None = None
     """Scenarios of the experiment it takes part in; None for all."""
     unlearn: UnlearnSettings = UnlearnSettings()
-    settings: dict[str, Any] = {}
-
-
-class Scenario(Settings):
-    """What every scenario can say for itself."""
-
-    decided_by: Decides | None = None
-    """Ends this scenario's operations and chooses its people; None is what `scoring` says."""
-
-
-class FinetunedScenario(Scenario):
-    """Knowledge from fine-tuning, removed in one operation (paper, Table 2)."""
-
-    forget: Positive = 50
-    retain: Positive = 50
-
-
-class PretrainedScenario(Scenario):
-    """Knowledge from pre-training: people chosen by the model's behaviour (paper, Table 2)."""
-
-    candidates: Positive = 153
-    forget: Positive = 20
-    retain: Positive = 25
-    select_on: Literal["other_view", "scored"] = "other_view"
-    """Questions the choice is made on; `scored` favours people who were lucky on them."""
-
-
-class SustainabilityScenario(Scenario):
-    """Fine-tuned knowledge removed in sequential requests (paper, Table 2)."""
-
-    forget: Positive = 50
-    retain: Positive = 50
-    requests: Positive = 5
-
-    @model_validator(mode="after")
-    def _requests_divide(self) -> SustainabilityScenario:
-        if self.forget % self.requests:
-            raise ValueError("forget must be a multiple of requests")
-        return self
-
-
-class RequestsScenario(Scenario):
-    """Requests of any size that name people in a file, carried out one after the other.
-
-    Everyone known is asked after each request, whoever may be named later: a new line at the end of
-    the file adds stages and changes none.
-    """
-
-    file: str
-    """JSON lines (`.jsonl`) with `who`, `when` and `why`, in the order they came in; or a CSV file
-    with the columns `individual`, `request`, and optionally `date` (ISO; requests are carried out
-    by date, then as the file lists them), `set` (`forget` or `retain`) and `why`."""
-    target: Literal["base", "finetuned"] = "base"
-    """`base` is the model as `model` names it, also one that somebody else has taught; `finetuned`
-    teaches it `finetune.individuals` fictional people first, the same as other scenarios do."""
-    people: Literal["all", "fictional", "celebrity"] | None = None
-    """Who is known: asked after each request, and retained until named, unless the file says who
-    is. None is everyone; where the target is fine-tuned, whom it was taught."""
-
-
-class AuditedModel(Settings):
-    """A model that somebody else made: weights, and adapters on them."""
-
-    source: str = ""
-    """A local folder or a hub id; empty for the weights of `model`, without its adapters."""
-    revision: str | None = None
-    """Commit of a hub id; required there."""
-    adapters: tuple[str, ...] = ()
-    """PEFT folders, or updates of whole tensors that a stage has left: all of them, in order."""
-
-
-Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""Name in results, and of folders."""
-RETAINED = "retain_model"
-"""Name of the retain model among models that somebody else made."""
-
-
-class AuditScenario(Scenario):
-    """Models that somebody else unlearned, beside the one they were made from: `model`."""
-
-    models: Annotated[dict[Label, AuditedModel], Field(min_length=1)]
-    """By a label of your choice."""
-    forget: tuple[str, ...] | None = None
-    """Ids of D_unlearn; None for all people of the data set."""
-    retain: tuple[str, ...] | None = None
-    """Ids of D_retain; None for all others. Who is in neither was retrained by nobody: unseen."""
-    retain_model: AuditedModel | None = None
-    """A model that never learned D_unlearn, if there is one: what perfect unlearning would be."""
-
-    @model_validator(mode="after")
-    def _labels_and_sets(self) -> AuditScenario:
-        problems = []
-        if RETAINED in self.models:
-            problems.append(f"models: {RETAINED} is no label; name it in retain_model")
-        both = sorted({*(self.forget or ())} & {*(self.retain or ())})
-        if both:
-            problems.append(f"in forget and in retain: {', '.join(both)}")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
-
-    def every_model(self) -> dict[str, AuditedModel]:
-        """Return the models by label, the retain model too."""
-        gold = {RETAINED: self.retain_model} if self.retain_model else {}
-        return {**self.models, **gold}
-
-
-class UnseenPeople(Settings):
-    """People who are neither forgotten nor in any retain batch: what happens to all the others."""
-
-    celebrities: Annotated[int, Field(ge=0)] = 25
-    """The best known that no scenario takes; without the pre-trained scenario they are drawn."""
-    fictional: Annotated[int, Field(ge=0)] = 0
-    """Fine-tuned on with the others, in no D_unlearn and no D_retain."""
-
-
-class ScenarioSettings(Settings):
-    """The scenarios to run; leave one out to skip it.
-
-    Registered ones of other packages stand beside these, under their names.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    finetuned: FinetunedScenario | None = None
-    pretrained: PretrainedScenario | None = None
-    sustainability: SustainabilityScenario | None = None
-    requests: RequestsScenario | None = None
-    audit: AuditScenario | None = None
-    unseen: UnseenPeople = UnseenPeople()
-
-    def chosen(self) -> list[str]:
-        """Return the names of the scenarios to run, those of this package first."""
-        own = [name for name in type(self).model_fields if name != "unseen"]
-        return [name for name in own if getattr(self, name)] + list(self.model_extra or ())
-
-    def of(self, name: str, schema: type[Scenario]) -> Scenario:
-        """Return the settings of one scenario to run, as its own model."""
-        own = getattr(self, name)
-        return own if isinstance(own, schema) else schema.model_validate(own or {})
+    settings: dict[str, Any] = Field(default_factory=dict)
 
 
 SeedPart = Literal["people", "training", "order"]
@@ -428,10 +281,10 @@ class Experiment(Settings):
     finetune: FinetuneSettings = FinetuneSettings()
     unlearn: UnlearnSettings = UnlearnSettings()
     """Defaults of every method entry; an entry's own values win."""
-    methods: dict[str, MethodEntry] = {}
+    methods: dict[str, MethodEntry] = Field(default_factory=dict)
     """By a label of your choice; none where only models of somebody else are audited."""
     scenarios: ScenarioSettings
-    evaluations: dict[str, dict[str, Any]] = {}
+    evaluations: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """What is measured besides, by registered name, with the settings of each: `retain_model`,
     `relearning`."""
     speed: SpeedSettings = SpeedSettings()

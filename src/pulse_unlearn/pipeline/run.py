@@ -198,7 +198,7 @@ class _Pipeline:
         if isinstance(stage, SelectStage):
             self._select(stage, folder)
             return
-        if self.cache is None:
+        if not self.caches:
             self.progress.prepare("loading the model")
         # Only here, so that a run with nothing to compute loads neither torch nor a model.
         from pulse_unlearn.models.loading import RunCache

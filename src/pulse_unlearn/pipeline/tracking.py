@@ -54,6 +54,10 @@ class Tracked:
         event = StageEvent(stage.name, number, self._total, "started")
         self._tell(lambda tracker: tracker.stage(event))
 
+    def prepare(self, what: str) -> None:
+        """Pass on what is done first."""
+        self._inner.prepare(what)
+
     def advance(self, done: int, total: int, values: Mapping[str, object]) -> None:
         """Tell of a step that was logged; batches of questions have no values and are not told."""
         self._inner.advance(done, total, values)
