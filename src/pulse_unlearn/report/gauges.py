@@ -43,9 +43,10 @@ GAUGES: Mapping[str, Measures] = {"readings": READING_GAUGES, "habits": HABIT_GA
 """What is measured beside accuracy, in two tables, so that each has room on a page."""
 
 
-def gauges(numbers: Numbers, verdicts: Verdicts, scenario: str, part: str) -> Table:
-    """Build one part of a scenario's gauges: each model, methods after their last request."""
-    notes, rows, measures = Notes(), [], GAUGES[part]
+def gauges(numbers: Numbers, verdicts: Verdicts, scenario: str, *parts: str) -> Table:
+    """Build parts of a scenario's gauges: each model, methods after their last request."""
+    notes, rows = Notes(), []
+    measures = tuple(one for part in parts for one in GAUGES[part])
     for place in numbers.models(scenario):
         name = model_title(place)
         for group in numbers.sets(place):
@@ -59,12 +60,12 @@ def gauges(numbers: Numbers, verdicts: Verdicts, scenario: str, part: str) -> Ta
                 what = set_title(group)
                 if modality != "all":
                     what += ", with image" if modality == "multimodal" else ", text only"
-                is_judged = place.request and group == "forget" and part == "readings"
+                is_judged = place.request and group == "forget" and "readings" in parts
                 judged = verdicts.at(place) if is_judged else None
                 rows.append(Row((name, what), cells, judged))
     columns = tuple(title for _, title in measures)
     heads = ("Method", "Set")
-    title = f"{scenario_title(scenario)}: {part}"
+    title = f"{scenario_title(scenario)}: {', '.join(parts)}"
     return Table(title, heads, columns, tuple(rows), tuple(notes.items()))
 
 

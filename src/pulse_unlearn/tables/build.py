@@ -9,16 +9,15 @@ from pathlib import Path
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import did_you_mean
 from pulse_unlearn.report.estimates import LATENT, Numbers
+from pulse_unlearn.report.gauges import GAUGES, gauges
 from pulse_unlearn.report.load import load_run
 from pulse_unlearn.report.scoreboard import ScoreRow, Verdicts, scoreboard
 from pulse_unlearn.report.tables import (
-    GAUGES,
     Notes,
     Row,
     Shown,
     Table,
     figure5_table,
-    gauges,
     shown,
     table3,
 )
@@ -117,7 +116,7 @@ def _tables(numbers: Numbers, verdicts: Verdicts, reading: str) -> Iterator[Name
             caption = f"{title}: accuracy in percent, {by}. {seeds}"
             yield NamedTable(f"accuracy-{scenario}", caption, found)
     for scenario in numbers.scenarios():
-        found = _some_columns(gauges(numbers, verdicts, scenario))
+        found = _some_columns(gauges(numbers, verdicts, scenario, *GAUGES))
         caption = f"{scenario_title(scenario)}: every reading, in percent. {seeds}"
         yield NamedTable(f"readings-{scenario}", caption, found)
     rows = scoreboard(numbers, verdicts)
@@ -147,7 +146,7 @@ def _some_columns(table: Table) -> Table:
     """Return the readings' table without what belongs to the report alone, and empty columns."""
     sets = tuple(set_title(name) for name in _SETS)
     kept = [row for row in table.rows if row.heads[-1].startswith(sets)]
-    titles = [title for name, title in GAUGES if name in _GAUGES]
+    titles = [title for part in GAUGES.values() for name, title in part if name in _GAUGES]
     places = [
         place
         for place, title in enumerate(table.columns)
