@@ -36,8 +36,9 @@ def blocks():
 COMMANDS = [line for why, lines in blocks() if not why for line in lines]
 
 
-def test_only_installing_is_not_run():
-    (left_out,) = [lines for why, lines in blocks() if why]
+def test_only_installing_and_serving_are_not_run():
+    left_out, served = [lines for why, lines in blocks() if why]
+    assert served == ["pulse view"]
     assert all("pip install" in line or line.startswith("git clone") for line in left_out)
     assert len(COMMANDS) > 12
 
@@ -88,6 +89,7 @@ def test_the_page_can_be_followed_to_its_end(tmp_path):
     assert said["pulse --version"] == said["python -m pulse_unlearn --version"]
     assert "32 stages computed, 0 reused" in said["pulse run smoke"]
     assert "0 stages computed, 32 reused" in follow("pulse run smoke")
+    assert "250 of 250 answers are the stored ones" in said[COMMANDS[-4]]
     (changed,) = [c for c in COMMANDS if c.startswith("pulse run") and "--set" in c]
     assert "2 stages computed, 6 reused" in said[changed], "one method, unlearnt and scored"
     for run in ("smoke", "own-people"):

@@ -53,7 +53,9 @@ def test_a_report_is_as_wide_as_its_screen(tmp_path):
     """Nothing has to be panned sideways, on a laptop or on a telephone."""
     run = write_run(tmp_path / "run", Recipe(methods=("GA",), seeds=(0, 1), conditions=True))
     pictures = screenshots()
-    for width, wide in pictures.take(build_report(run).path, tmp_path / "taken").items():
+    for width, wide in pictures.take(
+        build_report(run).path.as_uri(), tmp_path / "taken", "report"
+    ).items():
         assert wide <= width
         with Image.open(tmp_path / "taken" / f"report-{width}.png") as taken:
             assert taken.size == (width, pictures.SCREENS[width])
@@ -61,5 +63,6 @@ def test_a_report_is_as_wide_as_its_screen(tmp_path):
 
 def test_the_pictures_of_the_docs_are_of_those_screens():
     for width, height in screenshots().SCREENS.items():
-        with Image.open(ROOT / "docs" / "images" / f"report-{width}.png") as picture:
-            assert picture.size == (width, height)
+        for name in ("report", "view"):
+            with Image.open(ROOT / "docs" / "images" / f"{name}-{width}.png") as picture:
+                assert picture.size == (width, height)

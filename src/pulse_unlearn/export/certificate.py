@@ -14,14 +14,19 @@ from typing import Any
 from pulse_unlearn import __version__
 from pulse_unlearn.config import ScoringSettings
 from pulse_unlearn.errors import ConfigError, Problem
-from pulse_unlearn.evaluation.measures import READINGS
+from pulse_unlearn.evaluation.measures import ALL, READINGS
+from pulse_unlearn.evaluation.metrics import people_measures
+from pulse_unlearn.evaluation.scoring import by_question, score_all
+from pulse_unlearn.evaluation.table import read_predictions
 from pulse_unlearn.export.finished import FinishedRun
+from pulse_unlearn.pipeline.asked import PREDICTIONS
 from pulse_unlearn.pipeline.inputs import OUTCOME
+from pulse_unlearn.pipeline.ledger import LEDGER
 from pulse_unlearn.records import PLAIN, Cell, Measurement
 from pulse_unlearn.report.estimates import Place
 from pulse_unlearn.report.load import RunRecord
 from pulse_unlearn.report.scoreboard import Verdicts
-from pulse_unlearn.scenarios import EVALUATIONS, Operation, UnlearnStage
+from pulse_unlearn.scenarios import EVALUATIONS, RETAIN_MODEL, Operation, UnlearnStage
 from pulse_unlearn.store import MANIFEST, read_manifest, sha256_file
 
 KIND = "pulse-certificate"
@@ -61,7 +66,7 @@ def facts(
         },
         "asked": _asked(run, operation, names=names),
         "done": _done(run, operation),
-        "tested": _tested(results, operation),
+        "tested": _tested(run, results, operation),
         "verdict": {
             "word": judged.text,
             "rule": " ".join(word.rule for word in judged.words),
@@ -151,26 +156,27 @@ def _model(run: FinishedRun, chain: Sequence[str]) -> dict[str, Any]:
     return {"sha256": digest, "base": {**named, "sha256": base}, "updates": updates}
 
 
-def _tested(results: RunRecord, operation: Operation) -> dict[str, Any]:
-    """Return readings before and after, by condition, and what it cost others."""
+def _tested(run: FinishedRun, results: RunRecord, operation: Operation) -> dict[str, Any]:
+    """Return readings about the people asked for, by condition, and what it cost others."""
     cell = operation.cell
     before = replace(cell, request=0)
-    single = len(operation.requests) == 1
-    theirs = "forget" if single else "just_requested"
-    # A model that never learned these people is measured once, before any request.
+    models = {"before": operation.before, "after": operation.after}
+    if operation.never_knew:
+        models["never_knew"] = operation.never_knew
+    people = frozenset(run.resolve(operation.requests[cell.request - 1]))
+    theirs = {name: _about(run, stage, people) for name, stage in models.items()}
+    # The model that never learned them is in a column of its own.
     others = dict.fromkeys(
         one.cell
         for one in results.results
-        if one.cell.condition != PLAIN and replace(one.cell, condition=PLAIN) in (before, cell)
+        if one.cell.condition not in (PLAIN, RETAIN_MODEL)
+        and replace(one.cell, condition=PLAIN) in (before, cell)
     )
     return {
-        "set": theirs,
-        "before_set": "forget",
         "readings": [
             {
                 "measure": measure,
-                "before": _number(_find(results, before, "forget", measure)),
-                "after": _number(_find(results, cell, theirs, measure)),
+                **{name: _number(found.get(measure)) for name, found in theirs.items()},
             }
             for measure in (_LATENT, *READINGS, "mentions")
         ],
@@ -192,6 +198,15 @@ def _tested(results: RunRecord, operation: Operation) -> dict[str, Any]:
             for name in ("retain", "unseen", "general")
         ],
     }
+
+
+def _about(run: FinishedRun, stage: str, people: frozenset[str]) -> dict[str, Measurement]:
+    """Return what a score stage says of these people, both modalities together, by measure."""
+    asked = read_predictions(run.folder_of(stage) / PREDICTIONS)
+    theirs = [one for one in asked if one.individual in people]
+    judged = score_all(theirs, parser=run.inputs.experiment.scoring.parser)
+    found = people_measures(by_question(theirs, judged), sets={"asked": people})
+    return {one.measure: one for one in found if one.modality == ALL}
 
 
 def _find(results: RunRecord, cell: Cell, name: str, measure: str) -> Measurement | None:
@@ -240,8 +255,10 @@ def _not_tested(run: FinishedRun) -> Iterator[str]:
 
 def _files(run: FinishedRun, operation: Operation) -> dict[str, str]:
     """Return the SHA-256 of every file of the run that the certificate rests on."""
-    stages = dict.fromkeys((*operation.chain, operation.before, operation.after))
-    found = {name: sha256_file(run.folder / name) for name in _PRODUCTS}
+    asked = (operation.before, operation.after, operation.never_knew)
+    stages = dict.fromkeys((*operation.chain, *filter(None, asked)))
+    written = (*_PRODUCTS, *((LEDGER,) if run.inputs.requests else ()))
+    found = {name: sha256_file(run.folder / name) for name in written}
     for stage in stages:
         folder = run.folder_of(stage)
         at = folder.relative_to(run.folder).as_posix()

@@ -113,7 +113,7 @@ def _number(one: Mapping[str, Any]) -> str:
     if value is None:
         return why or "not asked"
     if one["low"] is None or one["high"] is None:
-        return f"{percent(value)} % ({why})"
+        return f"{percent(value)} %, no interval: {why.replace('n/a ', '').strip('()')}"
     return f"{percent(value)} % ({percent(one['low'])} to {percent(one['high'])})"
 
 

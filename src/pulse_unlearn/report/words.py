@@ -55,6 +55,8 @@ SCENARIO_TITLES = {
     "finetuned": "Fine-tuned knowledge",
     "pretrained": "Pre-trained knowledge",
     "sustainability": "Sustainability",
+    "requests": "Named requests",
+    "audit": "Audited models",
 }
 SET_TITLES = {
     "forget": "D_unlearn",
