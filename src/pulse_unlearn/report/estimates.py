@@ -15,7 +15,8 @@ from pulse_unlearn.report.paper import METHODS, paper_method
 MAIN_SCOPE = "projector+llm"
 """The paper's main runs update projector and language model; so does ours where it can choose."""
 
-SCENARIOS = ("finetuned", "pretrained", "sustainability")
+PAPERS_SEQUENCE = "sustainability"
+SCENARIOS = ("finetuned", "pretrained", PAPERS_SEQUENCE)
 SETS = ("forget", "retain", "unseen", "unseen_fictional", "general")
 
 LATENT = "latent_accuracy"
@@ -212,6 +213,11 @@ class Numbers:
             if place.scope == MAIN_SCOPE or self.kind(place) not in main:
                 chosen.setdefault(place.method, place)
         return list(chosen.values())
+
+    def sequence(self) -> str:
+        """Return the scenario whose requests follow one another, the paper's if it was run."""
+        several = {place.scenario for place in self.finals() if place.request > 1}
+        return PAPERS_SEQUENCE if PAPERS_SEQUENCE in several or not several else min(several)
 
     def kind(self, place: Place) -> str:
         """Return the registered method behind a label, in the paper's spelling if it has one."""

@@ -21,7 +21,7 @@ from pulse_unlearn.report.drawing import (
     quiet,
     style,
 )
-from pulse_unlearn.report.estimates import Estimate, Numbers, Place
+from pulse_unlearn.report.estimates import PAPERS_SEQUENCE, Estimate, Numbers, Place
 from pulse_unlearn.report.tables import papers_ratios
 from pulse_unlearn.report.words import method_title, scenario_title, scope_title
 
@@ -122,14 +122,15 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    mains = numbers.mains("sustainability")
+    scenario = numbers.sequence()
+    mains, is_papers = numbers.mains(scenario), scenario == PAPERS_SEQUENCE
     panels = [(name, f"{prefix}{measure}", title) for name, measure, title in _PATH_PANELS]
     panels += [] if prefix else _HABIT_PANELS
     panels = [panel for panel in panels if _has_path(numbers, mains, panel[:2])]
     if not mains or not panels:
         return None
     last = max(place.request for place in mains)
-    retain_model = numbers.retain_model("sustainability")
+    retain_model = numbers.retain_model(scenario)
     with style():
         rows = math.ceil(len(panels) / _PATH_COLUMNS)
         figure = Figure(
@@ -160,7 +161,7 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
         explain_marks(
             figure,
             looks,
-            with_paper=not prefix,
+            with_paper=is_papers and not prefix,
             with_gold=bool(retain_model),
             with_seeds=len(numbers.all_seeds()) > 1,
         )
@@ -168,8 +169,8 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
             figure,
             "figure-5-latent" if prefix else "figure-5",
             title=f"Figure 5, {_READ[prefix]}: sequential requests",
-            description="Accuracy before and after each request. Solid lines are this run, dashed "
-            "lines with hollow markers the paper. "
+            description="Accuracy before and after each request. Solid lines are this run"
+            f"{', dashed lines with hollow markers the paper' if is_papers else ''}. "
             f"{GOLD_TOLD if retain_model else ''}"
             "The same numbers are in the table below.",
         )
@@ -268,7 +269,7 @@ def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], shi
         for request in range(place.request + 1)
     ]
     draw_path(axes, [(x, one) for x, one in found if one], look)
-    label = numbers.paper(place)
+    label = numbers.paper(place) if place.scenario == PAPERS_SEQUENCE else None
     theirs = paper.FIGURE5.get((name, label)) if label and measure == "accuracy" else None
     if theirs:
         axes.plot(

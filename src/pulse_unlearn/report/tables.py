@@ -9,6 +9,7 @@ from pulse_unlearn.report import paper
 from pulse_unlearn.report.estimates import (
     LATENT,
     MAIN_SCOPE,
+    PAPERS_SEQUENCE,
     SETS,
     Estimate,
     Numbers,
@@ -252,12 +253,14 @@ def figure4_table(numbers: Numbers, prefix: str = "") -> Table | None:
 
 def figure5_table(numbers: Numbers, measure: str = "accuracy") -> Table | None:
     """Build the numbers behind Figure 5: one row per set and method, one column per request."""
-    mains = numbers.mains("sustainability")
+    scenario = numbers.sequence()
+    mains = numbers.mains(scenario)
     if not mains:
         return None
+    is_papers = scenario == PAPERS_SEQUENCE and measure == "accuracy"
     last = max(place.request for place in mains)
     notes, rows = Notes(), []
-    retain_model = numbers.retain_model("sustainability")
+    retain_model = numbers.retain_model(scenario)
     for name in FIGURE5_SETS:
         if retain_model and name in SETS:
             # It never saw any of D_unlearn: what is asked of a method after its last request alone.
@@ -265,7 +268,7 @@ def figure5_table(numbers: Numbers, measure: str = "accuracy") -> Table | None:
             cells = _figure5_cells(numbers, path, (name, measure), (), notes)
             rows.append(Row((set_title(name), THE_RETAIN_MODEL), cells))
         for place in mains:
-            label = numbers.paper(place) if measure == "accuracy" else None
+            label = numbers.paper(place) if is_papers else None
             theirs = paper.FIGURE5.get((name, label), ()) if label else ()
             path = [place.at(request) for request in range(last + 1)]
             cells = _figure5_cells(numbers, path, (name, measure), theirs, notes)

@@ -128,7 +128,7 @@ def _tables(numbers: Numbers, verdicts: Verdicts, reading: str) -> Iterator[Name
     sequence = figure5_table(numbers, reading)
     if sequence:
         caption = f"Accuracy in percent by request, {by}. {seeds}"
-        yield NamedTable("sustainability", caption, sequence)
+        yield NamedTable(numbers.sequence(), caption, sequence)
 
 
 def _seeds(numbers: Numbers) -> str:
