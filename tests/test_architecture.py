@@ -39,6 +39,7 @@ LEVELS = {
     "view": 5,
     "export": 5.5,
     "cli": 6,
+    "__main__": 7,
 }
 # Within level 2, a model's room turns examples into tensors (data) and speaks in answer views
 # (methods); a page over runs reads and words them as the report does. Nothing else crosses.

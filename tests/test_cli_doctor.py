@@ -68,6 +68,7 @@ def test_a_machine_that_can_run_is_told_so(tmp_path):
     ended = ask("--runs", str(tmp_path))
     assert ended.exit_code == 0, ended.output
     assert "nothing here would stop a run" in ended.output
+    assert max(len(line) for line in ended.output.splitlines() if "/" not in line) <= 80
     for name in ("python", "transformers", "peft", "torch", "torchvision", "memory", "disk", "hub"):
         assert any(line.split()[1:2] == [name] for line in ended.output.splitlines()), name
 
@@ -140,7 +141,7 @@ def test_a_torchvision_that_clashes_is_found(tmp_path, source, state):
     assert row.split()[0] == state
     assert ended.returncode == (state == "stop")
     if state == "stop":
-        assert "operator torchvision::nms does not exist" in row
+        assert "operator torchvision::nms does not exist" in " ".join(ended.stdout.split())
         assert "pip uninstall torchvision" in ended.stdout
 
 

@@ -230,7 +230,7 @@ def describe(settings: ModelSettings) -> SizedModel:
                     fix=f"hf download {name} config.json",
                 )
             )
-        family = family_for(config, settings.source)
+        family = family_for(config, settings.source, **read_options(settings))
         module = build_on_meta(config, settings)
         config._attn_implementation = settings.attention
     return SizedModel(settings.source, origin, config, family, module, found)

@@ -39,6 +39,7 @@ from pulse_unlearn.models.checkpoints import (
     fetch_command,
     folder_problems,
     is_offline,
+    missing_revision,
     model_source,
     own_code,
     unconverted,
@@ -163,9 +164,11 @@ def load_model(settings: ModelSettings) -> LoadedModel:
 def look_at_model(settings: ModelSettings) -> ModelFiles | None:
     """Decide by the files beside a model's weights whether it is accepted, as loading it does.
 
-    The hub is not asked: None for a model of the hub that is not whole in its cache. Raises
-    ModelError with all faults.
+    The hub is not asked: None for a model of the hub that is not whole in its cache, or of which no
+    revision is named. Raises ModelError with all faults.
     """
+    if missing_revision(settings):
+        return None
     with quiet_libraries(), embedded_or_named(settings) as source:
         if not Path(source).is_dir():
             try:
@@ -217,7 +220,7 @@ def accept(settings: ModelSettings, source: str, options: Mapping[str, Any]) -> 
     """
     where = settings.source
     config = read_config(settings, source, options)
-    family = family_for(config, where)
+    family = family_for(config, where, **read_options(settings))
     _require_vocabulary(source)
     try:
         processor = load_processor(source, config, family, options)

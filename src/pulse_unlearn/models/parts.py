@@ -66,11 +66,11 @@ def language_layers(model: nn.Module, family: Family) -> Sequence[nn.Module]:
     return getattr(language_model, "layers", ())
 
 
-def family_for(config: PretrainedConfig, where: str) -> Family:
+def family_for(config: PretrainedConfig, where: str, *, trust_remote_code: bool = False) -> Family:
     """Return the family's entry, or one inferred from the model; no weight is loaded.
 
-    Raises ModelError for a model that is no image-text-to-text model of transformers, or whose
-    parts have other names.
+    `trust_remote_code` lets the model's own code build it. Raises ModelError for a model that is no
+    image-text-to-text model of transformers, or whose parts have other names.
     """
     both = (config, config.get_text_config())
     if any(getattr(one, "is_encoder_decoder", False) for one in both):
@@ -103,7 +103,7 @@ def family_for(config: PretrainedConfig, where: str) -> Family:
     auto: Any = AutoModelForImageTextToText
     try:
         with torch.device("meta"):
-            model = auto.from_config(config)
+            model = auto.from_config(config, trust_remote_code=trust_remote_code)
     except FAILURES as error:
         raise no_entry(config.model_type, f"{where} cannot be built: {error}") from error
     return infer_family(model, config.model_type)
