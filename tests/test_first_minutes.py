@@ -22,7 +22,7 @@ from pulse_unlearn.config import load_experiment
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "first-ten-minutes.md"
 NOT_RUN = "<!-- not run by the test: "
-BLOCK = re.compile(rf"((?:{NOT_RUN}.*-->\n)?)```sh\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(rf"((?:{NOT_RUN}[^\n]*-->\n)?)```sh\n(.*?)```", re.DOTALL)
 
 
 def blocks():
