@@ -24,16 +24,22 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory):
+def server(tmp_path_factory):
+    """The process that commands are forked from; it takes seconds to begin."""
+    with Server(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bench(server, tmp_path_factory):
     """A finished tiny run and the means to run more; made when the first test asks for it."""
     root = tmp_path_factory.mktemp("tiny")
-    with Server(root) as server:
-        experiment = make_experiment(root)
-        finished = root / "runs" / "tiny"
-        first = Bench(server, experiment, finished)
-        ended = first.run(finished.parent)
-        assert ended.code == 0, ended.output
-        yield first
+    experiment = make_experiment(root)
+    finished = root / "runs" / "tiny"
+    first = Bench(server, experiment, finished)
+    ended = first.run(finished.parent)
+    assert ended.code == 0, ended.output
+    return first
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import json
 import os
@@ -12,7 +13,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import IO, Any
 
 import pyarrow as pa
@@ -78,6 +81,13 @@ processor.save_pretrained(sys.argv[1])
 
 def make_model(folder: Path) -> Path:
     """A LLaVA of random weights with the embedded model's tokenizer and processor."""
+    return shutil.copytree(_made_model(), folder)
+
+
+@cache
+def _made_model() -> Path:
+    folder = Path(mkdtemp(prefix="tiny-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     command = [sys.executable, "-c", MAKE_MODEL, str(folder), str(WORLD / "model")]
     subprocess.run(command, check=True, env=environment(), capture_output=True, timeout=LIMIT)
     return folder

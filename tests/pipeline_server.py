@@ -15,6 +15,7 @@ import traceback
 from typing import Any
 
 import matplotlib.figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 
 def preload() -> None:
@@ -31,7 +32,7 @@ def preload() -> None:
 
 
 def draw_nothing(_: object, target: Any, *, format: str, **__: object) -> None:
-    """Stand in for matplotlib's savefig, which takes most of a tiny run's time."""
+    """Stand in for matplotlib's savefig; with the layout, it takes most of a tiny run's time."""
     empty = '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>'
     target.write(empty if format == "svg" else empty.encode())
 
@@ -62,6 +63,7 @@ def live(request: dict[str, object]) -> None:
     os.dup2(log, 2)
     sys.stdin = open(os.devnull)  # noqa: SIM115
     matplotlib.figure.Figure.savefig = draw_nothing  # type: ignore[method-assign]
+    ConstrainedLayoutEngine.execute = lambda *_: None  # type: ignore[method-assign]
     sys.argv = ["pulse", *request["argv"]]  # type: ignore[misc]
     if request["poison"]:
         import pipeline_cases

@@ -43,6 +43,7 @@ def test_findings_prints_percent_whatever_the_size(tmp_path):
     assert dict(zip(head, npo, strict=True))["forgotten %"] == "-"
 
 
+@pytest.mark.slow  # fifteen rows, each timed
 def test_the_device_table_runs_on_a_small_model(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(FINDINGS.parent))
     import device

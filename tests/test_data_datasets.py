@@ -60,7 +60,12 @@ def sources(tmp_path):
     }
 
 
-@pytest.mark.parametrize("name", DATASETS.names())
+def test_none_has_no_questions_and_reads_no_file():
+    found = load_general("none", None)
+    assert (found.general, found.digests) == ((), {})
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS.names() if name != "none"])
 def test_every_entry_loads_the_parts_it_says_it_has(name, sources):
     entry, path = DATASETS.get(name), sources[name]
     assert entry.description
@@ -189,7 +194,7 @@ def test_no_training_file_is_no_training_material(sources, tmp_path):
     [
         (load_people, "wrld", "did you mean 'world'"),
         (load_people, "mmbench", "clear, fiubench, mllmu, people, umu, world"),
-        (load_general, "mllmu", "mmbench, world"),
+        (load_general, "mllmu", "mmbench, none, world"),
         (load_people, "mllmu", "needs a path"),
         (load_general, "mmbench", "needs a path"),
     ],

@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from pipeline_cases import environment, in_own_process, make_model, result_rows
+from pipeline_cases import environment, make_model, result_rows
+from pulse_unlearn.cli import pulse
+from pulse_unlearn.data.starter import write_starter
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "plain-unlearning"
 SCRIPT = EXAMPLE / "unlearn.py"
@@ -25,17 +28,20 @@ def test_the_script_is_short_and_imports_nothing_of_pulse():
 
 def test_a_model_that_the_script_made_is_audited(tmp_path):
     model, people = make_model(tmp_path / "model"), tmp_path / "people"
-    assert in_own_process("data", "init", str(people)).returncode == 0
+    write_starter(people)
     command = [sys.executable, str(SCRIPT), str(model), str(people), "--forget", "p01,p02"]
     command += ["--out", str(tmp_path / "unlearned"), "--steps", "1"]
     subprocess.run(command, check=True, env=environment(), capture_output=True, timeout=300)
-    ended = in_own_process(
-        *("audit", "--base", str(model), "--unlearned", str(tmp_path / "unlearned")),
-        *("--people", str(people), "--forget", "p01,p02", "--prompt", "short"),
-        *("--set", "scoring={words: none, people: vanilla, max_new_tokens: 2}"),
-        *("--runs", str(tmp_path / "runs")),
+    ended = CliRunner().invoke(
+        pulse,
+        [
+            *("audit", "--base", str(model), "--unlearned", str(tmp_path / "unlearned")),
+            *("--people", str(people), "--forget", "p01,p02", "--prompt", "short"),
+            *("--set", "scoring={words: none, people: vanilla, max_new_tokens: 2}"),
+            *("--runs", str(tmp_path / "runs")),
+        ],
     )
-    assert ended.returncode == 0, ended.stderr
+    assert ended.exit_code == 0, ended.output
     rows = result_rows(tmp_path / "runs" / "audit")
     people_asked = {row["set"]: row["individuals"] for row in rows if row["modality"] == "all"}
     assert people_asked == {"forget": "2", "retain": "10"}

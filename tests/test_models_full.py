@@ -233,6 +233,7 @@ FULL = (
 )
 
 
+@pytest.mark.slow  # two runs; resumed trainings are compared above
 def test_a_run_from_settings_is_killed_and_goes_on(bench, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     ended = bench.run(whole, *FULL)

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline_cases import Bench, Server, make_experiment, result_rows, settings
+from pipeline_cases import Bench, make_experiment, result_rows, settings
 from pulse_unlearn import store
 
 
 def one_of_each(root):
     """Adapters in a chain, and whole tensors, from one fine-tuning; a retain model beside."""
     chosen = settings(root)
-    chosen["scoring"] |= {"words": "none"}  # for time's sake
+    chosen["scoring"] |= {"people": "vanilla", "words": "none"}  # for time's sake
     chosen["methods"] = {
         "npo": {"scenarios": ["sustainability"], "settings": {"beta": 1.0}},
         "full": {
@@ -34,13 +34,12 @@ def one_of_each(root):
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory):
+def bench(server, tmp_path_factory):
     root = tmp_path_factory.mktemp("audit")
-    with Server(root) as server:
-        bench = Bench(server, make_experiment(root, one_of_each), root / "runs" / "tiny")
-        ended = bench.run(bench.finished.parent)
-        assert ended.code == 0, ended.output
-        yield bench
+    bench = Bench(server, make_experiment(root, one_of_each), root / "runs" / "tiny")
+    ended = bench.run(bench.finished.parent)
+    assert ended.code == 0, ended.output
+    return bench
 
 
 def update(bench: Bench, name: str) -> str:
@@ -57,7 +56,7 @@ def asked_alike(bench: Bench, runs: Path) -> tuple[str, ...]:
         *("--general", str(root / "general" / "mmbench_world.tsv")),
         *("--forget", ",".join(sets["forget"]), "--retain", ",".join(sets["retain"])),
         *("--prompt", "short", "--general-prompt", "short", "--runs", str(runs)),
-        *("--set", "scoring={general: vanilla, words: none, max_new_tokens: 3}"),
+        *("--set", "scoring={general: vanilla, people: vanilla, words: none, max_new_tokens: 3}"),
     )
 
 
@@ -126,7 +125,7 @@ def test_without_a_retain_set_and_general_questions_the_rest_is_measured(bench, 
     ended = bench.server.pulse(
         *("audit", "--base", str(root / "model"), "--people", str(root / "people")),
         *("--unlearned", update(bench, "finetune"), "--runs", str(tmp_path)),
-        *("--set", "scoring={words: none, max_new_tokens: 3}"),
+        *("--set", "scoring={people: vanilla, words: none, max_new_tokens: 3}"),
     )
     assert ended.code == 0, ended.output
     rows = result_rows(tmp_path / "audit")

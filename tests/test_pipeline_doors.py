@@ -9,7 +9,6 @@ import pytest
 
 from pipeline_cases import (
     Bench,
-    Server,
     computed,
     every_door,
     make_experiment,
@@ -28,14 +27,13 @@ MOMENTS = (
 
 
 @pytest.fixture(scope="module")
-def doors(tmp_path_factory):
+def doors(server, tmp_path_factory):
     root = tmp_path_factory.mktemp("doors")
-    with Server(root) as server:
-        experiment = make_experiment(root, every_door, "doors")
-        bench = Bench(server, experiment, root / "runs" / "doors")
-        ended = bench.run(bench.finished.parent)
-        assert ended.code == 0, ended.output
-        yield bench
+    experiment = make_experiment(root, every_door, "doors")
+    bench = Bench(server, experiment, root / "runs" / "doors")
+    ended = bench.run(bench.finished.parent)
+    assert ended.code == 0, ended.output
+    return bench
 
 
 def test_killed_in_every_phase_the_same_command_ends_with_the_same_bytes(doors, tmp_path):
@@ -96,6 +94,7 @@ def test_the_attacker_is_taught_nothing_that_is_asked(doors):
     assert {"plain", "retain_model", "relearned:3"} <= {one["condition"] for one in verdicts}
 
 
+@pytest.mark.slow  # another whole attack
 def test_another_step_of_the_attack_recomputes_the_attack_alone(doors, tmp_path):
     again = doors.run(doors.finished.parent, "--set", "evaluations.relearning.steps=[1,2,3]")
     assert again.code == 0, again.output

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from pipeline_cases import CELEBRITIES, Bench, Server, computed, make_experiment, settings
+from pipeline_cases import CELEBRITIES, Bench, computed, make_experiment, settings
 from pulse_unlearn import store
 
 PEOPLE = tuple(f"f{number:03d}" for number in range(1, 15))
@@ -44,15 +44,14 @@ def months(root):
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory):
+def bench(server, tmp_path_factory):
     root = tmp_path_factory.mktemp("months")
-    with Server(root) as server:
-        experiment = make_experiment(root, months, "months", PEOPLE + CELEBRITIES)
-        (root / "requests.jsonl").write_text(request_lines(), encoding="utf-8")
-        bench = Bench(server, experiment, root / "runs" / "months")
-        ended = bench.run(bench.finished.parent)
-        assert ended.code == 0, ended.output
-        yield bench
+    experiment = make_experiment(root, months, "months", PEOPLE + CELEBRITIES)
+    (root / "requests.jsonl").write_text(request_lines(), encoding="utf-8")
+    bench = Bench(server, experiment, root / "runs" / "months")
+    ended = bench.run(bench.finished.parent)
+    assert ended.code == 0, ended.output
+    return bench
 
 
 def ledger(run):

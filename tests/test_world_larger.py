@@ -171,6 +171,7 @@ def world(tmp_path_factory):
 
 
 @needs_drawing
+@pytest.mark.slow  # its world is trained for a minute
 def test_the_files_hold_subjects_and_fictional_people_in_sentences(world):
     people = datasets.load_people("world", Source(str(world))).individuals
     groups = Counter(person.group for person in people)
@@ -183,6 +184,7 @@ def test_the_files_hold_subjects_and_fictional_people_in_sentences(world):
 
 
 @needs_drawing
+@pytest.mark.slow  # its world is trained for a minute
 def test_what_it_knows_is_measured(world, monkeypatch):
     monkeypatch.setattr(knowledge, "examples", Few())
     told = []
@@ -214,6 +216,7 @@ def test_its_experiment_names_any_folder(tmp_path, name):
 
 
 @needs_drawing
+@pytest.mark.slow  # its world is trained for a minute
 def test_its_experiment_runs_from_choice_to_report(world, tmp_path):
     changes = [
         "scenarios.pretrained.candidates=6",

@@ -300,6 +300,8 @@ class Experiment(Settings):
     @model_validator(mode="after")
     def _counts_agree(self) -> Experiment:
         problems = self._quantised_updates()
+        if not self.methods and not self.scenarios.audit:
+            problems.append("methods: name at least 1, unless models are audited (scenarios.audit)")
         if len(set(self.seeds)) < len(self.seeds):
             problems.append("seeds: one stands there twice; each run needs a seed of its own")
         for name in ("finetuned", "sustainability"):

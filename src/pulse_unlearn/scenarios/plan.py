@@ -96,12 +96,12 @@ class Roster:
 
     fictional: tuple[str, ...]
     celebrities: tuple[str, ...]
-    has_general: bool = True
-    """Whether there are general questions."""
     requests: tuple[NamedRequest, ...] = ()
     """Of the scenario `requests`, in the order they are carried out."""
     retained: tuple[str, ...] = ()
     """People whom the file of requests names as D_retain; empty for all whom no request names."""
+    has_general: bool = True
+    """Whether there are general questions."""
 
     @property
     def everyone(self) -> tuple[str, ...]:
