@@ -64,7 +64,8 @@ def export_model(
     with removed_on_failure(scratch):
         with file_errors(folder, "write the export"):
             scratch.mkdir()
-            say(f"writing {len(updates)} updates, {', '.join(model.score.chain)}")
+            count = f"{len(updates)} update{'s' * (len(updates) > 1)}"
+            say(f"writing {count}: {', '.join(model.score.chain)}")
             if form == "merged":
                 written = write_merged(settings, updates, scratch, dtype=chosen)
             else:
