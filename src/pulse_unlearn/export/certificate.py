@@ -22,6 +22,7 @@ from pulse_unlearn.export.finished import FinishedRun
 from pulse_unlearn.pipeline.asked import PREDICTIONS
 from pulse_unlearn.pipeline.inputs import OUTCOME
 from pulse_unlearn.pipeline.ledger import LEDGER
+from pulse_unlearn.pipeline.results import rounded
 from pulse_unlearn.records import PLAIN, Cell, Measurement
 from pulse_unlearn.report.estimates import Place
 from pulse_unlearn.report.load import RunRecord
@@ -222,7 +223,8 @@ def _number(one: Measurement | None) -> dict[str, Any]:
     if one is None or one.value is None:
         return {"value": None, "reason": one.reason if one else "not asked"}
     told = {"value": one.value, "low": one.low, "high": one.high, "reason": one.reason}
-    return {**told, "questions": one.questions, "people": one.individuals}
+    found: dict[str, Any] = rounded(told)
+    return {**found, "questions": one.questions, "people": one.individuals}
 
 
 def _other_verdicts(run: FinishedRun, cell: Cell) -> list[dict[str, str]]:
