@@ -4,14 +4,23 @@ Importing this package imports no torch, so that a plan is printed quickly; the 
 """
 
 from pulse_unlearn.methods import (
+    ce_u,
     dpo,
     ga,
     ga_klr,
+    grad_diff,
     gradient_projection,
+    idk,
+    jensun,
+    kl_min,
+    llmu,
     npo,
     pruning,
     rmu,
+    simnpo,
     task_vector,
+    undial,
+    weighted_ascent,
 )
 from pulse_unlearn.methods.base import (
     METHODS,
@@ -50,14 +59,23 @@ __all__ = [
     "Term",
     "Views",
     "build_method",
+    "ce_u",
     "dpo",
     "ga",
     "ga_klr",
+    "grad_diff",
     "gradient_projection",
+    "idk",
+    "jensun",
+    "kl_min",
+    "llmu",
     "npo",
     "pruning",
     "rmu",
+    "simnpo",
     "task_vector",
+    "undial",
+    "weighted_ascent",
 ]
 
 

@@ -16,6 +16,8 @@ class DirectPreference(Settings):
     """DPO (Rafailov et al. 2023, arXiv 2305.18290) with the forget answer as the rejected one.
 
     As NPO's authors use it for unlearning (arXiv 2404.05868, eq. 1), scaled like NPO by 2 / beta.
+    With options and a retain weight of 1 it is AltPO (Mekala et al. 2024, arXiv 2409.13474), which
+    prefers plausible other answers.
     """
 
     beta: Annotated[float, Field(gt=0)] = 0.1
@@ -45,8 +47,4 @@ class DirectPreference(Settings):
             present(views.forget_reference, "the reference on forget answers"),
             beta=self.beta,
         )
-        terms = [Term("dpo", values)]
-        if self.retain_weight > 0:
-            retain = losses.mean_nll(present(views.retain, "a retain batch"))
-            terms.append(Term("retain_nll", retain, self.retain_weight, over="retain"))
-        return tuple(terms)
+        return (Term("dpo", values), *losses.retain_terms(views, self.retain_weight))

@@ -7,13 +7,14 @@ prompt nor padding can enter. Every example must have at least one answer token.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from pulse_unlearn.methods.base import AnswerView
+from pulse_unlearn.methods.base import AnswerView, Term, Views, present
 
 KlDirection = Literal["reference_to_current", "current_to_reference"]
 
@@ -34,6 +35,14 @@ def mean_nll(view: AnswerView) -> Tensor:
     return sum_nll(view) / view.mask.sum(-1)
 
 
+def retain_terms(views: Views, weight: float) -> tuple[Term, ...]:
+    """Return the retain examples' mean negative log-likelihood as a term; nothing at weight 0."""
+    if weight == 0:
+        return ()
+    values = mean_nll(present(views.retain, "a retain batch"))
+    return (Term("retain_nll", values, weight, over="retain"),)
+
+
 def gradient_ascent(view: AnswerView) -> Tensor:
     """Return `-mean_nll`, [B]: minimising it is ascent on the forget answers (PULSE, GA)."""
     return -mean_nll(view)
@@ -50,8 +59,7 @@ def kl_divergence(view: AnswerView, reference: AnswerView, *, direction: KlDirec
         first, second = frozen, current
     else:
         first, second = current, frozen
-    per_token = _kl_per_token(first, second).masked_fill(~view.mask, 0.0)
-    return per_token.sum(-1) / view.mask.sum(-1)
+    return _answer_mean(_kl_per_token(first, second), view)
 
 
 def npo(view: AnswerView, reference: AnswerView, *, beta: float) -> Tensor:
@@ -82,6 +90,67 @@ def dpo(
     return softplus(-beta * (gained + lost)) * (2.0 / beta)
 
 
+def simnpo(view: AnswerView, *, beta: float, margin: float) -> Tensor:
+    """Return NPO without a reference model, [B] (Fan et al. 2024, arXiv 2410.07163).
+
+    `(2 / beta) * softplus(-beta * (NLL / tokens - margin))`: the margin is in nats per token, as in
+    the published code.
+    """
+    return softplus(-beta * (mean_nll(view) - margin)) * (2.0 / beta)
+
+
+def weighted_ascent(view: AnswerView, *, confidence: float, doubt: float = 0.0) -> Tensor:
+    """Return ascent with each token weighted by its probability p, [B].
+
+    `-mean_t p^confidence (1 - p)^doubt NLL_t`, the weights held constant: WGA (Wang et al. 2025,
+    arXiv 2502.19301) with doubt 0, SatImp (Yang et al. 2025, arXiv 2505.11953) with both.
+    """
+    nll = token_nll(view)
+    said = -nll.detach()
+    weight = said.exp() ** confidence * (-torch.expm1(said)).clamp(min=0.0) ** doubt
+    return -_answer_mean(weight * nll, view)
+
+
+def self_distillation(view: AnswerView, reference: AnswerView, *, beta: float) -> Tensor:
+    """Return the cross-entropy to the reference with the answer's logits lowered by beta, [B].
+
+    Per answer token (UNDIAL, Dong et al. 2024, arXiv 2402.10052). It is least, though not 0, where
+    the two distributions are the same.
+    """
+    lowering = torch.full_like(reference.log_probs[..., :1], -beta)
+    lowered = reference.log_probs.scatter_add(-1, view.labels.unsqueeze(-1), lowering)
+    return _answer_mean(_cross_entropy(lowered.softmax(-1), view.log_probs), view)
+
+
+def cross_entropy_unlearning(view: AnswerView) -> Tensor:
+    """Return the cross-entropy to the model itself without the answer's token, [B].
+
+    Per answer token, the target held constant (CE-U, Yang 2025, arXiv 2503.01224). Its gradient
+    vanishes as the answer's probability does.
+    """
+    without = view.log_probs.detach().scatter(-1, view.labels.unsqueeze(-1), -torch.inf)
+    return _answer_mean(_cross_entropy(without.softmax(-1), view.log_probs), view)
+
+
+def js_to_labels(view: AnswerView) -> Tensor:
+    """Return the Jensen-Shannon divergence to certainty of the labels per answer token, [B].
+
+    With p the label's probability, `ln 2 + (p ln p - (1 + p) ln(1 + p)) / 2`, from 0 to ln 2
+    (JensUn, Singh et al. 2025, arXiv 2509.02820).
+    """
+    said = -token_nll(view)
+    p = said.exp()
+    return _answer_mean(math.log(2.0) + (p * said - (1.0 + p) * p.log1p()) / 2.0, view)
+
+
+def js_divergence(view: AnswerView, reference: AnswerView) -> Tensor:
+    """Return the Jensen-Shannon divergence to the reference per answer token, [B]; 0 to ln 2."""
+    current, frozen = view.log_probs, reference.log_probs
+    middle = torch.logaddexp(current, frozen) - math.log(2.0)
+    both = _kl_per_token(current, middle) + _kl_per_token(frozen, middle)
+    return _answer_mean(both / 2.0, view)
+
+
 def hidden_of(view: AnswerView) -> Tensor:
     """Return the view's hidden states, [B, A, D]; raises ValueError if there are none."""
     if view.hidden is None:
@@ -95,10 +164,20 @@ def hidden_distance(view: AnswerView, towards: Tensor) -> Tensor:
     `towards` is one direction [D] or states [B, A, D] (RMU, arXiv 2403.03218, eqs. 1 and 2).
     """
     squares = (hidden_of(view).float() - towards.float()).square().mean(-1)
-    return squares.masked_fill(~view.mask, 0.0).sum(-1) / view.mask.sum(-1)
+    return _answer_mean(squares, view)
+
+
+def _answer_mean(values: Tensor, view: AnswerView) -> Tensor:
+    """Return the mean over answer tokens, [B], of values [B, A]; the others do not count."""
+    return values.masked_fill(~view.mask, 0.0).sum(-1) / view.mask.sum(-1)
 
 
 def _kl_per_token(first: Tensor, second: Tensor) -> Tensor:
     """Return sum_v p (log p - log q), [B, A]; a probability of exactly 0 contributes 0."""
     difference = torch.where(first == -torch.inf, torch.zeros_like(first), first - second)
     return (first.exp() * difference).sum(-1)
+
+
+def _cross_entropy(target: Tensor, log_probs: Tensor) -> Tensor:
+    """Return -sum_v target log p, [B, A]; a target of exactly 0 contributes 0."""
+    return -torch.where(target == 0, torch.zeros_like(target), target * log_probs).sum(-1)

@@ -21,19 +21,32 @@ class NegativePreference(Settings):
     beta: Annotated[float, Field(gt=0)] = 0.1
     retain_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the retain examples' mean negative log-likelihood; PULSE describes none."""
+    retain_kl_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of KL(reference || current) per answer token of the retain examples (NPO+KL)."""
 
     @property
     def needs(self) -> Needs:
-        """The reference on the forget batch; a retain batch if it has a weight."""
-        return Needs(retain=self.retain_weight > 0, forget_reference="answer")
+        """The reference on the forget batch; what the retain terms that have a weight take."""
+        return Needs(
+            retain=self.retain_weight > 0 or self.retain_kl_weight > 0,
+            forget_reference="answer",
+            retain_reference="distribution" if self.retain_kl_weight > 0 else None,
+        )
 
     def terms(self, views: Views) -> tuple[Term, ...]:
-        """Return the preference term and, if weighted, the retain term."""
+        """Return the preference term and the retain terms that have a weight."""
         from pulse_unlearn.methods import losses
 
         reference = present(views.forget_reference, "the reference model's log-probs")
-        terms = [Term("npo", losses.npo(views.forget, reference, beta=self.beta))]
-        if self.retain_weight > 0:
-            retain = losses.mean_nll(present(views.retain, "a retain batch"))
-            terms.append(Term("retain_nll", retain, self.retain_weight, over="retain"))
-        return tuple(terms)
+        terms = (
+            Term("npo", losses.npo(views.forget, reference, beta=self.beta)),
+            *losses.retain_terms(views, self.retain_weight),
+        )
+        if self.retain_kl_weight == 0:
+            return terms
+        penalty = losses.kl_divergence(
+            present(views.retain, "a retain batch"),
+            present(views.retain_reference, "the reference on retain answers"),
+            direction="reference_to_current",
+        )
+        return (*terms, Term("kl", penalty, self.retain_kl_weight, over="retain"))
