@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import tiny_models as tiny
+from method_cases import LOSSES, costly
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.errors import ModelError
-from pulse_unlearn.methods import METHODS, Needs, build_method
+from pulse_unlearn.methods import Needs, build_method
 from pulse_unlearn.models import adapters
 from pulse_unlearn.models.adapters import (
     ADAPTER_FILE,
@@ -157,7 +158,7 @@ def method_settings(name):
     }.get(name, {})
 
 
-@pytest.mark.parametrize("name", [name for name, one in METHODS if hasattr(one, "terms")])
+@pytest.mark.parametrize("name", costly(LOSSES))
 @pytest.mark.parametrize("scope", ["projector", "llm", "vision", "all"])
 def test_an_operation_changes_the_scope_and_nothing_else(name, scope, encoder):
     made = tiny.prepared(scope)

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from transformers.modeling_outputs import BaseModelOutput
 
 import tiny_models as tiny
+from method_cases import LOSSES, costly
 from pulse_unlearn.config import SpeedSettings
 from pulse_unlearn.evaluation.predict import (
     greedy_accuracy,
@@ -21,7 +22,7 @@ from pulse_unlearn.evaluation.predict import (
     rotated_accuracy,
 )
 from pulse_unlearn.evaluation.scoring import by_question, score_all
-from pulse_unlearn.methods import METHODS, build_method
+from pulse_unlearn.methods import build_method
 from pulse_unlearn.models.adapters import reference_view, trainable_names
 from pulse_unlearn.models.backends import packing_obstacle, select_backend
 from pulse_unlearn.models.families import FAMILIES
@@ -47,7 +48,6 @@ def alike(count: int, *, first: int = 0) -> list:
     ]
 
 
-LOSSES = [name for name, method in METHODS if hasattr(method, "terms")]
 BATCH = [*alike(5), *tiny.mixed(), tiny.example(9, words=4), alike(1)[0]]
 
 
@@ -185,7 +185,7 @@ def test_answers_are_those_of_the_plain_backend(made, chosen, budget):
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("scope", ["projector", "llm", "projector+llm", "vision", "all"])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", costly(LOSSES))
 def test_losses_and_gradients_of_every_method_and_scope_agree(name, scope, attention):
     found = []
     for packing in (False, True):

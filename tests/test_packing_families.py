@@ -12,9 +12,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import tiny_families as tiny
+from method_cases import LOSSES
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.evaluation.predict import predict
-from pulse_unlearn.methods import METHODS, build_method
+from pulse_unlearn.methods import build_method
 from pulse_unlearn.models.adapters import AdapterStack, add_trainable, prepare, prepare_full
 from pulse_unlearn.models.families import FAMILIES, SCOPE_PARTS
 from pulse_unlearn.models.fast.packed import Packed
@@ -25,7 +26,6 @@ from pulse_unlearn.training.steps import StepData
 
 PACKED = [name for name, family in FAMILIES if not family.unpackable]
 TOLERANCE = 1e-5
-LOSSES = [name for name, method in METHODS if hasattr(method, "terms")]
 SETTINGS = {
     "npo": {"beta": 0.5, "retain_weight": 0.5},
     "ga_klr": {"weight": 0.7},

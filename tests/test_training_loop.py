@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import tiny_models as tiny
+from method_cases import LOSSES, costly
 from pulse_unlearn.config import LoraSettings, OptimiserSettings
 from pulse_unlearn.errors import DataError, Interrupted, ModelError
 from pulse_unlearn.evaluation.predict import greedy_accuracy
-from pulse_unlearn.methods import METHODS, Term, build_method
+from pulse_unlearn.methods import Term, build_method
 from pulse_unlearn.models.forward import Plain
 from pulse_unlearn.records import Example, Picture
 from pulse_unlearn.training.guards import Guard, StopRule
@@ -37,7 +38,6 @@ SETTINGS = {
     "ga_klr": {"weight": 0.7},
     "rmu": {"layer": -1},
 }
-LOSSES = [name for name, method in METHODS if hasattr(method, "terms")]
 KINDS = [*LOSSES, "finetune"]
 RESUMED = ("ga", "ga_klr", "npo", "finetune")
 """The others are resumed in `test_training_session.py`."""
@@ -153,7 +153,7 @@ def job(kind, encoder, *, lora=tiny.LORA):
 # --- accumulation
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", costly(KINDS))
 def test_micro_batches_change_nothing_but_rounding(kind, encoder, tmp_path):
     found = []
     for size in (8, 4, 2, 1):

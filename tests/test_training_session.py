@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tiny_models as tiny
+from method_cases import costly
 from pulse_unlearn.config import LoraSettings, OptimiserSettings, StopSettings, UnlearnSettings
 from pulse_unlearn.data.alternatives import REFUSALS, with_alternative
 from pulse_unlearn.errors import DataError, Interrupted, MethodError, ModelError
@@ -129,7 +130,7 @@ def applied(folder, encoder, method, *, stop_at=None, packed=False, **changes):
 
 
 @pytest.mark.parametrize("stop_at", [pytest.param(1, marks=pytest.mark.slow), STEPS])
-@pytest.mark.parametrize("method", METHODS.names())
+@pytest.mark.parametrize("method", costly(METHODS.names()))
 def test_every_method_resumes_bit_for_bit(method, stop_at, encoder, tmp_path):
     _, expected, outcome = applied(tmp_path / "whole", encoder, method)
     cut = tmp_path / "cut"
@@ -199,7 +200,7 @@ def test_a_procedure_killed_between_phases_ends_as_if_it_had_not_been(
     assert states[0].abs().sum() > 0
 
 
-@pytest.mark.parametrize("method", METHODS.names())
+@pytest.mark.parametrize("method", costly(METHODS.names()))
 def test_packing_changes_nothing_but_rounding(method, encoder, tmp_path):
     _, plain, _ = applied(tmp_path / "plain", encoder, method, lora=LoraSettings(rank=2))
     _, packed, _ = applied(
