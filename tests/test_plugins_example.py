@@ -33,7 +33,7 @@ def world(tmp_path_factory):
         settings = yaml.safe_load(experiment.read_text())
         settings["scenarios"] = {"finetuned": {"forget": 2, "retain": 2}}
         settings["methods"] = {
-            "simnpo": {"settings": {"retain_weight": 0.5}},
+            "own_simnpo": {"settings": {"retain_weight": 0.5}},
             "random_labels": {"settings": {"repair_steps": 2}},
         }
         settings["evaluations"] = {"benign_finetuning": {"steps": 2, "lora": {"rank": 2}}}
@@ -48,7 +48,7 @@ def world(tmp_path_factory):
 @pytest.mark.parametrize(
     ("group", "names"),
     [
-        ("methods", {"simnpo", "random_labels", "ga"}),
+        ("methods", {"own_simnpo", "random_labels", "ga"}),
         ("parsers", {"last_letter", "strict"}),
         ("evaluations", {"benign_finetuning", "relearning"}),
     ],
@@ -73,7 +73,7 @@ def test_a_tiny_experiment_runs_with_all_of_it(world, tmp_path):
     run = tmp_path / "tiny"
     results = json.loads((run / "results.json").read_text())
     kinds = {(row["method"], row["condition"]) for row in result_rows(run)}
-    for method in ("simnpo", "random_labels"):
+    for method in ("own_simnpo", "random_labels"):
         assert {(method, "plain"), (method, "benign_finetuning:2")} <= kinds
     assert any("the parser 'last_letter' of pulse-example-plugin" in n for n in results["notes"])
     # Two phases in one log: the wrong answers, then the repair under its penalty.
