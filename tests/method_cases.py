@@ -9,7 +9,7 @@ import pytest
 from pulse_unlearn.methods import METHODS
 
 LOSSES = [name for name, method in METHODS if hasattr(method, "terms")]
-REPRESENTATIVES = ("ga", "ga_klr", "npo", "dpo", "rmu", "gradient_projection", "idk", "undial")
+REPRESENTATIVES = ("ga", "ga_klr", "npo", "dpo", "rmu", "gradient_projection", "undial")
 """Losses that together need all that losses need; the others differ in arithmetic alone, which
 `test_methods_losses.py` and `test_methods_published.py` check for every one."""
 

@@ -92,11 +92,13 @@ def test_representatives_need_all_that_losses_need():
 
     def needed(names):
         every = [build_method(n, s) for n in names for s in ({}, *SETTINGS.get(n, ()))]
-        return {
+        asked = {
             (part.name, getattr(method.needs, part.name))
             for method in every
             for part in fields(method.needs)
         }
+        # Whether it is a refusal or an option, an alternative takes the same way.
+        return {(part, bool(what) if part == "alternative" else what) for part, what in asked}
 
     assert needed(LOSSES) == needed(REPRESENTATIVES)
 
