@@ -12,17 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-_SHOWN = (
-    "loss",
-    "answer",
-    "nll",
-    "forget_nll",
-    "ascent",
-    "kl",
-    "npo",
-    "retain_nll",
-    "check_accuracy",
-)
+_HIDDEN = {"step", "learning_rate", "grad_norm", "seconds"}
+"""Values of a step that say how it went; the others are losses, whatever a method calls them."""
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -145,5 +136,5 @@ class OnTerminal:
 
 def describe(values: Mapping[str, object]) -> str:
     """Return the losses worth showing, such as `nll 0.512`."""
-    shown = [(name, values[name]) for name in _SHOWN if isinstance(values.get(name), float)]
-    return " ".join(f"{name} {value:.3f}" for name, value in shown)
+    shown = {name: value for name, value in values.items() if isinstance(value, float)}
+    return " ".join(f"{name} {shown[name]:.3f}" for name in shown if name not in _HIDDEN)
