@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 import plugin_cases as plugins
-from pulse_unlearn import plugin_contract
+from pulse_unlearn import plugin_contract, registries
 from pulse_unlearn.cli import pulse
 from pulse_unlearn.errors import ConfigError
 from pulse_unlearn.methods import METHODS
@@ -140,6 +140,8 @@ OTHERS_THAT_BREAK = {
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
     """Install a package whose one entry `NAME` is the object `Broken` of its source."""
+    for group in registries.GROUPS:
+        registries.registry(group).names()  # read now, so that no broken entry stays for others
 
     def install(name, source, group="methods", entry=None):
         named = {group: {entry or f"{name}_entry": "Broken"}}
