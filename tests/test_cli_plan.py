@@ -20,7 +20,6 @@ from pulse_unlearn.estimate.sizes import describe
 from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.pipeline.doctor import examine
 
-
 ONE_SEED = ("--set", "seeds=[0]")
 """A third of the stages, where their number says nothing."""
 
