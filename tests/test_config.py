@@ -44,7 +44,8 @@ def test_method_entries_inherit_the_shared_settings_and_may_change_them():
 
 
 def test_defaults_of_a_method_are_written_out():
-    assert parse(GOOD).methods["npo"].settings == {"beta": 0.4, "retain_weight": 0.0}
+    written = {"beta": 0.4, "retain_weight": 0.0, "retain_kl_weight": 0.0}
+    assert parse(GOOD).methods["npo"].settings == written
 
 
 def test_a_dumped_experiment_is_the_same_experiment():

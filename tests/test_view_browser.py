@@ -89,7 +89,7 @@ def _shows(page: Any, count: str) -> None:
 
 def test_from_the_list_to_an_answer_side_by_side(site: ViewServer, page: Any) -> None:
     page.goto(site.address)
-    assert "not a run folder" in page.inner_text("main")
+    playwright.expect(page.locator("main")).to_contain_text("not a run folder")
     page.click("text=whole")
     first = page.locator("article").first
     first.wait_for()
