@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pulse_unlearn.diff.choice import differing
 from pulse_unlearn.diff.compare import Diff, cell_title, model_title
+from pulse_unlearn.report.templates import templates
 from pulse_unlearn.report.words import printable, reading_title, set_title
 
 MOST_FLIPS = 500
@@ -14,16 +15,7 @@ _PERCENT = "_pct"
 
 def render_page(diff: Diff) -> str:
     """Return the page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pulse_unlearn.diff", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates("pulse_unlearn.diff")
     environment.filters |= {
         "printable": printable,
         "cell": cell_title,

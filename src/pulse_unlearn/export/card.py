@@ -19,6 +19,7 @@ from pulse_unlearn.export.weights import BASE
 from pulse_unlearn.records import Cell, Measurement
 from pulse_unlearn.report.extras import Verdict
 from pulse_unlearn.report.load import RunRecord
+from pulse_unlearn.report.templates import templates
 from pulse_unlearn.report.words import (
     MISSING,
     MODALITY_TITLES,
@@ -64,8 +65,6 @@ def model_card(
     run: FinishedRun, model: ChosenModel, results: RunRecord, record: Mapping[str, Any]
 ) -> str:
     """Return README.md in the hub's format; `record` is what `pulse_export.json` holds."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     cells = cells_of(run, model)
     measured = [
         (cell, one.measurement)
@@ -73,14 +72,7 @@ def model_card(
         for one in results.results
         if one.cell == cell and one.measurement.measure in _TOLD
     ]
-    environment = Environment(
-        loader=PackageLoader("pulse_unlearn.export", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates("pulse_unlearn.export")
     environment.filters["cell"] = _table_text
     name = f"{results.name}: {model.named.name}"
     data = run.inputs.experiment.data

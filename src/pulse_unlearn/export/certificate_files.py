@@ -15,6 +15,7 @@ from pulse_unlearn.errors import Corrupted, Problem, StoreError
 from pulse_unlearn.export.certificate import KIND, choose_operation, facts
 from pulse_unlearn.export.finished import open_run
 from pulse_unlearn.report.load import load_run
+from pulse_unlearn.report.templates import templates
 from pulse_unlearn.report.words import (
     percent,
     printable,
@@ -77,15 +78,7 @@ def write_certificate(
 
 def render(told: Mapping[str, Any]) -> str:
     """Return the page: every value escaped, no script, nothing from elsewhere."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pulse_unlearn.export", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("pulse_unlearn.export")
     environment.filters |= {
         "said": printable,
         "number": _number,

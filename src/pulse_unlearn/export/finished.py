@@ -54,9 +54,7 @@ class FinishedRun:
         if not group.selection:
             return group.ids
         path = self.folder_of(group.selection) / "selection.json"
-        chosen = json.loads(path.read_text(encoding="utf-8"))
-        parts = ("forget", "retain", "unseen") if group.part == "all" else (group.part,)
-        return tuple(identity for part in parts for identity in chosen[part])
+        return group.among(json.loads(path.read_text(encoding="utf-8")))
 
 
 def open_run(run: Path) -> FinishedRun:

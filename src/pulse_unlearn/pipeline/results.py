@@ -40,7 +40,7 @@ from pulse_unlearn.records import (
     QuestionScore,
     Result,
 )
-from pulse_unlearn.scenarios import Evaluation, Operation
+from pulse_unlearn.scenarios import Evaluation, Operation, by_turn
 from pulse_unlearn.store import write_json, write_text
 
 VERSION = 4
@@ -328,16 +328,5 @@ def measured_sets(groups: Mapping[str, Any], *, request: int) -> dict[str, froze
     `groups` is an entry of `resolved_sets`. D_retain is left out where nobody is in it.
     """
     sets = {name: frozenset(ids) for name, ids in groups.items() if name != "requests"}
-    people = groups["requests"]
-    if len(people) > 1:
-        parts = {
-            "forgotten_earlier": people[: max(request - 1, 0)],
-            "just_requested": people[max(request - 1, 0) : request],
-            "not_yet_requested": people[request:],
-        }
-        sets |= {
-            name: frozenset(identity for group in requested for identity in group)
-            for name, requested in parts.items()
-            if requested
-        }
+    sets |= by_turn(groups["requests"], request)
     return {name: people for name, people in sets.items() if people or name != "retain"}

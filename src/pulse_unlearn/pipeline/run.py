@@ -105,10 +105,7 @@ class _Pipeline:
     def resolve(self, group: Group) -> tuple[str, ...]:
         if not group.selection:
             return group.ids
-        chosen = self._selection(group.selection)
-        if group.part == "all":
-            return (*chosen["forget"], *chosen["retain"], *chosen["unseen"])
-        return tuple(chosen[group.part])
+        return group.among(self._selection(group.selection))
 
     def evidence(self) -> Evidence:
         wider = {q.id: q.l2_category for q in self.inputs.general if q.l2_category}

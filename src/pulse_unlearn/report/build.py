@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pulse_unlearn.report.drawing import inline_svg
+from pulse_unlearn.report.templates import templates
 from pulse_unlearn.store.atomic import file_errors, write_bytes, write_text
 from pulse_unlearn.store.products import code_digest, file_digests, made_before, note_made
 
@@ -91,7 +92,6 @@ def _write(
 
 def render(page: Page) -> str:
     """Return the page as HTML: every value escaped, no script, no address outside the file."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     def inlined(drawing: Drawing) -> Markup:
@@ -105,14 +105,7 @@ def render(page: Page) -> str:
             )
         )
 
-    environment = Environment(
-        loader=PackageLoader("pulse_unlearn.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates("pulse_unlearn.report")
     environment.filters["inlined"] = inlined
     environment.filters["unbroken"] = lambda text: text.replace(" %", "\u00a0%")
     return environment.get_template("report.html.j2").render(page=page)

@@ -11,6 +11,7 @@ from pulse_unlearn.scenarios.plan import (
     Operation,
     Plan,
     Roster,
+    by_turn,
 )
 from pulse_unlearn.scenarios.planner import Planner, Target, derive_seed
 from pulse_unlearn.scenarios.relearning import Relearning
@@ -51,5 +52,6 @@ __all__ = [
     "UnlearnStage",
     "View",
     "build_plan",
+    "by_turn",
     "derive_seed",
 ]

@@ -5,7 +5,7 @@ Source: PULSE (arXiv 2507.01271), Table 2 and the scenario definitions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +38,6 @@ class Scenario:
     labels: Callable[[Any], Iterable[str]] | None = None
     """Settings -> labels of what it measures, once; None for the methods that take part."""
 
-    def add_to(self, planner: Planner, seed: int, label: str, name: str) -> None:
-        """Add the operations of one seed and method to the planner."""
-        self.plan(planner, seed, label, planner.experiment.scenarios.of(name, self.settings))
-
 
 SCENARIOS: Registry[Scenario] = Registry("scenario", group="pulse_unlearn.scenarios")
 
@@ -53,39 +49,23 @@ def _finetuned_target(planner: Planner, seed: int) -> Target:
     people = Group(learned.forget.ids + learned.retain.ids)
     scenarios = planner.experiment.scenarios
     used = [one for one in (scenarios.finetuned, scenarios.sustainability) if one]
-    return _scored_target(
-        planner,
-        f"seed{seed}/target",
-        (learned.stage,),
-        seed=seed,
-        asked=(people, *(group for _, group in unseen)),
+    chain, asked = (learned.stage,), (people, *(group for _, group in unseen))
+    return Target(
+        chain,
+        scored=planner.score(f"seed{seed}/target/score", chain, asked),
+        elsewhere=planner.score(
+            f"seed{seed}/target/score-other-view",
+            chain,
+            (learned.forget,),
+            view="other_view",
+            turned="rotated" in map(planner.decides, used),
+        ),
+        everyone=asked,
         forget=learned.forget,
         retain=learned.retain,
         unseen=unseen,
-        used=used,
-    )
-
-
-def _scored_target(
-    planner: Planner,
-    stem: str,
-    chain: tuple[str, ...],
-    *,
-    seed: int,
-    asked: tuple[Group, ...],
-    forget: Group,
-    retain: Group,
-    unseen: tuple[tuple[str, Group], ...],
-    used: Sequence[ScenarioSettings],
-) -> Target:
-    """Score a target model on everything, and on D_unlearn elsewhere for stop rules."""
-    scored = planner.score(f"{stem}/score", chain, asked) if chain else planner.score_base()
-    turned = "rotated" in map(planner.decides, used)
-    name = f"{stem}/score-other-view"
-    elsewhere = planner.score(name, chain, (forget,), view="other_view", turned=turned)
-    never = planner.score_base() if chain else ""
-    return Target(
-        chain, scored, elsewhere, asked, forget, retain, unseen, never, stem=f"seed{seed}/"
+        never_knew=planner.score_base(),
+        stem=f"seed{seed}/",
     )
 
 

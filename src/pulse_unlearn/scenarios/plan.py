@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pulse_unlearn.records import Cell, NamedRequest
@@ -74,6 +74,23 @@ class Plan:
         if not isinstance(stage, SelectStage):
             raise TypeError(f"{stage.name} selects nobody")
         return stage
+
+
+def by_turn(requests: Sequence[Collection[str]], request: int) -> dict[str, frozenset[str]]:
+    """Return who was asked for before, at and behind a request; nothing where there is but one."""
+    if len(requests) < 2:
+        return {}
+    turn = max(request - 1, 0)
+    parts = {
+        "forgotten_earlier": requests[:turn],
+        "just_requested": requests[turn:request],
+        "not_yet_requested": requests[request:],
+    }
+    return {
+        name: frozenset(person for people in groups for person in people)
+        for name, groups in parts.items()
+        if groups
+    }
 
 
 def plain_evaluations(operations: tuple[Operation, ...]) -> Iterator[Evaluation]:

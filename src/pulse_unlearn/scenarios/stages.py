@@ -6,7 +6,7 @@ a kind that has none is refused before a model is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
@@ -43,6 +43,11 @@ class Group:
     """Name of the `select` stage; empty when the ids are known."""
     part: Literal["", "forget", "retain", "unseen", "all"] = ""
     """`all` are forget, retain and unseen together."""
+
+    def among(self, chosen: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+        """Return the ids, given what the selection stage chose for each part."""
+        parts = ("forget", "retain", "unseen") if self.part == "all" else (self.part,)
+        return tuple(identity for part in parts for identity in chosen[part])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

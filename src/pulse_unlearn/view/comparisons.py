@@ -8,7 +8,7 @@ from typing import Any
 
 from pulse_unlearn.errors import Corrupted, Problem, StoreError
 from pulse_unlearn.records import PLAIN, Cell
-from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL
+from pulse_unlearn.scenarios import RETAIN_MODEL, Group, by_turn
 from pulse_unlearn.view.runs import PLAN, Run, read_json
 
 GENERAL = "general"
@@ -118,14 +118,7 @@ def sets_of(run: Run, comparison: Comparison) -> dict[str, frozenset[str]]:
     except (KeyError, TypeError, ValueError) as error:
         where = str(run.path / PLAN)
         raise Corrupted(Problem("an operation is not well formed", where, repr(error))) from error
-    if len(requests) > 1:
-        parts = {
-            "just_requested": requests[max(request - 1, 0) : request],
-            "forgotten_earlier": requests[: max(request - 1, 0)],
-            "not_yet_requested": requests[request:],
-        }
-        sets |= {name: frozenset().union(*groups) for name, groups in parts.items() if groups}
-    return sets
+    return sets | by_turn(requests, request)
 
 
 def _people(run: Run, group: Mapping[str, Any]) -> frozenset[str]:
@@ -136,6 +129,4 @@ def _people(run: Run, group: Mapping[str, Any]) -> frozenset[str]:
     if folder is None:
         raise StoreError(Problem("people are not chosen yet: this stage is not complete", stage))
     chosen = read_json(run.path, f"stages/{folder.name}/selection.json")
-    part = str(group["part"])
-    names = ("forget", "retain", "unseen") if part == "all" else (part,)
-    return frozenset(str(identity) for name in names for identity in chosen[name])
+    return frozenset(map(str, Group(selection=stage, part=group["part"]).among(chosen)))
