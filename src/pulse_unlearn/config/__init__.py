@@ -1,6 +1,6 @@
 """The experiment: typed settings, YAML and `--set`, all errors at once."""
 
-from pulse_unlearn.config.base import Decides, Settings
+from pulse_unlearn.config.base import Decides, Settings, Span
 from pulse_unlearn.config.load import (
     Schemas,
     dump_experiment,
@@ -62,6 +62,7 @@ __all__ = [
     "ScoringSettings",
     "SeedPart",
     "Settings",
+    "Span",
     "SpeedSettings",
     "StopSettings",
     "SustainabilityScenario",

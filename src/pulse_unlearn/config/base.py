@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,6 +10,19 @@ from pydantic import BaseModel, ConfigDict, Field
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Decides = Literal["strict", "rotated", "likelihood"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where to look for a good value of a number: in a field's `Annotated`, read by `pulse tune`.
+
+    It allows and forbids nothing. Integers are drawn where the field is one.
+    """
+
+    low: float
+    high: float
+    log: bool = True
+    """Whether orders of magnitude count alike."""
 
 
 class Settings(BaseModel):

@@ -249,8 +249,18 @@ class UnlearnSettings(Settings):
     answer_tokens: Literal["with_end", "text"] = "text"
     """Whether the end-of-turn token counts as part of the answer."""
     forms: Literal["multiple_choice", "short_answer", "both"] = "multiple_choice"
+    retain: Literal["d_retain", "other_known", "general", "none"] = "d_retain"
+    """Whom retain batches ask about: D_retain; other people the model knows, who are neither
+    forgotten nor retained nor unseen; nobody, with general questions alone; or no retain batch at
+    all, for methods that need none. Unseen people are scored and never used."""
     general_share: Fraction = 0.0
-    """Share of the retain batch drawn from general training questions."""
+    """Share of the retain batch drawn from general training questions; all of it where `retain` is
+    `general`."""
+
+    @property
+    def replayed_share(self) -> float:
+        """Share of the retain batch that general questions really have."""
+        return 1.0 if self.retain == "general" else self.general_share
 
 
 class MethodEntry(Settings):

@@ -64,6 +64,8 @@ def likely_people(inputs: Inputs, group: Group) -> tuple[str, ...]:
     sizes = {"forget": stage.settings.forget, "retain": stage.settings.retain}
     sizes["unseen"] = min(stage.unseen, len(stage.candidates.ids) - sum(sizes.values()))
     sizes["all"] = sum(sizes.values())
+    if group.part == "others":
+        return tuple(stage.candidates.ids[sizes["all"] :])
     return tuple(stage.candidates.ids[: sizes[group.part]])
 
 

@@ -142,7 +142,7 @@ class _Estimator:
         settings, stop = stage.settings, stage.settings.stop
         needs = build_method(stage.method, dict(stage.method_settings)).needs
         steps, size = stop.max_steps, settings.optimiser.batch_size
-        shared = round(size * settings.general_share) if needs.retain else 0
+        shared = round(size * settings.replayed_share) if needs.retain else 0
         forget = self.pools.trained(stage, stage.forget)
         retain = self.pools.trained(stage, stage.retain) if needs.retain else Pool()
         general = self.pools.replayed(stage) if shared else Pool()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import ConfigDict
 
@@ -113,8 +113,14 @@ GradientHook = Callable[[dict[str, "Tensor"]], None]
 """Given each trained tensor's gradient over the whole step, before clipping; changes it in place.
 Must depend on the gradients and on what was there before the phase alone, or a resumed phase would
 differ from an uninterrupted one."""
+UpdateHook = Callable[[Tensors], None]
+"""Given the trained tensors after each update; changes them in place. Bound as a gradient hook is,
+and may besides depend on the tensors as they were before that one update."""
 Penalty = Callable[[Tensors], "Tensor"]
 """Trained tensors -> one number, added to each step's loss."""
+TermWeights = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, float]]
+"""Log rows of the phase so far, each with every term's mean by its name -> weights that take the
+place of the terms' own in the next step. A function of the rows alone, so that it is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +169,9 @@ class Session(Protocol):
         steps: int | None = None,
         stop: bool = True,
         gradient_hook: GradientHook | None = None,
+        update_hook: UpdateHook | None = None,
         penalty: Penalty | None = None,
+        term_weights: TermWeights | None = None,
     ) -> None:
         """Run one phase of the training loop with the experiment's optimiser.
 
@@ -171,8 +179,13 @@ class Session(Protocol):
         looks for forgetting, does not end this phase.
         """
 
-    def gradients(self, loss: Loss, *, batches: int, squared: bool = False) -> dict[str, Tensor]:
-        """Return the mean gradient of a loss over so many batches, or its mean square (Fisher)."""
+    def gradients(
+        self, loss: Loss, *, batches: int, squared: bool = False, first: int = 0
+    ) -> dict[str, Tensor]:
+        """Return the mean gradient of a loss over so many batches, or its mean square (Fisher).
+
+        The batches are those of the steps from `first`, counted from 0.
+        """
 
     def activations(self, layers: Sequence[str], part: Part, *, batches: int) -> dict[str, Tensor]:
         """Return the root mean square of what enters linear layers at answer positions.

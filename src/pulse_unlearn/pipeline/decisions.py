@@ -44,6 +44,8 @@ class Selection:
     retain: tuple[str, ...]
     unseen: tuple[str, ...]
     """The best known of those left; in no scenario's forget or retain set."""
+    others: tuple[str, ...]
+    """The candidates in none of these sets, best known first."""
     candidates: tuple[Known, ...]
 
     @property
@@ -84,10 +86,16 @@ def select_known(
         key=lambda person: (-person.accuracy, -person.probability, person.id),
     )
     ranked = [person.id for person in known]
-    best, next_best = ranked[: forget + retain], ranked[forget + retain :][:unseen]
+    best, rest = ranked[: forget + retain], ranked[forget + retain :]
     random.Random(seed).shuffle(best)
     marked = tuple(replace(person, chosen=person.id in best) for person in known)
-    return Selection(tuple(best[:forget]), tuple(best[forget:]), tuple(next_best), marked)
+    return Selection(
+        forget=tuple(best[:forget]),
+        retain=tuple(best[forget:]),
+        unseen=tuple(rest[:unseen]),
+        others=tuple(rest[unseen:]),
+        candidates=marked,
+    )
 
 
 def _known(

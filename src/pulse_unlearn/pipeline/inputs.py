@@ -200,22 +200,24 @@ def _rotated_in_vain(experiment: Experiment) -> list[Problem]:
 
 def _unfit_methods(experiment: Experiment) -> list[Problem]:
     """Return what methods say of settings they do not work with."""
-    return [
-        replace(problem, where=f"methods.{label}.{problem.where}")
-        for label, entry in experiment.methods.items()
-        for method in [build_method(entry.method, entry.settings)]
-        if isinstance(method, Checked)
-        for problem in method.problems(entry.unlearn)
-    ]
+    problems = []
+    for label, entry in experiment.methods.items():
+        method = build_method(entry.method, entry.settings)
+        found = [*method.problems(entry.unlearn)] if isinstance(method, Checked) else []
+        if entry.unlearn.retain == "none" and method.needs.retain:
+            what, allowed = "the method needs a retain batch", "d_retain, other_known, general"
+            found.append(Problem(what, "unlearn.retain", "none", allowed))
+        problems += [replace(one, where=f"methods.{label}.{one.where}") for one in found]
+    return problems
 
 
 def _wanting(experiment: Experiment) -> list[Problem]:
     """Return the settings that take general training questions."""
     wanting = ["finetune.replay"] if experiment.finetune.replay else []
     wanting += [
-        f"methods.{label}.unlearn.general_share"
+        f"methods.{label}.unlearn." + ("general_share" if entry.unlearn.general_share else "retain")
         for label, entry in experiment.methods.items()
-        if entry.unlearn.general_share
+        if entry.unlearn.replayed_share
     ]
     return [
         Problem(

@@ -138,7 +138,7 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
     method = build_method(stage.method, dict(stage.method_settings))
     needs = method.needs
     forget = context.people(stage.forget)
-    retain = context.people(stage.retain) if needs.retain else []
+    retain = context.people(stage.retain) if needs.retain else []  # nobody: general questions alone
     forget_epochs = people_epochs(context.inputs, stage, forget)
     retain_epochs = people_epochs(context.inputs, stage, retain) if retain else None
 
@@ -148,7 +148,7 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
             retain_epochs,
             general_epochs(context.inputs, stage),
             batch_size=settings.optimiser.batch_size,
-            general_share=settings.general_share,
+            general_share=settings.replayed_share if needs.retain else 0.0,
             steps=steps,
             seed=stage.order_seed,
             shuffle=settings.optimiser.shuffle,

@@ -65,6 +65,7 @@ def _finetuned_target(planner: Planner, seed: int) -> Target:
         retain=learned.retain,
         unseen=unseen,
         never_knew=planner.score_base(),
+        others=planner.others(seed),
         stem=f"seed{seed}/",
     )
 
@@ -89,7 +90,16 @@ def _pretrained(planner: Planner, seed: int, label: str, settings: PretrainedSce
         Group(selection=select, part=part) for part in ("forget", "retain", "all")
     )
     elsewhere = planner.score_base_elsewhere(settings)
-    target = Target((), scored, elsewhere, (everyone,), forget, retain, unseen=planner.unseen(seed))
+    target = Target(
+        (),
+        scored,
+        elsewhere,
+        (everyone,),
+        forget,
+        retain,
+        unseen=planner.unseen(seed),
+        others=planner.others(seed),
+    )
     planner.operate(
         "pretrained",
         seed,

@@ -78,9 +78,31 @@ class Target:
     never_knew: str = ""
     """Score stage of a model that never learned D_unlearn; empty where there is none."""
     replayed: Group = NOBODY
-    """Whom retain batches draw on; D_retain where nobody."""
+    """Whom retain batches draw on as D_retain; all of it where nobody."""
+    others: Group = NOBODY
+    """People the model knows who are neither forgotten nor retained nor unseen."""
     stem: str = ""
     """How the names of stages about its D_unlearn alone begin."""
+
+
+def _replayed(name: str, target: Target, entry: MethodEntry) -> Group:
+    """Return whom retain batches draw on; raises ConfigError if other people are not known."""
+    source = entry.unlearn.retain
+    if source == "d_retain":
+        return target.replayed if target.replayed != NOBODY else target.retain
+    if source != "other_known":
+        return NOBODY
+    if target.others == NOBODY:
+        raise ConfigError(
+            Problem(
+                "the model knows nobody who is not forgotten, retained or unseen",
+                f"unlearn.retain of {name}",
+                got=source,
+                allowed="d_retain, general, none",
+                fix="people known from pre-training would do: lower scenarios.unseen.celebrities",
+            )
+        )
+    return target.others
 
 
 class Planner:
@@ -229,6 +251,17 @@ class Planner:
         found = (("unseen", celebrities), ("unseen_fictional", learned))
         return tuple((name, group) for name, group in found if group != NOBODY)
 
+    def others(self, seed: int) -> Group:
+        """Return celebrities in nobody's forget, retain or unseen set; nobody if there are none."""
+        settings = self.experiment.scenarios.pretrained
+        if settings is None:
+            unseen = self.strangers(seed)
+            return Group(tuple(name for name in self.roster.celebrities if name not in unseen))
+        left = settings.candidates - settings.forget - settings.retain
+        if left <= self.experiment.scenarios.unseen.celebrities:
+            return NOBODY
+        return Group(selection=self.select(seed, settings), part="others")
+
     def finetune(
         self,
         seed: int,
@@ -347,7 +380,7 @@ class Planner:
                 start_from=chain[-1] if continued else "",
                 reference_depth=depth if original else len(chain),
                 forget=forget,
-                retain=target.replayed if target.replayed != NOBODY else target.retain,
+                retain=_replayed(name, target, entry),
                 before=target.elsewhere if asked else "",
                 history=history,
                 decides=decides if asked else "",

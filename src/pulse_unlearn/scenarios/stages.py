@@ -41,8 +41,8 @@ class Group:
     ids: tuple[str, ...] = ()
     selection: str = ""
     """Name of the `select` stage; empty when the ids are known."""
-    part: Literal["", "forget", "retain", "unseen", "all"] = ""
-    """`all` are forget, retain and unseen together."""
+    part: Literal["", "forget", "retain", "unseen", "others", "all"] = ""
+    """`all` are forget, retain and unseen together, `others` the candidates left."""
 
     def among(self, chosen: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         """Return the ids, given what the selection stage chose for each part."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pulse_unlearn import store
 from pulse_unlearn.config import OptimiserSettings
 from pulse_unlearn.errors import Interrupted, ModelError, Problem
-from pulse_unlearn.methods import GradientHook, Penalty
+from pulse_unlearn.methods import GradientHook, Penalty, Term, TermWeights, UpdateHook
 from pulse_unlearn.training.guards import Guard, StoppedBy, StopRule
 from pulse_unlearn.training.objectives import FORGET_NLL, Objective, weighted_sum
 from pulse_unlearn.training.state import (
@@ -52,6 +52,16 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a procedure does within each step, besides its loss."""
+
+    gradient: GradientHook | None = None
+    update: UpdateHook | None = None
+    penalty: Penalty | None = None
+    term_weights: TermWeights | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a training ended."""
 
@@ -77,8 +87,7 @@ class _Run:
     settings: OptimiserSettings
     watch: Watch
     seed: int
-    hook: GradientHook | None
-    penalty: Penalty | None
+    hooks: Hooks
     optimiser: torch.optim.Optimizer
     guard: Guard
     good: Weights
@@ -100,8 +109,7 @@ def train(
     vocabulary: int,
     seed: int,
     watch: Watch,
-    gradient_hook: GradientHook | None = None,
-    penalty: Penalty | None = None,
+    hooks: Hooks = Hooks(),
     snapshots: Collection[int] = (),
 ) -> Outcome:
     """Train what of the model is trainable; continues from the newest good checkpoint.
@@ -119,8 +127,7 @@ def train(
         settings,
         watch,
         seed,
-        gradient_hook,
-        penalty,
+        hooks,
         optimiser,
         guard,
         good=copy_weights(model),
@@ -235,8 +242,8 @@ def _step(run: _Run) -> tuple[Log, bool]:
     for group in run.optimiser.param_groups:
         group["lr"] = rate
     totals = _fitting(run, run.steps[run.done])
-    if run.hook is not None:
-        run.hook(_gradients(run.model))
+    if run.hooks.gradient is not None:
+        run.hooks.gradient(_gradients(run.model))
     norm = nn.utils.clip_grad_norm_(
         list(trained(run.model).values()),
         run.settings.clip_norm if run.settings.clip_norm is not None else math.inf,
@@ -250,6 +257,9 @@ def _step(run: _Run) -> tuple[Log, bool]:
     if finite:
         run.good = copy_weights(run.model)
         run.optimiser.step()
+        if run.hooks.update is not None:
+            with torch.no_grad():
+                run.hooks.update(trained(run.model))
     run.optimiser.zero_grad(set_to_none=True)
     diverged = run.guard.note_step(finite=finite)
     if finite and FORGET_NLL in means:
@@ -312,12 +322,14 @@ def _accumulate(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
     """Add up the gradients of a step's micro-batches; return each term's mean over the step."""
     micro_batches = data.micro_batches(run.micro_batch_size)
     totals: dict[str, torch.Tensor] = {}
-    if run.penalty is not None:
-        penalty = run.penalty(trained(run.model))
-        penalty.backward()  # type: ignore[no-untyped-call]
+    if run.hooks.penalty is not None:
+        penalty = run.hooks.penalty(trained(run.model))
+        if penalty.requires_grad:
+            penalty.backward()  # type: ignore[no-untyped-call]
         totals["penalty"] = penalty.detach()
+    weights = run.hooks.term_weights(run.rows) if run.hooks.term_weights else {}
     for micro in micro_batches:
-        terms = run.objective.terms(micro)
+        terms = [_reweighted(term, weights) for term in run.objective.terms(micro)]
         loss = weighted_sum(terms, data)
         # Questions without a picture have no gradient where the projector or the tower is trained.
         if loss.requires_grad:
@@ -326,6 +338,10 @@ def _accumulate(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
             share = term.values.detach().sum() / data.count(term.over)
             totals[term.name] = totals[term.name] + share if term.name in totals else share
     return totals
+
+
+def _reweighted(term: Term, weights: Mapping[str, float]) -> Term:
+    return replace(term, weight=weights[term.name]) if term.name in weights else term
 
 
 def _save(run: _Run) -> None:

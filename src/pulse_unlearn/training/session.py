@@ -30,12 +30,14 @@ from pulse_unlearn.methods import (
     Procedure,
     Request,
     Tensors,
+    TermWeights,
+    UpdateHook,
 )
 from pulse_unlearn.models.forward import Backend, Plain
 from pulse_unlearn.models.parts import inner_model
 from pulse_unlearn.records import Example
 from pulse_unlearn.training.guards import StopRule
-from pulse_unlearn.training.loop import Outcome, Watch, train
+from pulse_unlearn.training.loop import Hooks, Outcome, Watch, train
 from pulse_unlearn.training.objectives import Unlearning, weighted_sum
 from pulse_unlearn.training.references import References
 from pulse_unlearn.training.state import copy_weights, put_back, trained
@@ -103,7 +105,9 @@ class MethodSession:
         steps: int | None = None,
         stop: bool = True,
         gradient_hook: GradientHook | None = None,
+        update_hook: UpdateHook | None = None,
         penalty: Penalty | None = None,
+        term_weights: TermWeights | None = None,
     ) -> None:
         """Run one phase of the training loop, or put back what it left."""
         number = len(self.phases) + 1
@@ -127,8 +131,7 @@ class MethodSession:
             # A phase of its own seed, so that dropout is not that of the phase before.
             seed=self.seed + before,
             watch=replace(self.watch, folder=checkpoints / f"phase{number}"),
-            gradient_hook=gradient_hook,
-            penalty=penalty,
+            hooks=Hooks(gradient_hook, update_hook, penalty, term_weights),
         )
         if self._procedure:
             store.save(done, 0, write=lambda folder: self._finish(folder, outcome))
@@ -152,13 +155,15 @@ class MethodSession:
         kept = _part(tensors, "kept.")
         self.references.kept.update({name: value.to(device) for name, value in kept.items()})
 
-    def gradients(self, loss: Loss, *, batches: int, squared: bool = False) -> dict[str, Tensor]:
+    def gradients(
+        self, loss: Loss, *, batches: int, squared: bool = False, first: int = 0
+    ) -> dict[str, Tensor]:
         """Return the mean gradient of a loss over so many batches, or its mean square."""
         objective, model = self._objective(loss), self.model
         total = {name: torch.zeros_like(tensor) for name, tensor in trained(model).items()}
         was_training = model.training
         model.eval()
-        for data in self._batches(batches):
+        for data in self._batches(batches, first):
             for micro in data.micro_batches(self.settings.optimiser.micro_batch_size):
                 weighted_sum(objective.terms(micro), data).backward()  # type: ignore[no-untyped-call]
             for name, tensor in trained(model).items():
@@ -231,9 +236,9 @@ class MethodSession:
         tokens = self.settings.answer_tokens
         return Unlearning(self.backend, loss, tokens, self.references, self.seed)
 
-    def _batches(self, count: int) -> list[StepData]:
-        steps = self.plan(count)
-        return [steps[number] for number in range(count)]
+    def _batches(self, count: int, first: int = 0) -> list[StepData]:
+        steps = self.plan(first + count)
+        return [steps[number] for number in range(first, first + count)]
 
     def _parts(self, part: Part, batches: int) -> list[tuple[Example, ...]]:
         size = self.settings.optimiser.micro_batch_size

@@ -147,7 +147,10 @@ class FinetuneSteps:
 
 
 class UnlearnSteps:
-    """Each step: a batch to forget and, if the method needs one, a retain batch of equal size."""
+    """Each step: a batch to forget and, if the method needs one, a retain batch of equal size.
+
+    Without people in `retain` it has general questions alone, and none at a share of 0.
+    """
 
     def __init__(
         self,
@@ -164,7 +167,7 @@ class UnlearnSteps:
         self._steps = steps
         self._forget = Stream(forget, seed=seed, name="forget", shuffle=shuffle)
         self._size = batch_size
-        self._general_count = round(batch_size * general_share) if retain else 0
+        self._general_count = round(batch_size * general_share)
         self._retain_count = batch_size - self._general_count if retain else 0
         self._retain = Stream(retain, seed=seed, name="retain", shuffle=shuffle) if retain else None
         self._general = Stream(general, seed=seed, name="general") if self._general_count else None
