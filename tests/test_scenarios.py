@@ -102,6 +102,35 @@ def test_each_request_stands_on_the_ones_before():
     assert last.reference_depth == 1
 
 
+def retain_of(of_plan, scenario):
+    return [of_plan.stage(op.unlearn).retain for op in operations(of_plan, scenario)]
+
+
+def test_retain_batches_ask_whom_the_experiment_says():
+    (shown,) = retain_of(plan(), "finetuned")
+    assert shown == operations(plan(), "finetuned")[0].retain
+    for scenario in ("finetuned", "pretrained", "sustainability"):
+        for group in retain_of(plan("unlearn.retain=other_known"), scenario):
+            assert (group.selection, group.part) == ("seed0/select", "others")
+        for data in ("general", "none"):
+            chosen = plan(f"unlearn.retain={data}")
+            assert {group.ids for group in retain_of(chosen, scenario)} == {()}
+    alone = plan("unlearn.retain=other_known", "scenarios.pretrained=null")
+    (operation,) = operations(alone, "finetuned")
+    ((_, unseen),) = operation.unseen
+    (others,) = retain_of(alone, "finetuned")
+    assert sorted(others.ids + unseen.ids) == sorted(ROSTER.celebrities)
+
+
+def test_other_people_have_to_be_known():
+    nobody = Roster(ROSTER.fictional, ())
+    with pytest.raises(ConfigError, match="knows nobody who is not"):
+        plan("unlearn.retain=other_known", "scenarios.pretrained=null", roster=nobody)
+    few = ("scenarios.pretrained.candidates=47", "scenarios.unseen.celebrities=2")
+    with pytest.raises(ConfigError, match="knows nobody who is not"):
+        plan("unlearn.retain=other_known", *few)
+
+
 def test_the_reference_can_be_the_model_before_this_request():
     protocol = plan("unlearn.reference=previous_request")
     last = operations(protocol, "sustainability")[-1]

@@ -197,7 +197,7 @@ class Composed(Restrained):
     experiment file.
     """
 
-    forget: tuple[LossChoice, ...] = Field(default_factory=lambda: (LossChoice(),), min_length=1)
+    forget: tuple[LossChoice, ...] = Field(default_factory=lambda: (LossChoice(),))
     retain: tuple[RetainTerm, ...] = ()
     regularisers: tuple[Regulariser, ...] = ()
     gradients: tuple[Projection, ...] = ()
@@ -205,6 +205,8 @@ class Composed(Restrained):
     @model_validator(mode="after")
     def _fits_together(self) -> Composed:
         together([loss.needs for _, loss in self._loss().parts])
+        if not self.forget:
+            raise ValueError("forget: name at least one loss")
         kinds = [one.kind for one in (*self.regularisers, *self.gradients)]
         twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
         if twice:
