@@ -9,12 +9,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from pulse_unlearn.api import columns
 from pulse_unlearn.api.experiments import resolve, write_report
 from pulse_unlearn.api.folder import Evaluated, Folder, open_folder, read_json
 from pulse_unlearn.api.frames import choose_frame, make_frame
+from pulse_unlearn.config import read_yaml
 from pulse_unlearn.errors import Corrupted, DataError, Problem
 from pulse_unlearn.evaluation.measures import GENERAL, MEASURES
 from pulse_unlearn.evaluation.scoring import by_question
@@ -167,7 +166,7 @@ class LoadedRun:
         """`experiment.yaml` as plain data, also where its plug-ins are not installed."""
         path = self.path / "experiment.yaml"
         with file_errors(path, "read"):
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+            found = read_yaml(path.read_text(encoding="utf-8"), str(path))
         if not isinstance(found, dict):
             raise Corrupted(Problem("is not an experiment", str(path)))
         return found

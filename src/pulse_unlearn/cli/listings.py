@@ -64,12 +64,10 @@ def _trackers() -> list[tuple[str, str]]:
 
 
 def _experiments() -> list[tuple[str, str]]:
-    import yaml
-
-    from pulse_unlearn.config import shipped_experiments
+    from pulse_unlearn.config import read_yaml, shipped_experiments
 
     shipped = shipped_experiments()
-    return [(name, yaml.safe_load(text).get("description", "")) for name, text in shipped.items()]
+    return [(name, read_yaml(text, name).get("description", "")) for name, text in shipped.items()]
 
 
 LISTINGS: dict[str, Callable[[], list[tuple[str, str]]]] = {

@@ -37,6 +37,7 @@ from pulse_unlearn.config.schema import (
     UnlearnSettings,
     Update,
 )
+from pulse_unlearn.config.yaml_text import read_yaml
 
 __all__ = [
     "EMBEDDED",
@@ -71,5 +72,6 @@ __all__ = [
     "dump_experiment",
     "load_experiment",
     "parse_experiment",
+    "read_yaml",
     "shipped_experiments",
 ]

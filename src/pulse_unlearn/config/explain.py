@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pulse_unlearn.config.yaml_text import parse_yaml
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import did_you_mean
 
@@ -28,11 +29,7 @@ class Source:
     @classmethod
     def from_yaml(cls, text: str, name: str) -> Source:
         """Parse YAML text; raises ConfigError if it is not a YAML mapping."""
-        try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(Problem("not valid YAML", name, fix=str(error))) from error
+        value, node = parse_yaml(text, name)
         if not isinstance(value, dict):
             raise ConfigError(
                 Problem("not an experiment", name, type(value).__name__, "a mapping of settings")

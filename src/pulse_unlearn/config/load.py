@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pulse_unlearn.config.explain import Place, Source, problems_from
 from pulse_unlearn.config.scenarios import AuditedModel, AuditScenario, ScenarioSettings
 from pulse_unlearn.config.schema import EMBEDDED, Experiment, SourceSettings
+from pulse_unlearn.config.yaml_text import read_yaml
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import did_you_mean
 
@@ -115,9 +116,9 @@ def _apply(raw: dict[str, Any], override: str, source: Source) -> list[Problem]:
     if not equals or not all(parts):
         return [Problem("cannot read the override", where, allowed="--set key.subkey=value")]
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        return [Problem("the value is not YAML", where, got=text, fix=str(error))]
+        value = read_yaml(text, where)
+    except ConfigError as error:
+        return list(error.problems)
     node: Any = raw
     for part in parts[:-1]:
         if node.get(part) is None:

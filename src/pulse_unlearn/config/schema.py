@@ -167,7 +167,7 @@ Update = Literal["lora", "full"]
 class LoraSettings(Settings):
     """Low-rank adapters on every linear layer of the scope, by full module path."""
 
-    rank: Positive = 16
+    rank: Annotated[int, Field(ge=1, le=65_536)] = 16
     alpha: Annotated[float, Field(gt=0)] = 32.0
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 

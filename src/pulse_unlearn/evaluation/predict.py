@@ -23,6 +23,7 @@ from pulse_unlearn.models.forward import (
     joined,
     read_options,
 )
+from pulse_unlearn.models.memory import SHORTAGES, is_shortage
 from pulse_unlearn.records import Example, Prediction, key_of
 
 T = TypeVar("T")
@@ -72,7 +73,9 @@ def _in_batches(
         chosen = order[done : done + size]
         try:
             results = work([examples[index] for index in chosen])
-        except torch.OutOfMemoryError as error:
+        except SHORTAGES as error:
+            if not is_shortage(error):
+                raise
             if len(chosen) == 1:
                 what = "one question does not fit into the device's memory"
                 fix = "a smaller model dtype or a larger device"

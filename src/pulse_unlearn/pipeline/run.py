@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -45,7 +46,7 @@ from pulse_unlearn.pipeline.tracking import tracked
 from pulse_unlearn.records import Cell, Prediction, QuestionScore, Score
 from pulse_unlearn.registry import third_parties
 from pulse_unlearn.scenarios import Group, ScoreStage, SelectStage, Stage
-from pulse_unlearn.store import RunLock, Store, write_index, write_json
+from pulse_unlearn.store import RunLock, Store, file_errors, refuse_links, write_index, write_json
 from pulse_unlearn.store.products import code_digest, made_before, note_made, products
 
 if TYPE_CHECKING:
@@ -171,7 +172,10 @@ class _Pipeline:
         with self.store.stage_lock(key):
             if self.store.find(key) is not None:
                 return False
-            with isolated(stage.name, plugin_of(stage)):
+            with (
+                file_errors(self.store.run, f"carry out {stage.name}"),
+                isolated(stage.name, plugin_of(stage)),
+            ):
                 self._work(stage)
             self._publish(stage)
             return True
@@ -310,6 +314,7 @@ def run_stage(
     """
     inputs, run = read_inputs(experiment), runs / experiment.name
     run.mkdir(parents=True, exist_ok=True)
+    refuse_links(run)
     pipeline = _Pipeline(
         inputs, run, repair=False, progress=progress or Silent(), stop=stop or StopRequest()
     )
@@ -428,12 +433,16 @@ def _parser_notes(experiment: Experiment) -> list[str]:
     return [f"answers are read by the parser '{parser}' of {plugin}, sources {plugin.sources[:8]}"]
 
 
+_SCORES = re.compile(r"\d+-.+-[0-9a-f]{8}\.parquet")
+
+
 def _write_scores(pipeline: _Pipeline) -> None:
     """Write the verdict on every answer, a file per score stage; files of older plans go."""
     folder = pipeline.run / "scores"
     folder.mkdir(exist_ok=True)
-    for old in folder.glob("*.parquet"):
-        old.unlink()
+    for old in folder.iterdir():
+        if _SCORES.fullmatch(old.name):
+            old.unlink()
     for stage in pipeline.inputs.plan.stages:
         if isinstance(stage, ScoreStage):
             name = pipeline.folder_of(stage.name).name

@@ -53,7 +53,7 @@ from pulse_unlearn.pipeline.stage_context import (
 from pulse_unlearn.records import Example
 from pulse_unlearn.registry import Registry
 from pulse_unlearn.scenarios import FinetuneStage, ScoreStage, TrainingStage, UnlearnStage
-from pulse_unlearn.store import write_json, write_text
+from pulse_unlearn.store import file_errors, write_json, write_text
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.loop import Outcome, Watch, as_lines, train
 from pulse_unlearn.training.objectives import Learning
@@ -265,7 +265,9 @@ class _Job:
     def save(self, step: int | None = None) -> None:
         """Write the update as it is now."""
         base = self.context.model.source
-        save_trained(self.prepared.model, self.context.folder / update_folder(step), base=base)
+        folder = self.context.folder / update_folder(step)
+        with file_errors(folder, "save the update"):
+            save_trained(self.prepared.model, folder, base=base)
 
     def finish(self, outcome: Outcome, *, notes: dict[str, Any]) -> None:
         """Write update, log and outcome."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from pulse_unlearn.report.drawing import inline_svg
 from pulse_unlearn.report.templates import templates
+from pulse_unlearn.store import refuse_links
 from pulse_unlearn.store.atomic import file_errors, write_bytes, write_text
 from pulse_unlearn.store.products import code_digest, file_digests, made_before, note_made
 
@@ -73,6 +74,7 @@ def _write(
     from pulse_unlearn.report.page import make_page
     from pulse_unlearn.report.summary import summary_lines
 
+    refuse_links(run)
     record = load_run(run)
     page = make_page(record, digests=digests, scores=scores)
     html, summary = render(page), tuple(summary_lines(record))

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from pulse_unlearn.errors import Problem, StoreError
+from pulse_unlearn.config import read_yaml
+from pulse_unlearn.errors import ConfigError, Problem, StoreError
 from pulse_unlearn.records import PLAIN, RESULT_COLUMNS, Cell, Measurement, Result
 from pulse_unlearn.report.asked import one_letters
 from pulse_unlearn.report.estimates import Numbers, Place
@@ -119,9 +118,9 @@ class _Reader:
 
     def yaml(self, name: str, text: str) -> Mapping[str, Any]:
         try:
-            return _mapping(yaml.safe_load(text) if text else {})
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            self.problems.append(Problem("file is not valid YAML", where=name, got=str(error)))
+            return _mapping(read_yaml(text, name) if text else {})
+        except ConfigError as error:
+            self.problems += error.problems
             return {}
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from pulse_unlearn.errors import Problem, StoreError
@@ -34,24 +36,30 @@ _FIXES = {
     errno.EIO: "the disk reports errors: check it before trusting anything on it",
 }
 
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust tell the number of an OSError that they make one of their own."""
+
 
 @contextmanager
 def file_errors(path: Path, action: str) -> Iterator[None]:
     """Turn an OSError inside into a StoreError that names the path, the cause and the way out.
 
-    `action` completes "cannot ...", such as "write" or "save the checkpoint".
+    So is what safetensors makes of one. `action` completes "cannot ...", such as "write" or "save
+    the checkpoint".
     """
     try:
         yield
     except OSError as error:
         cause = error.strerror or str(error) or type(error).__name__
-        raise StoreError(
-            Problem(
-                f"cannot {action}: {cause}",
-                where=_path_of(error, path),
-                fix=_FIXES.get(error.errno or 0, ""),
-            )
-        ) from error
+        problem = Problem(f"cannot {action}: {cause}", _path_of(error, path))
+        raise StoreError(replace(problem, fix=_FIXES.get(error.errno or 0, ""))) from error
+    except Exception as error:
+        told = _OS_ERROR.search(str(error))
+        if told is None:
+            raise
+        number = int(told[1])
+        problem = Problem(f"cannot {action}: {os.strerror(number)}", str(path))
+        raise StoreError(replace(problem, fix=_FIXES.get(number, ""))) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

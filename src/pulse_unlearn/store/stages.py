@@ -127,11 +127,35 @@ class StageKey:
         return f"{safe}-{self.fingerprint[:8]}"
 
 
+def refuse_links(run: Path) -> None:
+    """Raise StoreError if anything in a run folder is a symbolic link: nothing outside is touched.
+
+    The run folder itself may be one. Call it before anything is written or removed.
+    """
+    links = []
+    with file_errors(run, "look through the run folder"):
+        for parent, folders, files in os.walk(run):
+            links += [
+                path for name in (*folders, *files) if (path := Path(parent, name)).is_symlink()
+            ]
+    problems = [
+        Problem(
+            "is a symbolic link; in a run folder nothing may lead out of it",
+            str(link),
+            got=f"-> {os.readlink(link)}",
+            fix="put the files themselves there, or move the whole run folder",
+        )
+        for link in sorted(links)
+    ]
+    if problems:
+        raise StoreError(problems)
+
+
 class RunLock:
     """Hold a run folder, which is made if it is missing; a context manager.
 
     Entering raises RunLocked, naming the holder, if another holds it, and StoreError if the folder
-    cannot be used; it also removes what a killed holder left half-written.
+    cannot be used or has links in it; it also removes what a killed holder left half-written.
     """
 
     def __init__(self, run: Path) -> None:
@@ -141,6 +165,7 @@ class RunLock:
     def __enter__(self) -> RunLock:
         with file_errors(self.run, "use the run folder"):
             self.run.mkdir(parents=True, exist_ok=True)
+        refuse_links(self.run)
         with ExitStack() as stack:
             stack.enter_context(held(self.run / LOCK, self.run, working="in this run folder"))
             sweep(self.run)

@@ -21,6 +21,7 @@ from pulse_unlearn import store
 from pulse_unlearn.config import OptimiserSettings
 from pulse_unlearn.errors import Interrupted, ModelError, Problem
 from pulse_unlearn.methods import GradientHook, Penalty, Term, TermWeights, UpdateHook
+from pulse_unlearn.models.memory import SHORTAGES, is_shortage
 from pulse_unlearn.training.guards import Guard, StoppedBy, StopRule
 from pulse_unlearn.training.objectives import FORGET_NLL, Objective, weighted_sum
 from pulse_unlearn.training.state import (
@@ -303,7 +304,9 @@ def _fitting(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
         torch.manual_seed(run.seed + run.done)
         try:
             return _accumulate(run, data)
-        except torch.OutOfMemoryError as error:
+        except SHORTAGES as error:
+            if not is_shortage(error):
+                raise
             if run.micro_batch_size == 1:
                 raise ModelError(
                     Problem(

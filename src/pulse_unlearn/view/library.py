@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from pulse_unlearn.errors import Problem, StoreError
+from pulse_unlearn.config import read_yaml
+from pulse_unlearn.errors import ConfigError, Problem, StoreError
 from pulse_unlearn.evaluation.measures import ALL
 from pulse_unlearn.evaluation.parsers import DEFAULT_PARSER
 from pulse_unlearn.report.asked import KINDS, one_letters
@@ -315,9 +314,10 @@ def _titles(comparisons: list[Comparison], sets: list[str]) -> dict[str, Any]:
 def _parser(run: Run) -> str:
     """Return the parser that the run's answers are read by."""
     try:
-        raw = yaml.safe_load(inside(run.path, "experiment.yaml").read_bytes())
+        path = inside(run.path, "experiment.yaml")
+        raw = read_yaml(path.read_text(encoding="utf-8"), str(path))
         return str(raw["scoring"]["parser"])
-    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError):
+    except (OSError, ConfigError, ValueError, KeyError, TypeError):
         return DEFAULT_PARSER
 
 

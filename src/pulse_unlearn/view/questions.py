@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import yaml
 from PIL import Image
 from pydantic import ValidationError
 
-from pulse_unlearn.config import DataSettings
+from pulse_unlearn.config import DataSettings, read_yaml
 from pulse_unlearn.data import Dataset, Source, datasets
 from pulse_unlearn.data.images import decode, picture_from_bytes
-from pulse_unlearn.errors import Problem, PulseError, StoreError
+from pulse_unlearn.errors import ConfigError, Problem, PulseError, StoreError
 from pulse_unlearn.records import Option, Picture, Question
 from pulse_unlearn.store.atomic import file_errors
 from pulse_unlearn.store.manifest import read_manifest
@@ -93,11 +92,11 @@ def catalogue_of(run: Run) -> Catalogue:
 def _data_settings(run: Run) -> DataSettings:
     path = inside(run.path, "experiment.yaml")
     with file_errors(path, "read"):
-        data = path.read_bytes()
+        text = path.read_text(encoding="utf-8")
     try:
-        raw = yaml.safe_load(data)
+        raw = read_yaml(text, str(path))
         return DataSettings.model_validate(raw["data"])
-    except (yaml.YAMLError, ValidationError, ValueError, TypeError, KeyError) as error:
+    except (ConfigError, ValidationError, ValueError, TypeError, KeyError) as error:
         told = " ".join(str(error).split())[:200]
         raise StoreError(Problem("says not which data were asked", str(path), told)) from error
 
