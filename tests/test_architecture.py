@@ -15,6 +15,7 @@ SOURCE = ROOT / "src" / "pulse_unlearn"
 LEVELS = {
     "errors": 0,
     "records": 0,
+    "texts": 0,
     "isolation": 0.2,
     "registry": 0.5,
     "config": 1,
@@ -56,6 +57,7 @@ NO_TORCH = (
     "registry",
     "config",
     "store",
+    "texts",
     "data",
     "scenarios",
     "report",

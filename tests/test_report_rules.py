@@ -18,15 +18,13 @@ from pulse_unlearn.report.relearning import relearning_table
 from pulse_unlearn.report.tables import Notes, figure4_table, shown
 from pulse_unlearn.report.words import (
     percent,
-    plain,
     points,
-    printable,
-    printable_block,
     reading_phrase,
     with_reading_titles,
 )
 from pulse_unlearn.scenarios.relearning import RELEARNED
 from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL
+from pulse_unlearn.texts import plain, printable, printable_block
 
 GA = Place("finetuned", "GA", "projector+llm", 1)
 

@@ -21,7 +21,8 @@ from pulse_unlearn.errors import ConfigError, StoreError
 from pulse_unlearn.report.estimates import Estimate
 from pulse_unlearn.report.tables import Row, Shown, Table
 from pulse_unlearn.tables import FORMATS, NamedTable, choose, paper_tables
-from pulse_unlearn.tables.formats import escape_csv, escape_markdown, escape_tex
+from pulse_unlearn.tables.formats import escape_markdown
+from pulse_unlearn.texts import escape_csv, escape_tex
 from synthetic_run import Recipe, write_run
 
 SEEDS = (0, 1, 2)

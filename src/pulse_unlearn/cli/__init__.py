@@ -25,6 +25,7 @@ from pulse_unlearn.cli import (
     view,
 )
 from pulse_unlearn.errors import Interrupted, PulseError
+from pulse_unlearn.texts import printable_block
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,13 +76,23 @@ def main() -> None:
     except Interrupted as stopped:
         if debug:
             raise
-        click.echo(str(stopped), err=True)
+        click.echo(printable_block(str(stopped)), err=True)
         sys.exit(stopped.exit_code)
     except PulseError as error:
         if debug:
             raise
-        click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+        _tell_error(str(error))
         sys.exit(error.exit_code)
+    except MemoryError:
+        if debug:
+            raise
+        _tell_error("this machine's memory does not suffice; the same command continues")
+        sys.exit(1)
     except KeyboardInterrupt:
         click.echo("stopped at once; the same command continues from the last checkpoint", err=True)
         sys.exit(130)
+
+
+def _tell_error(text: str) -> None:
+    # Names from files stand in it: nothing of theirs may move the cursor or the reading direction.
+    click.echo(click.style("error: ", fg="red", bold=True) + printable_block(text), err=True)

@@ -103,6 +103,11 @@ def _problem(detail: Any, schema: type[BaseModel], source: Source, prefix: Place
         return Problem(
             "value not allowed", where, repr(got), allowed, did_you_mean(got, allowed.split(", "))
         )
+    if place[-1:] == ("[key]",):
+        allowed = "a letter, digit or _ first, then also spaces and . , ( ) + % -, at most 80"
+        return Problem(
+            "name not allowed", source.where((*prefix, *place[:-1])), repr(place[-2]), allowed
+        )
     if kind == "value_error":
         return Problem(str(context["error"]), where)
     return Problem("value not allowed", where, repr(detail["input"]), detail["msg"])

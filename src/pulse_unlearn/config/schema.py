@@ -263,6 +263,10 @@ class UnlearnSettings(Settings):
         return 1.0 if self.retain == "general" else self.general_share
 
 
+Label = Annotated[str, Field(pattern=r"^\w[\w .,()+%-]*$", max_length=80)]
+"""A name that stands in tables, file names and spreadsheets: no formula, nothing unseen."""
+
+
 class MethodEntry(Settings):
     """One line of the comparison: a method with its settings, by a label of your choice."""
 
@@ -291,7 +295,7 @@ class Experiment(Settings):
     finetune: FinetuneSettings = FinetuneSettings()
     unlearn: UnlearnSettings = UnlearnSettings()
     """Defaults of every method entry; an entry's own values win."""
-    methods: dict[str, MethodEntry] = Field(default_factory=dict)
+    methods: dict[Label, MethodEntry] = Field(default_factory=dict)
     """By a label of your choice; none where only models of somebody else are audited."""
     scenarios: ScenarioSettings
     evaluations: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pulse_unlearn.diff.choice import differing
 from pulse_unlearn.diff.compare import Diff, cell_title, model_title
 from pulse_unlearn.report.templates import templates
-from pulse_unlearn.report.words import printable, reading_title, set_title
+from pulse_unlearn.report.words import reading_title, set_title
+from pulse_unlearn.texts import printable
 
 MOST_FLIPS = 500
 """Flipped answers shown of each model."""

@@ -12,7 +12,8 @@ from pulse_unlearn.diff.compare import Diff, cell_title
 from pulse_unlearn.diff.numbers import Gap, Key
 from pulse_unlearn.diff.settings import Change
 from pulse_unlearn.records import Cell
-from pulse_unlearn.report.words import plain, reading_title, set_title
+from pulse_unlearn.report.words import reading_title, set_title
+from pulse_unlearn.texts import plain
 
 WIDTH = 80
 MOST_FLIPS = 3

@@ -24,13 +24,13 @@ from pulse_unlearn.report.words import (
     MISSING,
     MODALITY_TITLES,
     percent,
-    printable,
     reading_title,
     scenario_title,
     set_title,
     with_reading_titles,
 )
 from pulse_unlearn.scenarios import FinetuneStage, TrainingStage, UnlearnStage
+from pulse_unlearn.texts import printable
 
 _TOLD = (
     "latent_accuracy",

@@ -18,12 +18,12 @@ from pulse_unlearn.report.load import load_run
 from pulse_unlearn.report.templates import templates
 from pulse_unlearn.report.words import (
     percent,
-    printable,
     set_title,
     with_reading_titles,
 )
 from pulse_unlearn.store import file_errors, sha256_file, write_text
 from pulse_unlearn.store.fingerprint import canonical_text
+from pulse_unlearn.texts import printable
 
 NAMESPACE = "pulse-certificate"
 """What a signature is for; one made for anything else does not count."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pulse_unlearn.report.words import printable
+from pulse_unlearn.texts import printable
 
 _MOST_SETTINGS = 8
 

@@ -19,10 +19,10 @@ from pulse_unlearn.report.words import (
     method_title,
     percent,
     points,
-    printable,
     reading_phrase,
     scenario_title,
 )
+from pulse_unlearn.texts import printable
 
 _STRICT = "strict"
 _NONE = 0.005

@@ -22,11 +22,11 @@ from pulse_unlearn.report.words import (
     p_value,
     percent,
     points,
-    printable,
     reading_title,
     scenario_title,
     set_title,
 )
+from pulse_unlearn.texts import printable
 
 READINGS: tuple[str, ...] = ("accuracy", "rotated_accuracy")
 NOT_TESTED, TOO_FEW = "not tested", "too few runs"

@@ -31,12 +31,11 @@ from pulse_unlearn.report.tables import (
 )
 from pulse_unlearn.report.words import (
     method_title,
-    printable,
-    printable_block,
     scenario_title,
     scope_title,
     seeds_phrase,
 )
+from pulse_unlearn.texts import printable, printable_block
 
 _MOST_LINES = 60
 _GOLD = (

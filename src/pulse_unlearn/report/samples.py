@@ -14,11 +14,10 @@ from pulse_unlearn.report.load import RunRecord
 from pulse_unlearn.report.words import (
     MODALITY_TITLES,
     method_title,
-    printable,
-    printable_block,
     scenario_title,
     set_title,
 )
+from pulse_unlearn.texts import printable, printable_block
 
 MOST_SAMPLES = 60
 MOST_PICTURE_CHARACTERS = 120_000

@@ -14,11 +14,11 @@ from pulse_unlearn.report.words import (
     listed,
     model_heads,
     percent,
-    printable,
     reading_title,
     scenario_title,
     with_reading_titles,
 )
+from pulse_unlearn.texts import printable
 
 _RULES: dict[str, tuple[str, str]] = {
     "output broken": (

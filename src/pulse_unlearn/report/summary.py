@@ -13,10 +13,10 @@ from pulse_unlearn.report.words import (
     interval,
     model_title,
     percent,
-    plain,
     reading_title,
     seeds_phrase,
 )
+from pulse_unlearn.texts import plain
 
 _FORGOTTEN = ("D_unlearn", "usable", "remembered", "by", "letter", "unread")
 _COST = ("what it cost", "retain", "unseen", "general", "verdict")

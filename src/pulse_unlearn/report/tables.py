@@ -24,12 +24,12 @@ from pulse_unlearn.report.words import (
     model_heads,
     model_title,
     percent,
-    printable,
     reading_title,
     scenario_title,
     set_title,
     spread,
 )
+from pulse_unlearn.texts import printable
 
 
 @dataclass(slots=True)

@@ -1,55 +1,13 @@
-"""How numbers, names, intervals and untrusted text are written for people."""
+"""How numbers, names and intervals are written for people."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 
 from pulse_unlearn.report.estimates import Estimate, Place
 from pulse_unlearn.report.paper import paper_method
-
-_DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
-_CONTROL_PICTURES = 0x2400
-_DELETE = 0x7F
-
-
-def printable(text: object, limit: int = 400) -> str:
-    """Return one line of harmless text: controls shown as symbols, cut to `limit` characters.
-
-    A model's answer may hold terminal escapes, characters that reverse the reading direction, or
-    half of a surrogate pair, which HTML escaping does not touch.
-    """
-    whole = str(text)
-    shown = "".join(_shown(character) for character in whole[:limit])
-    return shown + (f" … ({len(whole)} characters)" if len(whole) > limit else "")
-
-
-def printable_block(text: str, limit: int = 60_000) -> str:
-    """Return harmless text with its line breaks and tabs kept."""
-    lines = text[:limit].replace("\t", "    ").splitlines()
-    cut = [f"… ({len(text)} characters)"] if len(text) > limit else []
-    return "\n".join(["".join(_shown(character) for character in line) for line in lines] + cut)
-
-
-def plain(text: object, limit: int = 60) -> str:
-    """Return harmless ASCII for a terminal of any locale."""
-    shown = printable(text, limit).replace(" · ", ", ").replace("…", "...")
-    return shown.encode("ascii", "replace").decode("ascii")
-
-
-def _shown(character: str) -> str:
-    code = ord(character)
-    if code < ord(" "):
-        return chr(_CONTROL_PICTURES + code)
-    if code == _DELETE:
-        return "\u2421"
-    if character in _DIRECTION or unicodedata.category(character) in {"Cc", "Cs", "Co"}:
-        return "\ufffd"
-    if unicodedata.category(character) in {"Zl", "Zp"}:
-        return " "
-    return character
-
+from pulse_unlearn.texts import printable
 
 SCENARIO_TITLES = {
     "finetuned": "Fine-tuned knowledge",

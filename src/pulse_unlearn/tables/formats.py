@@ -12,8 +12,9 @@ from typing import Literal
 
 from pulse_unlearn.report.estimates import Estimate
 from pulse_unlearn.report.tables import Shown, Table
-from pulse_unlearn.report.words import MISSING, percent, printable, spread
+from pulse_unlearn.report.words import percent, spread
 from pulse_unlearn.tables.build import NamedTable
+from pulse_unlearn.texts import escape_csv, escape_tex, printable
 
 Ends = Literal["low-high", "half-width"]
 """`[low, high]`, or half of the distance between them behind a plus-minus sign."""
@@ -29,62 +30,10 @@ class Format:
 
 # --- LaTeX
 
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "[": "{[}",  # behind the end of a row it would be an optional argument
-    "]": "{]}",
-    "*": "{*}",
-    "`": r"\textasciigrave{}",
-    "'": r"\textquotesingle{}",
-    "−": "$-$",
-    "–": "--",
-    "±": r"$\pm$",
-    "·": r"\textperiodcentered{}",
-    "…": r"\ldots{}",
-    "’": "'",
-    "\u00a0": "~",
-    "\u200b": "{}",  # between hyphens, which would become a dash
-    "\ufffd": "?",
-}
 _HEAD = 12
 """Characters of a line of a column's head."""
 _WIDE = 8
 """A table of more columns is shrunk to the width of the text."""
-_SETS = re.compile(r"D_(unlearn|retain)\b")
-
-
-def escape_tex(text: str) -> str:
-    """Return text as LaTeX prints it; D_unlearn and D_retain become symbols.
-
-    Letters of other scripts stay as they are: pdfLaTeX has no glyphs for most, XeLaTeX and LuaLaTeX
-    print what the document's font has.
-    """
-    shown = printable(text, 400)
-    parts = _SETS.split(re.sub("-(?=-)", "-\u200b", shown))  # text, name, text, name, ..., text
-    written = [
-        f"$D_{{\\mathrm{{{part}}}}}$" if place % 2 else "".join(_tex(one) for one in part)
-        for place, part in enumerate(parts)
-    ]
-    return "".join(written)
-
-
-def _tex(character: str) -> str:
-    if "\u2400" <= character <= "\u2426":  # what `printable` makes of control characters
-        return "?"
-    return _TEX.get(character, character)
 
 
 def latex(named: NamedTable, ends: Ends) -> str:
@@ -176,13 +125,6 @@ def _markdown_cell(cell: Shown, ends: Ends) -> str:
 
 _DECIMALS = 4
 """Of a percentage: as many digits as `results.csv` keeps of the fraction."""
-_FORMULA = re.compile(r"[=+@\t\r-]")
-
-
-def escape_csv(text: str) -> str:
-    """Return text that no spreadsheet takes for a formula; the writer quotes the rest."""
-    shown = printable(text, 400)
-    return f"'{shown}" if _FORMULA.match(shown) and shown != MISSING else shown
 
 
 def comma_separated(named: NamedTable, ends: Ends) -> str:

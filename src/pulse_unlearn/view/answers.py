@@ -9,7 +9,7 @@ from typing import Any
 from pulse_unlearn.errors import PulseError
 from pulse_unlearn.records import Prediction, QuestionScore, Score
 from pulse_unlearn.report.asked import kinds_of, prompt_of
-from pulse_unlearn.report.words import printable, printable_block
+from pulse_unlearn.texts import printable, printable_block
 from pulse_unlearn.view.comparisons import GENERAL, Comparison, comparisons_of, sets_of
 from pulse_unlearn.view.questions import Asked, Catalogue
 from pulse_unlearn.view.runs import Run

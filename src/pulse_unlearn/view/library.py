@@ -18,12 +18,12 @@ from pulse_unlearn.report.load import RunRecord, load_run
 from pulse_unlearn.report.words import (
     MODALITY_TITLES,
     method_title,
-    printable,
     scenario_title,
     scope_title,
     set_title,
 )
 from pulse_unlearn.store.products import FOLDERS, PRODUCTS
+from pulse_unlearn.texts import printable
 from pulse_unlearn.view.answers import READINGS, Filters, Found, find, item, models_of
 from pulse_unlearn.view.comparisons import GENERAL, Comparison, comparisons_of, sets_of
 from pulse_unlearn.view.questions import Catalogue, catalogue_of

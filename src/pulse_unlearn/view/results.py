@@ -8,8 +8,8 @@ from typing import Any
 from pulse_unlearn.evaluation.measures import ALL
 from pulse_unlearn.records import MODALITIES, PLAIN, Cell, Measurement
 from pulse_unlearn.report.load import RunRecord
-from pulse_unlearn.report.words import printable
 from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL
+from pulse_unlearn.texts import printable
 from pulse_unlearn.view.answers import Filters
 from pulse_unlearn.view.comparisons import GENERAL
 
