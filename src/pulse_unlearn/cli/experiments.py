@@ -41,6 +41,12 @@ _RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Pat
 @RUNS
 @click.option("--repair", is_flag=True, help="Set damaged stages aside and compute them anew.")
 @click.option(
+    "--accept-env-change",
+    is_flag=True,
+    help="Go on with other versions of packages than finished stages were computed with; the run "
+    "says which stage is under which.",
+)
+@click.option(
     "--allow-overlap",
     type=KINDS,
     default=(),
@@ -60,6 +66,7 @@ def run(
     overrides: tuple[str, ...],
     runs: Path,
     repair: bool,
+    accept_env_change: bool,
     allow_overlap: tuple[str, ...],
     track: tuple[str, ...],
 ) -> None:
@@ -70,10 +77,18 @@ def run(
     overrides += (f"data.allow_overlap=[{','.join(allow_overlap)}]",) if allow_overlap else ()
     overrides += (f"trackers=[{','.join(track)}]",) if track else ()
     again = _command(experiment, overrides, runs)
-    carry_out(lambda: _load(experiment, overrides), runs, repair=repair, again=again)
+    load = lambda: _load(experiment, overrides)  # noqa: E731
+    carry_out(load, runs, repair=repair, accept_env_change=accept_env_change, again=again)
 
 
-def carry_out(load: Callable[[], Experiment], runs: Path, *, repair: bool, again: str) -> None:
+def carry_out(
+    load: Callable[[], Experiment],
+    runs: Path,
+    *,
+    repair: bool,
+    again: str,
+    accept_env_change: bool = False,
+) -> None:
     """Run an experiment and print what it found; `again` is the command that continues it."""
     from pulse_unlearn.pipeline.signals import stop_on_signals
 
@@ -84,7 +99,14 @@ def carry_out(load: Callable[[], Experiment], runs: Path, *, repair: bool, again
 
         try:
             with make_progress() as progress:
-                finished = run_experiment(loaded, runs, repair=repair, progress=progress, stop=stop)
+                finished = run_experiment(
+                    loaded,
+                    runs,
+                    repair=repair,
+                    accept_env_change=accept_env_change,
+                    progress=progress,
+                    stop=stop,
+                )
         except Interrupted as stopped:
             told = f"stopped; what is complete is kept, and this continues it:\n  {again}"
             raise Interrupted(told) from stopped

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pulse_unlearn import __version__
 from pulse_unlearn.errors import Problem, StoreError
 from pulse_unlearn.export.finished import ChosenModel, FinishedRun, choose_model, open_run
-from pulse_unlearn.pipeline.record import environment
+from pulse_unlearn.pipeline.provenance import environment
 from pulse_unlearn.report.load import load_run
 from pulse_unlearn.store import file_errors, sha256_file, write_json, write_text
 from pulse_unlearn.store.atomic import removed_on_failure, scratch_beside, sync_file, sync_folder

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-import platform
+from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pulse_unlearn import __version__
 from pulse_unlearn.config import dump_experiment
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.scenarios import Plan
-from pulse_unlearn.store import write_json, write_text
+from pulse_unlearn.store import write_text
+from pulse_unlearn.store.fingerprint import readable_text
 
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "pyarrow")
 
-
-def write_record(run: Path, inputs: Inputs) -> None:
-    """Write what the run is: its experiment in full, versions and plan.
+def record_of(inputs: Inputs, environment: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a run is, as files by name: its experiment in full, versions and plan.
 
     Without its trackers, which decide nothing: the record is the same with and without them.
     """
     experiment = inputs.experiment.model_copy(update={"trackers": ()})
-    write_text(run / "experiment.yaml", dump_experiment(experiment))
-    write_json(run / "environment.json", environment())
-    write_json(run / "plan.json", plan_record(inputs.plan, inputs))
+    plan = plan_record(inputs.plan, inputs)
+    return {
+        "experiment.yaml": dump_experiment(experiment),
+        "environment.json": readable_text(environment, where="environment.json"),
+        "plan.json": readable_text(plan, where="plan.json"),
+    }
+
+
+def write_record(run: Path, record: Mapping[str, str]) -> None:
+    """Write the files of a record."""
+    for name, text in record.items():
+        write_text(run / name, text)
+
+
+def is_recorded(run: Path, record: Mapping[str, str]) -> bool:
+    """Tell whether a run's record is this one."""
+    paths = {run / name: text for name, text in record.items()}
+    return all(
+        path.is_file() and path.read_bytes() == text.encode() for path, text in paths.items()
+    )
 
 
 def plan_record(plan: Plan, inputs: Inputs) -> dict[str, Any]:
@@ -56,20 +70,3 @@ def plan_record(plan: Plan, inputs: Inputs) -> dict[str, Any]:
             for one in plan.evaluations
         ],
     }
-
-
-def environment() -> dict[str, Any]:
-    """Return versions and platform; nothing that names the machine or its user."""
-    return {
-        "pulse": __version__,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: _version(name) for name in PACKAGES},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

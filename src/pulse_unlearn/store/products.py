@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from pulse_unlearn.errors import Corrupted, Problem, PulseError, StoreError
-from pulse_unlearn.store.atomic import SCRATCH, sha256_file
+from pulse_unlearn.store.atomic import SCRATCH, file_errors, sha256_file, sync_folder
 from pulse_unlearn.store.manifest import MANIFEST, REPAIR, stage_problems
 from pulse_unlearn.store.sealed import (
     FileTable,
@@ -72,6 +72,13 @@ def write_index(run: Path, *, changed: Collection[str] | None = None) -> Path:
     }
     write_sealed(path, content)
     return path
+
+
+def drop_index(run: Path) -> None:
+    """Remove `run.json`, before anything that it vouches for is changed; raises StoreError."""
+    with file_errors(run / INDEX, "remove the index"):
+        (run / INDEX).unlink(missing_ok=True)
+        sync_folder(run)
 
 
 def read_index(run: Path) -> Index:

@@ -238,6 +238,10 @@ class Store:
                 delete_scratch(partial)
             yield
 
+    def unfinished(self, key: StageKey) -> Path:
+        """Return where an unfinished stage is worked on; it need not be there."""
+        return self._partial(key)
+
     def partial(self, key: StageKey) -> Path:
         """Return the folder an unfinished stage is worked on in, made if it is missing.
 

@@ -1,0 +1,267 @@
+"""The stages of a run: found and checked, or carried out and published; and what they hold."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pulse_unlearn.errors import Corrupted, PluginError
+from pulse_unlearn.evaluation.scoring import by_question, score_all
+from pulse_unlearn.evaluation.table import read_predictions
+from pulse_unlearn.isolation import isolated
+from pulse_unlearn.pipeline.asked import PREDICTIONS
+from pulse_unlearn.pipeline.decisions import Selection, select_known
+from pulse_unlearn.pipeline.failures import Failures
+from pulse_unlearn.pipeline.findings import Evidence
+from pulse_unlearn.pipeline.inputs import OUTCOME, Inputs, plugin_of
+from pulse_unlearn.pipeline.leaks import (
+    check_leaks,
+)
+from pulse_unlearn.pipeline.progress import Progress
+from pulse_unlearn.pipeline.provenance import (
+    begin,
+    begun_with,
+    environment_record,
+    noted,
+    notes_of,
+    other_code,
+    require_same,
+)
+from pulse_unlearn.pipeline.record import record_of
+from pulse_unlearn.pipeline.signals import StopRequest
+from pulse_unlearn.records import Prediction, QuestionScore, Score
+from pulse_unlearn.scenarios import Group, SelectStage, Stage
+from pulse_unlearn.store import Store, file_errors, write_json
+
+if TYPE_CHECKING:
+    from pulse_unlearn.models.loading import RunCache
+
+
+class Pipeline:
+    """One run: inputs, store and what has been read back from finished stages."""
+
+    def __init__(
+        self, inputs: Inputs, run: Path, *, repair: bool, progress: Progress, stop: StopRequest
+    ) -> None:
+        self.inputs, self.run, self.repair = inputs, run, repair
+        self.progress, self.stop = progress, stop
+        self.caches: dict[str, RunCache] = {}
+        self.store = Store(run)
+        self.failures = Failures(run, inputs.keys)
+        self.predictions_of = cache(self._predictions_of)
+        self.answers_of = cache(self._answers_of)
+        self.scores_of = cache(self._scores_of)
+
+    def folder_of(self, name: str) -> Path:
+        """Return the folder of a finished stage; raises KeyError if it is not."""
+        folder = self.store.find(self.inputs.keys[name])
+        if folder is None:
+            raise KeyError(name)
+        return folder
+
+    def resolve(self, group: Group) -> tuple[str, ...]:
+        """Return a group's ids, reading a finished selection if need be."""
+        if not group.selection:
+            return group.ids
+        return group.among(self._selection(group.selection))
+
+    def evidence(self) -> Evidence:
+        """Return what results are computed from."""
+        wider = {q.id: q.l2_category for q in self.inputs.general if q.l2_category}
+        experiment = self.inputs.experiment
+        return Evidence(
+            self.inputs.plan,
+            self.scores_of,
+            self._outcome_of,
+            self.resolve,
+            methods={label: one.method for label, one in experiment.methods.items()},
+            l2_categories=wider,
+            same_people="people" not in experiment.vary,
+        )
+
+    def selections(self) -> list[dict[str, Any]]:
+        """Return how well the chosen are known, by choice."""
+        found = []
+        for stage in self.inputs.plan.stages:
+            if isinstance(stage, SelectStage):
+                chosen = self._selection(stage.name)
+                last = min(one["accuracy"] for one in chosen["candidates"] if one["chosen"])
+                told = {"stage": stage.name, "candidates": len(chosen["candidates"])}
+                told |= {"decides": stage.decides, "questions": chosen["questions"]}
+                sizes = {name: len(chosen[name]) for name in ("forget", "retain", "unseen")}
+                found.append({**told, **sizes, "perfect": chosen["perfect"], "lowest_chosen": last})
+        return found
+
+    def _selection(self, name: str) -> dict[str, Any]:
+        path = self.folder_of(name) / "selection.json"
+        chosen: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return chosen
+
+    def finished(self) -> dict[str, Path]:
+        """Return the folders of the plan's stages that are complete, by name."""
+        found = {stage.name: self.store.find(self.inputs.keys[stage.name]) for stage in self._plan}
+        return {name: folder for name, folder in found.items() if folder}
+
+    def record(self) -> dict[str, str]:
+        """Return what the run is, as files by name."""
+        return record_of(self.inputs, environment_record(noted(self.finished().values())))
+
+    def require_one_environment(self, *, accept: bool) -> None:
+        """Look at what finished and unfinished stages were made with, before anything is computed.
+
+        Raises StoreError for other versions, unless `accept`ed or nothing is left to compute; warns
+        of other code.
+        """
+        done = self.finished()
+        made = noted(done.values())
+        if other := other_code(made):
+            self.progress.warn(
+                f"{other} finished stages were computed by other code of this package and are "
+                "reused; take another --runs folder to compute them by this one"
+            )
+        left = [stage for stage in self._plan if stage.name not in done]
+        for stage in left:
+            folder = self.store.unfinished(self.inputs.keys[stage.name])
+            if (begun := begun_with(folder)) is not None:
+                made[folder] = begun
+        if left and not accept:
+            require_same(made)
+
+    @property
+    def _plan(self) -> tuple[Stage, ...]:
+        return self.inputs.plan.stages
+
+    def carry_out(self) -> tuple[int, int]:
+        """Bring every stage to completion; return how many were computed and reused."""
+        computed = reused = 0
+        stages = self.inputs.plan.stages
+        self.failures.forget()
+        self.progress.begin(len(stages))
+        for number, stage in enumerate(stages, start=1):
+            if self._is_complete(stage):
+                self.progress.reuse(number, stage)
+                reused += 1
+                continue
+            if failed := self.failures.skips(stage):
+                self.progress.warn(f"{stage.name} is skipped, since {failed} failed")
+                continue
+            self.stop.check()
+            self.progress.start(number, stage)
+            started = time.monotonic()
+            try:
+                self.work_on(stage)
+            except PluginError as error:
+                self.failures.record(stage.name, error)
+                self.progress.warn(f"{error}\nThe run goes on with what does not depend on it.")
+                continue
+            self.progress.finish(number, stage, time.monotonic() - started)
+            computed += 1
+        return computed, reused
+
+    def work_on(self, stage: Stage) -> bool:
+        """Carry out one stage whose parents are complete; False if another process was faster."""
+        key = self.inputs.keys[stage.name]
+        with self.store.stage_lock(key):
+            if self.store.find(key) is not None:
+                return False
+            with (
+                file_errors(self.store.run, f"carry out {stage.name}"),
+                isolated(stage.name, plugin_of(stage)),
+            ):
+                self._work(stage)
+            self._publish(stage)
+            return True
+
+    def _is_complete(self, stage: Stage) -> bool:
+        key = self.inputs.keys[stage.name]
+        if self.store.find(key) is None:
+            return False
+        try:
+            self.store.check(key)
+        except Corrupted:
+            if not self.repair:
+                raise
+            aside = self.store.discard(key)
+            self.progress.warn(f"{stage.name} was damaged; moved to {aside}, computed anew")
+            return False
+        return True
+
+    def _work(self, stage: Stage) -> None:
+        folder = self.store.partial(self.inputs.keys[stage.name])
+        begin(folder)
+        if isinstance(stage, SelectStage):
+            self._select(stage, folder)
+            return
+        if not self.caches:
+            self.progress.prepare("loading the model")
+        # Only here, so that a run with nothing to compute loads neither torch nor a model.
+        from pulse_unlearn.models.loading import RunCache
+        from pulse_unlearn.pipeline.runners import RUNNERS
+        from pulse_unlearn.pipeline.stage_context import StageContext
+
+        self.stop.check()  # the first import takes seconds
+        kinds = {one.kind for one in self.inputs.plan.stages} - {SelectStage.kind}
+        runners = {kind: RUNNERS.get(kind) for kind in kinds}
+        # Pictures seen by a tower are named by its weights, so that all models share them.
+        first = next(iter(self.caches.values()), RunCache())
+        cache = self.caches.setdefault(stage.model, RunCache(first.features))
+        of_run = (self.folder_of, self.resolve, self.progress, self.stop, cache)
+        runners[stage.kind](StageContext(self.inputs, stage, folder, *of_run))
+
+    def _select(self, stage: SelectStage, folder: Path) -> None:
+        settings, decides = stage.settings, stage.decides
+        asked = self.predictions_of(stage.asked)
+        # `rotated` is no parser: what the text says does not matter there.
+        parser = "strict" if decides == "rotated" else decides
+        selection = select_known(
+            by_question(asked, score_all(asked, parser=parser)),
+            frozenset(stage.candidates.ids),
+            forget=settings.forget,
+            retain=settings.retain,
+            unseen=stage.unseen,
+            seed=stage.seed,
+            decides=decides,
+        )
+        sides = (("forget", selection.forget), ("retain", selection.retain))
+        check_leaks(self.inputs, [sides])
+        write_json(folder / "selection.json", self._selection_record(stage, selection))
+
+    def _selection_record(self, stage: SelectStage, selection: Selection) -> dict[str, Any]:
+        return {
+            **asdict(selection),
+            "perfect": selection.perfect,
+            "model": self.inputs.digests["model"],
+            "prompt": self.inputs.experiment.data.people_prompt,
+            "questions": stage.settings.select_on,
+            "seed": stage.seed,
+        }
+
+    def _publish(self, stage: Stage) -> None:
+        made_of = self.inputs.ingredients[stage.name]
+        self.store.publish(
+            self.inputs.keys[stage.name],
+            kind=made_of.kind,
+            settings=made_of.settings,
+            data=made_of.data,
+            parents=made_of.parents,
+            notes=notes_of(self.store.unfinished(self.inputs.keys[stage.name])),
+        )
+
+    def _predictions_of(self, name: str) -> tuple[Prediction, ...]:
+        return read_predictions(self.folder_of(name) / PREDICTIONS)
+
+    def _answers_of(self, name: str) -> tuple[Score, ...]:
+        parser = self.inputs.experiment.scoring.parser
+        return score_all(self.predictions_of(name), parser=parser)
+
+    def _scores_of(self, name: str) -> tuple[QuestionScore, ...]:
+        return by_question(self.predictions_of(name), self.answers_of(name))
+
+    def _outcome_of(self, name: str) -> dict[str, Any]:
+        path = self.folder_of(name) / OUTCOME
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
