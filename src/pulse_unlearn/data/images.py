@@ -121,7 +121,7 @@ class Album:
         return None
 
     def _file(self, name: str, where: str) -> bytes | None:
-        path = (self._folder / name).resolve()
+        path = Path(os.path.realpath(self._folder / name))  # a link that leads to itself stays one
         inside = any(path.is_relative_to(root) for root in self._roots)
         if Path(name).is_absolute() or not inside:
             fix = "copy it into the folder, and name it from there"
@@ -133,7 +133,7 @@ class Album:
         data = self._files[name]
         if data is None:
             # `exists` raises where a name is longer than the system's.
-            what = "not a readable file" if os.path.exists(path) else "there is no such picture"
+            what = "not a readable file" if os.path.lexists(path) else "there is no such picture"
             self._problems.add(what, where, fix=_INSIDE)
         return data
 
@@ -264,7 +264,8 @@ def _no_name(name: Any) -> str:
 
 def _bytes_of(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        # A pipe or a device would be waited for, or read without end.
+        return path.read_bytes() if path.is_file() else None
     except OSError:
         return None
 

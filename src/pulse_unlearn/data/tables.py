@@ -107,7 +107,7 @@ def structure(value: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Malformed(f"not JSON ({error}): {short(value)}") from error
 
 
