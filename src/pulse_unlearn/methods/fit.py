@@ -29,12 +29,8 @@ class GradedLoss(Settings):
     )
 
 
-def _published() -> tuple[GradedLoss, ...]:
-    return (
-        GradedLoss(at_least=2.0, loss=LossChoice(method="grad_diff")),
-        GradedLoss(at_least=0.5),
-        GradedLoss(loss=LossChoice(method="simnpo")),
-    )
+def _grades() -> tuple[GradedLoss, ...]:
+    return GradedLoss(at_least=1.0, loss=LossChoice(method="grad_diff")), GradedLoss()
 
 
 @METHODS.register("fit")
@@ -46,13 +42,12 @@ class Fit(Settings):
     layers are trained whose absence changes the forget loss most, and all else stays exactly as is.
     """
 
-    losses: Annotated[tuple[GradedLoss, ...], Field(min_length=1)] = Field(
-        default_factory=_published
-    )
-    similarity: Annotated[float, Field(gt=0, le=1), Span(0.8, 0.99, log=False)] = 0.95
+    losses: Annotated[tuple[GradedLoss, ...], Field(min_length=1)] = Field(default_factory=_grades)
+    similarity: Annotated[float, Field(gt=0, le=1), Span(0.8, 0.99, log=False)] = 0.9
     """Cosine of embeddings from which a question repeats an earlier one."""
-    embedded_by: int = -1
-    """Layer of the language model whose states are the embeddings; negative from the last."""
+    embedded_by: int | None = None
+    """Layer of the language model whose states are the embeddings, negative from the last; None for
+    the middle one. The last ones say little but what the answer is."""
     top_k: Annotated[int, Field(ge=1), Span(1, 16)] = 8
     """Layers that are trained; all of them where there are fewer."""
     batches: Annotated[int, Field(ge=1)] = 8
@@ -89,10 +84,12 @@ class Fit(Settings):
         """
         import torch
 
-        found = session.embeddings("forget", layer=self.embedded_by)
+        middle = (len(session.layers) - 1) // 2
+        layer = middle if self.embedded_by is None else self.embedded_by
+        found = session.embeddings("forget", layer=layer)
         centre, earlier = session.state.get("centre"), session.state.get("embeddings")
         if centre is None:
-            told = session.embeddings("retain", layer=self.embedded_by, batches=self.batches)
+            told = session.embeddings("retain", layer=layer, batches=self.batches)
             centre = torch.stack(list(told.values())).mean(0)
         # Around what all questions share: uncentred, any two of one template are alike.
         own = {name: value - centre for name, value in found.items()}
