@@ -270,16 +270,6 @@ def test_smfa_adds_what_is_left_of_the_refusal_to_where_it_began():
     assert [problem.where for problem in refused] == ["unlearn.update"]
 
 
-def test_smfa_is_cut_off_in_its_second_phase_and_goes_on(encoder, tmp_path):
-    _, expected, outcome = applied(tmp_path / "whole", encoder, "smfa")
-    assert outcome.steps == 8
-    with pytest.raises(Interrupted):
-        applied(tmp_path / "cut", encoder, "smfa", stop_at=6)
-    _, found, again = applied(tmp_path / "cut", encoder, "smfa")
-    assert again == outcome
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
 # --- SineProject
 
 
@@ -521,7 +511,18 @@ def test_fit_leaves_out_what_repeats_earlier_requests(encoder, tmp_path):
     assert len(carried(tmp_path / "3")["embeddings"]) == 9
 
 
-# --- sequences
+# --- sequences, and interruptions
+
+
+@pytest.mark.parametrize(("method", "stop_at"), [("smfa", 6), ("alkn", 2), ("sine_project", 2)])
+def test_one_cut_off_within_a_phase_ends_as_if_it_had_not_been(method, stop_at, encoder, tmp_path):
+    _, expected, outcome = applied(tmp_path / "whole", encoder, method)
+    assert outcome.steps == (8 if method == "smfa" else 4)
+    with pytest.raises(Interrupted):
+        applied(tmp_path / "cut", encoder, method, stop_at=stop_at)
+    _, found, again = applied(tmp_path / "cut", encoder, method)
+    assert again == outcome
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def asks(request):
@@ -548,7 +549,7 @@ def asks(request):
         pytest.param(
             "sine_project", {"update": "full", "scope": "projector+llm"}, marks=pytest.mark.slow
         ),
-        ("alkn", {}),
+        pytest.param("alkn", {}, marks=pytest.mark.slow),
         pytest.param("alkn", {"update": "full"}, marks=pytest.mark.slow),
         ("fit", {"update": "full"}),
         pytest.param("fit", {"adapter": "continued"}, marks=pytest.mark.slow),
