@@ -95,5 +95,5 @@ def saliency_masks(forget: Tensors, retain: Tensors, *, threshold: float) -> dic
 
 
 def _salience(name: str, fisher: Tensor) -> Tensor:
-    wide = fisher.double()
+    wide = fisher.float()
     return wide.sum(1, keepdim=True) if _B in name else wide
