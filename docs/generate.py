@@ -33,20 +33,25 @@ def reference() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def settings_table(schema: type) -> list[str]:
+def settings_table(schema: type[Settings]) -> list[str]:
     """Return a table of a settings model's fields and those of the models inside it."""
     rows = ["| setting | default | type |", "|---|---|---|"]
     rows += [f"| `{name}` | {default} | {kind} |" for name, default, kind in fields(schema, "")]
     return rows
 
 
-def fields(schema: type, prefix: str) -> list[tuple[str, str, str]]:
-    """Return (dotted name, default, type) of every field, nested models opened up."""
+def fields(
+    schema: type[Settings], prefix: str, *, given: Settings | None = None
+) -> list[tuple[str, str, str]]:
+    """Return (dotted name, default, type) of every field, nested models opened up.
+
+    Of a model that is itself a default, `given`, the defaults are what it holds.
+    """
     found = []
     for name, field in schema.model_fields.items():
-        default = field.default
+        default = getattr(given, name, field.get_default(call_default_factory=True))
         if isinstance(default, Settings):
-            found += fields(type(default), f"{prefix}{name}.")
+            found += fields(type(default), f"{prefix}{name}.", given=default)
             continue
         shown = "required" if default is PydanticUndefined else f"`{default!r}`"
         kind = str(field.annotation).replace("typing.", "").replace("|", "\\|")

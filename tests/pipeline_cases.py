@@ -139,7 +139,7 @@ def every_door(root: Path) -> dict[str, Any]:
     chosen["methods"] = {
         "rmu": {"scenarios": ["finetuned"], "settings": {"layer": -1}},
         "task_vector": {"scenarios": ["finetuned"]},
-        "pruning": {
+        "manu": {
             "scenarios": ["sustainability"],
             "unlearn": {**llm, "update": "full"},
             "settings": {"batches": 2},

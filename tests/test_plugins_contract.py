@@ -9,7 +9,7 @@ import plugin_cases as plugins
 from pulse_unlearn import plugin_contract, registries
 from pulse_unlearn.cli import pulse
 from pulse_unlearn.errors import ConfigError
-from pulse_unlearn.methods import METHODS
+from pulse_unlearn.methods import METHODS, build_method
 from pulse_unlearn.plugin_contract import check_package
 
 ASCENT = "return (Term('x', {}),)"
@@ -222,3 +222,12 @@ def test_the_methods_of_this_package_keep_the_contract(tmp_path, monkeypatch):
     assert {(check.entry, check.rule) for check in failed} == {
         (entry, "forget answers become less likely") for entry in slow_to_begin
     }
+
+
+def test_a_head_tied_to_trained_embeddings_is_trained_with_them(tmp_path):
+    trial = plugin_contract._Trial(build_method("sine_project", {}))
+    assert trial.settings.update == "full"
+    left = trial.apply(tmp_path)
+    model = trial.loaded.model
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert any("embed_tokens" in name for name in left.weights)

@@ -28,10 +28,18 @@ SETTINGS = {
     "rmu": {"layer": -1, "scale": 2.0},
     "dpo": {"beta": 0.5, "retain_weight": 0.5},
     "npo": {"beta": 0.5, "retain_weight": 0.5},
-    "pruning": {"share": 0.1, "batches": 2},
+    "manu": {"share": 0.1, "batches": 2},
+    "mmunlearner": {"batches": 2},
+    "sine_project": {"bound": 0.01},
+    "fit": {"top_k": 1, "batches": 2},
     "task_vector": {"scale": 2.0},
 }
-UPDATES = {"pruning": {"update": "full"}, "gradient_projection": {"adapter": "continued"}}
+UPDATES = {
+    "manu": {"update": "full"},
+    "smfa": {"update": "full"},
+    "sine_project": {"update": "full", "scope": "projector+llm"},
+    "gradient_projection": {"adapter": "continued"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +142,7 @@ def applied(folder, encoder, method, *, stop_at=None, packed=False, **changes):
 def test_every_method_resumes_bit_for_bit(method, stop_at, encoder, tmp_path):
     _, expected, outcome = applied(tmp_path / "whole", encoder, method)
     cut = tmp_path / "cut"
-    if method == "pruning":  # it takes no step at which it could be stopped
+    if method == "manu":  # it takes no step at which it could be stopped
         assert outcome.steps == 0
     else:
         with pytest.raises(Interrupted):
@@ -254,26 +262,37 @@ def test_gradients_are_those_of_the_mean_loss_and_leave_nothing_behind(encoder, 
         torch.testing.assert_close(squared[name], gradient.square(), atol=1e-6, rtol=1e-2)
 
 
-def test_activations_are_root_mean_squares_at_the_places_that_predict_the_answer(encoder, tmp_path):
+def test_activity_is_told_apart_by_modality_at_the_places_that_predict_the_answer(
+    encoder, tmp_path
+):
     settings = settings_of(update="full")
     session = session_of(tmp_path / "s", encoder, settings)
     layer = next(n for n in session.current if n.endswith("mlp.down_proj.weight"))
     layer = layer.removesuffix(".weight")
-    found = session.activations([layer], "forget", batches=1)[layer]
+    found = session.activations([layer], "forget", batches=1, above=0.5)
     seen = []
     handle = session.model.get_submodule(layer).register_forward_pre_hook(
         lambda module, inputs: seen.append(inputs[0][0].detach())
     )
-    rows = []
+    rows = {"multimodal": [], "text_only": []}
     for one in plan(1)[0].forget:
         seen.clear()
         with torch.no_grad():
             view = Plain(session.model, encoder).answer_log_probs([one], tokens="with_end")
         length = int(view.mask.sum())
-        rows.append(seen[0][-length - 1 : -1])
+        rows[one.modality].append(seen[0][-length - 1 : -1])
     handle.remove()
-    expected = torch.cat(rows).float().square().mean(0).sqrt()
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    assert found.keys() == rows.keys()
+    for modality, parts in rows.items():
+        z, activity = torch.cat(parts).double(), found[modality][layer]
+        for value, expected in (
+            (activity.mean_absolute, z.abs().mean(0)),
+            (activity.variance, z.var(0, correction=0)),
+            (activity.mean_square, z.square().mean(0)),
+        ):
+            torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-3)
+        assert torch.equal(activity.frequency, (z.abs() > 0.5).double().mean(0))
+        assert 0 < float(activity.frequency.mean()) < 1
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -378,8 +397,8 @@ def test_a_full_task_vector_is_the_reflected_change(encoder, tmp_path):
         torch.testing.assert_close(now, start - 0.5 * (learned[name] - start))
 
 
-def test_pruning_silences_a_share_of_neurons_and_nothing_else(encoder, tmp_path):
-    session, after, outcome = applied(tmp_path / "s", encoder, "pruning")
+def test_manu_silences_a_share_of_neurons_and_nothing_else(encoder, tmp_path):
+    session, after, outcome = applied(tmp_path / "s", encoder, "manu")
     assert (outcome.steps, outcome.stopped_by) == (0, "procedure")
     for name, value in after.items():
         changed = (value != session.initial[name]).any(0) if value.dim() == 2 else None
@@ -389,7 +408,7 @@ def test_pruning_silences_a_share_of_neurons_and_nothing_else(encoder, tmp_path)
         else:
             assert torch.equal(value, session.initial[name])
     wrong = UnlearnSettings(scope="projector")
-    assert [p.where for p in build_method("pruning", {}).problems(wrong)] == [
+    assert [p.where for p in build_method("manu", {}).problems(wrong)] == [
         "unlearn.update",
         "unlearn.scope",
     ]

@@ -319,7 +319,9 @@ class _Trial:
         prepared, backend = self.prepared()
         model = prepared.model
         names = set(trained(model))
-        frozen = {n: t.clone() for n, t in model.state_dict().items() if n not in names}
+        own = {tensor.data_ptr() for tensor in trained(model).values()}
+        # A head that is tied to trained embeddings is trained, though it has no name of its own.
+        frozen = {n: t.clone() for n, t in model.state_dict().items() if t.data_ptr() not in own}
         before, self.asked = self._nll(backend), False
 
         def on_step(*_: object) -> None:

@@ -11,7 +11,7 @@ V vocabulary entries, D width of the language model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -19,7 +19,7 @@ from pydantic import ConfigDict
 
 from pulse_unlearn.config import Settings, UnlearnSettings
 from pulse_unlearn.errors import MethodError, Problem
-from pulse_unlearn.records import Alternative
+from pulse_unlearn.records import Alternative, Modality
 from pulse_unlearn.registry import Registry
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class Loss(Protocol):
 Tensors = Mapping[str, "Tensor"]
 """Name of a trained tensor -> values of its shape."""
 Part = Literal["forget", "retain"]
+ModelPart = Literal["vision_tower", "projector", "language_model"]
 GradientHook = Callable[[dict[str, "Tensor"]], None]
 """Given each trained tensor's gradient over the whole step, before clipping; changes it in place.
 Must depend on the gradients and on what was there before the phase alone, or a resumed phase would
@@ -121,6 +122,17 @@ Penalty = Callable[[Tensors], "Tensor"]
 TermWeights = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, float]]
 """Log rows of the phase so far, each with every term's mean by its name -> weights that take the
 place of the terms' own in the next step. A function of the rows alone, so that it is resumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What enters a linear layer at answer positions: one value per input feature each."""
+
+    mean_absolute: Tensor
+    frequency: Tensor
+    """Share of the positions where the absolute value is above a threshold."""
+    variance: Tensor
+    mean_square: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +184,13 @@ class Session(Protocol):
         update_hook: UpdateHook | None = None,
         penalty: Penalty | None = None,
         term_weights: TermWeights | None = None,
+        skip: Collection[str] = (),
     ) -> None:
         """Run one phase of the training loop with the experiment's optimiser.
 
         `steps` defaults to `stop.max_steps`; without `stop` the experiment's stop rule, which
-        looks for forgetting, does not end this phase.
+        looks for forgetting, does not end this phase. Forget batches leave out the questions whose
+        ids are in `skip`; raises DataError if that leaves none.
         """
 
     def gradients(
@@ -187,11 +201,37 @@ class Session(Protocol):
         The batches are those of the steps from `first`, counted from 0.
         """
 
-    def activations(self, layers: Sequence[str], part: Part, *, batches: int) -> dict[str, Tensor]:
-        """Return the root mean square of what enters linear layers at answer positions.
+    def mean_loss(self, loss: Loss, *, batches: int, without_layer: int | None = None) -> float:
+        """Return the mean of a loss over so many batches, without dropout.
 
-        `layers` are full module paths; each result has one value per input feature.
+        With `without_layer` one layer of the language model, from 0, passes on what it is given.
+        Raises ValueError if the loss then needs a reference, which would lack it as well.
         """
+
+    def activations(
+        self, layers: Sequence[str], part: Part, *, batches: int, above: float = 0.0
+    ) -> dict[Modality, dict[str, Activity]]:
+        """Return the activity of what enters linear layers, by modality and layer.
+
+        `layers` are full module paths. A modality that the batches do not have is left out.
+        """
+
+    def embeddings(
+        self, part: Part, *, layer: int = -1, batches: int | None = None
+    ) -> dict[str, Tensor]:
+        """Return a vector [D] for each question, by its id: what a layer says of it.
+
+        The mean over its answer's positions, where the answer is decided, and over its examples, of
+        the language model's layer; float32 on the CPU. Of the first `batches`, or of all examples
+        of the first epoch.
+        """
+
+    def names_in(self, part: ModelPart) -> tuple[str, ...]:
+        """Return the names of the trained tensors in a part of the model."""
+
+    @property
+    def layers(self) -> Sequence[tuple[str, ...]]:
+        """The names of the trained tensors in each layer of the language model, first to last."""
 
     def edit(self, tensors: Tensors) -> None:
         """Give trained tensors new values; raises MethodError for any outside the scope."""

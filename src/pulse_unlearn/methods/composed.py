@@ -58,6 +58,10 @@ class LossChoice(Settings):
             raise ValueError(f"{self.method} is a procedure and no loss; allowed: {allowed}")
         return method
 
+    def weighted(self) -> WeightedSum:
+        """Return the loss with its weight."""
+        return WeightedSum(((self.weight, self.build()),))
+
 
 def _is_loss(method: type) -> bool:
     return hasattr(method, "terms") and not hasattr(method, "run")
@@ -230,7 +234,7 @@ class OneLoss(Restrained):
     """What is trained with, by its registered name."""
 
     def _loss(self) -> Loss:
-        return WeightedSum(((self.loss.weight, self.loss.build()),))
+        return self.loss.weighted()
 
     def _constraint(self) -> Constraint:
         raise NotImplementedError

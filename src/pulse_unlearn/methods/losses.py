@@ -132,6 +132,21 @@ def cross_entropy_unlearning(view: AnswerView) -> Tensor:
     return _answer_mean(_cross_entropy(without.softmax(-1), view.log_probs), view)
 
 
+def softened_nll(
+    view: AnswerView, reference: AnswerView, *, sharpness: float, known: float
+) -> Tensor:
+    """Return the cross-entropy to a target between the reference and the labels, [B].
+
+    Per answer token with initial probability p0 of its label the target is
+    `(1 - w) * reference + w * label`, `w = sigmoid(sharpness * (p0 - known))` (ALKN, ICML 2025).
+    """
+    labels = view.labels.unsqueeze(-1)
+    initial = reference.log_probs.exp()
+    weight = torch.sigmoid(sharpness * (initial.gather(-1, labels) - known))
+    target = ((1.0 - weight) * initial).scatter_add(-1, labels, weight)
+    return _answer_mean(_cross_entropy(target, view.log_probs), view)
+
+
 def js_to_labels(view: AnswerView) -> Tensor:
     """Return the Jensen-Shannon divergence to certainty of the labels per answer token, [B].
 

@@ -43,21 +43,31 @@ class TaskVector(Settings):
 
     def problems(self, unlearn: UnlearnSettings) -> Iterator[Problem]:
         """Refuse a continued adapter: its difference from where it began has twice the rank."""
-        if unlearn.update == "lora" and unlearn.adapter == "continued":
-            yield Problem(
-                "a task vector cannot be taken of an adapter that is trained further",
-                "unlearn.adapter",
-                got="continued",
-                allowed="fresh, or unlearn.update: full",
-            )
+        yield from needs_a_difference(unlearn)
 
     def run(self, session: Session) -> None:
         """Train on the forget answers for all steps, then reverse and scale the change."""
         session.train(Memorise(), stop=False)
-        before = session.initial
-        reversed_tensors = {}
-        for name, learned in session.current.items():
-            if ".lora_A." in name:
-                continue  # the direction; B alone carries the sign
-            reversed_tensors[name] = before[name] - self.scale * (learned - before[name])
-        session.edit(reversed_tensors)
+        negate(session, self.scale)
+
+
+def needs_a_difference(unlearn: UnlearnSettings) -> Iterator[Problem]:
+    """Refuse an adapter that is trained further: no adapter of its rank is its change reversed."""
+    if unlearn.update == "lora" and unlearn.adapter == "continued":
+        yield Problem(
+            "a task vector cannot be taken of an adapter that is trained further",
+            "unlearn.adapter",
+            got="continued",
+            allowed="fresh, or unlearn.update: full",
+        )
+
+
+def negate(session: Session, scale: float) -> None:
+    """Replace what was learned by `-scale` times it."""
+    before = session.initial
+    reversed_tensors = {}
+    for name, learned in session.current.items():
+        if ".lora_A." in name:
+            continue  # the direction; B alone carries the sign
+        reversed_tensors[name] = before[name] - scale * (learned - before[name])
+    session.edit(reversed_tensors)

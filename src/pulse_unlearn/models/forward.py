@@ -211,9 +211,7 @@ def layer_output(layers: Sequence[nn.Module], number: int | None) -> Iterator[li
     if number is None:
         yield outputs
         return
-    if not -len(layers) <= number < len(layers):
-        problem = "the language model has no such layer"
-        raise ModelError(Problem(problem, got=str(number), allowed=f"0 to {len(layers) - 1}"))
+    _require_layer(layers, number)
 
     def collect(_layer: nn.Module, _inputs: Any, output: Any) -> None:
         outputs.append(output if isinstance(output, Tensor) else output[0])
@@ -223,6 +221,36 @@ def layer_output(layers: Sequence[nn.Module], number: int | None) -> Iterator[li
         yield outputs
     finally:
         handle.remove()
+
+
+@contextmanager
+def layer_skipped(layers: Sequence[nn.Module], number: int | None) -> Iterator[None]:
+    """Let one layer pass on what it is given in each pass inside; nothing without a number.
+
+    Raises ModelError if there is no such layer.
+    """
+    if number is None:
+        yield
+        return
+    _require_layer(layers, number)
+
+    def pass_on(
+        _layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> Any:
+        given = inputs[0] if inputs else named["hidden_states"]
+        return given if isinstance(output, Tensor) else (given, *output[1:])
+
+    handle = layers[number].register_forward_hook(pass_on, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _require_layer(layers: Sequence[nn.Module], number: int) -> None:
+    if not -len(layers) <= number < len(layers):
+        problem = "the language model has no such layer"
+        raise ModelError(Problem(problem, got=str(number), allowed=f"0 to {len(layers) - 1}"))
 
 
 def to_device(inputs: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -194,6 +194,21 @@ def tensor_names(model: nn.Module, family: Family, scope: Scope) -> list[str]:
     return sorted(chosen)
 
 
+def parameters_of(model: nn.Module, family: Family, part: str) -> list[nn.Parameter]:
+    """Return the parameters of one part, those of adapters on it included.
+
+    The output layer belongs to the language model; of a part inside another it is the inner one.
+    """
+    inner = inner_model(model)
+    roots = [getattr(family, part)]
+    if part == "language_model":
+        roots.append(family.head)
+    within = _nested(family, part)
+    apart = {id(p) for root in within for p in inner.get_submodule(root).parameters()}
+    every = [p for root in roots for p in inner.get_submodule(root).parameters()]
+    return [parameter for parameter in every if id(parameter) not in apart]
+
+
 def _modules_of(model: nn.Module, family: Family, part: str) -> Iterator[tuple[str, nn.Module]]:
     """Yield path and module below a part, those of another part inside it left out."""
     root = getattr(family, part)

@@ -8,7 +8,7 @@ and everything else is a function of the weights: so the end is the same, bit fo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,9 +22,11 @@ from pulse_unlearn import store
 from pulse_unlearn.config import UnlearnSettings
 from pulse_unlearn.errors import MethodError, Problem
 from pulse_unlearn.methods import (
+    Activity,
     GradientHook,
     Loss,
     Method,
+    ModelPart,
     Part,
     Penalty,
     Procedure,
@@ -33,10 +35,11 @@ from pulse_unlearn.methods import (
     TermWeights,
     UpdateHook,
 )
-from pulse_unlearn.models.forward import Backend, Plain
-from pulse_unlearn.models.parts import inner_model
-from pulse_unlearn.records import Example
+from pulse_unlearn.models.forward import Backend, layer_skipped
+from pulse_unlearn.models.parts import language_layers, parameters_of
+from pulse_unlearn.records import Example, Modality
 from pulse_unlearn.training.guards import StopRule
+from pulse_unlearn.training.inspection import activations, embeddings, evaluated
 from pulse_unlearn.training.loop import Hooks, Outcome, Watch, train
 from pulse_unlearn.training.objectives import Unlearning, weighted_sum
 from pulse_unlearn.training.references import References
@@ -108,6 +111,7 @@ class MethodSession:
         update_hook: UpdateHook | None = None,
         penalty: Penalty | None = None,
         term_weights: TermWeights | None = None,
+        skip: Collection[str] = (),
     ) -> None:
         """Run one phase of the training loop, or put back what it left."""
         number = len(self.phases) + 1
@@ -120,10 +124,11 @@ class MethodSession:
             return
         before = sum(phase.steps for phase in self.phases)
         checkpoints.mkdir(exist_ok=True)
+        plan = self.plan(steps or self.settings.stop.max_steps)
         outcome = train(
             self.model,
             self._objective(loss),
-            self.plan(steps or self.settings.stop.max_steps),
+            plan.without(skip) if skip else plan,
             settings=self.settings.optimiser,
             stop=self.stop if stop else _NO_STOP,
             accuracy=self.accuracy,
@@ -173,41 +178,52 @@ class MethodSession:
         model.train(was_training)
         return total
 
-    def activations(self, layers: Sequence[str], part: Part, *, batches: int) -> dict[str, Tensor]:
-        """Return the root mean square of what enters linear layers at answer positions."""
-        model = inner_model(self.model)
-        backend = Plain(self.model, self.backend.encoder)
-        seen: dict[str, Tensor] = {}
-        squares: dict[str, Tensor] = {}
-        count = 0
+    def mean_loss(self, loss: Loss, *, batches: int, without_layer: int | None = None) -> float:
+        """Return the mean of a loss over so many batches; see `methods.Session`."""
+        if without_layer is not None and loss.needs.reference:
+            raise ValueError("with a layer left out there is no reference to compare with")
+        objective, total = self._objective(loss), 0.0
+        with evaluated(self.model), layer_skipped(self._layers, without_layer):
+            for data in self._batches(batches):
+                for micro in data.micro_batches(self.settings.optimiser.micro_batch_size):
+                    total += float(weighted_sum(objective.terms(micro), data))
+        return total / batches
 
-        def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-            def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                seen[name] = inputs[0].detach()
+    def activations(
+        self, layers: Sequence[str], part: Part, *, batches: int, above: float = 0.0
+    ) -> dict[Modality, dict[str, Activity]]:
+        """Return the activity of what enters linear layers, by modality and layer."""
+        tokens, asked = self.settings.answer_tokens, self._parts(part, batches)
+        return activations(self.backend, layers, asked, tokens=tokens, above=above)
 
-            return hook
+    def embeddings(
+        self, part: Part, *, layer: int = -1, batches: int | None = None
+    ) -> dict[str, Tensor]:
+        """Return a vector [D] for each question, by its id; see `methods.Session`."""
+        if batches is None:
+            size = self.settings.optimiser.micro_batch_size
+            every = self.plan(1).first_epoch(part)
+            asked = [every[start : start + size] for start in range(0, len(every), size)]
+        else:
+            asked = self._parts(part, batches)
+        return embeddings(self.backend, asked, tokens=self.settings.answer_tokens, layer=layer)
 
-        handles = [
-            model.get_submodule(name).register_forward_pre_hook(hook_of(name)) for name in layers
-        ]
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            for examples in self._parts(part, batches):
-                with torch.no_grad():
-                    view = backend.answer_log_probs(examples, tokens=self.settings.answer_tokens)
-                length = view.mask.shape[1]
-                count += int(view.mask.sum())
-                for name in layers:
-                    # Those that predict the answer, as log-probabilities are read there.
-                    asked = seen[name][:, -length - 1 : -1][view.mask.to(seen[name].device)]
-                    found = asked.float().square().sum(0)
-                    squares[name] = squares[name] + found if name in squares else found
-        finally:
-            for handle in handles:
-                handle.remove()
-            self.model.train(was_training)
-        return {name: (total / count).sqrt() for name, total in squares.items()}
+    def names_in(self, part: ModelPart) -> tuple[str, ...]:
+        """Return the names of the trained tensors in a part of the model."""
+        return self._names_of(parameters_of(self.model, self.backend.encoder.family, part))
+
+    @property
+    def layers(self) -> Sequence[tuple[str, ...]]:
+        """The names of the trained tensors in each layer of the language model."""
+        return [self._names_of(layer.parameters()) for layer in self._layers]
+
+    @property
+    def _layers(self) -> Sequence[nn.Module]:
+        return language_layers(self.model, self.backend.encoder.family)
+
+    def _names_of(self, parameters: Iterable[nn.Parameter]) -> tuple[str, ...]:
+        within = {id(parameter) for parameter in parameters}
+        return tuple(name for name, one in trained(self.model).items() if id(one) in within)
 
     def edit(self, tensors: Tensors) -> None:
         """Give trained tensors new values; raises MethodError for what the scope does not allow."""

@@ -4,9 +4,10 @@ run sees what an uninterrupted one would have seen.
 
 from __future__ import annotations
 
+import copy
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -85,6 +86,15 @@ class Stream:
             taken += piece
             position += len(piece)
         return tuple(taken)
+
+    def without(self, questions: Collection[str]) -> Stream:
+        """Return the stream that leaves out the questions with these ids."""
+        whole = self._epoch
+
+        def rest(epoch: int) -> list[Example]:
+            return [one for one in whole(epoch) if one.question_id not in questions]
+
+        return Stream(rest, seed=self._seed, name=self._name, shuffle=self._shuffle)
 
     def _shuffled(self, epoch: int) -> list[Example]:
         if epoch not in self._cached:
@@ -182,3 +192,14 @@ class UnlearnSteps:
         if self._general:
             kept += self._general.take(step * self._general_count, self._general_count)
         return StepData(self._forget.take(step * self._size, self._size), kept)
+
+    def without(self, questions: Collection[str]) -> UnlearnSteps:
+        """Return the steps whose forget batches leave out the questions with these ids."""
+        rest = copy.copy(self)
+        rest._forget = self._forget.without(questions)
+        return rest
+
+    def first_epoch(self, part: Literal["forget", "retain"]) -> tuple[Example, ...]:
+        """Return every example of one part once."""
+        streams = (self._forget,) if part == "forget" else (self._retain, self._general)
+        return tuple(one for of in streams if of for one in of.take(0, of.length))
