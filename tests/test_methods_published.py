@@ -13,11 +13,12 @@ import torch
 from pydantic import ValidationError
 
 from method_cases import LOSSES, REPRESENTATIVES
-from pulse_unlearn.methods import METHODS, AnswerView, Views, build_method, losses
+from pulse_unlearn.methods import METHODS, AnswerView, OptionView, Views, build_method, losses
 
 GOLDEN = Path(__file__).parent / "golden" / "methods"
 EXPECTED = json.loads((GOLDEN / "losses.json").read_text(encoding="utf-8"))
-BATCHES = ("forget", "retain", "alternative")
+BATCHES = ("forget", "retain", "alternative", "decoupled")
+OPTIONS = ("options", "option_words")
 SETTINGS = {"npo": [{"retain_kl_weight": 1.0}], "jensun": [{"retain_target": "labels"}]}
 """Settings that change what a method needs."""
 
@@ -26,27 +27,36 @@ def made_views(logits, needs=None):
     """Views of the golden inputs; of the reference only as much as a method asked for."""
     made = {}
     for batch in BATCHES:
+        if batch != "forget" and not getattr(needs, batch):
+            continue
         labels = torch.tensor(EXPECTED["inputs"][f"{batch}_labels"])
         lengths = torch.tensor(EXPECTED["lengths"][batch])
         mask = torch.arange(labels.shape[1]) >= labels.shape[1] - lengths.unsqueeze(1)
         made[batch] = AnswerView(logits[batch].log_softmax(-1), labels, mask)
         told = torch.tensor(EXPECTED["inputs"][f"{batch}_reference"], dtype=torch.float64)
-        frozen, extent = told.log_softmax(-1), getattr(needs, f"{batch}_reference")
+        frozen, extent = told.log_softmax(-1), getattr(needs, f"{batch}_reference", None)
         if extent == "answer":  # one number a token, as the loop gives it
             frozen = frozen.gather(-1, labels.unsqueeze(-1))
             labels = torch.zeros_like(labels)
-        made[f"{batch}_reference"] = AnswerView(frozen, labels, mask) if extent else None
-    if not needs.retain:
-        made["retain"] = None
-    if not needs.alternative:
-        made["alternative"] = None
+        if extent:
+            made[f"{batch}_reference"] = AnswerView(frozen, labels, mask)
+    for forms in OPTIONS:
+        if getattr(needs, forms):
+            counts = torch.tensor(EXPECTED["options"][forms])
+            some = 1 if needs.options == "one" else counts.shape[1]
+            mask = torch.arange(4) < counts.unsqueeze(-1)
+            made[forms] = OptionView(logits[forms][:, :some], mask[:, :some])
+    if needs.letters:
+        made["letters"] = torch.zeros(2, logits["forget"].shape[-1], dtype=torch.bool)
+        for row, letters in enumerate(EXPECTED["letters"]):
+            made["letters"][row, letters] = True
     return Views(**made)
 
 
 def golden_logits():
     return {
         batch: torch.tensor(EXPECTED["inputs"][batch], dtype=torch.float64, requires_grad=True)
-        for batch in BATCHES
+        for batch in (*BATCHES, *OPTIONS)
     }
 
 
@@ -60,7 +70,7 @@ def test_values_and_gradients_are_those_of_independent_code(case):
     for term, expected in zip(terms, case["terms"], strict=True):
         assert term.values.tolist() == pytest.approx(expected["values"], abs=1e-6)
     sum(term.weight * term.values.sum() for term in terms).backward()
-    for batch in BATCHES:
+    for batch in (*BATCHES, *OPTIONS):
         expected, found = case["gradients"].get(batch), logits[batch].grad
         if expected is None:
             assert found is None or not found.any()

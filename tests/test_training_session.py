@@ -114,6 +114,7 @@ def session_of(
         3,
         watch,
         folder,
+        variants=tiny.variants(),
         **more,
     )
 
