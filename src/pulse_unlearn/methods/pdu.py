@@ -25,8 +25,8 @@ class PrimalDual(Settings):
 
     forget_weight: Annotated[float, Field(gt=0), Span(0.001, 1.0)] = 1.0
     """The term is in nats squared: a peak of 15 nats above the mean weighs 225."""
-    retain_weight: Annotated[float, Field(ge=0)] = 1.0
-    """The dual variable to begin with."""
+    dual_start: Annotated[float, Field(ge=0)] = 1.0
+    """The weight of the retain term that the dual variable begins with."""
     retain_eps: Annotated[float, Field(ge=0)] | None = None
     """Bound on the mean negative log-likelihood of retain examples, nats a token; None for that of
     the first batch, before any update (published code: 0, which is never reached)."""
@@ -46,7 +46,7 @@ class PrimalDual(Settings):
         retain = losses.mean_nll(present(views.retain, "a retain batch"))
         return (
             Term("peak_squared", losses.peak_squared(views.forget), self.forget_weight),
-            Term(RETAIN, retain, self.retain_weight, over="retain"),
+            Term(RETAIN, retain, self.dual_start, over="retain"),
         )
 
     def weights(self, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, float]:
@@ -55,7 +55,7 @@ class PrimalDual(Settings):
         bound = self.retain_eps
         if bound is None:
             bound = next((nll for nll in told if nll is not None), 0.0)
-        dual = self.retain_weight
+        dual = self.dual_start
         for row, nll in zip(rows[self.warmup_steps :], told[self.warmup_steps :], strict=True):
             if not row["skipped"] and nll is not None:
                 dual = max(0.0, dual + self.dual_step * (nll - bound))

@@ -278,7 +278,7 @@ CASES = {
     ),
     "pdu": (
         "pdu",
-        {"forget_weight": 0.1, "retain_weight": 0.4},
+        {"forget_weight": 0.1, "dual_start": 0.4},
         [
             (0.1, "forget", lambda f, r, a, *_: squared_peak(f)),
             (0.4, "retain", lambda f, r, a, *_: descent(r)),
