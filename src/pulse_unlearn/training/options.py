@@ -1,6 +1,6 @@
 """How likely a model says each option is, with gradients: by letters in every order, and in words.
 
-Columns are the options in the order of the example they are asked for, in whatever order they stood.
+Columns are the options in the order of the example they are asked for, however they were shown.
 """
 
 from __future__ import annotations
