@@ -52,7 +52,7 @@ def settings_of(method="ga", **changes):
     )
 
 
-def plan(steps):
+def plan(steps, *, people=True, share=0.25):
     def epoch(first, count):
         return lambda number: [
             replace(one, example_id=f"{one.example_id}@{number}")
@@ -61,10 +61,10 @@ def plan(steps):
 
     return UnlearnSteps(
         epoch(0, 6),
-        epoch(100, 6),
+        epoch(100, 6) if people else None,
         epoch(200, 4),
         batch_size=4,
-        general_share=0.25,
+        general_share=share,
         steps=steps,
         seed=1,
     )

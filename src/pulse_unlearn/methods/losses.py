@@ -169,7 +169,7 @@ def levelled_kl(view: AnswerView, reference: AnswerView, letters: Tensor) -> Ten
     """
     frozen, among = reference.log_probs, letters.unsqueeze(1)
     together = frozen.masked_fill(~among, -torch.inf).logsumexp(-1, keepdim=True)
-    share = together - among.sum(-1, keepdim=True).log()
+    share = together - among.sum(-1, keepdim=True).to(frozen.dtype).log()
     begins = view.mask & (view.mask.cumsum(-1) == 1)
     levelled = torch.where(among & begins.unsqueeze(-1), share, frozen)
     return _answer_mean(_kl_per_token(levelled, view.log_probs), view)
