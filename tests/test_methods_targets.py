@@ -95,6 +95,80 @@ def test_forms_that_were_not_asked_and_options_that_are_not_there_count_nothing(
     assert not gradient(value, said).any()
 
 
+# --- what can still be read, on a model whose parts are known
+
+
+class Believer:
+    """Says letters by a belief in each option and a liking for each letter; words by another.
+
+    The true option is the first one of the file, and the model is sure of it. What is shown in one
+    order is flat where belief and liking cancel out; in all orders only where both are 0.
+    """
+
+    def __init__(self, questions=40):
+        generator = torch.Generator().manual_seed(0)
+        self.belief = torch.zeros(questions, 4, dtype=torch.float64)
+        self.belief[:, 0] = 6.0
+        self.words = self.belief.clone()
+        # Of each question its own, as a model that sees the whole prompt may have it.
+        self.liking = torch.randn(questions, 4, generator=generator).double()
+        self.order = torch.randint(4, (questions,), generator=generator)
+        self.parts = (self.belief, self.words, self.liking)
+        for part in self.parts:
+            part.requires_grad_()
+
+    def letters(self, turns):
+        """Options in the orders that turn the file's by its own and so many places more."""
+        turned = self.order.view(-1, 1, 1) + torch.arange(turns).view(1, -1, 1)
+        places = (torch.arange(4) - turned) % 4
+        liked = self.liking.unsqueeze(1).expand(-1, turns, -1).gather(-1, places)
+        return (self.belief.unsqueeze(1) + liked).log_softmax(-1)
+
+    def views(self, turns):
+        said, words = self.letters(turns), self.words.unsqueeze(1).log_softmax(-1)
+        return Views(
+            answer([[0.5, 0.5]]),
+            options=OptionView(said, torch.ones_like(said, dtype=torch.bool)),
+            option_words=OptionView(words, torch.ones_like(words, dtype=torch.bool)),
+        )
+
+    def unlearn(self, **settings):
+        method = build_method("df_mcq", {"retain_weight": 0.0, **settings})
+        optimiser = torch.optim.Adam(self.parts, lr=0.1)
+        for _ in range(250):
+            optimiser.zero_grad()
+            views = self.views(4 if method.orders == "all" else 1)
+            sum(term.weight * term.values.mean() for term in method.terms(views)).backward()
+            optimiser.step()
+        return self
+
+    def read(self):
+        """The true option's probability by each reading, and the least of the first over orders."""
+        with torch.no_grad():
+            every = self.letters(4)
+            shown = {
+                "one order": every[:, 0].exp()[:, 0],
+                "other orders": every[:, 1:].exp()[:, :, 0].max(-1).values,
+                "rotated": every.mean(1).log_softmax(-1).exp()[:, 0],
+                "words": self.words.softmax(-1)[:, 0],
+            }
+            return {reading: float(of.mean()) for reading, of in shown.items()}
+
+
+def test_flat_in_every_order_and_in_words_nothing_is_left_to_read():
+    sure = Believer().read()
+    assert min(sure.values()) > 0.9
+    assert Believer().unlearn().read() == pytest.approx(dict.fromkeys(sure, 0.25), abs=0.01)
+
+
+def test_flat_in_one_order_alone_the_truth_is_read_from_the_others_and_in_words():
+    found = Believer().unlearn(orders="one", words_weight=0.0).read()
+    assert found["one order"] == pytest.approx(0.25, abs=0.01)
+    assert found["other orders"] > 0.6
+    assert found["rotated"] > 0.6
+    assert found["words"] > 0.9
+
+
 # --- levelled letters and squared peaks, by hand
 
 
