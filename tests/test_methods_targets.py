@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 import torch
 
 import tiny_models as tiny
 from method_cases import variants_of
-from pulse_unlearn.config import LoraSettings, load_experiment
+from pulse_unlearn.config import (
+    LoraSettings,
+    ModelSettings,
+    OptimiserSettings,
+    StopSettings,
+    load_experiment,
+)
+from pulse_unlearn.data.datasets import load_people
+from pulse_unlearn.data.examples import circular, in_words, training
+from pulse_unlearn.data.variants import Variants
 from pulse_unlearn.errors import ConfigError, DataError, Interrupted
+from pulse_unlearn.evaluation.predict import predict
+from pulse_unlearn.evaluation.scoring import by_question, score
 from pulse_unlearn.methods import AnswerView, Needs, OptionView, Views, build_method, losses
 from pulse_unlearn.methods.composed import together
+from pulse_unlearn.models.adapters import AdapterStack, add_trainable, prepare
+from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.forward import Plain, joined, read_options
+from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.pipeline.inputs import read_inputs
 from pulse_unlearn.registries import schemas
 from pulse_unlearn.training.objectives import Unlearning
 from pulse_unlearn.training.options import letter_options, letters_of, word_options
 from pulse_unlearn.training.references import References
-from pulse_unlearn.training.steps import StepData
+from pulse_unlearn.training.steps import StepData, UnlearnSteps
 from test_training_session import model_of, plan, session_of, settings_of
 
 LORA = LoraSettings(rank=2)
@@ -435,3 +450,51 @@ def test_ga_klr_penalises_on_three_kinds_of_data_in_two_directions(data, directi
         first, second = (q, p) if direction == "reference_to_current" else (p, q)
         expected = (first.exp() * (first - second)).sum(-1).mean()
         torch.testing.assert_close(value.detach(), expected, atol=1e-4, rtol=1e-3)
+
+
+# --- on the embedded model, which knows its celebrities
+
+
+@pytest.mark.slow  # trains and reads the embedded model for a minute
+def test_people_who_were_known_are_read_by_no_reading_and_others_are(encoder, tmp_path):
+    loaded = load_model(ModelSettings(device="cpu"))
+    known = [one for one in load_people("world").individuals if one.group == "celebrity"]
+    forget, retain = known[:5], known[5:15]
+    optimiser = OptimiserSettings(learning_rate=2e-3, batch_size=16, micro_batch_size=16)
+    settings = settings_of(
+        scope="projector+llm", lora=LoraSettings(rank=16, alpha=32.0), answer_tokens="text"
+    ).model_copy(update={"optimiser": optimiser, "stop": StopSettings(max_steps=90)})
+
+    def fresh(base):
+        return add_trainable(base, loaded.family, settings.scope, lora=settings.lora, seed=0)
+
+    made = prepare(loaded.model, AdapterStack(), how="merged", fresh=fresh)
+    backend = Packed(made.model, Encoder(loaded.processor, loaded.family), budget=256)
+
+    def epoch(people):
+        return lambda number: training(
+            people, profile="short", seed=0, epoch=number, forms="multiple_choice"
+        )
+
+    def steps(count):
+        data = (epoch(forget), epoch(retain), epoch(()))
+        return UnlearnSteps(*data, batch_size=16, general_share=0.0, steps=count, seed=0)
+
+    def read(people):
+        made.model.eval()
+        asked = [question for one in people for question in one.questions]
+        examples = [*circular(asked, profile="short"), *in_words(asked, profile="short")]
+        told = predict(backend, examples, batch_size=64, max_new_tokens=4, on_batch=lambda *_: None)
+        judged = by_question(told, [score(one, parser="strict") for one in told])
+        readings = ("letter_probability", "rotated_probability", "words_probability")
+        return [fmean(getattr(one, reading) for one in judged) for reading in readings]
+
+    assert min(read(forget)) > 0.6
+    assert min(read(retain)) > 0.6
+    session = session_of(tmp_path / "s", encoder, settings, made=made)
+    session.backend, session.references = backend, References(made, backend)
+    session.plan, session.variants = steps, Variants(forget, retain, profile="short", seed=0)
+    method = build_method("df_mcq", {"average_weight": 5.0})
+    session.apply(method)
+    assert max(read(forget)) < 0.32
+    assert min(read(retain)) > 0.6
