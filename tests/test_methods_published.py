@@ -237,12 +237,18 @@ def test_what_stands_outside_the_mask_changes_nothing(case):
             if view is not None:
                 away = ~view.mask.unsqueeze(-1) * torch.tensor([noise, 0, -noise, 0, 1]).double()
                 logits[batch] = (logits[batch] + away).detach().requires_grad_()
+        for forms in OPTIONS:
+            view = getattr(views, forms)
+            if view is not None:
+                away = torch.zeros_like(logits[forms])
+                away[:, : view.mask.shape[1]] = ~view.mask * noise
+                logits[forms] = (logits[forms] + away).detach().requires_grad_()
         terms = method.terms(made_views(logits, method.needs))
         sum(term.weight * term.values.sum() for term in terms).backward()
-        found.append(([t.values for t in terms], {b: logits[b].grad for b in BATCHES}))
+        found.append(([t.values for t in terms], {b: one.grad for b, one in logits.items()}))
     (values, gradients), (others, moved) = found
     assert all(torch.equal(one, other) for one, other in zip(values, others, strict=True))
-    for batch in BATCHES:
+    for batch in (*BATCHES, *OPTIONS):
         if gradients[batch] is not None:
             torch.testing.assert_close(gradients[batch], moved[batch], atol=1e-12, rtol=0)
 
