@@ -13,10 +13,12 @@ from pulse_unlearn.records import Example, Individual, Question
 LOSSES = [name for name, method in METHODS if hasattr(method, "terms")]
 REPRESENTATIVES = (
     *("ga", "ga_klr", "npo", "dpo", "rmu", "gradient_projection", "undial"),
-    *("df_mcq", "levelled", "safe_eraser"),
+    "safe_eraser",
 )
-"""Losses that together need all that losses need; the others differ in arithmetic alone, which
-`test_methods_losses.py` and `test_methods_published.py` check for every one."""
+"""Losses that together need all that losses need, one with `OTHER_FORMS`; the others differ in
+arithmetic alone, which `test_methods_losses.py` and `test_methods_published.py` check for all."""
+OTHER_FORMS = {"safe_eraser": {"loss": {"method": "df_mcq"}}}
+"""Settings with which a loss looks at forget questions in every other form at once."""
 
 
 def costly(names: Iterable[str]) -> list:

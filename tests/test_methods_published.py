@@ -12,14 +12,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from method_cases import LOSSES, REPRESENTATIVES
+from method_cases import LOSSES, OTHER_FORMS, REPRESENTATIVES
 from pulse_unlearn.methods import METHODS, AnswerView, OptionView, Views, build_method, losses
 
 GOLDEN = Path(__file__).parent / "golden" / "methods"
 EXPECTED = json.loads((GOLDEN / "losses.json").read_text(encoding="utf-8"))
 BATCHES = ("forget", "retain", "alternative", "decoupled")
 OPTIONS = ("options", "option_words")
-SETTINGS = {"npo": [{"retain_kl_weight": 1.0}], "jensun": [{"retain_target": "labels"}]}
+SETTINGS = {
+    "npo": [{"retain_kl_weight": 1.0}],
+    "jensun": [{"retain_target": "labels"}],
+    **{name: [chosen] for name, chosen in OTHER_FORMS.items()},
+}
 """Settings that change what a method needs."""
 
 
@@ -106,9 +110,11 @@ def test_representatives_need_all_that_losses_need():
             (part.name, getattr(method.needs, part.name))
             for method in every
             for part in fields(method.needs)
+            if part.name != "letters"  # which marks entries of what is there already
         }
-        # Whether it is a refusal or an option, an alternative takes the same way.
-        return {(part, bool(what) if part == "alternative" else what) for part, what in asked}
+        # Whether it is a refusal or an option, an alternative takes the same way; so do orders.
+        alike = ("alternative", "options")
+        return {(part, bool(what) if part in alike else what) for part, what in asked}
 
     assert needed(LOSSES) == needed(REPRESENTATIVES)
 

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from transformers.modeling_outputs import BaseModelOutput
 
 import tiny_models as tiny
-from method_cases import LOSSES, costly, variants_of
+from method_cases import LOSSES, OTHER_FORMS, costly, variants_of
 from pulse_unlearn.config import SpeedSettings
 from pulse_unlearn.evaluation.predict import (
     greedy_accuracy,
@@ -194,7 +194,7 @@ def test_losses_and_gradients_of_every_method_and_scope_agree(name, scope, atten
         made.model.get_base_model().set_attn_implementation(attention)
         backend = backends(made)[packing]
         assert packing is False or backend.memory.usable == (scope not in ("vision", "all"))
-        chosen = {"npo": {"retain_weight": 1.0}, "rmu": {"layer": -1}}
+        chosen = {"npo": {"retain_weight": 1.0}, "rmu": {"layer": -1}, **OTHER_FORMS}
         method = build_method(name, chosen.get(name, {}))
         references, variants = References(made, backend), variants_of(BATCH)
         objective = Unlearning(backend, method, "with_end", references, 0, variants)

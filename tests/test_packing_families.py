@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import tiny_families as tiny
-from method_cases import LOSSES, variants_of
+from method_cases import LOSSES, OTHER_FORMS, variants_of
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.evaluation.predict import predict
 from pulse_unlearn.methods import build_method
@@ -30,6 +30,7 @@ SETTINGS = {
     "npo": {"beta": 0.5, "retain_weight": 0.5},
     "ga_klr": {"weight": 0.7},
     "rmu": {"layer": -1},
+    **OTHER_FORMS,
 }
 QUESTIONS = [
     replace(one, example_id=f"{one.example_id}{more}", prompt=one.prompt + more)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny_models as tiny
-from method_cases import costly
+from method_cases import OTHER_FORMS, costly
 from pulse_unlearn.config import LoraSettings, OptimiserSettings, StopSettings, UnlearnSettings
 from pulse_unlearn.data.alternatives import REFUSALS, with_alternative
 from pulse_unlearn.errors import DataError, Interrupted, MethodError, ModelError
@@ -30,6 +30,7 @@ SETTINGS = {
     "npo": {"beta": 0.5, "retain_weight": 0.5},
     "pruning": {"share": 0.1, "batches": 2},
     "task_vector": {"scale": 2.0},
+    **OTHER_FORMS,
 }
 UPDATES = {"pruning": {"update": "full"}, "gradient_projection": {"adapter": "continued"}}
 
