@@ -297,6 +297,17 @@ def test_the_dual_follows_the_logged_retain_loss_and_a_resumed_run_goes_on_with_
     assert all(torch.equal(again.current[n], session.current[n]) for n in session.current)
 
 
+def test_the_dual_weighs_the_gradient(encoder, tmp_path):
+    """Of two runs with the same first step the one whose constraint is broken keeps more."""
+    ended = {}
+    for bound in (0.0, 100.0):
+        chosen = {"retain_eps": bound, "dual_step": 5.0, "forget_weight": 0.05}
+        session = session_of(tmp_path / f"{bound}", encoder, settings_of(lora=LORA))
+        ended[bound] = session.apply(build_method("pdu", chosen)).rows
+    assert ended[0.0][0]["grad_norm"] == ended[100.0][0]["grad_norm"]
+    assert ended[0.0][-1]["retain_nll"] < ended[100.0][-1]["retain_nll"]
+
+
 # --- what the loop provides
 
 
