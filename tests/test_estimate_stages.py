@@ -87,6 +87,37 @@ def test_a_retain_batch_and_a_reference_are_counted(paper):
     assert (ga.batch.sequences, klr.batch.sequences) == (8, 16)
 
 
+def test_other_forms_of_forget_questions_are_counted_as_they_are_passed():
+    """In batches of forget examples: the question itself and everything asked beside it."""
+    methods = {
+        "dpo": (2, 2),  # the other answer, and the reference on both
+        "alt_po": (3, 2),
+        "idk": (3, 0),
+        "llmu": (3, 1),
+        "jensun": (3, 1),
+        "levelled": (2, 2),
+        "pdu": (2, 0),
+        "safe_eraser": (3, 0),
+        "df_mcq": (1 + 3 + 4 + 1, 0),  # three more orders, four texts, a retain batch
+    }
+    one = "methods.flat={method: df_mcq, settings: {orders: one, words_weight: 0.0}}"
+    named = [f"methods.{name}={{method: {name}}}" for name in methods]
+    alone = ("scenarios.pretrained=null", "scenarios.sustainability=null")
+    found = estimate(load("paper", "seeds=[0]", *alone, one, *named))
+    batch, checks = 160 * 16, (1 + 160 // 4) * 200
+    for name, (trained, asked) in (methods | {"flat": (2, 0)}).items():
+        stage = found[f"seed0/finetuned/{name}/unlearn"]
+        assert stage.trained.questions == pytest.approx(trained * batch), name
+        assert stage.asked.questions == pytest.approx(checks + asked * batch), name
+        assert stage.batch.sequences == 8 * trained, name
+    ga, idk, df_mcq = (found[f"seed0/finetuned/{name}/unlearn"] for name in ("ga", "idk", "df_mcq"))
+    # A letter and the end; "I have no information about this person." at four characters a token
+    # and the end; an option of 24 characters and the end.
+    assert [one.batch.answer for one in (ga, idk, df_mcq)] == [2, 40 // 4 + 1, 24 // 4 + 1]
+    # Bare questions are shorter than those with their options.
+    assert 5 * ga.trained.tokens < df_mcq.trained.tokens < 9 * ga.trained.tokens
+
+
 def test_paper_asks_questions_of_the_length_it_should(paper):
     # Ten questions of 60 characters and four options of 24: 576 tokens for the picture, the text
     # by four characters a token, the template, a letter and the end.

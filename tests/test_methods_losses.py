@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from method_cases import LOSSES
-from pulse_unlearn.methods import AnswerView, Views, build_method, losses
+from method_cases import LOSSES, views_of
+from pulse_unlearn.methods import AnswerView, build_method, losses
 
 
 def view(probabilities, labels, mask=None):
@@ -138,7 +138,7 @@ def test_every_method_keeps_gradients_finite_in_bfloat16_and_at_certain_answers(
     labels, mask = torch.tensor([[0], [0]]), torch.ones(2, 1, dtype=torch.bool)
     here = AnswerView(torch.log_softmax(logits.float(), -1), labels, mask, logits)
     frozen = AnswerView(here.log_probs.detach().flip(0), labels, mask, logits.detach().flip(0))
-    terms = build_method(name, {}).terms(Views(here, here, frozen, frozen, here, frozen))
+    terms = build_method(name, {}).terms(views_of(here, frozen))
     total = sum(term.weight * term.values.sum() for term in terms)
     total.backward()
     assert torch.isfinite(logits.grad).all()
@@ -156,9 +156,8 @@ def test_every_method_returns_one_value_per_example_whatever_their_order(name):
         return AnswerView(part.log_probs[order], part.labels[order], part.mask[order], hidden)
 
     method = build_method(name, {})
-    views = (here, here, frozen, frozen, here, frozen)
-    plain = method.terms(Views(*views))
-    moved = method.terms(Views(*map(shuffled, views)))
+    plain = method.terms(views_of(here, frozen))
+    moved = method.terms(views_of(shuffled(here), shuffled(frozen)))
     for one, other in zip(plain, moved, strict=True):
         assert one.values.shape == (3,)
         assert torch.allclose(one.values[order], other.values)
@@ -170,15 +169,7 @@ def test_every_method_says_what_it_needs(name):
     method, here = build_method(name, {}), random_view(7)
     needs = method.needs
     here = replace(here, hidden=here.log_probs if needs.hidden_layer is not None else None)
-    views = Views(
-        here,
-        here if needs.retain else None,
-        here if needs.forget_reference else None,
-        here if needs.retain_reference else None,
-        here if needs.alternative else None,
-        here if needs.alternative_reference else None,
-    )
-    assert method.terms(views)
+    assert method.terms(views_of(here, here, needs))
 
 
 def test_dpo_by_hand():

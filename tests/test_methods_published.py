@@ -12,13 +12,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from method_cases import LOSSES, REPRESENTATIVES
-from pulse_unlearn.methods import METHODS, AnswerView, Views, build_method, losses
+from method_cases import LOSSES, OTHER_FORMS, REPRESENTATIVES
+from pulse_unlearn.methods import METHODS, AnswerView, OptionView, Views, build_method, losses
 
 GOLDEN = Path(__file__).parent / "golden" / "methods"
 EXPECTED = json.loads((GOLDEN / "losses.json").read_text(encoding="utf-8"))
-BATCHES = ("forget", "retain", "alternative")
-SETTINGS = {"npo": [{"retain_kl_weight": 1.0}], "jensun": [{"retain_target": "labels"}]}
+BATCHES = ("forget", "retain", "alternative", "decoupled")
+OPTIONS = ("options", "option_words")
+SETTINGS = {
+    "npo": [{"retain_kl_weight": 1.0}],
+    "jensun": [{"retain_target": "labels"}],
+    **{name: [chosen] for name, chosen in OTHER_FORMS.items()},
+}
 """Settings that change what a method needs."""
 
 
@@ -26,27 +31,36 @@ def made_views(logits, needs=None):
     """Views of the golden inputs; of the reference only as much as a method asked for."""
     made = {}
     for batch in BATCHES:
+        if batch != "forget" and not getattr(needs, batch):
+            continue
         labels = torch.tensor(EXPECTED["inputs"][f"{batch}_labels"])
         lengths = torch.tensor(EXPECTED["lengths"][batch])
         mask = torch.arange(labels.shape[1]) >= labels.shape[1] - lengths.unsqueeze(1)
         made[batch] = AnswerView(logits[batch].log_softmax(-1), labels, mask)
         told = torch.tensor(EXPECTED["inputs"][f"{batch}_reference"], dtype=torch.float64)
-        frozen, extent = told.log_softmax(-1), getattr(needs, f"{batch}_reference")
+        frozen, extent = told.log_softmax(-1), getattr(needs, f"{batch}_reference", None)
         if extent == "answer":  # one number a token, as the loop gives it
             frozen = frozen.gather(-1, labels.unsqueeze(-1))
             labels = torch.zeros_like(labels)
-        made[f"{batch}_reference"] = AnswerView(frozen, labels, mask) if extent else None
-    if not needs.retain:
-        made["retain"] = None
-    if not needs.alternative:
-        made["alternative"] = None
+        if extent:
+            made[f"{batch}_reference"] = AnswerView(frozen, labels, mask)
+    for forms in OPTIONS:
+        if getattr(needs, forms):
+            counts = torch.tensor(EXPECTED["options"][forms])
+            some = 1 if needs.options == "one" else counts.shape[1]
+            mask = torch.arange(4) < counts.unsqueeze(-1)
+            made[forms] = OptionView(logits[forms][:, :some], mask[:, :some])
+    if needs.letters:
+        made["letters"] = torch.zeros(2, logits["forget"].shape[-1], dtype=torch.bool)
+        for row, letters in enumerate(EXPECTED["letters"]):
+            made["letters"][row, letters] = True
     return Views(**made)
 
 
 def golden_logits():
     return {
         batch: torch.tensor(EXPECTED["inputs"][batch], dtype=torch.float64, requires_grad=True)
-        for batch in BATCHES
+        for batch in (*BATCHES, *OPTIONS)
     }
 
 
@@ -60,7 +74,7 @@ def test_values_and_gradients_are_those_of_independent_code(case):
     for term, expected in zip(terms, case["terms"], strict=True):
         assert term.values.tolist() == pytest.approx(expected["values"], abs=1e-6)
     sum(term.weight * term.values.sum() for term in terms).backward()
-    for batch in BATCHES:
+    for batch in (*BATCHES, *OPTIONS):
         expected, found = case["gradients"].get(batch), logits[batch].grad
         if expected is None:
             assert found is None or not found.any()
@@ -96,9 +110,11 @@ def test_representatives_need_all_that_losses_need():
             (part.name, getattr(method.needs, part.name))
             for method in every
             for part in fields(method.needs)
+            if part.name != "letters"  # which marks entries of what is there already
         }
-        # Whether it is a refusal or an option, an alternative takes the same way.
-        return {(part, bool(what) if part == "alternative" else what) for part, what in asked}
+        # Whether it is a refusal or an option, an alternative takes the same way; so do orders.
+        alike = ("alternative", "options")
+        return {(part, bool(what) if part in alike else what) for part, what in asked}
 
     assert needed(LOSSES) == needed(REPRESENTATIVES)
 
@@ -227,12 +243,18 @@ def test_what_stands_outside_the_mask_changes_nothing(case):
             if view is not None:
                 away = ~view.mask.unsqueeze(-1) * torch.tensor([noise, 0, -noise, 0, 1]).double()
                 logits[batch] = (logits[batch] + away).detach().requires_grad_()
+        for forms in OPTIONS:
+            view = getattr(views, forms)
+            if view is not None:
+                away = torch.zeros_like(logits[forms])
+                away[:, : view.mask.shape[1]] = ~view.mask * noise
+                logits[forms] = (logits[forms] + away).detach().requires_grad_()
         terms = method.terms(made_views(logits, method.needs))
         sum(term.weight * term.values.sum() for term in terms).backward()
-        found.append(([t.values for t in terms], {b: logits[b].grad for b in BATCHES}))
+        found.append(([t.values for t in terms], {b: one.grad for b, one in logits.items()}))
     (values, gradients), (others, moved) = found
     assert all(torch.equal(one, other) for one, other in zip(values, others, strict=True))
-    for batch in BATCHES:
+    for batch in (*BATCHES, *OPTIONS):
         if gradients[batch] is not None:
             torch.testing.assert_close(gradients[batch], moved[batch], atol=1e-12, rtol=0)
 

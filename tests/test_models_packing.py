@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from transformers.modeling_outputs import BaseModelOutput
 
 import tiny_models as tiny
-from method_cases import LOSSES, costly
+from method_cases import LOSSES, OTHER_FORMS, costly, variants_of
 from pulse_unlearn.config import SpeedSettings
 from pulse_unlearn.evaluation.predict import (
     greedy_accuracy,
@@ -194,12 +194,13 @@ def test_losses_and_gradients_of_every_method_and_scope_agree(name, scope, atten
         made.model.get_base_model().set_attn_implementation(attention)
         backend = backends(made)[packing]
         assert packing is False or backend.memory.usable == (scope not in ("vision", "all"))
-        chosen = {"npo": {"retain_weight": 1.0}, "rmu": {"layer": -1}}
+        chosen = {"npo": {"retain_weight": 1.0}, "rmu": {"layer": -1}, **OTHER_FORMS}
         method = build_method(name, chosen.get(name, {}))
-        objective = Unlearning(backend, method, "with_end", References(made, backend), seed=0)
+        references, variants = References(made, backend), variants_of(BATCH)
+        objective = Unlearning(backend, method, "with_end", references, 0, variants)
         # An alternative is another option, which answers in other words do not have.
         lettered = [example for example in BATCH if example.answer in tiny.LETTERS]
-        forget = lettered if method.needs.alternative else BATCH
+        forget = lettered if method.needs.alternative or method.needs.options else BATCH
         data = StepData(tuple(forget), tuple(reversed(BATCH[:7])))
         loss = weighted_sum(objective.terms(data), data)
         loss.backward()

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import tiny_families as tiny
-from method_cases import LOSSES
+from method_cases import LOSSES, OTHER_FORMS, variants_of
 from pulse_unlearn.config import LoraSettings
 from pulse_unlearn.evaluation.predict import predict
 from pulse_unlearn.methods import build_method
@@ -30,6 +30,7 @@ SETTINGS = {
     "npo": {"beta": 0.5, "retain_weight": 0.5},
     "ga_klr": {"weight": 0.7},
     "rmu": {"layer": -1},
+    **OTHER_FORMS,
 }
 QUESTIONS = [
     replace(one, example_id=f"{one.example_id}{more}", prompt=one.prompt + more)
@@ -86,10 +87,12 @@ def told(made, backend, method, data):
     made.model.zero_grad(set_to_none=True)
     view = backend.answer_log_probs(data.forget, tokens="with_end")
     chosen = build_method(method, SETTINGS.get(method, {}))
-    if chosen.needs.alternative:  # another option, which answers in other words do not have
+    if chosen.needs.alternative or chosen.needs.options:
+        # Another option, which answers in other words do not have.
         lettered = [replace(one, answer=one.options[0].letter) for one in data.forget]
         data = replace(data, forget=tuple(lettered))
-    terms = Unlearning(backend, chosen, "with_end", References(made, backend), seed=0).terms(data)
+    references, variants = References(made, backend), variants_of(QUESTIONS)
+    terms = Unlearning(backend, chosen, "with_end", references, 0, variants).terms(data)
     loss = weighted_sum(terms, data)
     if loss.requires_grad:  # not of text alone where the projector or the tower is trained
         loss.backward()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import tiny_models as tiny
-from method_cases import LOSSES, costly
+from method_cases import LOSSES, OTHER_FORMS, costly
 from pulse_unlearn.config import LoraSettings, OptimiserSettings
 from pulse_unlearn.errors import DataError, Interrupted, ModelError
 from pulse_unlearn.evaluation.predict import greedy_accuracy
@@ -37,6 +37,7 @@ SETTINGS = {
     "npo": {"beta": 0.5, "retain_weight": 0.5},
     "ga_klr": {"weight": 0.7},
     "rmu": {"layer": -1},
+    **OTHER_FORMS,
 }
 KINDS = [*LOSSES, "finetune"]
 RESUMED = ("ga", "ga_klr", "npo", "finetune")

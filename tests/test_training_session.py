@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny_models as tiny
-from method_cases import costly
+from method_cases import OTHER_FORMS, costly
 from pulse_unlearn.config import LoraSettings, OptimiserSettings, StopSettings, UnlearnSettings
 from pulse_unlearn.data.alternatives import REFUSALS, with_alternative
 from pulse_unlearn.errors import DataError, Interrupted, MethodError, ModelError
@@ -33,6 +33,7 @@ SETTINGS = {
     "sine_project": {"bound": 0.01},
     "fit": {"top_k": 1, "batches": 2},
     "task_vector": {"scale": 2.0},
+    **OTHER_FORMS,
 }
 UPDATES = {
     "manu": {"update": "full"},
@@ -60,7 +61,7 @@ def settings_of(method="ga", **changes):
     )
 
 
-def plan(steps):
+def plan(steps, *, people=True, share=0.25):
     def epoch(first, count):
         return lambda number: [
             replace(one, example_id=f"{one.example_id}@{number}")
@@ -69,10 +70,10 @@ def plan(steps):
 
     return UnlearnSteps(
         epoch(0, 6),
-        epoch(100, 6),
+        epoch(100, 6) if people else None,
         epoch(200, 4),
         batch_size=4,
-        general_share=0.25,
+        general_share=share,
         steps=steps,
         seed=1,
     )
@@ -122,6 +123,7 @@ def session_of(
         3,
         watch,
         folder,
+        variants=tiny.variants(),
         **more,
     )
 

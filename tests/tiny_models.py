@@ -20,8 +20,10 @@ from transformers import (
 )
 
 from data_cases import encoded, noise
+from method_cases import variants_of
 from pulse_unlearn.config import LoraSettings, ModelSettings
 from pulse_unlearn.data.images import decode, picture_from_bytes
+from pulse_unlearn.data.variants import Variants
 from pulse_unlearn.methods import Loss
 from pulse_unlearn.models.adapters import (
     AdapterStack,
@@ -213,7 +215,16 @@ def unlearning(
 ) -> Unlearning:
     """A method's objective, read plainly."""
     backend = Plain(made.model, encode)
-    return Unlearning(backend, method, tokens, References(made, backend), seed=0)
+    return Unlearning(
+        backend, method, tokens, References(made, backend), seed=0, variants=variants()
+    )
+
+
+@cache
+def variants() -> Variants:
+    """Other forms of the questions of `letters` and `mixed`."""
+    every = (*letters(20), *letters(20, first=100), *letters(20, first=200))
+    return variants_of(every)
 
 
 def log_probs(model: torch.nn.Module, examples: Sequence[Example], *, tokens="with_end"):

@@ -22,6 +22,7 @@ from pulse_unlearn.config import Scenario as ScenarioSettings
 from pulse_unlearn.data.datasets import DatasetEntry, load_people
 from pulse_unlearn.data.examples import training
 from pulse_unlearn.data.prompts import PromptProfile
+from pulse_unlearn.data.variants import Variants
 from pulse_unlearn.errors import (
     ConfigError,
     Interrupted,
@@ -257,6 +258,7 @@ class _Trial:
         self.loaded = load_model(ModelSettings(device="cpu"))
         known = [p for p in load_people("world").individuals if p.group == "celebrity"]
         self.forget, self.retain = known[:_PEOPLE], known[_PEOPLE : 2 * _PEOPLE]
+        self.variants = Variants(self.forget, self.retain, profile="short", seed=0)
         self.stops_each_step = self.asked = False
 
     def plan(self, steps: int) -> UnlearnSteps:
@@ -291,7 +293,9 @@ class _Trial:
         prepared, backend = self.prepared()
         tokens, references = self.settings.answer_tokens, References(prepared, backend)
         data = self.plan(1)[0]
-        terms = Unlearning(backend, self.method, tokens, references, 0).terms(data)
+        terms = Unlearning(
+            backend, self.method, tokens, references, seed=0, variants=self.variants
+        ).terms(data)
         for term in terms:
             if not torch.isfinite(term.values).all():
                 got = f"{term.values.tolist()}"
@@ -341,6 +345,7 @@ class _Trial:
             folder=folder,
             history=history,
             state=state or {},
+            variants=self.variants,
         ).apply(self.method)
         if self.asked:
             fix = "let pulse_unlearn.errors.Interrupted pass"

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pulse_unlearn.data.images import scored_pictures
 from pulse_unlearn.data.options import obstacle, orders_of
@@ -34,6 +35,14 @@ from pulse_unlearn.records import (
 )
 
 Forms = Literal["multiple_choice", "short_answer", "both"]
+
+
+class Turned(NamedTuple):
+    """An example whose options stand in an order of their own."""
+
+    example: Example
+    order: tuple[int, ...]
+    """Of the options of the example that was turned: their places under A, B, ..."""
 
 
 def scored(questions: Sequence[Question], *, profile: str) -> list[Example]:
@@ -67,24 +76,45 @@ def in_words(questions: Sequence[Question], *, profile: str) -> list[Example]:
 
     Questions that need their options to be seen are left out; `data.options.obstacle` says why.
     """
-    return [
-        Example(
-            example_id=f"{question.id}/words",
-            question_id=question.id,
-            modality=question.modality,
-            prompt=render_short_answer(profile, question.question, hint=question.hint),
-            answer=question.truth,
-            options=question.options,
-            option_texts=tuple(option.text for option in question.options),
-            individual=question.individual,
-            category=question.category,
-            picture=question.picture if question.modality == "multimodal" else None,
-            system=PROFILES.get(profile).system,
-            asked_as="words",
+    return [_bare(question, profile) for question in questions if not obstacle(question)]
+
+
+def turned(example: Example, question: Question, *, profile: str) -> list[Turned]:
+    """Return a training example in every cyclic order of its options, its own first.
+
+    Whatever is about the other options stays in its place, as in `orders_of`. With four options or
+    more these are orders for training alone; with three or two they meet the reserved or the scored
+    ones. Where the options are not shown, the order is the example's own.
+    """
+    shown = replace(question, options=example.options, answer=example.letter, orders=())
+    first, *others = orders_of(shown)
+    if example.option_texts:
+        return [Turned(example, first)]
+    view = example.example_id.removeprefix(f"{question.id}/")
+    found = [
+        _choice(
+            shown,
+            order,
+            profile=profile,
+            view=f"{view}+{turn}",
+            rotation=turn,
+            picture=example.picture,
         )
-        for question in questions
-        if not obstacle(question)
+        for turn, order in enumerate(others, start=1)
     ]
+    return [Turned(*one) for one in zip((example, *found), (first, *others), strict=True)]
+
+
+def bare(example: Example, question: Question, *, profile: str) -> Example | None:
+    """Return a training example's question bare, on the same picture, its options as answers.
+
+    None where it cannot be asked so, or is already.
+    """
+    if example.option_texts or obstacle(question):
+        return None
+    # In the example's own order, so that options are found by their places.
+    shown = replace(question, options=example.options, answer=example.letter)
+    return replace(_bare(shown, profile), picture=example.picture)
 
 
 def other_view(
@@ -166,6 +196,23 @@ def general_training(
         )
         for question in questions
     ]
+
+
+def _bare(question: Question, profile: str) -> Example:
+    return Example(
+        example_id=f"{question.id}/words",
+        question_id=question.id,
+        modality=question.modality,
+        prompt=render_short_answer(profile, question.question, hint=question.hint),
+        answer=question.truth,
+        options=question.options,
+        option_texts=tuple(option.text for option in question.options),
+        individual=question.individual,
+        category=question.category,
+        picture=question.picture if question.modality == "multimodal" else None,
+        system=PROFILES.get(profile).system,
+        asked_as="words",
+    )
 
 
 def _choice(

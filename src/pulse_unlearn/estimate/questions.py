@@ -13,20 +13,34 @@ from typing import Literal
 
 from PIL import Image
 
+from pulse_unlearn.data.alternatives import with_alternative
 from pulse_unlearn.data.facts import with_facts
 from pulse_unlearn.estimate.counts import NOTHING, Asked, Batch
 from pulse_unlearn.estimate.placeholders import ASSUMED_SIDE
 from pulse_unlearn.estimate.sizes import TOKENIZER, SizedModel, TextCounter
+from pulse_unlearn.methods import Needs
 from pulse_unlearn.models.backends import packing_obstacle
+from pulse_unlearn.models.forward import expand_options
 from pulse_unlearn.pipeline.asked import other_view_examples, stage_examples
 from pulse_unlearn.pipeline.inputs import Inputs
-from pulse_unlearn.pipeline.stage_context import finetune_steps, general_epochs, people_epochs
+from pulse_unlearn.pipeline.stage_context import (
+    finetune_steps,
+    general_epochs,
+    people_epochs,
+    variants_of,
+)
 from pulse_unlearn.records import (
     Example,
     Individual,
     Picture,
 )
-from pulse_unlearn.scenarios import FinetuneStage, Group, ScoreStage, TrainingStage
+from pulse_unlearn.scenarios import (
+    FinetuneStage,
+    Group,
+    ScoreStage,
+    TrainingStage,
+    UnlearnStage,
+)
 
 Reading = Literal["answer", "options", "reply"]
 """What is read of a question: its answer, in training; how likely its options are, by a stop rule;
@@ -54,6 +68,18 @@ class Pool:
     def again(self, draws: int) -> int:
         """Return how many examples so many draws may show more than once: epochs draw all anew."""
         return max(0, min(draws - self.count, draws // 2))
+
+
+Kind = Literal["alternative", "orders", "words", "decoupled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Other forms of forget questions, and how many of them there are to each."""
+
+    kind: Kind
+    pool: Pool
+    each: float
 
 
 def likely_people(inputs: Inputs, group: Group) -> tuple[str, ...]:
@@ -87,6 +113,33 @@ class Pools:
     def epoch(self, stage: TrainingStage, group: Group) -> list[Example]:
         """Return the first epoch's examples."""
         return people_epochs(self._inputs, stage, self._people(group))(0)
+
+    def others(self, stage: UnlearnStage, needs: Needs) -> list[Beside]:
+        """Return what a loss asks of each forget example besides itself, kind by kind."""
+        kinds: list[Kind] = ["alternative"] if needs.alternative else []
+        kinds += ["orders"] if needs.options == "all" else []
+        kinds += ["words"] if needs.option_words else []
+        kinds += ["decoupled"] if needs.decoupled else []
+        return [self._beside(stage, kind, needs) for kind in kinds]
+
+    def _beside(self, stage: UnlearnStage, kind: Kind, needs: Needs) -> Beside:
+        forget, retain = self._people(stage.forget), self._people(stage.retain)
+        variants = variants_of(self._inputs, stage, forget, retain if kind == "decoupled" else ())
+        asked = self.epoch(stage, stage.forget)
+
+        def forms() -> list[Example]:
+            if kind == "alternative" and needs.alternative:
+                return [with_alternative(e, needs.alternative, seed=stage.seed) for e in asked]
+            if kind == "decoupled":
+                return [variants.decoupled(example) for example in asked]
+            if kind == "orders":
+                return [one.example for e in asked for one in variants.turned(e)[1:]]
+            bare = [variants.bare(example) for example in asked]
+            return [text for one in bare if one for text in expand_options(one)]
+
+        key = (kind, needs.alternative, stage.forget, stage.retain, stage.settings.forms)
+        pool = self._pool(key, forms)
+        return Beside(kind, pool, pool.count / len(asked))
 
     def replayed(self, stage: TrainingStage) -> Pool:
         """Return general questions to train on."""

@@ -6,6 +6,7 @@ what a reference said is remembered.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,6 +150,8 @@ class _Estimator:
         drawn = [(retain, steps * (size - shared)), (general, steps * shared)]
         forgotten = forget.each.times(steps * size)
         kept = sum((pool.each.times(draws) for pool, draws in drawn), NOTHING)
+        others = self.pools.others(stage, needs)
+        beside = [one.pool.each.times(steps * size * one.each) for one in others]
         asked, references = NOTHING, 0
         if needs.forget_reference:
             asked += forgotten
@@ -156,6 +159,8 @@ class _Estimator:
         if needs.retain_reference:
             asked += kept
             references += self._remembered(needs.retain_reference, drawn)
+        if needs.alternative_reference:  # none of it comes again
+            asked += beside[0]
         if stop.target_forgetting is not None:
             held_out = self.pools.checked(stage.forget, stage.decides)
             checks = 1 + steps // stop.check_every
@@ -163,10 +168,10 @@ class _Estimator:
         return self._training(
             stage,
             steps,
-            trained=forgotten + kept,
+            trained=forgotten + kept + sum(beside, NOTHING),
             asked=asked,
-            pools=(forget, retain, general),
-            together=2 if needs.retain else 1,
+            pools=(forget, retain, general, *(one.pool for one in others)),
+            together=math.ceil(1 + needs.retain + sum(one.each for one in others)),
             reference=needs.reference,
             references=min(references, KEPT_BYTES),
         )

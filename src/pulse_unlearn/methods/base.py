@@ -6,14 +6,14 @@ accumulation steps or of workers, and the training loop does every normalisation
 trained tensors (`Session`). A loss is run as a procedure of one phase.
 
 Shape letters: B examples, A answer positions (padded to the longest answer of the batch),
-V vocabulary entries, D width of the language model.
+V vocabulary entries, D width of the language model, R forms of a question, O options.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from pydantic import ConfigDict
 
@@ -43,6 +43,21 @@ class AnswerView:
 
 
 @dataclass(frozen=True, slots=True)
+class OptionView:
+    """How likely one model says each option of a question is, in each form it was asked in.
+
+    Columns are the options in the order of the forget example itself, whatever the form's order;
+    O is the largest number of options of the batch, R that of forms.
+    """
+
+    log_probs: Tensor
+    """Natural, [B, R, O], not renormalised over the options: of the option's letter as the first
+    answer token or, where it is answered in words, of its text, summed over its tokens."""
+    mask: Tensor
+    """True at options that there are, [B, R, O]; a form that was not asked has none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Views:
     """Everything a loss may look at in one step; a part it does not need is None."""
 
@@ -53,11 +68,24 @@ class Views:
     alternative: AnswerView | None = None
     """The forget questions with another answer than the true one."""
     alternative_reference: AnswerView | None = None
+    options: OptionView | None = None
+    """Of the forget questions: a form for each order, the example's own first; a single one, of
+    texts, where the prompt is answered in words."""
+    option_words: OptionView | None = None
+    """Of the same questions asked bare, one form; none of a question that cannot be."""
+    letters: Tensor | None = None
+    """True at vocabulary entries that begin a letter of the forget example's options, [B, V]."""
+    decoupled: AnswerView | None = None
+    """For each forget example the same question about a person of the retain data."""
 
 
 Extent = Literal["answer", "distribution", "hidden"]
 """How much of the reference a method looks at: the probability of each answer token alone, the
 whole distribution over the vocabulary, or hidden states. The first is a number an answer token."""
+
+
+Orders = Literal["one", "all"]
+"""Orders of a question's options: the one in which an example shows them, or all cyclic ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +99,11 @@ class Needs:
     alternative: Alternative | None = None
     alternative_reference: Extent | None = None
     """Takes `alternative`."""
+    options: Orders | None = None
+    option_words: bool = False
+    letters: bool = False
+    decoupled: bool = False
+    """Takes people in `unlearn.retain`, though no retain batch."""
     hidden_layer: int | None = None
     """Layer of the language model, from 0, whose output every view holds; negative ones count from
     the last."""
@@ -291,8 +324,18 @@ def _unloaded(name: str, problem: Problem) -> type:
 METHODS: Registry[type] = Registry("method", group="pulse_unlearn.methods", stand_in=_unloaded)
 
 
-def present(view: AnswerView | None, what: str) -> AnswerView:
+View = TypeVar("View")
+
+
+def present(view: View | None, what: str) -> View:
     """Return the view; raises ValueError if the loop did not provide what the method needs."""
     if view is None:
         raise ValueError(f"the training loop did not provide {what}")
     return view
+
+
+def shows_options(unlearn: UnlearnSettings) -> Iterator[Problem]:
+    """Yield a problem where a method on options would be given questions without any."""
+    if unlearn.forms != "multiple_choice":
+        what = "the method works on options, which short answers have none of"
+        yield Problem(what, "unlearn.forms", unlearn.forms, "multiple_choice")

@@ -134,7 +134,7 @@ class WeightedSum:
 def together(needs: Sequence[Needs]) -> Needs:
     """Return what several losses need of one step.
 
-    Raises ValueError where two need different other answers, different layers, or of one reference
+    Raises ValueError where two need different other answers, orders or layers, or of one reference
     hidden states and probabilities.
     """
     return Needs(
@@ -143,6 +143,10 @@ def together(needs: Sequence[Needs]) -> Needs:
         retain_reference=_widest([one.retain_reference for one in needs], "retain answers"),
         alternative=_agreed([one.alternative for one in needs], "alternative answers"),
         alternative_reference=_widest([one.alternative_reference for one in needs], "alternatives"),
+        options=_agreed([one.options for one in needs], "orders"),
+        option_words=any(one.option_words for one in needs),
+        letters=any(one.letters for one in needs),
+        decoupled=any(one.decoupled for one in needs),
         hidden_layer=_agreed([one.hidden_layer for one in needs], "layers"),
     )
 

@@ -1,6 +1,7 @@
 """Pure losses on log-probabilities: tensors in, one value per example out.
 
-Shape letters: B examples, A answer positions, V vocabulary entries. Log-probabilities are natural
+Shape letters: B examples, A answer positions, V vocabulary entries, R forms of a question and O
+options. Log-probabilities are natural
 and normalised (never logits); masks are boolean and true at answer tokens only, so neither the
 prompt nor padding can enter. Every example must have at least one answer token.
 """
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from pulse_unlearn.methods.base import AnswerView, Term, Views, present
+from pulse_unlearn.methods.base import AnswerView, OptionView, Term, Views, present
 
 KlDirection = Literal["reference_to_current", "current_to_reference"]
 
@@ -166,6 +167,50 @@ def js_divergence(view: AnswerView, reference: AnswerView) -> Tensor:
     return _answer_mean(both / 2.0, view)
 
 
+def peak_squared(view: AnswerView) -> Tensor:
+    """Return `(max_v z_v - mean_v z_v)^2` of the logits z per answer token, [B], in nats squared.
+
+    The same of log-probabilities, which differ from logits by a constant (PDU, arXiv 2506.05314).
+    """
+    said = view.log_probs
+    return _answer_mean((said.amax(-1) - said.mean(-1)).square(), view)
+
+
+def levelled_kl(view: AnswerView, reference: AnswerView, letters: Tensor) -> Tensor:
+    """Return KL(levelled reference || current) per answer token, [B].
+
+    Where the answer begins, the levelled reference shares what the reference gives to all option
+    letters (`letters`, [B, V]) equally among them; everything else is the reference's.
+    """
+    frozen, among = reference.log_probs, letters.unsqueeze(1)
+    together = frozen.masked_fill(~among, -torch.inf).logsumexp(-1, keepdim=True)
+    share = together - among.sum(-1, keepdim=True).to(frozen.dtype).log()
+    begins = view.mask & (view.mask.cumsum(-1) == 1)
+    levelled = torch.where(among & begins.unsqueeze(-1), share, frozen)
+    return _answer_mean(_kl_per_token(levelled, view.log_probs), view)
+
+
+def flatness(view: OptionView) -> Tensor:
+    """Return KL(uniform || options) of each form, [B, R]; 0 where it was not asked.
+
+    `-ln O - mean_o log p(o)` with p renormalised over the O options (DF-MCQ, Sun et al. 2025, arXiv
+    2505.02884).
+    """
+    return _from_uniform(view.log_probs, view.mask)
+
+
+def flatness_of_average(view: OptionView) -> Tensor:
+    """Return KL(uniform || average over the forms), [B], the average being that of `rotated`.
+
+    Of renormalised log-probabilities, so that what is the same in every form is left over and a
+    preferred letter is not. Never above the mean of `flatness`.
+    """
+    asked = view.mask.any(-1, keepdim=True)
+    each = _renormalised(view.log_probs, view.mask).masked_fill(~view.mask, 0.0)
+    average = each.sum(1) / asked.sum(1).clamp(min=1)
+    return _from_uniform(average, view.mask.any(1))
+
+
 def hidden_of(view: AnswerView) -> Tensor:
     """Return the view's hidden states, [B, A, D]; raises ValueError if there are none."""
     if view.hidden is None:
@@ -185,6 +230,21 @@ def hidden_distance(view: AnswerView, towards: Tensor) -> Tensor:
 def _answer_mean(values: Tensor, view: AnswerView) -> Tensor:
     """Return the mean over answer tokens, [B], of values [B, A]; the others do not count."""
     return values.masked_fill(~view.mask, 0.0).sum(-1) / view.mask.sum(-1)
+
+
+def _renormalised(log_probs: Tensor, mask: Tensor) -> Tensor:
+    """Return log-probabilities among the options, [..., O]; those of none where there are none."""
+    # Not -inf: where no option is there, that would be undefined and its gradient too.
+    low = torch.finfo(log_probs.dtype).min
+    return log_probs.masked_fill(~mask, low).log_softmax(-1)
+
+
+def _from_uniform(log_probs: Tensor, mask: Tensor) -> Tensor:
+    """Return KL(uniform || p) over the last dimension's options; 0 without any."""
+    count = mask.sum(-1).clamp(min=1)
+    said = _renormalised(log_probs, mask).masked_fill(~mask, 0.0)
+    apart = -count.to(said.dtype).log() - said.sum(-1) / count
+    return apart.masked_fill(~mask.any(-1), 0.0)
 
 
 def _kl_per_token(first: Tensor, second: Tensor) -> Tensor:

@@ -207,6 +207,9 @@ def _unfit_methods(experiment: Experiment) -> list[Problem]:
         if entry.unlearn.retain == "none" and method.needs.retain:
             what, allowed = "the method needs a retain batch", "d_retain, other_known, general"
             found.append(Problem(what, "unlearn.retain", "none", allowed))
+        elif entry.unlearn.retain in ("none", "general") and method.needs.decoupled:
+            what, allowed = "the method asks about retained people", "d_retain, other_known"
+            found.append(Problem(what, "unlearn.retain", entry.unlearn.retain, allowed))
         problems += [replace(one, where=f"methods.{label}.{one.where}") for one in found]
     return problems
 

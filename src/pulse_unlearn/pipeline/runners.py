@@ -49,6 +49,7 @@ from pulse_unlearn.pipeline.stage_context import (
     people_epochs,
     questions,
     update_folder,
+    variants_of,
 )
 from pulse_unlearn.records import Example
 from pulse_unlearn.registry import Registry
@@ -138,7 +139,8 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
     method = build_method(stage.method, dict(stage.method_settings))
     needs = method.needs
     forget = context.people(stage.forget)
-    retain = context.people(stage.retain) if needs.retain else []  # nobody: general questions alone
+    kept = context.people(stage.retain) if needs.retain or needs.decoupled else []
+    retain = kept if needs.retain else []  # nobody: general questions alone
     forget_epochs = people_epochs(context.inputs, stage, forget)
     retain_epochs = people_epochs(context.inputs, stage, retain) if retain else None
 
@@ -178,6 +180,7 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
         context.folder,
         history=[_request(context, name) for name in stage.history],
         state=carried(context.folder_of(stage.history[-1])) if stage.history else {},
+        variants=variants_of(context.inputs, stage, forget, kept),
     )
     limited = METHODS.origin(stage.method) is not None
     seconds = context.inputs.experiment.plugin_seconds if limited else 0

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.data import examples as make
 from pulse_unlearn.data.facts import with_facts
+from pulse_unlearn.data.variants import Variants
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.models.loading import RunCache
 from pulse_unlearn.pipeline.asked import other_view_examples, stage_examples
@@ -18,7 +19,14 @@ from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.progress import Progress
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Example, Facts, Individual
-from pulse_unlearn.scenarios import FinetuneStage, Group, ScoreStage, Stage, TrainingStage
+from pulse_unlearn.scenarios import (
+    FinetuneStage,
+    Group,
+    ScoreStage,
+    Stage,
+    TrainingStage,
+    UnlearnStage,
+)
 from pulse_unlearn.training.steps import FinetuneSteps
 
 ADAPTER = "adapter"
@@ -81,6 +89,17 @@ def people_epochs(
         stage.settings.forms,
     )
     return lambda epoch: make.training(people, profile=profile, seed=seed, epoch=epoch, forms=forms)
+
+
+def variants_of(
+    inputs: Inputs,
+    stage: UnlearnStage,
+    forget: Sequence[Individual],
+    retain: Sequence[Individual],
+) -> Variants:
+    """Return other forms of a stage's forget questions."""
+    profile, forms = inputs.experiment.data.people_prompt, stage.settings.forms
+    return Variants(forget, retain, profile=profile, seed=stage.order_seed, forms=forms)
 
 
 def general_epochs(inputs: Inputs, stage: TrainingStage) -> Callable[[int], list[Example]]:

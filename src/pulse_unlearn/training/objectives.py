@@ -10,11 +10,23 @@ import torch
 from torch import Tensor
 
 from pulse_unlearn.data.alternatives import with_alternative
-from pulse_unlearn.errors import MethodError, Problem
-from pulse_unlearn.methods import AnswerView, Extent, Loss, Term, Views, losses
+from pulse_unlearn.data.variants import Variants
+from pulse_unlearn.errors import DataError, MethodError, Problem
+from pulse_unlearn.methods import (
+    AnswerView,
+    Extent,
+    Loss,
+    OptionView,
+    Orders,
+    Term,
+    Views,
+    losses,
+    present,
+)
 from pulse_unlearn.models.encode import AnswerTokens
 from pulse_unlearn.models.forward import Backend
 from pulse_unlearn.records import Example
+from pulse_unlearn.training.options import letter_options, letters_of, word_options
 from pulse_unlearn.training.references import References
 from pulse_unlearn.training.steps import StepData
 
@@ -53,6 +65,8 @@ class Unlearning:
     references: References
     seed: int
     """Draws alternative answers."""
+    variants: Variants | None = None
+    """Other forms of the forget questions, for losses that look at them."""
 
     @property
     def kept(self) -> dict[str, Tensor]:
@@ -70,6 +84,7 @@ class Unlearning:
         kind = needs.alternative
         others = [with_alternative(e, kind, seed=self.seed) for e in data.forget] if kind else []
         alternative = self._current(others) if others else None
+        decoupled = [self._forms.decoupled(e) for e in data.forget] if needs.decoupled else []
         views = Views(
             forget=forget,
             retain=retain,
@@ -77,6 +92,10 @@ class Unlearning:
             retain_reference=self._frozen(data.retain, retain, needs.retain_reference),
             alternative=alternative,
             alternative_reference=self._frozen(others, alternative, needs.alternative_reference),
+            options=self._options(data.forget, forget, needs.options) if needs.options else None,
+            option_words=self._in_words(data.forget, forget) if needs.option_words else None,
+            letters=self._letters(data.forget, forget) if needs.letters else None,
+            decoupled=self._current(decoupled) if decoupled else None,
         )
         terms = self.loss.terms(views)
         self._check(terms, data)
@@ -96,6 +115,34 @@ class Unlearning:
         ]
         if problems:
             raise MethodError(problems)
+
+    @property
+    def _forms(self) -> Variants:
+        return present(self.variants, "other forms of forget questions")
+
+    def _options(self, examples: Sequence[Example], own: AnswerView, orders: Orders) -> OptionView:
+        if examples[0].option_texts:  # as all are, of one prompt profile
+            return word_options(self.backend, examples, own)
+        turned = [self._forms.turned(example) for example in examples]
+        asked = [of[:1] for of in turned] if orders == "one" else turned
+        return letter_options(self.backend, own, asked)
+
+    def _in_words(self, examples: Sequence[Example], own: AnswerView) -> OptionView:
+        return word_options(self.backend, [self._forms.bare(one) for one in examples], own)
+
+    def _letters(self, examples: Sequence[Example], own: AnswerView) -> Tensor:
+        problems = [
+            Problem(
+                "a question answered in words has no letters to be levelled",
+                example.question_id,
+                allowed="unlearn.forms: multiple_choice, and a prompt that shows the options",
+            )
+            for example in examples
+            if not example.options or example.option_texts
+        ]
+        if problems:
+            raise DataError(problems)
+        return letters_of(self.backend, examples, own)
 
     def _current(self, examples: Sequence[Example]) -> AnswerView:
         return self.backend.answer_log_probs(

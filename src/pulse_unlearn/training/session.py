@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pulse_unlearn import store
 from pulse_unlearn.config import UnlearnSettings
+from pulse_unlearn.data.variants import Variants
 from pulse_unlearn.errors import MethodError, Problem
 from pulse_unlearn.methods import (
     Activity,
@@ -72,6 +73,8 @@ class MethodSession:
     history: Sequence[Request] = ()
     state: Mapping[str, Tensor] = field(default_factory=dict)
     initial: Mapping[str, Tensor] = field(default_factory=dict)
+    variants: Variants | None = None
+    """Other forms of the forget questions; None for losses that look at none."""
     phases: list[Outcome] = field(default_factory=list)
     _procedure: bool = False
 
@@ -250,7 +253,7 @@ class MethodSession:
 
     def _objective(self, loss: Loss) -> Unlearning:
         tokens = self.settings.answer_tokens
-        return Unlearning(self.backend, loss, tokens, self.references, self.seed)
+        return Unlearning(self.backend, loss, tokens, self.references, self.seed, self.variants)
 
     def _batches(self, count: int, first: int = 0) -> list[StepData]:
         steps = self.plan(first + count)

@@ -13,13 +13,20 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-LENGTHS = {"forget": (3, 1), "retain": (2, 3), "alternative": (1, 2)}
+LENGTHS = {"forget": (3, 1), "retain": (2, 3), "alternative": (1, 2), "decoupled": (3, 2)}
 POSITIONS, VOCABULARY = 3, 5
+LETTERS = ((0, 2, 3), (1, 4))
+"""Vocabulary entries that begin a letter of each forget example's options."""
+OPTIONS = {"options": ((4, 4, 4), (3, 3, 0)), "option_words": ((4,), (0,))}
+"""Options in each form of each forget question: orders, and in words; 0 where it was not asked."""
 STEP = 1e-5
 
 
 def inputs():
-    """Logits and labels of three batches of two, answers right-aligned, and of the reference."""
+    """Logits and labels of batches of two, answers right-aligned, and of the reference.
+
+    And log-probabilities of options, which nothing says are normalised.
+    """
     drawn = np.random.default_rng(20261128)
     made = {}
     for name in LENGTHS:
@@ -27,6 +34,8 @@ def inputs():
         made[name] = np.round(drawn.normal(scale=1.5, size=shape), 3)
         made[f"{name}_reference"] = np.round(drawn.normal(scale=1.5, size=shape), 3)
         made[f"{name}_labels"] = drawn.integers(VOCABULARY, size=shape[:2])
+    for name, counts in OPTIONS.items():
+        made[name] = np.round(drawn.normal(scale=1.5, size=(2, len(counts[0]), 4)), 3)
     return made
 
 
@@ -44,6 +53,7 @@ class Answer:
         self.q = [softmax(made[f"{batch}_reference"][row, t]) for t in places]
         self.held = [softmax(held[batch][row, t]) for t in places]
         self.labels = [int(made[f"{batch}_labels"][row, t]) for t in places]
+        self.letters = LETTERS[row]
 
     def nll(self):
         return -sum(np.log(p[y]) for p, y in zip(self.p, self.labels, strict=True))
@@ -54,6 +64,17 @@ class Answer:
     def mean(self, value):
         parts = zip(self.p, self.q, self.held, self.labels, strict=True)
         return sum(value(*part) for part in parts) / len(self.p)
+
+
+class Options:
+    """The options of one example: their probabilities among themselves in each form."""
+
+    def __init__(self, made, row):
+        counts = [OPTIONS[name][row] for name in OPTIONS]
+        self.orders, self.words = (
+            [softmax(form[:n]) for form, n in zip(made[name][row], of, strict=True) if n]
+            for name, of in zip(OPTIONS, counts, strict=True)
+        )
 
 
 def log_sigmoid(x):
@@ -122,104 +143,177 @@ def dpo(f, a, beta):
     return -2 / beta * log_sigmoid(beta * (won - lost))
 
 
+def squared_peak(f):
+    logits = [np.log(p) + 17.0 for p in f.p]  # logits: any constant more
+    return sum((z.max() - z.mean()) ** 2 for z in logits) / len(logits)
+
+
+def to_levelled(f):
+    first = f.q[0].copy()
+    first[list(f.letters)] = f.q[0][list(f.letters)].sum() / len(f.letters)
+    targets = [first, *f.q[1:]]
+    return sum(kl(q, p) for q, p in zip(targets, f.p, strict=True)) / len(f.p)
+
+
+def from_flat(p):
+    return kl(np.full(len(p), 1 / len(p)), p)
+
+
+def flat_orders(o):
+    return sum(from_flat(p) for p in o.orders) / len(o.orders)
+
+
+def flat_average(o):
+    powers = np.prod(o.orders, axis=0) ** (1 / len(o.orders))
+    return from_flat(powers / powers.sum())
+
+
 CASES = {
     # name: (method, settings, (weight, batch of the term, value of forget, retain, alternative))
-    "ga": ("ga", {}, [(1, "forget", lambda f, r, a: ascent(f))]),
+    "ga": ("ga", {}, [(1, "forget", lambda f, r, a, *_: ascent(f))]),
     "grad_diff": (
         "grad_diff",
         {"forget_weight": 0.5, "retain_weight": 2.0},
         [
-            (0.5, "forget", lambda f, r, a: ascent(f)),
-            (2.0, "retain", lambda f, r, a: descent(r)),
+            (0.5, "forget", lambda f, r, a, *_: ascent(f)),
+            (2.0, "retain", lambda f, r, a, *_: descent(r)),
         ],
     ),
     "kl_min": (
         "kl_min",
         {"retain_weight": 0.7},
         [
-            (1, "forget", lambda f, r, a: ascent(f)),
-            (0.7, "retain", lambda f, r, a: forward_kl(r)),
+            (1, "forget", lambda f, r, a, *_: ascent(f)),
+            (0.7, "retain", lambda f, r, a, *_: forward_kl(r)),
         ],
     ),
-    "npo": ("npo", {"beta": 0.4}, [(1, "forget", lambda f, r, a: npo(f, 0.4))]),
+    "npo": ("npo", {"beta": 0.4}, [(1, "forget", lambda f, r, a, *_: npo(f, 0.4))]),
     "npo with both retain terms": (
         "npo",
         {"beta": 0.1, "retain_weight": 1.0, "retain_kl_weight": 0.3},
         [
-            (1, "forget", lambda f, r, a: npo(f, 0.1)),
-            (1.0, "retain", lambda f, r, a: descent(r)),
-            (0.3, "retain", lambda f, r, a: forward_kl(r)),
+            (1, "forget", lambda f, r, a, *_: npo(f, 0.1)),
+            (1.0, "retain", lambda f, r, a, *_: descent(r)),
+            (0.3, "retain", lambda f, r, a, *_: forward_kl(r)),
         ],
     ),
     "simnpo": (
         "simnpo",
         {"margin": 0.25},
         [
-            (0.1375, "forget", lambda f, r, a: simnpo(f, 2.5, 0.25)),
-            (1, "retain", lambda f, r, a: descent(r)),
+            (0.1375, "forget", lambda f, r, a, *_: simnpo(f, 2.5, 0.25)),
+            (1, "retain", lambda f, r, a, *_: descent(r)),
         ],
     ),
     "dpo": (
         "dpo",
         {"beta": 0.3, "retain_weight": 1.0},
         [
-            (1, "forget", lambda f, r, a: dpo(f, a, 0.3)),
-            (1, "retain", lambda f, r, a: descent(r)),
+            (1, "forget", lambda f, r, a, *_: dpo(f, a, 0.3)),
+            (1, "retain", lambda f, r, a, *_: descent(r)),
         ],
     ),
     "idk": (
         "idk",
         {"forget_weight": 0.8},
         [
-            (0.8, "forget", lambda f, r, a: descent(a)),
-            (1, "retain", lambda f, r, a: descent(r)),
+            (0.8, "forget", lambda f, r, a, *_: descent(a)),
+            (1, "retain", lambda f, r, a, *_: descent(r)),
         ],
     ),
     "wga": (
         "wga",
         {"beta": 0.5, "retain_weight": 0.0},
-        [(1, "forget", lambda f, r, a: reweighted(f, 0.5, 0))],
+        [(1, "forget", lambda f, r, a, *_: reweighted(f, 0.5, 0))],
     ),
     "sat_imp": (
         "sat_imp",
         {},
         [
-            (0.1, "forget", lambda f, r, a: reweighted(f, 5, 1)),
-            (1, "retain", lambda f, r, a: descent(r)),
+            (0.1, "forget", lambda f, r, a, *_: reweighted(f, 5, 1)),
+            (1, "retain", lambda f, r, a, *_: descent(r)),
         ],
     ),
     "undial": (
         "undial",
         {"beta": 3.0, "retain_weight": 0.5},
         [
-            (1, "forget", lambda f, r, a: lowered(f, 3.0)),
-            (0.5, "retain", lambda f, r, a: descent(r)),
+            (1, "forget", lambda f, r, a, *_: lowered(f, 3.0)),
+            (0.5, "retain", lambda f, r, a, *_: descent(r)),
         ],
     ),
-    "ce_u": ("ce_u", {}, [(1, "forget", lambda f, r, a: without(f))]),
+    "ce_u": ("ce_u", {}, [(1, "forget", lambda f, r, a, *_: without(f))]),
     "jensun": (
         "jensun",
         {"retain_weight": 0.6},
         [
-            (1, "forget", lambda f, r, a: a.mean(lambda p, q, h, y: js_to(p, y))),
-            (0.6, "retain", lambda f, r, a: r.mean(lambda p, q, h, y: js(p, q))),
+            (1, "forget", lambda f, r, a, *_: a.mean(lambda p, q, h, y: js_to(p, y))),
+            (0.6, "retain", lambda f, r, a, *_: r.mean(lambda p, q, h, y: js(p, q))),
         ],
     ),
     "jensun with labels": (
         "jensun",
         {"retain_target": "labels"},
         [
-            (1, "forget", lambda f, r, a: a.mean(lambda p, q, h, y: js_to(p, y))),
-            (1, "retain", lambda f, r, a: r.mean(lambda p, q, h, y: js_to(p, y))),
+            (1, "forget", lambda f, r, a, *_: a.mean(lambda p, q, h, y: js_to(p, y))),
+            (1, "retain", lambda f, r, a, *_: r.mean(lambda p, q, h, y: js_to(p, y))),
         ],
     ),
     "llmu": (
         "llmu",
         {},
         [
-            (0.5, "forget", lambda f, r, a: ascent(f)),
-            (1, "forget", lambda f, r, a: descent(a)),
-            (1, "retain", lambda f, r, a: forward_kl(r)),
+            (0.5, "forget", lambda f, r, a, *_: ascent(f)),
+            (1, "forget", lambda f, r, a, *_: descent(a)),
+            (1, "retain", lambda f, r, a, *_: forward_kl(r)),
+        ],
+    ),
+    "alt_po": (
+        "alt_po",
+        {"beta": 0.2},
+        [
+            (1, "forget", lambda f, r, a, *_: dpo(f, a, 0.2)),
+            (1, "retain", lambda f, r, a, *_: descent(r)),
+        ],
+    ),
+    "pdu": (
+        "pdu",
+        {"forget_weight": 0.1, "dual_start": 0.4},
+        [
+            (0.1, "forget", lambda f, r, a, *_: squared_peak(f)),
+            (0.4, "retain", lambda f, r, a, *_: descent(r)),
+        ],
+    ),
+    "levelled": (
+        "levelled",
+        {"retain_weight": 0.5},
+        [
+            (1, "forget", lambda f, r, a, *_: to_levelled(f)),
+            (0.5, "retain", lambda f, r, a, *_: forward_kl(r)),
+        ],
+    ),
+    "df_mcq": (
+        "df_mcq",
+        {"letters_weight": 0.5, "average_weight": 2.0, "words_weight": 0.3},
+        [
+            (0.5, "forget", lambda f, r, a, d, o: flat_orders(o)),
+            (2.0, "forget", lambda f, r, a, d, o: flat_average(o)),
+            (0.3, "forget", lambda f, r, a, d, o: sum(from_flat(p) for p in o.words)),
+            (1, "retain", lambda f, r, a, *_: descent(r)),
+        ],
+    ),
+    "df_mcq as published": (
+        "df_mcq",
+        {"orders": "one", "words_weight": 0.0, "retain_weight": 0.0},
+        [(1, "forget", lambda f, r, a, d, o: from_flat(o.orders[0]))],
+    ),
+    "safe_eraser": (
+        "safe_eraser",
+        {"loss": {"method": "grad_diff", "weight": 0.5}},
+        [
+            (0.5, "forget", lambda f, r, a, *_: ascent(f)),
+            (0.5, "retain", lambda f, r, a, *_: descent(r)),
+            (0.5, "forget", lambda f, r, a, d, o: descent(d)),
         ],
     ),
 }
@@ -227,7 +321,10 @@ CASES = {
 
 def values(parts, made, held):
     """The value of each term for each example."""
-    rows = [[Answer(made, held, batch, row) for batch in LENGTHS] for row in (0, 1)]
+    rows = [
+        [*(Answer(made, held, batch, row) for batch in LENGTHS), Options(made, row)]
+        for row in (0, 1)
+    ]
     return [[float(value(*row)) for row in rows] for _, _, value in parts]
 
 
@@ -258,7 +355,7 @@ def document():
             {"over": over, "weight": weight, "values": found}
             for (weight, over, _), found in zip(parts, values(parts, made, made), strict=True)
         ]
-        gradients = {batch: gradient(parts, made, batch) for batch in LENGTHS}
+        gradients = {batch: gradient(parts, made, batch) for batch in (*LENGTHS, *OPTIONS)}
         cases[name] = {
             "method": method,
             "settings": settings,
@@ -267,6 +364,8 @@ def document():
         }
     return {
         "lengths": LENGTHS,
+        "letters": LETTERS,
+        "options": OPTIONS,
         "inputs": {name: part.tolist() for name, part in made.items()},
         "cases": cases,
     }
