@@ -4,6 +4,7 @@ Importing this package imports no torch, so that a plan is printed quickly; the 
 """
 
 from pulse_unlearn.methods import (
+    adapter_router,
     ce_u,
     composed,
     dpo,
@@ -21,6 +22,7 @@ from pulse_unlearn.methods import (
     npo,
     orthogonal_lora,
     pruning,
+    refusal_guard,
     rmu,
     simnpo,
     task_vector,
@@ -40,6 +42,8 @@ from pulse_unlearn.methods.base import (
     Penalty,
     Procedure,
     Request,
+    Seen,
+    Serves,
     Session,
     Tensors,
     Term,
@@ -61,12 +65,15 @@ __all__ = [
     "Penalty",
     "Procedure",
     "Request",
+    "Seen",
+    "Serves",
     "Session",
     "Tensors",
     "Term",
     "TermWeights",
     "UpdateHook",
     "Views",
+    "adapter_router",
     "build_method",
     "ce_u",
     "composed",
@@ -85,7 +92,9 @@ __all__ = [
     "npo",
     "orthogonal_lora",
     "pruning",
+    "refusal_guard",
     "rmu",
+    "serves",
     "simnpo",
     "task_vector",
     "undial",
@@ -97,3 +106,9 @@ def build_method(name: str, settings: dict[str, object]) -> Method:
     """Return the method with its settings; raises ConfigError for an unknown name."""
     method: Method = METHODS.get(name)(**settings)
     return method
+
+
+def serves(name: str) -> Serves | None:
+    """Return what a registered method serves; None for one that changes weights and no more."""
+    found: Serves | None = getattr(METHODS.get(name), "serves", None)
+    return found

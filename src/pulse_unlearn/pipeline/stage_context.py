@@ -18,7 +18,14 @@ from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.progress import Progress
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Example, Facts, Individual
-from pulse_unlearn.scenarios import FinetuneStage, Group, ScoreStage, Stage, TrainingStage
+from pulse_unlearn.scenarios import (
+    FinetuneStage,
+    Group,
+    ScoreStage,
+    Stage,
+    TrainingStage,
+    UnlearnStage,
+)
 from pulse_unlearn.training.steps import FinetuneSteps
 
 ADAPTER = "adapter"
@@ -88,6 +95,29 @@ def general_epochs(inputs: Inputs, stage: TrainingStage) -> Callable[[int], list
     profile, seed = inputs.experiment.data.general_prompt, stage.order_seed
     general = inputs.general_training
     return lambda epoch: make.general_training(general, profile=profile, seed=seed, epoch=epoch)
+
+
+def embedded_views(
+    inputs: Inputs,
+    stage: UnlearnStage,
+    people: Sequence[Individual],
+    epochs: int,
+    *,
+    own: bool,
+) -> list[Example]:
+    """Return the training views of some epochs, with and without options; never scored ones.
+
+    Behind those of retained people stand general questions, where retain batches have them.
+    """
+    data = inputs.experiment.data
+    found: list[Example] = []
+    for epoch in range(epochs):
+        found += make.training(
+            people, profile=data.people_prompt, seed=stage.order_seed, epoch=epoch, forms="both"
+        )
+        if not own and stage.settings.replayed_share:
+            found += general_epochs(inputs, stage)(epoch)
+    return found
 
 
 def finetune_steps(
