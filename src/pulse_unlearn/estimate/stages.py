@@ -7,7 +7,7 @@ what a reference said is remembered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
@@ -15,7 +15,8 @@ from pulse_unlearn.estimate import counts
 from pulse_unlearn.estimate.counts import NOTHING, Adapter, Asked, Batch, Memory
 from pulse_unlearn.estimate.questions import Form, Pool, Pools
 from pulse_unlearn.estimate.sizes import SizedModel
-from pulse_unlearn.methods import Extent, build_method
+from pulse_unlearn.methods import Extent, build_method, serves
+from pulse_unlearn.methods.served import Gated
 from pulse_unlearn.models.checkpoints import adapter_parameters
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.scenarios import FinetuneStage, ScoreStage, Stage, TrainingStage, UnlearnStage
@@ -102,6 +103,12 @@ class _Estimator:
         by_form: dict[Form, Asked] = {}
         for form, pool in pools:
             by_form[form] = by_form.get(form, NOTHING) + pool.each.times(pool.count)
+        if stage.served:
+            rounds = self._rounds(stage)
+            by_form = {
+                form: replace(one.times(rounds), questions=one.questions)
+                for form, one in by_form.items()
+            }
         batch = _batch([pool for _, pool in pools], scoring.batch_size)
         forms = {form: counts.forward_operations(self.model, one) for form, one in by_form.items()}
         return StageEstimate(
@@ -119,6 +126,12 @@ class _Estimator:
             operations=sum(forms.values()),
             forms=forms,
         )
+
+    def _rounds(self, stage: ScoreStage) -> int:
+        """Return how often a served system asks a question: itself, for its gates, its adapter."""
+        last = self.inputs.plan.stage(stage.served[-1])
+        routed = isinstance(last, UnlearnStage) and serves(last.method) == "adapter"
+        return 3 if routed else 2
 
     def _finetune(self, stage: FinetuneStage) -> StageEstimate:
         settings = stage.settings
@@ -140,7 +153,8 @@ class _Estimator:
 
     def _unlearn(self, stage: UnlearnStage) -> StageEstimate:
         settings, stop = stage.settings, stage.settings.stop
-        needs = build_method(stage.method, dict(stage.method_settings)).needs
+        method = build_method(stage.method, dict(stage.method_settings))
+        needs = method.needs
         steps, size = stop.max_steps, settings.optimiser.batch_size
         shared = round(size * settings.replayed_share) if needs.retain else 0
         forget = self.pools.trained(stage, stage.forget)
@@ -160,16 +174,25 @@ class _Estimator:
             held_out = self.pools.checked(stage.forget, stage.decides)
             checks = 1 + steps // stop.check_every
             asked += self._checks(checks, stop.check_examples, held_out, stage.decides)
-        return self._training(
+        if serves(stage.method):
+            # Its gate looks at some epochs of each, with and without options.
+            epochs = method.epochs if isinstance(method, Gated) else 1
+            views = epochs * (1 if settings.forms == "both" else 2)
+            asked += sum(
+                (p.each.times(views * p.count) for p in (forget, retain, general)), NOTHING
+            )
+        untrained = serves(stage.method) == "refusal"
+        estimate = self._training(
             stage,
-            steps,
-            trained=forgotten + kept,
+            0 if untrained else steps,
+            trained=NOTHING if untrained else forgotten + kept,
             asked=asked,
             pools=(forget, retain, general),
             together=2 if needs.retain else 1,
             reference=needs.reference,
             references=min(references, KEPT_BYTES),
         )
+        return replace(estimate, trained_parameters=0) if untrained else estimate
 
     def _checks(self, checks: int, questions: int, held_out: Pool, decides: str) -> Asked:
         """Return what checks take: each asks so many questions, in every order if turned."""
