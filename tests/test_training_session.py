@@ -16,6 +16,7 @@ from pulse_unlearn.methods import METHODS, Needs, Procedure, Term, Views, build_
 from pulse_unlearn.models.adapters import AdapterStack, prepare, prepare_full
 from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.forward import Plain
+from pulse_unlearn.models.served import INDEX, TENSORS
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.loop import Watch
 from pulse_unlearn.training.objectives import Unlearning
@@ -30,6 +31,8 @@ SETTINGS = {
     "npo": {"beta": 0.5, "retain_weight": 0.5},
     "pruning": {"share": 0.1, "batches": 2},
     "task_vector": {"scale": 2.0},
+    "adapter_router": {"layer": 0},
+    "refusal_guard": {"layer": 0},
 }
 UPDATES = {"pruning": {"update": "full"}, "gradient_projection": {"adapter": "continued"}}
 
@@ -68,6 +71,17 @@ def plan(steps):
         steps=steps,
         seed=1,
     )
+
+
+def views(part, epochs):
+    """Two people to forget, four to retain, and general questions, by picture and by name."""
+    first, people = (0, 2) if part == "forget" else (100, 4)
+    found = [
+        replace(one, example_id=f"{one.example_id}@{number}", individual=f"p{first + k % people}")
+        for number in range(epochs)
+        for k, one in enumerate(tiny.letters(4 * people, first=first))
+    ]
+    return found + ([] if part == "forget" else tiny.letters(2, first=200))
 
 
 def model_of(settings, *, seed=6):
@@ -114,7 +128,7 @@ def session_of(
         3,
         watch,
         folder,
-        **more,
+        **{"views": views, **more},
     )
 
 
@@ -134,7 +148,7 @@ def applied(folder, encoder, method, *, stop_at=None, packed=False, **changes):
 def test_every_method_resumes_bit_for_bit(method, stop_at, encoder, tmp_path):
     _, expected, outcome = applied(tmp_path / "whole", encoder, method)
     cut = tmp_path / "cut"
-    if method == "pruning":  # it takes no step at which it could be stopped
+    if method in ("pruning", "refusal_guard"):  # no step at which they could be stopped
         assert outcome.steps == 0
     else:
         with pytest.raises(Interrupted):
@@ -144,6 +158,9 @@ def test_every_method_resumes_bit_for_bit(method, stop_at, encoder, tmp_path):
     assert again == outcome
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+    for name in (INDEX, TENSORS):
+        if (tmp_path / "whole" / name).exists():
+            assert (tmp_path / "whole" / name).read_bytes() == (cut / name).read_bytes()
     if (tmp_path / "whole" / STATE).exists():
         one, other = carried(tmp_path / "whole"), carried(cut)
         assert one.keys() == other.keys()

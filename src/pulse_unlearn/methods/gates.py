@@ -72,6 +72,7 @@ def fit_gate(
     *,
     shrinkage: float,
     false_share: float,
+    margin: float,
 ) -> Fitted:
     """Fit a gate on the views [N, D] of a request's people and of others.
 
@@ -79,7 +80,9 @@ def fit_gate(
     (1 - shrinkage) S + shrinkage tr(S) / D, directions are scaled by its inverse square root; but
     for a factor, which no cosine sees, that takes away 1 - sqrt(shrinkage tr(S) / D / eigenvalue)
     of each. Every other person of the others is fitted on, all the rest calibrates, general
-    questions (person "") included: as many as `false_share` of those views may be taken.
+    questions (person "") included: no more than `false_share` of those views are taken. Few people
+    say little about all others, so where the request's own views are all but `false_share` more
+    like the store than that, the threshold stands `margin` of the gap higher.
 
     Raises MethodError if nothing is left to calibrate on.
     """
@@ -102,7 +105,9 @@ def fit_gate(
     blank = Gate(centre, directions, damping, store, torch.zeros((), dtype=own.dtype))
     ranked = margins(blank, calibrating).sort().values
     place = math.ceil((1 - false_share) * (len(ranked) + 1)) - 1
-    threshold = ranked[min(place, len(ranked) - 1)]
+    highest = ranked[min(place, len(ranked) - 1)]
+    lowest = margins(blank, own).sort().values[int(false_share * len(own))]
+    threshold = highest + margin * (lowest - highest).clamp(min=0)
     gate = Gate(centre, directions, damping, store, threshold)
     return Fitted(
         gate,

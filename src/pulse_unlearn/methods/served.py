@@ -25,13 +25,16 @@ class Gated(Settings):
     or, without one, of the whole question: no other model is needed.
     """
 
-    layer: int = 0
+    layer: int = 2
     """From 0 or, if negative, from the last. Early ones tell faces and names, late ones answers."""
-    epochs: Annotated[int, Field(ge=1)] = 2
+    epochs: Annotated[int, Field(ge=1)] = 3
     """Epochs of training views, of pictures and option orders, that the gate is fitted on."""
-    shrinkage: Annotated[float, Field(gt=0, lt=1), Span(0.01, 0.5)] = 0.1
+    shrinkage: Annotated[float, Field(gt=0, lt=1), Span(0.001, 0.3)] = 0.01
     false_share: Annotated[float, Field(ge=0, lt=1), Span(0.001, 0.1)] = 0.01
     """Share of the views of others, set aside for this, that may be taken for the request's."""
+    margin: Annotated[float, Field(ge=0, lt=1), Span(0.05, 0.75, log=False)] = 0.25
+    """How far between those and the request's own views the threshold stands, where there is a
+    gap: higher refuses fewer others, and more often misses a new picture of the forgotten."""
 
     def _gates(self, session: Session) -> Mapping[str, Fitted]:
         """Fit a gate for each kind of question that the request's people are asked."""
@@ -50,6 +53,7 @@ class Gated(Settings):
                     of_others.individuals,
                     shrinkage=self.shrinkage,
                     false_share=self.false_share,
+                    margin=self.margin,
                 )
         if not found:
             raise MethodError(Problem("the request has no question to be known by"))
