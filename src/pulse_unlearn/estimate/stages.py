@@ -129,9 +129,12 @@ class _Estimator:
 
     def _rounds(self, stage: ScoreStage) -> int:
         """Return how often a served system asks a question: itself, for its gates, its adapter."""
+        return 3 if self._routed(stage) else 2
+
+    def _routed(self, stage: ScoreStage) -> bool:
+        """Tell whether the system around a model picks adapters, which lie beside its weights."""
         last = self.inputs.plan.stage(stage.served[-1])
-        routed = isinstance(last, UnlearnStage) and serves(last.method) == "adapter"
-        return 3 if routed else 2
+        return isinstance(last, UnlearnStage) and serves(last.method) == "adapter"
 
     def _finetune(self, stage: FinetuneStage) -> StageEstimate:
         settings = stage.settings
@@ -192,7 +195,16 @@ class _Estimator:
             reference=needs.reference,
             references=min(references, KEPT_BYTES),
         )
-        return replace(estimate, trained_parameters=0) if untrained else estimate
+        if not untrained:
+            return estimate
+        memory = counts.asking_memory(
+            self.model,
+            self.inputs.experiment.model,
+            frozen=self._frozen(stage, merged=len(stage.chain)),
+            batch=estimate.batch or Batch(),
+            generated=0,
+        )
+        return replace(estimate, trained_parameters=0, memory=memory)
 
     def _checks(self, checks: int, questions: int, held_out: Pool, decides: str) -> Asked:
         """Return what checks take: each asks so many questions, in every order if turned."""
@@ -259,6 +271,8 @@ class _Estimator:
         beside = chain[max([merged if how == "merged" else 0, *full]) :]
         if isinstance(stage, TrainingStage) and stage.start_from:
             beside += [self._made_by(stage.start_from)] * (stage.reference_depth > len(chain))
+        if isinstance(stage, ScoreStage) and stage.served and self._routed(stage):
+            beside += [self._made_by(name) for name in stage.served]
         own = self.inputs.experiment.model.adapters if how == "stacked" and not full else ()
         return sum(counts.trained_parameters(self.model, made) for made in beside) + sum(
             adapter_parameters(Path(folder)) for folder in own
