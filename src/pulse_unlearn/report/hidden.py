@@ -20,11 +20,13 @@ def weights_know(numbers: Numbers, places: Iterable[Place]) -> list[str]:
         off, now = (_highest(numbers, one) for one in (_switched_off(place), place))
         if off is None or off.value is None:
             continue
-        beside = "" if now is None or now.value is None else f" ({percent(now.value)} % with it)"
+        beside = ""
+        if now is not None and now.value is not None:
+            beside = f" ({percent(now.value)} % as it is asked)"
         told.append(
-            f"With what {method_title(place.method)} added switched off, which whoever holds the "
-            f"weights can do, they still know {percent(off.value)} % of D_unlearn{beside}: what "
-            "is gone in between is hidden, not deleted."
+            f"The weights beneath {method_title(place.method)} still know {percent(off.value)} % "
+            f"of D_unlearn{beside}: whoever leaves out its adapters, router or guard has the "
+            "difference back, so it is hidden and not deleted."
         )
     return told
 
