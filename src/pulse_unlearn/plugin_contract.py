@@ -33,7 +33,7 @@ from pulse_unlearn.errors import (
 )
 from pulse_unlearn.evaluation.parsers import require_parsed
 from pulse_unlearn.isolation import deadline, isolated
-from pulse_unlearn.methods import Checked, Loss, Needs, Procedure, Request, losses
+from pulse_unlearn.methods import Checked, Loss, Needs, Part, Procedure, Request, losses
 from pulse_unlearn.models.adapters import (
     AdapterStack,
     AnyModel,
@@ -274,6 +274,15 @@ class _Trial:
         data = (epochs(self.forget), retain, epochs(()))
         return UnlearnSteps(*data, batch_size=size, general_share=0.0, steps=steps, seed=0)
 
+    def views(self, part: Part, epochs: int) -> list[Example]:
+        """Return what is embedded of the people to forget or to retain."""
+        people = self.forget if part == "forget" else self.retain
+        return [
+            example
+            for epoch in range(epochs)
+            for example in training(people, profile="short", seed=0, epoch=epoch, forms="both")
+        ]
+
     def prepared(self) -> tuple[TrainableModel, Plain]:
         """Return a copy of the model, ready to be trained, and what reads it."""
         model, family = copy.deepcopy(self.loaded.model), self.loaded.family
@@ -346,6 +355,7 @@ class _Trial:
             history=history,
             state=state or {},
             variants=self.variants,
+            views=self.views,
         ).apply(self.method)
         if self.asked:
             fix = "let pulse_unlearn.errors.Interrupted pass"

@@ -300,7 +300,7 @@ class Experiment(Settings):
     scenarios: ScenarioSettings
     evaluations: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """What is measured besides, by registered name, with the settings of each: `retain_model`,
-    `relearning`."""
+    `relearning`, `adapter_off`."""
     speed: SpeedSettings = SpeedSettings()
     trackers: tuple[str, ...] = ()
     """Where losses and results are shown besides, by registered name: `tensorboard`, `wandb`,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pulse_unlearn.config import FinetuneSettings, UnlearnSettings
@@ -16,7 +16,8 @@ from pulse_unlearn.estimate import counts
 from pulse_unlearn.estimate.counts import NOTHING, Adapter, Asked, Batch, Memory
 from pulse_unlearn.estimate.questions import Form, Pool, Pools
 from pulse_unlearn.estimate.sizes import SizedModel
-from pulse_unlearn.methods import Extent, build_method
+from pulse_unlearn.methods import Extent, build_method, serves
+from pulse_unlearn.methods.served import Gated
 from pulse_unlearn.models.checkpoints import adapter_parameters
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.scenarios import FinetuneStage, ScoreStage, Stage, TrainingStage, UnlearnStage
@@ -103,6 +104,12 @@ class _Estimator:
         by_form: dict[Form, Asked] = {}
         for form, pool in pools:
             by_form[form] = by_form.get(form, NOTHING) + pool.each.times(pool.count)
+        if stage.served:
+            rounds = self._rounds(stage)
+            by_form = {
+                form: replace(one.times(rounds), questions=one.questions)
+                for form, one in by_form.items()
+            }
         batch = _batch([pool for _, pool in pools], scoring.batch_size)
         forms = {form: counts.forward_operations(self.model, one) for form, one in by_form.items()}
         return StageEstimate(
@@ -120,6 +127,15 @@ class _Estimator:
             operations=sum(forms.values()),
             forms=forms,
         )
+
+    def _rounds(self, stage: ScoreStage) -> int:
+        """Return how often a served system asks a question: itself, for its gates, its adapter."""
+        return 3 if self._routed(stage) else 2
+
+    def _routed(self, stage: ScoreStage) -> bool:
+        """Tell whether the system around a model picks adapters, which lie beside its weights."""
+        last = self.inputs.plan.stage(stage.served[-1])
+        return isinstance(last, UnlearnStage) and serves(last.method) == "adapter"
 
     def _finetune(self, stage: FinetuneStage) -> StageEstimate:
         settings = stage.settings
@@ -141,7 +157,8 @@ class _Estimator:
 
     def _unlearn(self, stage: UnlearnStage) -> StageEstimate:
         settings, stop = stage.settings, stage.settings.stop
-        needs = build_method(stage.method, dict(stage.method_settings)).needs
+        method = build_method(stage.method, dict(stage.method_settings))
+        needs = method.needs
         steps, size = stop.max_steps, settings.optimiser.batch_size
         shared = round(size * settings.replayed_share) if needs.retain else 0
         forget = self.pools.trained(stage, stage.forget)
@@ -165,16 +182,34 @@ class _Estimator:
             held_out = self.pools.checked(stage.forget, stage.decides)
             checks = 1 + steps // stop.check_every
             asked += self._checks(checks, stop.check_examples, held_out, stage.decides)
-        return self._training(
+        if serves(stage.method):
+            # Its gate looks at some epochs of each, with and without options.
+            epochs = method.epochs if isinstance(method, Gated) else 1
+            views = epochs * (1 if settings.forms == "both" else 2)
+            asked += sum(
+                (p.each.times(views * p.count) for p in (forget, retain, general)), NOTHING
+            )
+        untrained = serves(stage.method) == "refusal"
+        estimate = self._training(
             stage,
-            steps,
-            trained=forgotten + kept + sum(beside, NOTHING),
+            0 if untrained else steps,
+            trained=NOTHING if untrained else forgotten + kept + sum(beside, NOTHING),
             asked=asked,
             pools=(forget, retain, general, *(one.pool for one in others)),
             together=math.ceil(1 + needs.retain + sum(one.each for one in others)),
             reference=needs.reference,
             references=min(references, KEPT_BYTES),
         )
+        if not untrained:
+            return estimate
+        memory = counts.asking_memory(
+            self.model,
+            self.inputs.experiment.model,
+            frozen=self._frozen(stage, merged=len(stage.chain)),
+            batch=estimate.batch or Batch(),
+            generated=0,
+        )
+        return replace(estimate, trained_parameters=0, memory=memory)
 
     def _checks(self, checks: int, questions: int, held_out: Pool, decides: str) -> Asked:
         """Return what checks take: each asks so many questions, in every order if turned."""
@@ -241,6 +276,8 @@ class _Estimator:
         beside = chain[max([merged if how == "merged" else 0, *full]) :]
         if isinstance(stage, TrainingStage) and stage.start_from:
             beside += [self._made_by(stage.start_from)] * (stage.reference_depth > len(chain))
+        if isinstance(stage, ScoreStage) and stage.served and self._routed(stage):
+            beside += [self._made_by(name) for name in stage.served]
         own = self.inputs.experiment.model.adapters if how == "stacked" and not full else ()
         return sum(counts.trained_parameters(self.model, made) for made in beside) + sum(
             adapter_parameters(Path(folder)) for folder in own

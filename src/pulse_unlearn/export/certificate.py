@@ -83,7 +83,10 @@ def facts(
 def choose_operation(
     run: FinishedRun, *, request: int, scenario: str | None, method: str | None, seed: int | None
 ) -> Operation:
-    """Return the one operation that is meant; raises ConfigError that lists what there is."""
+    """Return the one operation that is meant; raises ConfigError that lists what there is.
+
+    And for one of a method that serves, which leaves the model as it was.
+    """
     found = [
         one
         for one in run.inputs.plan.operations
@@ -94,6 +97,17 @@ def choose_operation(
         and seed in (None, one.cell.seed)
     ]
     if len(found) == 1:
+        if found[0].served:
+            raise ConfigError(
+                Problem(
+                    "a certificate is about one model, and this method changes what is served "
+                    "around it: the weights inside still know",
+                    str(run.folder),
+                    got=found[0].cell.method,
+                    allowed="methods that change weights",
+                    fix="evaluations: {adapter_off: {}} says what the weights know",
+                )
+            )
         return found[0]
     shown = "\n".join(
         f"    --request {one.cell.request} --scenario {one.cell.scenario} "

@@ -84,9 +84,10 @@ def choose_model(run: FinishedRun, stage: str) -> ChosenModel:
     """Return the model that a stage made or asked, by the stage's name or a unique end of it.
 
     Raises ConfigError that lists what there is, and for a model that was never asked or is the
-    base model itself.
+    base model itself, and for a served system, which is no model.
     """
     named = _named(run, stage)
+    _refuse_served(run, named)
     score = named if isinstance(named, ScoreStage) else _score_of(run, named)
     if not score.chain:
         raise ConfigError(
@@ -97,6 +98,24 @@ def choose_model(run: FinishedRun, stage: str) -> ChosenModel:
             )
         )
     return ChosenModel(named, score)
+
+
+def _refuse_served(run: FinishedRun, named: Stage) -> None:
+    """Raise ConfigError for a request of a served system, or the stage that asked the system."""
+    asked = [one for one in run.inputs.plan.stages if isinstance(one, ScoreStage) and one.served]
+    for one in asked:
+        if named.name == one.name or named.name in one.served:
+            raise ConfigError(
+                Problem(
+                    "this is a served system and no model: its router or guard stands in front of "
+                    "one, and transformers would load that without it",
+                    str(run.folder),
+                    got=named.name,
+                    fix=f"serve it yourself from served.json and served.safetensors of "
+                    f"{one.served[-1]}; to export the model inside, name "
+                    f"{one.chain[-1] if one.chain else 'the base model'}",
+                )
+            )
 
 
 def _named(run: FinishedRun, stage: str) -> Stage:

@@ -4,6 +4,7 @@ Importing this package imports no torch, so that a plan is printed quickly; the 
 """
 
 from pulse_unlearn.methods import (
+    adapter_router,
     alkn,
     alt_po,
     ce_u,
@@ -28,6 +29,7 @@ from pulse_unlearn.methods import (
     npo,
     orthogonal_lora,
     pdu,
+    refusal_guard,
     rmu,
     safe_eraser,
     simnpo,
@@ -54,6 +56,8 @@ from pulse_unlearn.methods.base import (
     Penalty,
     Procedure,
     Request,
+    Seen,
+    Serves,
     Session,
     Tensors,
     Term,
@@ -80,12 +84,15 @@ __all__ = [
     "Penalty",
     "Procedure",
     "Request",
+    "Seen",
+    "Serves",
     "Session",
     "Tensors",
     "Term",
     "TermWeights",
     "UpdateHook",
     "Views",
+    "adapter_router",
     "alkn",
     "alt_po",
     "build_method",
@@ -112,8 +119,10 @@ __all__ = [
     "orthogonal_lora",
     "pdu",
     "present",
+    "refusal_guard",
     "rmu",
     "safe_eraser",
+    "serves",
     "simnpo",
     "sine_project",
     "smfa",
@@ -127,3 +136,9 @@ def build_method(name: str, settings: dict[str, object]) -> Method:
     """Return the method with its settings; raises ConfigError for an unknown name."""
     method: Method = METHODS.get(name)(**settings)
     return method
+
+
+def serves(name: str) -> Serves | None:
+    """Return what a registered method serves; None for one that changes weights and no more."""
+    found: Serves | None = getattr(METHODS.get(name), "serves", None)
+    return found

@@ -25,6 +25,8 @@ from pulse_unlearn.registry import Registry
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from pulse_unlearn.methods.gates import Fitted
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerView:
@@ -157,6 +159,24 @@ TermWeights = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, float]]
 place of the terms' own in the next step. A function of the rows alone, so that it is resumed."""
 
 
+Serves = Literal["adapter", "refusal"]
+"""What is served to a question that a request's gate takes: the answer of the model with that
+request's adapter alone, or a refusal. A method says so in a class variable `serves`; scoring then
+asks the whole system, and each request begins from the target model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Embeddings of questions by the frozen base model."""
+
+    states: Tensor
+    """Mean output of a layer over the picture's tokens, or the whole question's, [N, D] float64."""
+    individuals: tuple[str, ...]
+    """Whom each is about; empty for general questions."""
+    pictured: tuple[bool, ...]
+    """Which of them show a picture."""
+
+
 @dataclass(frozen=True, slots=True)
 class Activity:
     """What enters a linear layer at answer positions: one value per input feature each."""
@@ -265,6 +285,15 @@ class Session(Protocol):
     @property
     def layers(self) -> Sequence[tuple[str, ...]]:
         """The names of the trained tensors in each layer of the language model, first to last."""
+
+    def question_embeddings(self, part: Part, *, layer: int, epochs: int) -> Seen:
+        """Return embeddings of a part's training views, by the model as it was before it began.
+
+        With and without options, whatever `unlearn.forms` trains on, since people ask both ways.
+        """
+
+    def serve(self, serves: Serves, gates: Mapping[str, Fitted], *, layer: int) -> None:
+        """Serve this request, beside the earlier ones of the sequence: see `Serves`."""
 
     def edit(self, tensors: Tensors) -> None:
         """Give trained tensors new values; raises MethodError for any outside the scope."""

@@ -114,6 +114,8 @@ class Encoder:
         self.family = family
         self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = "left"
+        self.image_token: int = getattr(processor, "image_token_id", None) or -1
+        """What a picture is in tokens, -1 if the processor does not say."""
         self.chat_template = ChatTemplate(processor, family)
         self.end_ids = self.chat_template.end_ids()
         """Tokens at which a generated answer is over."""

@@ -73,6 +73,13 @@ class Backend(Protocol):
     def generate(self, examples: Sequence[Example], *, max_new_tokens: int) -> list[Reply]:
         """Return greedy answers and the options' log-probabilities, without gradients."""
 
+    def prompt_states(self, examples: Sequence[Example], *, layer: int) -> Tensor:
+        """Return what each prompt is to a layer of the language model, [B, D] float64 on the CPU.
+
+        The mean of its output over the tokens of the picture or, without one, over all tokens;
+        without gradients.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Plain:
@@ -124,6 +131,16 @@ class Plain:
         with torch.no_grad():
             chances = self._chances(examples, torch.log_softmax(output.logits[0].float(), dim=-1))
         return [Reply(*one) for one in zip(chances, texts, cut_off, strict=True)]
+
+    def prompt_states(self, examples: Sequence[Example], *, layer: int) -> Tensor:
+        """Return the mean output of a layer over each prompt's picture, or its text, [B, D]."""
+        inputs = self.encoder.prompts(examples)
+        layers = language_layers(self.model, self.encoder.family)
+        with torch.no_grad(), layer_output(layers, layer) as outputs:
+            self.model(**to_device(inputs, self.model), logits_to_keep=1, use_cache=False)
+        picture = inputs["input_ids"] == self.encoder.image_token
+        where = torch.where(picture.any(1, keepdim=True), picture, inputs["attention_mask"].bool())
+        return mean_states(outputs[0], where)
 
     def _chances(self, examples: Sequence[Example], first: Tensor) -> list[OptionChances]:
         """Pick letters from what follows the prompts, [B, V]; texts are read in further passes."""
@@ -251,6 +268,13 @@ def _require_layer(layers: Sequence[nn.Module], number: int) -> None:
     if not -len(layers) <= number < len(layers):
         problem = "the language model has no such layer"
         raise ModelError(Problem(problem, got=str(number), allowed=f"0 to {len(layers) - 1}"))
+
+
+def mean_states(output: Tensor, where: Tensor) -> Tensor:
+    """Return the mean of hidden states [B, T, D] over some of the tokens [B, T], [B, D] float64."""
+    states, chosen = output.double().cpu(), where.cpu().double()
+    means: Tensor = torch.einsum("btd,bt->bd", states, chosen) / chosen.sum(1, keepdim=True)
+    return means
 
 
 def to_device(inputs: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from pulse_unlearn.data.leaks import left_out, unknown_people
 from pulse_unlearn.data.requests import read_request_file
 from pulse_unlearn.errors import ConfigError, DataError, ModelError, Problem
 from pulse_unlearn.isolation import Origin
-from pulse_unlearn.methods import METHODS, Checked, build_method
+from pulse_unlearn.methods import METHODS, Checked, build_method, serves
 from pulse_unlearn.models.adapter_files import adapter_config
 from pulse_unlearn.models.checkpoints import FULL_FILE, model_digest
 from pulse_unlearn.records import Individual, NamedRequest, Question
@@ -83,7 +83,8 @@ def read_inputs(
     if experiment.scenarios.requests is not None and real:
         named = read_request_file(Path(experiment.scenarios.requests.file), individuals)
         roster = replace(roster, requests=named.requests, retained=named.retained)
-    plan = build_plan(experiment, roster)
+    serving = {label for label, entry in experiment.methods.items() if serves(entry.method)}
+    plan = build_plan(experiment, roster, serving=serving)
     allowed = experiment.data.allow_overlap
     kept, about = left_out(real, general.general, allowed=allowed)
     training_kept, more = left_out(real, training.general_training, allowed=allowed)
@@ -102,7 +103,11 @@ def read_inputs(
         keys={},
         ingredients={},
         requests=roster.requests,
-        notes=tuple(dict.fromkeys((*people.notes, *general.notes, *training.notes, *about, *more))),
+        notes=tuple(
+            dict.fromkeys(
+                (*people.notes, *general.notes, *training.notes, *about, *more, *plan.notes)
+            )
+        ),
     )
     if placeholders is not None:
         return inputs

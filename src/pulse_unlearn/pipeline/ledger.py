@@ -120,7 +120,7 @@ def ledger_entries(
         if cell.scenario != SCENARIO:
             continue
         request, verdict = requests[cell.request - 1], verdicts[operation.cell]
-        before = operation.chain[:-1]
+        after = (*operation.chain, *operation.served)
         highest = verdict.highest
         found.append(
             rounded(
@@ -136,8 +136,9 @@ def ledger_entries(
                     "settings": experiment.methods[cell.method].model_dump(mode="json"),
                     "seed": cell.seed,
                     "base_model": model,
-                    "before": _updates(before, folder_of),
-                    "after": _updates(operation.chain, folder_of),
+                    "before": _updates(after[:-1], folder_of),
+                    "after": _updates(after, folder_of),
+                    **({"served": list(operation.served)} if operation.served else {}),
                     "verdict": {
                         "about": "all whom requests have named so far",
                         "word": verdict.word,
@@ -155,7 +156,7 @@ def ledger_entries(
 def _updates(chain: Sequence[str], folder_of: Callable[[str], Path]) -> list[dict[str, Any]]:
     """Return the updates that make up a model on its base: stages with the hashes of their files.
 
-    Weights alone, since logs and outcomes beside them are no part of a model.
+    Weights, and the gates of a served system; logs and outcomes beside them are no part of it.
     """
     return [
         {
@@ -163,7 +164,7 @@ def _updates(chain: Sequence[str], folder_of: Callable[[str], Path]) -> list[dic
             "files": {
                 path: entry.sha256
                 for path, entry in sorted(read_manifest(folder_of(name)).files.items())
-                if path.startswith("adapter/") and path.endswith(".safetensors")
+                if path.endswith(".safetensors") and path.startswith(("adapter/", "served."))
             },
         }
         for name in chain

@@ -22,7 +22,7 @@ from pulse_unlearn.evaluation.predict import (
 )
 from pulse_unlearn.evaluation.table import read_predictions, write_predictions
 from pulse_unlearn.isolation import deadline
-from pulse_unlearn.methods import METHODS, Request, build_method
+from pulse_unlearn.methods import METHODS, Part, Request, build_method, serves
 from pulse_unlearn.models.adapters import (
     AdapterStack,
     AnyModel,
@@ -38,11 +38,14 @@ from pulse_unlearn.models.backends import select_backend
 from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.forward import Backend
 from pulse_unlearn.models.loading import LoadedModel, load_model
+from pulse_unlearn.models.served import ServedSystem, Switched, beside, read_served
 from pulse_unlearn.pipeline.asked import PREDICTIONS
 from pulse_unlearn.pipeline.decisions import Habits, accuracy_of, habits_of
 from pulse_unlearn.pipeline.inputs import OUTCOME
+from pulse_unlearn.pipeline.served import ask_served
 from pulse_unlearn.pipeline.stage_context import (
     StageContext,
+    embedded_views,
     finetune_steps,
     general_epochs,
     held_out,
@@ -51,7 +54,7 @@ from pulse_unlearn.pipeline.stage_context import (
     update_folder,
     variants_of,
 )
-from pulse_unlearn.records import Example
+from pulse_unlearn.records import Example, Prediction
 from pulse_unlearn.registry import Registry
 from pulse_unlearn.scenarios import FinetuneStage, ScoreStage, TrainingStage, UnlearnStage
 from pulse_unlearn.store import file_errors, write_json, write_text
@@ -84,7 +87,12 @@ def run_score(context: StageContext[ScoreStage]) -> None:
     folders = [*loaded.beside, *(context.update_of(name, step=step) for name, step in updates)]
     model = load_adapters(loaded.model, folders, how=context.model.frozen_adapters)
     scoring = experiment.scoring
-    backend = _backend(context, loaded, model, asked)
+    system, switched = None, Switched(model)
+    if stage.served:
+        system = read_served(context.folder_of(stage.served[-1]))
+        own = [] if system.serves == "refusal" else [context.update_of(one) for one in stage.served]
+        switched = beside(model, own)
+    backend = _backend(context, loaded, switched.model, asked)
 
     def on_batch(done: int, total: int) -> None:
         context.progress.advance(done, total, {})
@@ -96,16 +104,25 @@ def run_score(context: StageContext[ScoreStage]) -> None:
         sizes.append(size)
         context.progress.warn(f"out of memory: batches of {size} from here on")
 
-    predictions = predict(
-        backend,
-        asked,
-        batch_size=scoring.batch_size,
-        max_new_tokens=scoring.max_new_tokens,
-        on_batch=on_batch,
-        on_halved=on_halved,
-    )
+    def ask(examples: Sequence[Example]) -> list[Prediction]:
+        return predict(
+            backend,
+            examples,
+            batch_size=sizes[-1],
+            max_new_tokens=scoring.max_new_tokens,
+            on_batch=on_batch,
+            on_halved=on_halved,
+        )
+
+    how: dict[str, Any] = {}
+    if system is None:
+        predictions = ask(asked)
+    else:
+        size = scoring.batch_size
+        predictions, told = ask_served(system, switched, backend, ask, asked, batch_size=size)
+        how["served"] = told
     write_predictions(context.folder / PREDICTIONS, predictions)
-    how = {"batch_size": sizes[-1], "packed": isinstance(backend, Packed)}
+    how |= {"batch_size": sizes[-1], "packed": isinstance(backend, Packed)}
     notes = {"notes": list(loaded.notes)} if loaded.notes else {}
     write_json(context.folder / ASKED, how | notes)
 
@@ -156,6 +173,10 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
             shuffle=settings.optimiser.shuffle,
         )
 
+    def views(part: Part, epochs: int) -> list[Example]:
+        own = part == "forget"
+        return embedded_views(context.inputs, stage, forget if own else retain, epochs, own=own)
+
     unseen = held_out(context, forget, settings.stop.check_examples)
     job = _job(context, unseen, keep_reference=needs.reference)
     limit = _limit(context, unseen) if stage.before else None
@@ -181,6 +202,9 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
         history=[_request(context, name) for name in stage.history],
         state=carried(context.folder_of(stage.history[-1])) if stage.history else {},
         variants=variants_of(context.inputs, stage, forget, kept),
+        stage=stage.name,
+        served=_served_before(context),
+        views=views,
     )
     limited = METHODS.origin(stage.method) is not None
     seconds = context.inputs.experiment.plugin_seconds if limited else 0
@@ -194,12 +218,21 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
         outcome = session.apply(method)
     job.finish(
         outcome,
+        trained=serves(stage.method) != "refusal",
         notes={
             "accuracy_before": limit.before if limit else None,
             "accuracy_limit": limit.accuracy if limit else None,
             "individuals": [person.id for person in forget],
         },
     )
+
+
+def _served_before(context: StageContext[UnlearnStage]) -> ServedSystem | None:
+    """Return what the requests before serve; None for the first, or if the method does not."""
+    stage = context.stage
+    if not stage.history or serves(stage.method) is None:
+        return None
+    return read_served(context.folder_of(stage.history[-1]))
 
 
 def _request(context: StageContext[UnlearnStage], name: str) -> Request:
@@ -272,10 +305,11 @@ class _Job:
         with file_errors(folder, "save the update"):
             save_trained(self.prepared.model, folder, base=base)
 
-    def finish(self, outcome: Outcome, *, notes: dict[str, Any]) -> None:
-        """Write update, log and outcome."""
-        names = trainable_names(self.prepared.model)
-        self.save()
+    def finish(self, outcome: Outcome, *, notes: dict[str, Any], trained: bool = True) -> None:
+        """Write update, log and outcome; no update where no weight was to be trained."""
+        names = trainable_names(self.prepared.model) if trained else []
+        if trained:
+            self.save()
         write_text(self.context.folder / LOG, as_lines(outcome.rows))
         if outcome.stopped_by == "target_forgetting":
             notes = {**notes, "answers_at_stop": asdict(self._habits())}

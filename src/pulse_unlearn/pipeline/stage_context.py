@@ -109,6 +109,29 @@ def general_epochs(inputs: Inputs, stage: TrainingStage) -> Callable[[int], list
     return lambda epoch: make.general_training(general, profile=profile, seed=seed, epoch=epoch)
 
 
+def embedded_views(
+    inputs: Inputs,
+    stage: UnlearnStage,
+    people: Sequence[Individual],
+    epochs: int,
+    *,
+    own: bool,
+) -> list[Example]:
+    """Return the training views of some epochs, with and without options; never scored ones.
+
+    Behind those of retained people stand general questions, where retain batches have them.
+    """
+    data = inputs.experiment.data
+    found: list[Example] = []
+    for epoch in range(epochs):
+        found += make.training(
+            people, profile=data.people_prompt, seed=stage.order_seed, epoch=epoch, forms="both"
+        )
+        if not own and stage.settings.replayed_share:
+            found += general_epochs(inputs, stage)(epoch)
+    return found
+
+
 def finetune_steps(
     inputs: Inputs, stage: FinetuneStage, people: Sequence[Individual]
 ) -> FinetuneSteps:

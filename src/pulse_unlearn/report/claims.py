@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from pulse_unlearn.report.estimates import Estimate, Numbers
 from pulse_unlearn.report.extras import Flag
+from pulse_unlearn.report.hidden import weights_know
 from pulse_unlearn.report.scoreboard import Known, ScoreRow, has_fallen, known
 from pulse_unlearn.report.tables import papers_ratios
 from pulse_unlearn.report.words import (
@@ -75,6 +76,7 @@ def claims(
 def _claim(scene: _Scene) -> Claim:
     sentences = [
         *(_answers(row, scene.start.forget) for row in scene.rows),
+        *weights_know(scene.numbers, [row.place for row in scene.rows]),
         _gold(scene),
         _theirs(scene),
         _others(scene, "retain", "D_retain"),

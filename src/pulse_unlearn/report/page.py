@@ -18,6 +18,7 @@ from pulse_unlearn.report.extras import Flag
 from pulse_unlearn.report.figures import LATENT_PREFIX, figure4, figure5
 from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings, how_chosen
 from pulse_unlearn.report.gauges import GAUGES, gauges, reading_tests
+from pulse_unlearn.report.hidden import hidden_table
 from pulse_unlearn.report.load import Progress, RunRecord, progress
 from pulse_unlearn.report.relearning import draw_relearning, relearning_table
 from pulse_unlearn.report.samples import SampleGroup, sample_groups
@@ -74,6 +75,7 @@ class Page:
     gold: str
     """What the gold line in figures is, for captions; empty without a retain model."""
     relearning: Table | None
+    hidden: Table | None
     drawings: Mapping[str, Drawing]
     gauges: tuple[Table, ...]
     tests: Table | None
@@ -134,6 +136,7 @@ def make_page(
         figure5_tables=_there(figure5_table(numbers), figure5_table(numbers, LATENT)),
         gold=_GOLD if any(map(numbers.retain_model, numbers.scenarios())) else "",
         relearning=relearning_table(numbers),
+        hidden=hidden_table(numbers),
         drawings={drawing.name: drawing for drawing in _drawings(numbers, shown)},
         gauges=tuple(
             gauges(numbers, verdicts, name, part) for name in numbers.scenarios() for part in GAUGES

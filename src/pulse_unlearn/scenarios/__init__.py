@@ -4,6 +4,7 @@ Nothing here touches a tensor or a file, so a plan can be printed, hashed and co
 anything is spent.
 """
 
+from pulse_unlearn.scenarios.adapter_off import ADAPTER_OFF, AdapterOff
 from pulse_unlearn.scenarios.build import SCENARIOS, Scenario, build_plan
 from pulse_unlearn.scenarios.evaluations import EVALUATIONS, Condition
 from pulse_unlearn.scenarios.plan import (
@@ -29,10 +30,12 @@ from pulse_unlearn.scenarios.stages import (
 )
 
 __all__ = [
+    "ADAPTER_OFF",
     "AUDITED",
     "EVALUATIONS",
     "RETAIN_MODEL",
     "SCENARIOS",
+    "AdapterOff",
     "Condition",
     "Evaluation",
     "FinetuneStage",

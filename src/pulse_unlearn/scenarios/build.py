@@ -5,7 +5,7 @@ Source: PULSE (arXiv 2507.01271), Table 2 and the scenario definitions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -247,9 +247,12 @@ def _labels(
     ]
 
 
-def build_plan(experiment: Experiment, roster: Roster) -> Plan:
-    """Lay out every stage of the experiment; raises ConfigError if people are too few."""
-    planner = Planner(experiment, roster)
+def build_plan(experiment: Experiment, roster: Roster, *, serving: Collection[str] = ()) -> Plan:
+    """Lay out every stage of the experiment; raises ConfigError if people are too few.
+
+    `serving` are the labels of methods that change what is served (`methods.Serves`).
+    """
+    planner = Planner(experiment, roster, serving=serving)
     planner.score_base()
     chosen = experiment.scenarios.chosen()
     for seed in experiment.seeds:
@@ -264,5 +267,9 @@ def build_plan(experiment: Experiment, roster: Roster) -> Plan:
         )
     evaluations = evaluations_of(planner)
     return Plan(
-        experiment.name, tuple(planner.stages.values()), tuple(planner.operations), evaluations
+        experiment.name,
+        tuple(planner.stages.values()),
+        tuple(planner.operations),
+        evaluations,
+        notes=tuple(dict.fromkeys(planner.notes)),
     )

@@ -23,7 +23,8 @@ class Operation:
     target: tuple[str, ...]
     """Stages whose updates make up the target model."""
     chain: tuple[str, ...]
-    """Stages whose updates make up the model after this operation."""
+    """Stages whose updates make up the model after this operation; of a served system those of
+    the model inside."""
     forget: Group
     retain: Group
     requests: tuple[Group, ...]
@@ -35,6 +36,9 @@ class Operation:
     """Where stages about its D_unlearn alone stand: how their names begin."""
     never_knew: str = ""
     """Score stage of a model that never learned D_unlearn; empty where there is none."""
+    served: tuple[str, ...] = ()
+    """Requests of a method that serves, first to last, this one included: what stands around the
+    model. Empty for methods that change weights and no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Plan:
     stages: tuple[Stage, ...]
     operations: tuple[Operation, ...]
     evaluations: tuple[Evaluation, ...]
+    notes: tuple[str, ...] = ()
+    """What evaluations leave out, and why."""
 
     def stage(self, name: str) -> Stage:
         """Return the stage of that name; raises KeyError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -108,9 +108,14 @@ def _replayed(name: str, target: Target, entry: MethodEntry) -> Group:
 class Planner:
     """Collects stages and operations in the order they are asked for."""
 
-    def __init__(self, experiment: Experiment, roster: Roster) -> None:
+    def __init__(
+        self, experiment: Experiment, roster: Roster, *, serving: Collection[str] = ()
+    ) -> None:
+        """Plan for an experiment; `serving` are the labels of methods that serve."""
         self.experiment = experiment
         self.roster = roster
+        self.serving = serving
+        self.notes: list[str] = []
         self.stages: dict[str, Stage] = {}
         self.operations: list[Operation] = []
 
@@ -148,6 +153,7 @@ class Planner:
         facts_seed: int = 0,
         step: int | None = None,
         model: str = "",
+        served: Sequence[str] = (),
     ) -> str:
         """Add the scoring of a model; general questions are asked with the scored view."""
         if general is None:
@@ -164,6 +170,7 @@ class Planner:
                 facts=facts,
                 facts_seed=facts_seed,
                 step=step,
+                served=tuple(served),
                 scoring=self.experiment.scoring,
             )
         )
@@ -318,7 +325,8 @@ class Planner:
         """Add a method's operations on one request after the other, and score after each.
 
         One target for all, or for each request as it was seen then. `numbered` names stages by
-        request; a scenario of a single operation may do without.
+        request; a scenario of a single operation may do without. A method that serves begins each
+        request from the target model, and the system around it grows by one.
         """
         entry = self.experiment.methods[label]
         targets = [target] * len(requests) if isinstance(target, Target) else target
@@ -336,13 +344,15 @@ class Planner:
                 forget=request,
                 decides=self.decides(settings),
             )
-            chain = (*self.stages[unlearn].chain, unlearn)
             history = (*history, unlearn)
+            served = history if label in self.serving else ()
+            if not served:
+                chain = (*self.stages[unlearn].chain, unlearn)
             self.operations.append(
                 Operation(
                     cell,
                     before=target.scored,
-                    after=self.score(f"{stem}/score", chain, target.everyone),
+                    after=self.score(f"{stem}/score", chain, target.everyone, served=served),
                     unlearn=unlearn,
                     target=target.chain,
                     chain=chain,
@@ -352,6 +362,7 @@ class Planner:
                     unseen=target.unseen,
                     stem=target.stem,
                     never_knew=target.never_knew,
+                    served=served,
                 )
             )
 
@@ -367,7 +378,8 @@ class Planner:
         forget: Group,
         decides: Decides,
     ) -> str:
-        continued = entry.unlearn.adapter == "continued" and bool(history)
+        serving = cell.method in self.serving
+        continued = entry.unlearn.adapter == "continued" and bool(history) and not serving
         depth = len(target.chain)
         original = entry.unlearn.reference == "original"
         asked = entry.unlearn.stop.target_forgetting is not None

@@ -34,7 +34,8 @@ class Relearning(Settings):
     """Relearning curves of every method after its last request, beside the retain model's.
 
     Questions of one fact, the same true answer, stay in one half. The training is multiple choice
-    in option orders and on pictures that are never scored.
+    in option orders and on pictures that are never scored. Whoever holds the weights of a served
+    system does without its router or guard: what is attacked there is the model inside.
     """
 
     steps: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (5, 10, 20, 40)
@@ -61,7 +62,7 @@ class Relearning(Settings):
                 planner,
                 operation,
                 stem,
-                Model(operation.chain, operation.after, operation.model),
+                _attacked(operation),
                 condition=RELEARNED,
             )
             model = retain_model_of(planner, operation)
@@ -124,3 +125,9 @@ class Relearning(Settings):
             optimiser=self.optimiser,
             steps=self.steps[-1],
         )
+
+
+def _attacked(operation: Operation) -> Model:
+    """Return the model an attacker holds, and its scores: of a served system that inside."""
+    scored = operation.before if operation.served else operation.after
+    return Model(operation.chain, scored, operation.model)

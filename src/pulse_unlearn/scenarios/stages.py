@@ -120,10 +120,15 @@ class ScoreStage(Stage):
     facts_seed: int = 0
     step: int | None = None
     """Snapshot of the chain's last stage that the model carries; None for its final update."""
+    served: tuple[str, ...] = ()
+    """Requests of a method that serves, first to last: the system around the chain's model."""
 
     def groups(self) -> tuple[Group, ...]:
         """Return the people it asks about."""
         return self.ask
+
+    def _reads_stages(self) -> tuple[str, ...]:
+        return self.served
 
     def ingredients(self, experiment: Experiment) -> dict[str, Any]:
         """Leave out what only decides how stored answers are read: that needs no model."""
@@ -132,6 +137,8 @@ class ScoreStage(Stage):
         idle |= {"people", "general", "words"} if self.view == "other_view" else set()
         made_of["scoring"] = {k: v for k, v in made_of["scoring"].items() if k not in idle}
         made_of["general_questions"] = experiment.data.general_questions
+        if not self.served:  # all there was when keys of finished runs were made
+            del made_of["served"]
         return made_of
 
 

@@ -8,7 +8,8 @@ and everything else is a function of the weights: so the end is the same, bit fo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -32,12 +33,17 @@ from pulse_unlearn.methods import (
     Penalty,
     Procedure,
     Request,
+    Seen,
+    Serves,
     Tensors,
     TermWeights,
     UpdateHook,
 )
+from pulse_unlearn.methods.gates import Fitted
+from pulse_unlearn.models.adapters import reference_view
 from pulse_unlearn.models.forward import Backend, layer_skipped
 from pulse_unlearn.models.parts import language_layers, parameters_of
+from pulse_unlearn.models.served import INDEX, TENSORS, Entry, ServedSystem, states_of
 from pulse_unlearn.records import Example, Modality
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.inspection import activations, embeddings, evaluated
@@ -52,6 +58,10 @@ STATE = "state.safetensors"
 _DONE = "phase.safetensors"
 _OUTCOME = "outcome.json"
 _NO_STOP = StopRule(check_every=1)
+
+
+def _no_views(_part: Part, _epochs: int) -> Sequence[Example]:
+    raise MethodError(Problem("this session has no training views to embed"))
 
 
 @dataclass(slots=True)
@@ -72,6 +82,12 @@ class MethodSession:
     """The stage's folder."""
     history: Sequence[Request] = ()
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    stage: str = ""
+    """The stage's name: whose adapter it is that a served system picks."""
+    served: ServedSystem | None = None
+    """What earlier requests of this sequence serve."""
+    views: Callable[[Part, int], Sequence[Example]] = _no_views
+    """Part and number of epochs -> training views with and without options, to be embedded."""
     initial: Mapping[str, Tensor] = field(default_factory=dict)
     variants: Variants | None = None
     """Other forms of the forget questions; None for losses that look at none."""
@@ -227,6 +243,44 @@ class MethodSession:
     def _names_of(self, parameters: Iterable[nn.Parameter]) -> tuple[str, ...]:
         within = {id(parameter) for parameter in parameters}
         return tuple(name for name, one in trained(self.model).items() if id(one) in within)
+
+    def question_embeddings(self, part: Part, *, layer: int, epochs: int) -> Seen:
+        """Return embeddings of a part's training views by the model as it was.
+
+        Raises MethodError where whole tensors have been trained already: no such model is left.
+        """
+        if self.settings.update == "full" and self.phases:
+            problem = "the model as it was is asked for after whole tensors were trained"
+            raise MethodError(Problem(problem, fix="take embeddings before training"))
+        examples = self.views(part, epochs)
+        size = self.settings.optimiser.micro_batch_size
+        with self._as_it_was():
+            states = states_of(self.backend, examples, layer=layer, batch_size=size)
+        return Seen(
+            states,
+            tuple(example.individual for example in examples),
+            tuple(example.picture is not None for example in examples),
+        )
+
+    @contextmanager
+    def _as_it_was(self) -> Iterator[None]:
+        if self.settings.update == "lora":
+            with reference_view(self.references.prepared):
+                yield
+            return
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(was_training)
+
+    def serve(self, serves: Serves, gates: Mapping[str, Fitted], *, layer: int) -> None:
+        """Serve this request beside the earlier ones of the sequence."""
+        before = self.served or ServedSystem(serves, layer)
+        system = before.with_entry(Entry(self.stage, gates))
+        store.write_bytes(self.folder / TENSORS, system.tensors())
+        store.write_json(self.folder / INDEX, system.index())
 
     def edit(self, tensors: Tensors) -> None:
         """Give trained tensors new values; raises MethodError for what the scope does not allow."""

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from pulse_unlearn.methods import AnswerView
 from pulse_unlearn.models.encode import AnswerTokens, Encoder, Shown
 from pulse_unlearn.models.fast.features import Features, TowerMemory
-from pulse_unlearn.models.fast.packing import Line, Pack, pack
+from pulse_unlearn.models.fast.packing import Image, Line, Pack, pack
 from pulse_unlearn.models.fast.passes import greedy_decode, last_mlp_at
 from pulse_unlearn.models.forward import Reply, layer_output, option_chances, to_device
 from pulse_unlearn.models.parts import inner_model, language_layers
@@ -122,6 +122,23 @@ class Packed:
         chances = option_chances(examples, tried, found, index)
         return [Reply(one, *said) for one, said in zip(chances, texts, strict=True)]
 
+    def prompt_states(self, examples: Sequence[Example], *, layer: int) -> Tensor:
+        """Return the mean output of a layer over each prompt's picture, or its text, [B, D]."""
+        lines = self.encoder.lines(examples, tokens=None)
+        packed = self._pack(lines)
+        inner = inner_model(self.model)
+        layers = language_layers(self.model, self.encoder.family)
+        with torch.no_grad(), layer_output(layers, layer) as outputs:
+            self._hidden(inner, packed, examples, {**self._inputs(packed), "use_cache": False})
+        token = self.encoder.image_token
+        places = [
+            _described(line, path, token) for line, path in zip(lines, packed.paths, strict=True)
+        ]
+        output = outputs[0].cpu()
+        return torch.stack(
+            [output[row, at].double().mean(0) for row, at in zip(packed.rows, places, strict=True)]
+        )
+
     def _by_halves(
         self, examples: Sequence[Example], rows: Sequence[int], max_new_tokens: int
     ) -> list[Reply]:
@@ -192,9 +209,19 @@ class Packed:
         And which of them is each place's, in the shape of `places`: a prompt's end, asked by every
         answer behind it, is read once. A `cache` is filled with the rows' keys and values.
         """
-        inner = inner_model(self.model)
+        inner, inputs = inner_model(self.model), self._inputs(packed)
         every = torch.stack([rows.flatten(), places.flatten()])  # on the host: no device waits
         asked, index = torch.unique(every, dim=1, return_inverse=True)
+        kept = {"use_cache": cache is not None, "past_key_values": cache}
+        language_model = inner.get_submodule(self.encoder.family.language_model)
+        with last_mlp_at(language_model, asked):
+            hidden = self._hidden(inner, packed, examples, {**inputs, **kept})
+        logits = inner.get_output_embeddings()(hidden[tuple(asked.to(hidden.device))])
+        return torch.log_softmax(logits.float(), dim=-1), index.view(places.shape).to(logits.device)
+
+    def _inputs(self, packed: Pack) -> dict[str, Tensor]:
+        """Return tokens, positions and the mask of pairs as the model takes them."""
+        inner = inner_model(self.model)
         parameter = next(inner.parameters())
         inputs = to_device(
             {"input_ids": packed.input_ids, "position_ids": packed.position_ids}, inner
@@ -202,12 +229,7 @@ class Packed:
         sees = packed.sees.to(parameter.device)  # a byte a pair; as numbers it would be two or four
         mask = torch.zeros(sees.shape, dtype=parameter.dtype, device=sees.device)
         inputs["attention_mask"] = mask.masked_fill_(~sees, torch.finfo(parameter.dtype).min)
-        kept = {"use_cache": cache is not None, "past_key_values": cache}
-        language_model = inner.get_submodule(self.encoder.family.language_model)
-        with last_mlp_at(language_model, asked):
-            hidden = self._hidden(inner, packed, examples, {**inputs, **kept})
-        logits = inner.get_output_embeddings()(hidden[tuple(asked.to(hidden.device))])
-        return torch.log_softmax(logits.float(), dim=-1), index.view(places.shape).to(logits.device)
+        return inputs
 
     def _hidden(
         self, inner: Any, packed: Pack, examples: Sequence[Example], inputs: dict[str, Any]
@@ -250,6 +272,18 @@ class Packed:
                 self.memory.learn(alike, see, shape=shape)
         finally:  # also where memory did not suffice and the step is tried again
             inner.train(was_training)
+
+
+def _described(line: Line, path: Sequence[int], image_token: int) -> list[int]:
+    """Return the places in its row of a prompt's picture or, without one, of all its tokens."""
+    places = [
+        last - len(symbol.tokens) + 1 + number
+        for symbol, last in zip(line.prompt, path, strict=True)
+        if isinstance(symbol, Image)
+        for number, token in enumerate(symbol.tokens)
+        if token == image_token
+    ]
+    return places or list(path)
 
 
 def _asked(line: Line) -> int:
