@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings, UnlearnSettings
+from pulse_unlearn.config import Settings, Span, UnlearnSettings
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.methods.base import METHODS, Needs, Session
 
@@ -23,7 +23,7 @@ class NeuronPruning(Settings):
     importance; MANU combines it with mean, frequency and variance by modality.
     """
 
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    share: Annotated[float, Field(gt=0, lt=1), Span(0.001, 0.2)] = 0.02
     """Share of each layer's neurons that are silenced."""
     batches: Annotated[int, Field(ge=1)] = 8
     """Batches of either set whose activations are looked at."""
