@@ -22,8 +22,8 @@ class Knob(Settings):
     """One number or choice that is tuned: a setting's place in a method's entry, and its range."""
 
     name: str
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
     log: bool = False
     integer: bool = False
     choices: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Trial(Settings):
     number: int
     label: str
     """Name in the tuning run's results; the first trial has the settings as they were given."""
-    values: dict[str, float | str]
+    values: dict[str, int | float | str]
     """Place in the method's entry -> value."""
     objective: float | None = None
     """None for a trial that failed."""

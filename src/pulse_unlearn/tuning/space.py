@@ -26,7 +26,9 @@ AROUND = 10.0
 """Learning rates from the experiment's own divided by this up to it multiplied by this."""
 FEWEST = 4
 """Steps from a share of 1 in so many of the experiment's own up to all of them."""
-Values = dict[str, float | str]
+DIGITS = 3
+"""Significant digits of what is drawn."""
+Values = dict[str, int | float | str]
 """A setting's place in the method's entry -> its value."""
 
 
@@ -39,7 +41,7 @@ def space_of(experiment: Experiment, entry: MethodEntry) -> tuple[Knob, ...]:
     steps = experiment.unlearn.stop.max_steps
     least = max(1, steps // FEWEST)
     shared = (
-        Knob(name=LEARNING_RATE, low=rate / AROUND, high=rate * AROUND, log=True),
+        Knob(name=LEARNING_RATE, low=short(rate / AROUND), high=short(rate * AROUND), log=True),
         Knob(name=STEPS, low=least, high=steps, log=True, integer=True),
     )
     own = tuple(_declared(build_method(entry.method, entry.settings), "settings"))
@@ -57,6 +59,11 @@ def space_of(experiment: Experiment, entry: MethodEntry) -> tuple[Knob, ...]:
     if problems:
         raise MethodError(problems)
     return (*shared, *own)
+
+
+def short(value: Any) -> Any:
+    """Return a number with few digits, so that people can read and copy it; all else as it is."""
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def _declared(settings: object, place: str) -> Iterator[Knob]:
@@ -85,7 +92,7 @@ def values_given(entry: MethodEntry, space: tuple[Knob, ...]) -> Values:
     return {knob.name: _look_up(_parts(entry), knob.name) for knob in space}
 
 
-def with_values(entry: MethodEntry, values: Mapping[str, float | str]) -> MethodEntry:
+def with_values(entry: MethodEntry, values: Mapping[str, int | float | str]) -> MethodEntry:
     """Return the entry with these values; raises ConfigError where the method refuses one."""
     parts = _parts(entry)
     for name, value in values.items():

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pulse_unlearn import __version__
 from pulse_unlearn.config import (
@@ -21,7 +21,7 @@ from pulse_unlearn.config import (
     Trial,
     Tuning,
 )
-from pulse_unlearn.errors import ConfigError, PluginError, Problem
+from pulse_unlearn.errors import ConfigError, MethodError, Problem
 from pulse_unlearn.pipeline.inputs import OUTCOME, read_inputs
 from pulse_unlearn.pipeline.progress import Progress, Silent
 from pulse_unlearn.pipeline.run import Finished, run_experiment
@@ -30,7 +30,7 @@ from pulse_unlearn.scenarios import UnlearnStage
 from pulse_unlearn.store import StageKey, Store
 from pulse_unlearn.tuning.objective import OBJECTIVE, measure
 from pulse_unlearn.tuning.people import Scenario, entry_of, tuning_experiment
-from pulse_unlearn.tuning.space import Values, space_of, values_given, with_values
+from pulse_unlearn.tuning.space import Values, short, space_of, values_given, with_values
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 AT_RANDOM = 5
 """Trials drawn at random before the sampler learns from them, that of the given settings too."""
-DIGITS = 3
-"""Significant digits of a value that is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +62,9 @@ def tune(
 ) -> Studied:
     """Tune a label or registered method of an experiment; the same call continues where it stopped.
 
-    `tell` is given each trial as it ends. Raises ConfigError if optuna is missing, too few people
-    are left or the target does not know them, MethodError if no trial has a number.
+    `tell` is given each trial as it ends. A trial whose settings are refused has no number; the
+    first one raises. Raises ConfigError if optuna is missing, too few people are left, or the
+    target does not know them.
     """
     entry = entry_of(experiment, method)
     space = space_of(experiment, entry)
@@ -78,7 +77,7 @@ def tune(
         asked = None
         if number:
             asked = study.ask({knob.name: _distribution(knob) for knob in space})
-            values = {knob.name: _short(asked.params[knob.name]) for knob in space}
+            values = {knob.name: short(asked.params[knob.name]) for knob in space}
         else:
             values = given
         done.append(work.trial(number, values))
@@ -118,7 +117,7 @@ class _Work:
             entry = with_values(self.base.methods["given"], values)
             finished = self._run({label: entry})
             finished.raise_failures()
-        except (ConfigError, PluginError) as error:
+        except (ConfigError, MethodError) as error:
             if not number:
                 raise  # as given it does not run at all
             return said.model_copy(update={"failed": str(error)})
@@ -190,11 +189,6 @@ def _distribution(knob: Knob) -> BaseDistribution:
     return FloatDistribution(knob.low, knob.high, log=knob.log)
 
 
-def _short(value: Any) -> float | str:
-    """Return a drawn value with few digits, so that people can read and copy it."""
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
-
-
 def _answer(study: Study, number: int, objective: float | None) -> None:
     from optuna.trial import TrialState
 
@@ -213,7 +207,7 @@ def _seen(study: Study, space: tuple[Knob, ...], given: Values, objective: float
         study.add_trial(create_trial(params=dict(given), distributions=known, value=objective))
 
 
-def _holds(knob: Knob, value: float | str) -> bool:
+def _holds(knob: Knob, value: int | float | str) -> bool:
     if isinstance(value, str) or knob.low is None or knob.high is None:
         return value in knob.choices
     return knob.low <= value <= knob.high
