@@ -3,22 +3,22 @@
 Time: whole operations of a few steps, GA and the method in turn (GA, method, GA, ...), each on a
 fresh copy of the model and as a second request, so that what a sequence carries is paid, too. The
 ratio of each pair is taken; the table has their median and range. Memory: the peak beyond the
-loaded model, each method in a process of its own (on CUDA torch's own peak), of a model whose
+loaded model, each method in a forked process (on CUDA torch's own peak), of a model whose
 weights are most of it. LoRA methods need one model: what one holds beyond GA's peak must be less
 than the weights, or the last column says so and the script ends with 1.
 
 Methods run with their defaults; where one refuses the usual LoRA update, the first kind it accepts
-is used, for GA as well. `--model wide` times the larger model, too.
+is used, for GA as well. `--model wide` times the larger model instead of the embedded one.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import itertools
-import json
+import multiprocessing
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -29,6 +29,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from peft import PeftModel
 from speed_cases import SIZES, SMALL_LORA, Case, embedded, random_llava
 
 from pulse_unlearn.config import OptimiserSettings, StopSettings, UnlearnSettings
@@ -142,6 +143,8 @@ class Operations:
             _wait()
             seconds = time.perf_counter() - began
             self.state, self.history = carried(Path(folder)), (Request("first", ("0",)),)
+        if not self.copied and isinstance(made.model, PeftModel):
+            made.model.unload()
         return seconds
 
     def _session(self, made: TrainableModel, folder: Path) -> MethodSession:
@@ -195,8 +198,8 @@ def family_of(case: Case) -> Family:
     return case.encoder.family
 
 
-def times(case: Case, name: str, *, pairs: int) -> tuple[list[float], float]:
-    """Return method / GA of each pair, and GA's steps a second."""
+def times(case: Case, name: str, *, pairs: int) -> list[float]:
+    """Return the time of the method as a share of GA's, of each pair."""
     chosen = fit(name)
     sides = [
         Operations(case, family_of(case), one)
@@ -205,58 +208,65 @@ def times(case: Case, name: str, *, pairs: int) -> tuple[list[float], float]:
     for side in sides:
         side()  # pays what only a first pass pays, and leaves what the next request finds
     measured = [tuple(side() for side in sides) for _ in range(pairs)]
-    usual = statistics.median(first for first, _ in measured)
-    return [second / first for first, second in measured], STEPS / usual
+    return [second / first for first, second in measured]
 
 
-def peak(name: str, like: str) -> float:
-    """Return the MiB that two operations add to a loaded model; `like` says in what kind."""
-    case = BUILDERS["wide"](adapt=plain)
-    if case.made.model.get_input_embeddings().weight.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        _twice(case, name, like)
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins here
-    before_mib = _status("VmRSS")
-    _twice(case, name, like)
-    return _status("VmHWM") - before_mib
+def peak(case: Case, name: str, like: str) -> float:
+    """Return the MiB that two requests add to a loaded model; `like` says in what kind.
 
-
-def _twice(case: Case, name: str, like: str) -> None:
+    On a CPU it is the process's own peak, and so is right once a process.
+    """
     chosen = Fit(build_method(name, {}), fit(like, steps=2).settings)
-    operations = Operations(case, family_of(case), chosen)
+    operations = Operations(case, family_of(case), chosen, copied=False)
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() / 2**20
+    else:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins here
+        before = _status("VmRSS")
     operations()
     operations()
+    if DEVICE == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20 - before
+    return _status("VmHWM") - before
 
 
-def _status(field_name: str) -> float:
+def _status(name: str) -> float:
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field_name))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
-def weights_mib() -> float:
-    """Return the size of the model that memory is measured of."""
+def peaks(names: Sequence[str]) -> tuple[dict[str, tuple[float, float]], float]:
+    """Return each method's peak and GA's in the same kind, and the model's size, in MiB.
+
+    Each on a copy of the loaded model: in a forked process, or on CUDA one after the other.
+    """
+    torch.set_num_threads(1)  # a process with more cannot be forked
     case = BUILDERS["wide"](adapt=plain)
-    return sum(one.numel() * one.element_size() for one in case.made.model.parameters()) / 2**20
-
-
-def peaks(names: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Return each method's peak and GA's in the same kind, each in a process of its own."""
+    weights = sum(one.numel() * one.element_size() for one in case.made.model.parameters())
     usual: dict[str, float] = {}
     found = {}
     for name in names:
         kind = fit(name).kind
         if kind not in usual:
-            usual[kind] = _in_a_process("ga", name)
-        found[name] = (_in_a_process(name, name), usual[kind])
+            usual[kind] = _apart(case, "ga", name)
+        found[name] = (_apart(case, name, name), usual[kind])
+    return found, weights / 2**20
+
+
+def _apart(case: Case, name: str, like: str) -> float:
+    if DEVICE == "cuda":
+        held = copy.deepcopy(case.made.model)
+        made = TrainableModel(held, (), (), {}, has_reference=False)
+        return peak(dataclasses.replace(case, made=made), name, like)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: theirs.send(peak(case, name, like)))
+    child.start()
+    theirs.close()  # so that a child that fails is noticed
+    found: float = ours.recv()
+    child.join()
     return found
-
-
-def _in_a_process(name: str, like: str) -> float:
-    command = [sys.executable, __file__, "--peak", name, like]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(json.loads(done.stdout.splitlines()[-1]))
 
 
 HEAD = (
@@ -273,32 +283,26 @@ def second_model(chosen: Fit, own: float, usual: float, weights: float) -> bool:
 def main(argv: Sequence[str]) -> int:
     """Print the table; return 1 if a method holds a second model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("methods", nargs="*", default=[], metavar="METHOD")
+    parser.add_argument("methods", nargs="*", metavar="METHOD")
     parser.add_argument("--model", choices=BUILDERS, default="world", help="which to time")
-    parser.add_argument("--pairs", type=int, default=PAIRS)
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="0 measures memory alone")
     asked = parser.parse_args(argv)
-    if asked.peak:
-        print(json.dumps(peak(*asked.peak)))
-        return 0
-    names = asked.methods or METHODS.names()
-    case = BUILDERS[asked.model](adapt=plain)
-    weights, twice = weights_mib(), []
+    names, threads, twice = asked.methods or METHODS.names(), torch.get_num_threads(), []
+    memory, weights = peaks(names)
+    torch.set_num_threads(threads)
     print(f"{asked.model} on {DEVICE}, {STEPS} steps of {BATCH}, {asked.pairs} pairs;")
     print(f"memory of a model of {weights:.0f} MiB\n\n{HEAD}", flush=True)
-    memory = peaks(names)
+    case = BUILDERS[asked.model](adapt=plain) if asked.pairs else None
     for name in names:
-        chosen = fit(name)
-        ratios, _ = times(case, name, pairs=asked.pairs)
-        own, usual = memory[name]
+        chosen, (own, usual) = fit(name), memory[name]
+        ratios = times(case, name, pairs=asked.pairs) if case else []
+        shown = f"{statistics.median(ratios):.2f}" if ratios else ""
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
         if second_model(chosen, own, usual, weights):
             twice.append(name)
         told = "" if chosen.settings.update == "full" else "yes" if name in twice else "no"
-        print(
-            f"| `{name}` | {chosen.kind} | {statistics.median(ratios):.2f} | "
-            f"{min(ratios):.2f} to {max(ratios):.2f} | {own:.0f} | {usual:.0f} | {told} |",
-            flush=True,
-        )
+        cells = (f"`{name}`", chosen.kind, shown, spread, f"{own:.0f}", f"{usual:.0f}", told)
+        print(f"| {' | '.join(cells)} |", flush=True)
     return 1 if twice else 0
 
 

@@ -108,7 +108,7 @@ class Size:
 SMALL = Size(256, 688, 4, 4, tower_width=96, tower_inner=384, tower_layers=3, tower_heads=4)
 SIZES = {
     "small": SMALL,
-    "wide": replace(SMALL, width=640, inner=1728, layers=8, heads=8, vocabulary=2048),
+    "wide": replace(SMALL, width=640, inner=1728, layers=4, heads=8, vocabulary=2048),
     "7b": Size(4096, 11008, 32, 32),
     "13b": Size(5120, 13824, 40, 40),
 }
