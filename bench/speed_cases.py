@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,7 +64,11 @@ class Case:
         return [[*one, *other] for one, other in zip(self.shown, self.named, strict=True)]
 
 
-def embedded() -> Case:
+Adapt = Callable[[AnyModel, Family], TrainableModel]
+"""A plain model made ready to be trained."""
+
+
+def embedded(adapt: Adapt | None = None) -> Case:
     """The embedded world: 16 image tokens, width 192."""
     experiment = load_experiment("demo", schemas=schemas())
     inputs = read_inputs(experiment)
@@ -73,7 +78,7 @@ def embedded() -> Case:
         make.scored(person.questions, profile=experiment.data.people_prompt) for person in people
     ]
     return Case(
-        _adapted(loaded.model, loaded.family),
+        (adapt or _adapted)(loaded.model, loaded.family),
         Encoder(loaded.processor, loaded.family),
         loaded.model.config.text_config.hidden_size,
         [[one for one in examples if one.picture] for examples in asked],
@@ -103,6 +108,7 @@ class Size:
 SMALL = Size(256, 688, 4, 4, tower_width=96, tower_inner=384, tower_layers=3, tower_heads=4)
 SIZES = {
     "small": SMALL,
+    "wide": replace(SMALL, width=640, inner=1728, layers=4, heads=8, vocabulary=2048),
     "7b": Size(4096, 11008, 32, 32),
     "13b": Size(5120, 13824, 40, 40),
 }
@@ -124,6 +130,7 @@ def random_llava(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     people: int = PEOPLE,
+    adapt: Adapt | None = None,
 ) -> Case:
     """Build a LLaVA of that size with random weights where it is to run.
 
@@ -143,7 +150,7 @@ def random_llava(
         silent = {*processor.tokenizer.all_special_ids} - {processor.tokenizer.eos_token_id}
         model.lm_head.weight[sorted(silent)] = 0
     return Case(
-        _adapted(model, family, lora),
+        adapt(model, family) if adapt else _adapted(model, family, lora),
         Encoder(processor, family),
         size.width,
         [_questions(person, shown=True) for person in range(people)],

@@ -31,6 +31,7 @@ LEVELS = {
     "evaluation.predict": 3,
     "pipeline": 4,
     "estimate": 4.5,
+    "tuning": 4.7,
     "pipeline.doctor": 4.6,
     "plugin_contract": 4.5,
     "report": 5,
@@ -64,6 +65,7 @@ NO_TORCH = (
     "api",
     "diff",
     "tables",
+    "tuning",
     "view",
 )
 

@@ -110,3 +110,40 @@ def test_decisions_counts_answers_and_measures_weights(tmp_path, monkeypatch):
         "seed0.finetune weights 1.0e-01 apart 7 / 5 steps",
         f"seed0.target.score only in {mine}",
     ]
+
+
+def test_a_second_model_is_noticed_under_lora_alone(monkeypatch):
+    monkeypatch.syspath_prepend(str(FINDINGS.parent))
+    import methods
+
+    assert methods.second_model(methods.fit("npo"), 290, 190, 100)
+    assert not methods.second_model(methods.fit("npo"), 280, 190, 100)
+    assert not methods.second_model(methods.fit("pruning"), 900, 190, 100)  # all tensors trained
+    kinds = {name: methods.fit(name).kind for name in METHODS.names()}  # none refuses every kind
+    assert (kinds["ga"], kinds["pruning"]) == ("", "full")
+    assert kinds["gradient_projection"] == "continued"
+
+
+COPYING = """
+import copy, sys
+sys.path.insert(0, {bench!r})
+import methods
+from pulse_unlearn.methods.ga import GradientAscent
+
+@methods.METHODS.register("copying")
+class Copying(GradientAscent):
+    def run(self, session):
+        self.__dict__["held"] = [one.clone() for one in session.model.parameters()]
+        session.train(GradientAscent())
+
+sys.exit(methods.main(["ga", "npo", "copying", "--pairs", "0"]))
+"""
+
+
+@pytest.mark.slow  # loads a model of 90 MiB and trains it eight times
+def test_the_bench_of_methods_finds_one_that_holds_a_second_model():
+    code = COPYING.format(bench=str(FINDINGS.parent))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| `")]
+    assert [row.rsplit("|", 2)[1].strip() for row in rows] == ["no", "no", "yes"], done.stdout
+    assert done.returncode == 1, done.stderr

@@ -22,6 +22,7 @@ from pulse_unlearn.cli import (
     listings,
     plugins,
     tables,
+    tune,
     view,
 )
 from pulse_unlearn.errors import Interrupted, PulseError
@@ -50,6 +51,7 @@ for command in (
     plugins.plugin,
     diff.diff,
     tables.tables,
+    tune.tune,
     view.view,
 ):
     pulse.add_command(command)

@@ -1,6 +1,6 @@
 """The experiment: typed settings, YAML and `--set`, all errors at once."""
 
-from pulse_unlearn.config.base import Decides, Settings, Span
+from pulse_unlearn.config.base import Choice, Decides, Settings, Span
 from pulse_unlearn.config.load import (
     Schemas,
     dump_experiment,
@@ -37,18 +37,33 @@ from pulse_unlearn.config.schema import (
     UnlearnSettings,
     Update,
 )
+from pulse_unlearn.config.tuned import (
+    LEARNING_RATE,
+    STEPS,
+    Budget,
+    Knob,
+    Trial,
+    TunedBy,
+    Tuning,
+    put,
+)
 from pulse_unlearn.config.yaml_text import read_yaml
 
 __all__ = [
     "EMBEDDED",
+    "LEARNING_RATE",
     "RETAINED",
+    "STEPS",
     "AuditScenario",
     "AuditedModel",
+    "Budget",
+    "Choice",
     "DataSettings",
     "Decides",
     "Experiment",
     "FinetuneSettings",
     "FinetunedScenario",
+    "Knob",
     "LoraSettings",
     "MethodEntry",
     "ModelSettings",
@@ -67,11 +82,15 @@ __all__ = [
     "SpeedSettings",
     "StopSettings",
     "SustainabilityScenario",
+    "Trial",
+    "TunedBy",
+    "Tuning",
     "UnlearnSettings",
     "Update",
     "dump_experiment",
     "load_experiment",
     "parse_experiment",
+    "put",
     "read_yaml",
     "shipped_experiments",
 ]

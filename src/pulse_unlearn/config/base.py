@@ -25,6 +25,11 @@ class Span:
     """Whether orders of magnitude count alike."""
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Likewise of a `Literal` of words: `pulse tune` tries each of them."""
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen, no unknown keys, no silent coercion of text to numbers."""
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pulse_unlearn.config.explain import Place, Source, problems_from
 from pulse_unlearn.config.scenarios import AuditedModel, AuditScenario, ScenarioSettings
 from pulse_unlearn.config.schema import EMBEDDED, Experiment, SourceSettings
+from pulse_unlearn.config.tuned import take_tuned
 from pulse_unlearn.config.yaml_text import read_yaml
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import did_you_mean
@@ -69,6 +70,7 @@ def parse_experiment(
     problems = list(source.problems)
     for override in overrides:
         problems += _apply(raw, override, source)
+    problems += take_tuned(raw, schemas.methods, source)
     merged = _merge_method_defaults(raw)
     try:
         experiment = Experiment.model_validate(merged)

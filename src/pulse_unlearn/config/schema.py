@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pulse_unlearn.config.base import Decides, Fraction, Positive, Settings
 from pulse_unlearn.config.scenarios import AuditedModel, ScenarioSettings
+from pulse_unlearn.config.tuned import TunedBy
 
 EMBEDDED = "world"
 """Name of the model in the package."""
@@ -94,6 +95,8 @@ class DataSettings(Settings):
     """Go on although the same person stands on both sides (`same_person`) or scored material is
     trained on (`trained_on_scored`); keep general questions that name (`named`) or show
     (`pictured`) people of the run. The report lists what was let pass."""
+    leave_out: tuple[str, ...] = ()
+    """Ids of people whom the experiment is not to know of: nobody learns, forgets or asks them."""
     different_people: tuple[tuple[str, str], ...] = ()
     """Ids, two by two, of people who share a name or look alike and yet are two: that is not
     refused then, and the report says so. One id, the same answers or the very same picture still
@@ -275,6 +278,9 @@ class MethodEntry(Settings):
     """Scenarios of the experiment it takes part in; None for all."""
     unlearn: UnlearnSettings = UnlearnSettings()
     settings: dict[str, Any] = Field(default_factory=dict)
+    tuned: TunedBy | None = None
+    """In a file: the path of what `pulse tune` wrote. Its winner fills in what the entry does not
+    set itself; a run's own record holds the settings, and here where they are from."""
 
 
 SeedPart = Literal["people", "training", "order"]

@@ -89,13 +89,15 @@ def find_duplicates(people: Sequence[Individual], *, different: Different = ()) 
     return find_overlaps([Part("", [person]) for person in people], different=different)
 
 
-def unknown_people(pairs: Different, people: Collection[str]) -> list[Problem]:
-    """Return a problem for each id of a pair of different people that nobody has."""
-    wanted = dict.fromkeys(identity for pair in pairs for identity in pair)
+def unknown_people(
+    ids: Iterable[str], people: Collection[str], *, where: str = "data.different_people"
+) -> list[Problem]:
+    """Return a problem for each id in the settings that nobody has."""
+    wanted = dict.fromkeys(ids)
     return [
         Problem(
             "nobody has this id",
-            "data.different_people",
+            where,
             got=identity,
             allowed="ids of people in the data set",
             fix=did_you_mean(identity, list(people)),

@@ -80,7 +80,9 @@ def review(name: str, source: Source, *, different: Different = ()) -> Review:
     people = [person for part in read for person in part.individuals]
     general = [question for part in read for question in part.general]
     training = [question for part in read for question in part.general_training]
-    unknown = unknown_people(different, {person.id for person in people})
+    unknown = unknown_people(
+        (name for pair in different for name in pair), {person.id for person in people}
+    )
     if unknown:
         raise ConfigError(unknown)
     leaks = {

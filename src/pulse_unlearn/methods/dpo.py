@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings
+from pulse_unlearn.config import Settings, Span
 from pulse_unlearn.methods.base import METHODS, Needs, Term, Views, present
 from pulse_unlearn.records import Alternative
 
@@ -20,7 +20,7 @@ class DirectPreference(Settings):
     prefers plausible other answers.
     """
 
-    beta: Annotated[float, Field(gt=0)] = 0.1
+    beta: Annotated[float, Field(gt=0), Span(0.01, 10.0)] = 0.1
     alternative: Alternative = "option"
     """The preferred answer: a wrong option, any option, or a refusal."""
     retain_weight: Annotated[float, Field(ge=0)] = 0.0

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings
+from pulse_unlearn.config import Settings, Span
 from pulse_unlearn.methods.base import METHODS, Needs, Term, Views, present
 
 
@@ -19,7 +19,7 @@ class GradientAscentKlr(Settings):
     general questions by `unlearn.general_share`), `forget_batch` on the very data it ascends on.
     """
 
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0), Span(0.1, 10.0)] = 1.0
     direction: Literal["reference_to_current", "current_to_reference"] = "reference_to_current"
     data: Literal["retain_batch", "forget_batch"] = "retain_batch"
 

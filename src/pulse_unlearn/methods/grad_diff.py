@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings
+from pulse_unlearn.config import Settings, Span
 from pulse_unlearn.methods.base import METHODS, Needs, Term, Views
 
 
@@ -18,7 +18,7 @@ class GradientDifference(Settings):
     the whole batch, where long answers count more; here every example counts the same.
     """
 
-    forget_weight: Annotated[float, Field(gt=0)] = 1.0
+    forget_weight: Annotated[float, Field(gt=0), Span(0.02, 2.0)] = 1.0
     retain_weight: Annotated[float, Field(gt=0)] = 1.0
 
     @property

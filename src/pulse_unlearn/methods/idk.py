@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings
+from pulse_unlearn.config import Settings, Span
 from pulse_unlearn.methods.base import METHODS, Needs, Term, Views, present
 from pulse_unlearn.records import Alternative
 
@@ -23,7 +23,7 @@ class RefusalTuning(Settings):
     alternative: Alternative = "refusal"
     """What is learned: a refusal, a wrong option, or any option."""
     forget_weight: Annotated[float, Field(gt=0)] = 1.0
-    retain_weight: Annotated[float, Field(ge=0)] = 1.0
+    retain_weight: Annotated[float, Field(ge=0), Span(0.1, 10.0)] = 1.0
     """Weight of the retain examples' mean negative log-likelihood."""
 
     @property

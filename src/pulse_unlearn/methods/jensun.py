@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings
+from pulse_unlearn.config import Settings, Span
 from pulse_unlearn.methods.base import METHODS, Needs, Term, Views, present
 
 
@@ -22,7 +22,7 @@ class JensenShannonUnlearning(Settings):
     retain_target: Literal["reference", "labels"] = "reference"
     """What retain answers are held to: the reference's distributions, as published, or the labels;
     these take no reference."""
-    forget_weight: Annotated[float, Field(gt=0)] = 1.0
+    forget_weight: Annotated[float, Field(gt=0), Span(0.1, 10.0)] = 1.0
     retain_weight: Annotated[float, Field(gt=0)] = 1.0
 
     @property

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings
+from pulse_unlearn.config import Settings, Span
 from pulse_unlearn.methods.base import METHODS, Needs, Term, Views, present
 
 
@@ -19,7 +19,7 @@ class KlMinimisation(Settings):
     those of the prompt and of padding too.
     """
 
-    retain_weight: Annotated[float, Field(gt=0)] = 1.0
+    retain_weight: Annotated[float, Field(gt=0), Span(0.1, 10.0)] = 1.0
 
     @property
     def needs(self) -> Needs:

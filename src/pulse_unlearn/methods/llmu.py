@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings
+from pulse_unlearn.config import Settings, Span
 from pulse_unlearn.methods.base import METHODS, Needs, Term, Views, present
 from pulse_unlearn.records import Alternative
 
@@ -22,8 +22,8 @@ class LargeModelUnlearning(Settings):
 
     alternative: Alternative = "option"
     """The other answer: a wrong option, any option, or a refusal."""
-    ascent_weight: Annotated[float, Field(gt=0)] = 0.5
-    alternative_weight: Annotated[float, Field(gt=0)] = 1.0
+    ascent_weight: Annotated[float, Field(gt=0), Span(0.05, 2.0)] = 0.5
+    alternative_weight: Annotated[float, Field(gt=0), Span(0.1, 5.0)] = 1.0
     retain_weight: Annotated[float, Field(gt=0)] = 1.0
     """Weight of KL(reference || current) per answer token of the retain examples."""
 

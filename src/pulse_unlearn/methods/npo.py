@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings
+from pulse_unlearn.config import Settings, Span
 from pulse_unlearn.methods.base import METHODS, Needs, Term, Views, present
 
 
@@ -18,7 +18,7 @@ class NegativePreference(Settings):
     published values run from 0.1 to 5, and PULSE names none.
     """
 
-    beta: Annotated[float, Field(gt=0)] = 0.1
+    beta: Annotated[float, Field(gt=0), Span(0.01, 10.0)] = 0.1
     retain_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the retain examples' mean negative log-likelihood; PULSE describes none."""
     retain_kl_weight: Annotated[float, Field(ge=0)] = 0.0

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings
+from pulse_unlearn.config import Settings, Span
 from pulse_unlearn.methods.base import METHODS, Needs, Term, Views, present
 
 
@@ -20,9 +20,9 @@ class RepresentationMisdirection(Settings):
 
     layer: int = -2
     """Layer of the language model, from 0 or, if negative, from the last (the paper: 7 of 32)."""
-    scale: Annotated[float, Field(gt=0)] = 6.5
+    scale: Annotated[float, Field(gt=0), Span(1.0, 50.0)] = 6.5
     """Length of the random direction, c in the paper."""
-    retain_weight: Annotated[float, Field(ge=0)] = 1.0
+    retain_weight: Annotated[float, Field(ge=0), Span(0.1, 100.0)] = 1.0
     """Alpha in the paper, where it runs from 1 to 1200 with the model."""
     direction_seed: int = 0
     """Draws the direction; the same for every step and request."""

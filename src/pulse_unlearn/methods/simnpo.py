@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings
+from pulse_unlearn.config import Settings, Span
 from pulse_unlearn.methods.base import METHODS, Needs, Term, Views
 
 
@@ -18,10 +18,10 @@ class SimpleNegativePreference(Settings):
     by beta; the paper's gamma is subtracted after, so it is beta times this margin.
     """
 
-    beta: Annotated[float, Field(gt=0)] = 2.5
-    margin: Annotated[float, Field(ge=0)] = 0.0
+    beta: Annotated[float, Field(gt=0), Span(0.5, 10.0)] = 2.5
+    margin: Annotated[float, Field(ge=0), Span(0.0, 2.0, log=False)] = 0.0
     """Nats per token of forgetting that count as none; called gamma or delta in published code."""
-    forget_weight: Annotated[float, Field(gt=0)] = 0.1375
+    forget_weight: Annotated[float, Field(gt=0), Span(0.02, 2.0)] = 0.1375
     retain_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the retain examples' mean negative log-likelihood."""
 

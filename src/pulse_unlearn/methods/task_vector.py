@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings, UnlearnSettings
+from pulse_unlearn.config import Settings, Span, UnlearnSettings
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.methods.base import METHODS, Needs, Session, Term, Views
 
@@ -34,7 +34,7 @@ class TaskVector(Settings):
     Of a low-rank update B A, which begins at B = 0, that is the update with B times -scale.
     """
 
-    scale: Annotated[float, Field(gt=0)] = 1.0
+    scale: Annotated[float, Field(gt=0), Span(0.1, 5.0)] = 1.0
 
     @property
     def needs(self) -> Needs:

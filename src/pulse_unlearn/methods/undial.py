@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings
+from pulse_unlearn.config import Settings, Span
 from pulse_unlearn.methods.base import METHODS, Needs, Term, Views, present
 
 
@@ -19,7 +19,7 @@ class SelfDistillation(Settings):
     that is of the vocabulary's hundredth from the end.
     """
 
-    beta: Annotated[float, Field(gt=0)] = 10.0
+    beta: Annotated[float, Field(gt=0), Span(1.0, 30.0)] = 10.0
     """By how much the answer's logits are lowered."""
     forget_weight: Annotated[float, Field(gt=0)] = 1.0
     retain_weight: Annotated[float, Field(ge=0)] = 0.0

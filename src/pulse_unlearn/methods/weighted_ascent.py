@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pulse_unlearn.config import Settings
+from pulse_unlearn.config import Settings, Span
 from pulse_unlearn.methods.base import METHODS, Needs, Term, Views
 
 
@@ -18,7 +18,7 @@ class WeightedGradientAscent(Settings):
     is taken over an answer's tokens, in published code over those of the whole batch.
     """
 
-    beta: Annotated[float, Field(gt=0)] = 1.0
+    beta: Annotated[float, Field(gt=0), Span(0.1, 5.0)] = 1.0
     forget_weight: Annotated[float, Field(gt=0)] = 1.0
     retain_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the retain examples' mean negative log-likelihood."""
@@ -46,9 +46,9 @@ class SaturationImportance(Settings):
     Tokens that are certain and tokens that are forgotten both count little. Conventions as for WGA.
     """
 
-    saturation: Annotated[float, Field(ge=0)] = 5.0
+    saturation: Annotated[float, Field(ge=0), Span(0.5, 10.0)] = 5.0
     """Called beta1 in published code."""
-    importance: Annotated[float, Field(ge=0)] = 1.0
+    importance: Annotated[float, Field(ge=0), Span(0.1, 5.0)] = 1.0
     """Called beta2 in published code."""
     forget_weight: Annotated[float, Field(gt=0)] = 0.1
     retain_weight: Annotated[float, Field(ge=0)] = 1.0

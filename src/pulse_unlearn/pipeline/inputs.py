@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -69,15 +69,13 @@ def read_inputs(
     absent = placeholders or {}
     people, general, training = _read_data(experiment, absent)
     check_settings(experiment, training.general_training)
-    individuals = {person.id: person for person in people.individuals}
     # Nobody whom an experiment or a question names is among placeholders.
-    real = () if "people" in absent else people.individuals
-    unknown = unknown_people(experiment.data.different_people, individuals) if real else []
-    if unknown:
-        raise ConfigError(unknown)
+    real = () if "people" in absent else _without(experiment.data, people.individuals)
+    known = real or people.individuals
+    individuals = {person.id: person for person in known}
     roster = Roster(
-        tuple(person.id for person in people.individuals if person.group == "fictional"),
-        tuple(person.id for person in people.individuals if person.group == "celebrity"),
+        tuple(person.id for person in known if person.group == "fictional"),
+        tuple(person.id for person in known if person.group == "celebrity"),
         has_general="general" in absent or bool(general.general),
     )
     if experiment.scenarios.requests is not None and real:
@@ -85,6 +83,7 @@ def read_inputs(
         roster = replace(roster, requests=named.requests, retained=named.retained)
     serving = {label for label, entry in experiment.methods.items() if serves(entry.method)}
     plan = build_plan(experiment, roster, serving=serving)
+    tuned = _tuned_notes(experiment, plan, people.digests)
     allowed = experiment.data.allow_overlap
     kept, about = left_out(real, general.general, allowed=allowed)
     training_kept, more = left_out(real, training.general_training, allowed=allowed)
@@ -105,7 +104,7 @@ def read_inputs(
         requests=roster.requests,
         notes=tuple(
             dict.fromkeys(
-                (*people.notes, *general.notes, *training.notes, *about, *more, *plan.notes)
+                (*people.notes, *general.notes, *training.notes, *about, *more, *plan.notes, *tuned)
             )
         ),
     )
@@ -128,6 +127,42 @@ def read_inputs(
         )
         keys[stage.name] = StageKey(number, stage.name, identity)
     return replace(inputs, digests=digests, keys=keys, ingredients=ingredients)
+
+
+def _without(data: DataSettings, people: Sequence[Individual]) -> tuple[Individual, ...]:
+    """Return the people but for those the experiment leaves out; raises ConfigError for no id."""
+    known = {person.id for person in people}
+    unknown = [
+        *unknown_people((one for pair in data.different_people for one in pair), known),
+        *unknown_people(data.leave_out, known, where="data.leave_out"),
+    ]
+    if unknown:
+        raise ConfigError(unknown)
+    return tuple(person for person in people if person.id not in data.leave_out)
+
+
+def _tuned_notes(experiment: Experiment, plan: Plan, digests: Mapping[str, str]) -> list[str]:
+    """Say whose settings were tuned; raises ConfigError if that was on people reported on."""
+    problems, notes = [], []
+    for label, entry in experiment.methods.items():
+        if entry.tuned is None:
+            continue
+        by, people = entry.tuned, {name for ids in entry.tuned.people.values() for name in ids}
+        read = {f"people/{name}": value for name, value in digests.items()}
+        both = plan.asked_about() & people if read.items() <= by.data.items() else ()
+        if both:
+            what = "the run would report on people whom these settings were tuned on"
+            fix = f"tune it anew: pulse tune {experiment.name} {entry.method}"
+            where = f"methods.{label}.tuned"
+            problems.append(Problem(what, where, ", ".join(sorted(both)), fix=fix))
+        notes.append(
+            f"{label} has the settings of trial {by.winner.number} of {by.budget.trials}, each of "
+            f"{by.budget.steps} steps at most, seed {by.budget.seed}, on {len(people)} other "
+            f"people (pulse tune, {by.sha256[:12]})"
+        )
+    if problems:
+        raise ConfigError(problems)
+    return notes
 
 
 def _models(experiment: Experiment) -> dict[str, str]:

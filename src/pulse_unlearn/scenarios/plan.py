@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pulse_unlearn.records import Cell, NamedRequest
-from pulse_unlearn.scenarios.stages import Group, SelectStage, Stage
+from pulse_unlearn.scenarios.stages import Group, ScoreStage, SelectStage, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,11 @@ class Plan:
     def stage(self, name: str) -> Stage:
         """Return the stage of that name; raises KeyError."""
         return {stage.name: stage for stage in self.stages}[name]
+
+    def asked_about(self) -> frozenset[str]:
+        """Return the ids of everyone a model is asked about; of a choice all its candidates."""
+        asking = [one for one in self.stages if isinstance(one, ScoreStage | SelectStage)]
+        return frozenset(name for one in asking for group in one.groups() for name in group.ids)
 
     def selection(self, group: Group) -> SelectStage | None:
         """Return the stage that chooses a group's people; None where they are known."""
