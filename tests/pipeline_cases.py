@@ -181,7 +181,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def in_own_process(*argv: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def in_own_process(
+    *argv: str, cwd: Path | None = None, limit: float = LIMIT
+) -> subprocess.CompletedProcess[str]:
     """The command as a user gives it, in a fresh interpreter."""
     command = [sys.executable, "-c", "from pulse_unlearn.cli import main; main()", *argv]
     return subprocess.run(
@@ -190,7 +192,7 @@ def in_own_process(*argv: str, cwd: Path | None = None) -> subprocess.CompletedP
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=limit,
         cwd=cwd,
     )
 
