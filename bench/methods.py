@@ -33,6 +33,7 @@ from peft import PeftModel
 from speed_cases import SIZES, SMALL_LORA, Case, embedded, random_llava
 
 from pulse_unlearn.config import OptimiserSettings, StopSettings, UnlearnSettings
+from pulse_unlearn.data.variants import Variants
 from pulse_unlearn.methods import METHODS, Checked, Method, Request, build_method
 from pulse_unlearn.models.adapters import (
     AdapterStack,
@@ -58,9 +59,9 @@ BUILDERS = {
     "wide": partial(random_llava, SIZES["wide"], device=DEVICE),
 }
 KINDS = tuple(
-    {"update": update, "scope": "llm", "adapter": adapter, "retain": retain}
-    for update, adapter, retain in itertools.product(
-        ("lora", "full"), ("fresh", "continued"), ("d_retain", "none")
+    {"update": update, "scope": scope, "adapter": adapter, "retain": retain}
+    for update, scope, adapter, retain in itertools.product(
+        ("lora", "full"), ("llm", "projector+llm"), ("fresh", "continued"), ("d_retain", "none")
     )
 )
 """Kinds of an operation, the usual one first."""
@@ -76,8 +77,9 @@ class Fit:
     @property
     def kind(self) -> str:
         """What of the settings is not the usual."""
-        told = (self.settings.update, self.settings.adapter, self.settings.retain)
-        return ", ".join(one for one in told if one not in ("lora", "fresh", "d_retain"))
+        s = self.settings
+        told = (s.update, s.scope, s.adapter, s.retain)
+        return ", ".join(one for one in told if one not in ("lora", "llm", "fresh", "d_retain"))
 
 
 def fit(name: str, steps: int = STEPS) -> Fit:
@@ -168,7 +170,15 @@ class Operations:
             folder,
             history=self.history,
             state=self.state,
+            variants=self._variants(),
+            views=lambda part, epochs: self._plan(1).first_epoch(part) * epochs,
         )
+
+    def _variants(self) -> Variants | None:
+        """Return other forms of the questions; None for a case of made-up examples."""
+        people = self.case.people
+        half = len(people) // 2
+        return Variants(people[:half], people[half:], profile="short", seed=0) if people else None
 
     def _plan(self, steps: int) -> UnlearnSteps:
         people = self.case.named if self.case.talks_on else self.case.mixed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +33,7 @@ from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.pipeline.inputs import read_inputs
-from pulse_unlearn.records import Example, Option
+from pulse_unlearn.records import Example, Individual, Option
 from pulse_unlearn.registries import schemas
 
 SIDE, PATCH = 336, 14
@@ -55,6 +55,8 @@ class Case:
     """Five text-only questions each."""
     turned: list[list[Example]]
     """Every rotation of one general question each."""
+    people: Sequence[Individual] = ()
+    """Whom examples are about; empty where they are made up."""
     talks_on: bool = False
     """Whether nobody has taught the model to end its turn."""
 
@@ -87,6 +89,7 @@ def embedded(adapt: Adapt | None = None) -> Case:
             make.circular([question], profile=experiment.data.general_prompt)
             for question in inputs.general[:8]
         ],
+        people,
     )
 
 

@@ -118,9 +118,9 @@ def test_a_second_model_is_noticed_under_lora_alone(monkeypatch):
 
     assert methods.second_model(methods.fit("npo"), 290, 190, 100)
     assert not methods.second_model(methods.fit("npo"), 280, 190, 100)
-    assert not methods.second_model(methods.fit("pruning"), 900, 190, 100)  # all tensors trained
+    assert not methods.second_model(methods.fit("manu"), 900, 190, 100)  # all tensors trained
     kinds = {name: methods.fit(name).kind for name in METHODS.names()}  # none refuses every kind
-    assert (kinds["ga"], kinds["pruning"]) == ("", "full")
+    assert (kinds["ga"], kinds["manu"]) == ("", "full")
     assert kinds["gradient_projection"] == "continued"
 
 

@@ -78,7 +78,7 @@ def test_a_plan_of_what_is_there_has_identities_and_nothing_missing():
     ("name", "word"),
     [
         ("paper", "questions will be packed if a trial"),
-        ("qwen2.5-vl", "questions are not packed"),
+        pytest.param("qwen2.5-vl", "questions are not packed", marks=pytest.mark.slow),
     ],
 )
 def test_packing_is_told_in_one_line(name, word):

@@ -36,8 +36,16 @@ def doors(server, tmp_path_factory):
     return bench
 
 
-def test_killed_in_every_phase_the_same_command_ends_with_the_same_bytes(doors, tmp_path):
-    for mark, events in MOMENTS:
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param(MOMENTS[1:3], id="procedures"),
+        # Three more lives of the whole command.
+        pytest.param(MOMENTS, id="every phase", marks=pytest.mark.slow),
+    ],
+)
+def test_killed_in_every_phase_the_same_command_ends_with_the_same_bytes(moments, doors, tmp_path):
+    for mark, events in moments:
         ended = doors.run(tmp_path, events=events, mark=mark)
         assert ended.code == -signal.SIGKILL, f"{mark}: {ended.output}"
     ended = doors.run(tmp_path)

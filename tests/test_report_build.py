@@ -332,7 +332,7 @@ def test_other_files_missing_is_said_on_the_page(tmp_path: Path) -> None:
     (folder / "experiment.yaml").write_text("a: [", encoding="utf-8")
     text = build_report(folder).path.read_text(encoding="utf-8")
     assert "samples.json: file is missing" in text
-    assert "experiment.yaml: file is not valid YAML" in text
+    assert "experiment.yaml: not valid YAML" in text
 
 
 @pytest.mark.parametrize("content", [None, "", "scenario,method\n", "header"])
