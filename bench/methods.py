@@ -4,7 +4,8 @@ Time: whole operations of a few steps, GA and the method in turn (GA, method, GA
 fresh copy of the model and as a second request, so that what a sequence carries is paid, too. The
 ratio of each pair is taken; the table has their median and range. Memory: the peak beyond the
 loaded model, each method in a forked process (on CUDA torch's own peak), of a model whose
-weights are most of it. LoRA methods need one model: what one holds beyond GA's peak must be less
+weights are most of it, but for methods that ask questions in other forms than its made-up examples
+have. LoRA methods need one model: what one holds beyond GA's peak must be less
 than the weights, or the last column says so and the script ends with 1.
 
 Methods run with their defaults; where one refuses the usual LoRA update, the first kind it accepts
@@ -17,6 +18,7 @@ import argparse
 import copy
 import dataclasses
 import itertools
+import math
 import multiprocessing
 import statistics
 import sys
@@ -260,8 +262,15 @@ def peaks(names: Sequence[str]) -> tuple[dict[str, tuple[float, float]], float]:
         kind = fit(name).kind
         if kind not in usual:
             usual[kind] = _apart(case, "ga", name)
-        found[name] = (_apart(case, name, name), usual[kind])
+        own = math.nan if needs_people(name) else _apart(case, name, name)
+        found[name] = (own, usual[kind])
     return found, weights / 2**20
+
+
+def needs_people(name: str) -> bool:
+    """Tell whether a method asks questions in other forms, which made-up examples do not have."""
+    needs = build_method(name, {}).needs
+    return needs.options is not None or needs.option_words or needs.decoupled
 
 
 def _apart(case: Case, name: str, like: str) -> float:
@@ -310,8 +319,10 @@ def main(argv: Sequence[str]) -> int:
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else ""
         if second_model(chosen, own, usual, weights):
             twice.append(name)
-        told = "" if chosen.settings.update == "full" else "yes" if name in twice else "no"
-        cells = (f"`{name}`", chosen.kind, shown, spread, f"{own:.0f}", f"{usual:.0f}", told)
+        unknown = chosen.settings.update == "full" or math.isnan(own)
+        told = "" if unknown else "yes" if name in twice else "no"
+        shown_own = "" if math.isnan(own) else f"{own:.0f}"
+        cells = (f"`{name}`", chosen.kind, shown, spread, shown_own, f"{usual:.0f}", told)
         print(f"| {' | '.join(cells)} |", flush=True)
     return 1 if twice else 0
 
