@@ -35,6 +35,7 @@ from pulse_unlearn.tuning import (
     study,
     tuning_experiment,
     values_given,
+    values_given,
     with_values,
 )
 from pulse_unlearn.tuning.people import entry_of
@@ -108,6 +109,8 @@ def test_a_loss_inside_another_method_is_searched_too(knobs, monkeypatch):
     experiment = load("smoke", "methods.ewc={settings: {loss: {method: inner}}}")
     space = space_of(experiment, entry_of(experiment, "ewc"))
     assert [one.name for one in space[2:]] == ["settings.loss.settings.pull", "settings.weight"]
+    given = values_given(entry_of(experiment, "ewc"), space)  # the entry itself does not say it
+    assert given["settings.loss.settings.pull"] == 1.0
     changed = with_values(entry_of(experiment, "ewc"), {"settings.loss.settings.pull": 3.0})
     assert changed.settings["loss"] == {"method": "inner", "weight": 1.0, "settings": {"pull": 3.0}}
 

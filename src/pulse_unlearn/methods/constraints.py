@@ -256,7 +256,7 @@ class Projection(_Constraint):
     kind: Literal["projection"] = "projection"
     batches: Annotated[int, Field(ge=1)] = 4
     """Batches whose gradients are looked at."""
-    directions: Annotated[int, Field(ge=1), Span(1, 8)] = 1
+    directions: Annotated[int, Field(ge=1), Span(1, 4)] = 1
     """Remembered of each request; at most `batches`."""
 
     def problems(self, unlearn: UnlearnSettings) -> Iterable[Problem]:

@@ -24,7 +24,7 @@ class GradientProjection(OneLoss):
     """What is trained with, by its registered name."""
     batches: Annotated[int, Field(ge=1)] = 4
     """Batches whose gradients are looked at."""
-    directions: Annotated[int, Field(ge=1), Span(1, 8)] = 1
+    directions: Annotated[int, Field(ge=1), Span(1, 4)] = 1
     """Remembered of each request; at most `batches`."""
 
     def _constraint(self) -> Constraint:

@@ -89,7 +89,13 @@ def _declared(settings: object, place: str) -> Iterator[Knob]:
 
 def values_given(entry: MethodEntry, space: tuple[Knob, ...]) -> Values:
     """Return what an entry has before anything is tuned."""
-    return {knob.name: _look_up(_parts(entry), knob.name) for knob in space}
+    parts, method = _parts(entry), build_method(entry.method, entry.settings)
+    return {
+        # Of a loss inside the method the entry holds only what somebody has set.
+        one.name: _held(method, own) if own != one.name else _look_up(parts, one.name)
+        for one in space
+        for own in [one.name.removeprefix("settings.")]
+    }
 
 
 def with_values(entry: MethodEntry, values: Mapping[str, int | float | str]) -> MethodEntry:
@@ -109,6 +115,17 @@ def with_values(entry: MethodEntry, values: Mapping[str, int | float | str]) -> 
 
 def _parts(entry: MethodEntry) -> dict[str, Any]:
     return entry.model_dump(mode="json")
+
+
+def _held(settings: Any, name: str) -> Any:
+    for part in name.split("."):
+        if isinstance(settings, LossChoice) and part == "settings":
+            settings = settings.build()
+        elif isinstance(settings, tuple):
+            settings = settings[int(part)]
+        else:
+            settings = getattr(settings, part)
+    return settings
 
 
 def _look_up(tree: Any, name: str) -> Any:
