@@ -58,11 +58,15 @@ CASES = {
 
 
 def verdict_of(
-    scores: Sequence[QuestionScore], *, enough: bool = True, never: Sequence[QuestionScore] = ()
+    scores: Sequence[QuestionScore],
+    *,
+    enough: bool = True,
+    never: Sequence[QuestionScore] = (),
+    served: bool = False,
 ) -> verdicts.ForgettingVerdict:
     """The verdict on a model that is compared with no other."""
     tests = verdicts.correct_tests({"it": verdicts.readings_against_chance(scores)})["it"]
-    return verdicts.judge(scores, tests, enough_people=enough, never_knew=never)
+    return verdicts.judge(scores, tests, enough_people=enough, never_knew=never, served=served)
 
 
 def runs(name: str, design: Design, count: int, model: Model | None = None):
@@ -212,6 +216,18 @@ def test_like_a_model_that_never_knew():
         never = ask(Model(), FULL, seed=420 + number, world=number)
         # It refuses where the other guesses: 0 against 25 %.
         assert verdict_of(scores, never=never).word == "not recovered"
+
+
+def test_a_guard_around_weights_that_know_is_hidden_at_best():
+    """Fault: what a router or guard keeps back called not recovered, or like never known."""
+    refusing, ignorant = Model(says="refusal"), Model()
+    for model in (refusing, ignorant):
+        scores, never = ask(model, FULL, seed=1), ask(ignorant, FULL, seed=2, world=1)
+        assert verdict_of(scores, never=never).word in ("like never known", "not recovered")
+        found = verdict_of(scores, never=never, served=True)
+        assert found.word == "hidden"
+        assert "weights beneath" in found.why
+    assert verdict_of(ask(Model(0.9), SMALL, seed=1), served=True).word == "remembered"
 
 
 def test_knowledge_outweighs_any_likeness():

@@ -114,10 +114,10 @@ def test_a_stopped_run_with_another_setting_is_not_called_changed(bench, tmp_pat
     ).read_bytes()
 
 
-def limited(limit, *argv):
-    """The command in a process of its own that may write no file longer than so many bytes."""
+def limited(limit, code, *argv):
+    """Python in a process of its own that may write no file longer than so many bytes."""
     return subprocess.run(
-        [sys.executable, "-c", "from pulse_unlearn.cli import main; main()", *argv],
+        [sys.executable, "-c", code, *argv],
         check=False,
         env=environment(),
         capture_output=True,
@@ -128,8 +128,9 @@ def limited(limit, *argv):
 
 
 def test_a_full_disk_is_told_and_the_same_command_goes_on(bench, tmp_path):
-    """Mutation: `file_errors` lets safetensors' error pass: a traceback."""
-    ended = limited(15_000, *bench.command(tmp_path))
+    """Mutation: `write_bytes` without `file_errors`."""
+    code = "from pulse_unlearn.cli import main; main()"
+    ended = limited(15_000, code, *bench.command(tmp_path))
     assert ended.returncode == 1
     assert "File too large" in ended.stderr
     assert "give the same command again" in ended.stderr
@@ -137,6 +138,22 @@ def test_a_full_disk_is_told_and_the_same_command_goes_on(bench, tmp_path):
     again = bench.run(tmp_path)
     assert again.code == 0, again.output
     assert outcome(tmp_path / "tiny") == outcome(bench.finished)
+
+
+def test_what_safetensors_makes_of_a_full_disk_is_told_alike(tmp_path):
+    """Mutation: `file_errors` looks at OSError alone: a traceback of safetensors."""
+    code = (
+        "import sys, numpy, pathlib\n"
+        "from safetensors.numpy import save_file\n"
+        "from pulse_unlearn.store import file_errors\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "with file_errors(path, 'save the update'):\n"
+        "    save_file({'a': numpy.zeros(10_000)}, path)\n"
+    )
+    ended = limited(15_000, code, str(tmp_path / "a.safetensors"))
+    assert "StoreError" in ended.stderr
+    assert "cannot save the update: File too large" in ended.stderr
+    assert "raise the file size limit" in ended.stderr
 
 
 def test_other_versions_are_refused_and_nothing_is_rewritten(bench, tmp_path):

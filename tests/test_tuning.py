@@ -35,7 +35,6 @@ from pulse_unlearn.tuning import (
     study,
     tuning_experiment,
     values_given,
-    values_given,
     with_values,
 )
 from pulse_unlearn.tuning.people import entry_of

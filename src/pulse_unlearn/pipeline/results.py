@@ -128,6 +128,7 @@ def compute_verdicts(evidence: Evidence) -> dict[Cell, ForgettingVerdict]:
                 tests[one.scores],
                 enough_people=people >= MIN_INDIVIDUALS,
                 never_knew=never,
+                served=bool(one.operation.served),
             )
     return found
 

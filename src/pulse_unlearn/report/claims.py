@@ -180,6 +180,10 @@ def _unrecovered(row: ScoreRow, before: Known) -> str:
     return "none of the readings of this run stands above chance"
 
 
+def _served(row: ScoreRow, before: Known) -> str:
+    return "nothing stands above chance as it is served, by weights that know what they knew before"
+
+
 def _unknown(row: ScoreRow, before: Known) -> str:
     return "nothing is said: too few people for a verdict"
 
@@ -190,6 +194,7 @@ _BY_WORD: dict[str, Callable[[ScoreRow, Known], str]] = {
     "avoids": _avoids,
     "suppressed": _suppressed,
     "remembered": _plain,
+    "hidden": _served,
     "like never known": _alike,
     "not recovered": _unrecovered,
     "unknown": _unknown,

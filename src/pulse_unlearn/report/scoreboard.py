@@ -41,6 +41,11 @@ _RULES: dict[str, tuple[str, str]] = {
         "stands above chance.",
     ),
     "remembered": ("remembered", "At least one reading stands above chance."),
+    "hidden": (
+        "suppressed",
+        "Nothing stands above chance as it is served, but the weights beneath have not changed: "
+        "whoever leaves out the router or guard has everything back.",
+    ),
     "like never known": (
         "alike",
         "No reading differs by more than 10 points from the retain model, which never knew these "
