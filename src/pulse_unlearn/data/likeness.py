@@ -32,6 +32,7 @@ brighter ones of the world's drawings, and none of the faces.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
 
@@ -63,8 +64,12 @@ _EDGE = 0.15
 _STEPS = (0.03, 0.03, 0.015, 0.007)
 _BLOCK = 128
 """Pictures, or pairs, looked at together; bounds the memory."""
-_KEPT = 32
-"""Directions in which most pictures are told apart."""
+_TILE = 512
+"""Whole pictures a block is laid beside at once: so many stay in a processor's cache."""
+_SLACK = 1e-4
+"""What rounding may take from a product of two sketches, many times over."""
+_SKETCHES = 2**18
+"""Sketches that are kept, of 2.3 kB: those of the largest data sets are asked for twice."""
 
 # What may be left of one axis: share taken off its beginning and its end.
 _CUTS = ((0.0, 0.0), (0.035, 0.035), (0.07, 0.07), (0.1, 0.1), (0.09, 0.0), (0.0, 0.09))
@@ -82,7 +87,7 @@ def close_pairs(
 
     Pictures are named by their place; those whose bytes are the same are left out.
     """
-    shown = [n for n, picture in enumerate(pictures) if _views(picture) is not None]
+    shown = [n for n, picture in enumerate(pictures) if _sketch(picture) is not None]
     pairs = [
         (shown[i], shown[j])
         for i, j in sorted(set(_sought([pictures[n] for n in shown])))
@@ -112,33 +117,55 @@ def _differences(pairs: Sequence[tuple[Picture, Picture]], sought: float) -> lis
 
 
 def _sought(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
-    """Yield pairs of which a part of one resembles the whole of the other.
+    """Yield pairs of which a part of one resembles the whole of the other; all of them show much.
 
-    Most are told apart by the few directions in which the pictures vary most, which differences
-    cannot exceed the whole.
+    Nearly all others are told apart by their sketches, which never differ more than the pictures.
     """
     if not pictures:
         return
-    views = np.stack([view for picture in pictures if (view := _views(picture)) is not None])
-    whole = views[:, 0]
-    basis = np.linalg.eigh(whole.T @ whole)[1][:, -_KEPT:]
-    few, wholes = views @ basis, whole @ basis
-    squares = (wholes**2).sum(1)
-    for begin in range(0, len(views), _BLOCK):
-        block = few[begin : begin + _BLOCK].reshape(-1, _KEPT)
-        apart = (block**2).sum(1)[:, None] + squares - 2 * block @ wholes.T
-        rows, others = np.nonzero(apart <= _SOUGHT**2)
-        ones, seen = begin + rows // views.shape[1], rows % views.shape[1]
-        full = ((views[ones, seen] - whole[others]) ** 2).sum(1)
-        for one, other in np.stack([ones, others], 1)[full <= _SOUGHT**2].tolist():
-            if one != other:
+    sketches = np.stack([made for picture in pictures if (made := _sketch(picture)) is not None])
+    wholes = np.ascontiguousarray(sketches[:, 0].T)
+    for begin in range(0, len(pictures), _BLOCK):
+        block = sketches[begin : begin + _BLOCK].reshape(-1, len(wholes))
+        near: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for tile in range(0, len(pictures), _TILE):
+            alike = block @ wholes[:, tile : tile + _TILE] >= _least(_SOUGHT)
+            for row, column in np.argwhere(alike).tolist() if alike.any() else ():
+                one, view = divmod(row, sketches.shape[1])
+                if begin + one != tile + column:
+                    near[begin + one].append((view, tile + column))
+        for one, seen in near.items():
+            for other in _resembling(pictures, one, seen):
                 yield min(one, other), max(one, other)
+
+
+def _resembling(
+    pictures: Sequence[Picture], one: int, seen: Sequence[tuple[int, int]]
+) -> Iterator[int]:
+    """Yield which of (view of one, other picture) are alike indeed."""
+    views = _views(pictures[one])
+    for view, other in seen:
+        others = _views(pictures[other])
+        if views is None or others is None:
+            continue
+        if ((views[view] - others[0]) ** 2).sum() <= _SOUGHT**2:
+            yield other
+
+
+def _least(sought: float) -> float:
+    """Return the smallest product of two sketches of pictures whose difference is `sought`."""
+    return 1 - sought**2 / 2 - _SLACK
 
 
 def _start(
     one: Picture, other: Picture, sought: float
 ) -> tuple[Floats, Floats, tuple[float, ...]] | None:
     """Return the picture to cut from, the whole one, and the cut at which they are most alike."""
+    sketch, drawn = _sketch(one), _sketch(other)
+    if sketch is None or drawn is None:
+        return None
+    if max((sketch @ drawn[0]).max(), (drawn @ sketch[0]).max()) < _least(sought):
+        return None
     views, others = _views(one), _views(other)
     if views is None or others is None:
         return None
@@ -214,6 +241,39 @@ def _shares(low: Floats, high: Floats, cells: int) -> Floats:
 def _cut_shares() -> Floats:
     low, high = np.array([(begin, 1 - end) for begin, end in _CUTS], dtype=np.float32).T
     return _shares(low, high, _COARSE).reshape(-1, _SIDE)
+
+
+@lru_cache(maxsize=_SKETCHES)
+def _sketch(picture: Picture) -> Floats | None:
+    """Return each view [V, K] of a picture in few directions; None if it shows nothing.
+
+    The last number is the length of what the others leave out: so each sketch has length one too,
+    and two sketches are at least as much alike as the views.
+    """
+    views = _views.__wrapped__(picture)
+    if views is None:
+        return None
+    few = views @ _directions()
+    left = 1 - (few**2).sum(1, keepdims=True)
+    made: Floats = np.hstack([few, np.sqrt(np.clip(left, 0, None))]).astype(np.float32)
+    return made
+
+
+@lru_cache(maxsize=1)
+def _directions() -> Floats:
+    """Return the slow waves [D, K - 1] over brightness and two colours: most of what is seen."""
+    place = np.arange(_COARSE)
+    waves = np.cos(np.pi * place[:, None] * (place + 0.5) / _COARSE)
+    colours = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]])
+    kept = [
+        np.einsum("c,i,j", colour, waves[row], waves[column]).ravel()
+        for colour, fastest in zip(colours, (7, 4, 4), strict=True)
+        for row in place
+        for column in place
+        if 0 < row + column <= fastest
+    ]
+    lengths = np.linalg.norm(kept, axis=1, keepdims=True)
+    return np.asarray((kept / lengths).T, dtype=np.float32)
 
 
 @lru_cache(maxsize=8192)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, permutations
 from typing import Any
 
 _PARTICLES = frozenset(
@@ -82,6 +83,29 @@ def is_variant(one: str, other: str) -> bool:
     if sorted(short) == sorted(long):
         return names[0].suffix != names[1].suffix
     return any(_shortened(a, b) for a in _readings(short) for b in _readings(long))
+
+
+def variant_pairs(names: Sequence[str]) -> set[tuple[int, int]]:
+    """Return the places of all pairs that may be variants of a name; few of them are not.
+
+    Two such names share a word in full, and a second one: in full too, or as an initial in one.
+    """
+    both: dict[tuple[str, str], list[int]] = defaultdict(list)
+    initials: dict[tuple[str, str], list[int]] = defaultdict(list)
+    begun: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, name in enumerate(names):
+        words = _Name.of(name).words
+        seconds = {(a, b) for a, b in permutations(words, 2) if len(a) > 1}
+        for pair in {(a, b) for a, b in seconds if a <= b and len(b) > 1}:
+            both[pair].append(place)
+        for key in {(a, b) for a, b in seconds if len(b) == 1}:
+            initials[key].append(place)
+        for key in {(a, b[0]) for a, b in seconds}:
+            begun[key].append(place)
+    found = {pair for same in both.values() for pair in combinations(same, 2)}
+    for key, short in initials.items():
+        found |= {(min(a, b), max(a, b)) for a in short for b in begun[key] if a != b}
+    return found
 
 
 def words_of(name: str) -> set[str]:
