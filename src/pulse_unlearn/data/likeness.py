@@ -32,9 +32,9 @@ brighter ones of the world's drawings, and none of the faces.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -68,16 +68,35 @@ _TILE = 512
 """Whole pictures a block is laid beside at once: so many stay in a processor's cache."""
 _SLACK = 1e-4
 """What rounding may take from a product of two sketches, many times over."""
-_SKETCHES = 2**18
-"""Sketches that are kept, of 2.3 kB: those of the largest data sets are asked for twice."""
+_FEW, _MORE = 47, 63
+"""Directions in which pictures are told apart, and in which those are that remain."""
+_SKETCHES = 2**17
+"""Sketches that are kept, of 3 kB: those of a data set are asked for twice."""
 
 # What may be left of one axis: share taken off its beginning and its end.
 _CUTS = ((0.0, 0.0), (0.035, 0.035), (0.07, 0.07), (0.1, 0.1), (0.09, 0.0), (0.0, 0.09))
 # Which cut of the rows goes with which of the columns; the whole picture comes first.
 _VIEWS = ((0, 0), (1, 1), (2, 2), (3, 3), (4, 0), (5, 0), (0, 4), (0, 5))
 _MIRRORED = len(_VIEWS)
+_EVERY = tuple(range(len(_VIEWS) + 1))
+# One picture's whole or mirror image is like another's whole if the other's is like its own.
+_CUT = tuple(view for view in _EVERY if view not in (0, _MIRRORED))
 
 Floats = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
+
+
+class _Sketch(NamedTuple):
+    """A picture in little, of which two are at least as much alike as the views themselves.
+
+    Each view in the first directions, the length of all else, each in further directions, the
+    length of what those leave out too.
+    """
+
+    views: Floats
+    """[V, K], rows of length one in `_FEW` and in `_MORE` directions."""
+    whole: Floats
+    """[D], the picture itself."""
 
 
 def close_pairs(
@@ -87,12 +106,10 @@ def close_pairs(
 
     Pictures are named by their place; those whose bytes are the same are left out.
     """
-    shown = [n for n, picture in enumerate(pictures) if _sketch(picture) is not None]
     pairs = [
-        (shown[i], shown[j])
-        for i, j in sorted(set(_sought([pictures[n] for n in shown])))
-        if parts[shown[i]] != parts[shown[j]]
-        and pictures[shown[i]].digest != pictures[shown[j]].digest
+        (i, j)
+        for i, j in sorted(set(_sought(pictures)))
+        if parts[i] != parts[j] and pictures[i].digest != pictures[j].digest
     ]
     apart = _differences([(pictures[i], pictures[j]) for i, j in pairs], _SOUGHT)
     return [(i, j, value) for (i, j), value in zip(pairs, apart, strict=True) if value <= NEAR]
@@ -106,7 +123,12 @@ def own_copies(pairs: Sequence[tuple[Picture, Picture]]) -> list[float | None]:
 def _differences(pairs: Sequence[tuple[Picture, Picture]], sought: float) -> list[float]:
     """Return how much the pictures of each pair differ; infinite if they do at a glance."""
     found = [float("inf")] * len(pairs)
-    begun = ((number, _start(*pair, sought)) for number, pair in enumerate(pairs))
+    made = _sketches([picture for pair in pairs for picture in pair])
+    begun = (
+        (number, _start(*pair, sought))
+        for number, pair in enumerate(pairs)
+        if _may_resemble(made[2 * number], made[2 * number + 1], sought)
+    )
     starts = {number: start for number, start in begun if start is not None}
     numbers = list(starts)
     for begin in range(0, len(numbers), _BLOCK):
@@ -117,39 +139,59 @@ def _differences(pairs: Sequence[tuple[Picture, Picture]], sought: float) -> lis
 
 
 def _sought(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
-    """Yield pairs of which a part of one resembles the whole of the other; all of them show much.
+    """Yield pairs of which a part of one resembles the whole of the other.
 
-    Nearly all others are told apart by their sketches, which never differ more than the pictures.
+    Nearly all others are told apart by their sketches.
     """
-    if not pictures:
+    made = {n: sketch for n, sketch in enumerate(_sketches(pictures)) if sketch is not None}
+    if not made:
         return
-    sketches = np.stack([made for picture in pictures if (made := _sketch(picture)) is not None])
-    wholes = np.ascontiguousarray(sketches[:, 0].T)
-    for begin in range(0, len(pictures), _BLOCK):
-        block = sketches[begin : begin + _BLOCK].reshape(-1, len(wholes))
-        near: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for tile in range(0, len(pictures), _TILE):
-            alike = block @ wholes[:, tile : tile + _TILE] >= _least(_SOUGHT)
-            for row, column in np.argwhere(alike).tolist() if alike.any() else ():
-                one, view = divmod(row, sketches.shape[1])
-                if begin + one != tile + column:
-                    near[begin + one].append((view, tile + column))
-        for one, seen in near.items():
-            for other in _resembling(pictures, one, seen):
-                yield min(one, other), max(one, other)
+    shown = np.array([*made])
+    sketches = np.stack([sketch.views for sketch in made.values()])
+    wholes = np.ascontiguousarray(sketches[:, 0, : _FEW + 1].T)
+    for begin in range(0, len(shown), _BLOCK):
+        ones, views, others = _near(sketches, wholes, begin)
+        for one in np.unique(ones).tolist():
+            seen = _views(pictures[shown[one]])
+            same = ones == one
+            beside = np.stack([made[n].whole for n in shown[others[same]].tolist()])
+            if seen is None:
+                continue
+            apart = ((seen[views[same]] - beside) ** 2).sum(1)
+            for other in shown[others[same][apart <= _SOUGHT**2]].tolist():
+                yield min(shown[one].item(), other), max(shown[one].item(), other)
 
 
-def _resembling(
-    pictures: Sequence[Picture], one: int, seen: Sequence[tuple[int, int]]
-) -> Iterator[int]:
-    """Yield which of (view of one, other picture) are alike indeed."""
-    views = _views(pictures[one])
-    for view, other in seen:
-        others = _views(pictures[other])
-        if views is None or others is None:
-            continue
-        if ((views[view] - others[0]) ** 2).sum() <= _SOUGHT**2:
-            yield other
+def _near(sketches: Floats, wholes: Floats, begin: int) -> tuple[Places, Places, Places]:
+    """Return (one, view of it, other) of what sketches leave open, of a block of pictures."""
+    some = sketches[begin : begin + _BLOCK, :, : _FEW + 1]
+    blocks = {views: some[:, list(views)].reshape(-1, _FEW + 1) for views in (_EVERY, _CUT)}
+    found = [np.zeros((3, 0), dtype=np.int64)]
+    for tile in range(0, len(sketches), _TILE):
+        asked = _EVERY if tile + _TILE > begin else _CUT
+        alike = blocks[asked] @ wholes[:, tile : tile + _TILE] >= _least(_SOUGHT)
+        if alike.any():
+            rows, columns = np.nonzero(alike)
+            ones, places = np.divmod(rows, len(asked))
+            found.append(np.stack([begin + ones, np.array(asked)[places], tile + columns]))
+    ones, views, others = np.concatenate(found, 1)
+    told = _alike(sketches[ones, views], sketches[others, 0]) >= _least(_SOUGHT)
+    told &= ones != others
+    return ones[told], views[told], others[told]
+
+
+def _alike(one: Floats, other: Floats) -> Floats:
+    """Return the products of sketched views in all directions; both [..., K]."""
+    whole = np.einsum("...k,...k->...", one, other)
+    return np.asarray(whole - one[..., _FEW] * other[..., _FEW], dtype=np.float32)
+
+
+def _may_resemble(one: _Sketch | None, other: _Sketch | None, sought: float) -> bool:
+    """Return whether sketches leave it open that two pictures differ by no more than `sought`."""
+    if one is None or other is None:
+        return False
+    ways = _alike(one.views, other.views[:1]), _alike(other.views, one.views[:1])
+    return bool(max(way.max() for way in ways) >= _least(sought))
 
 
 def _least(sought: float) -> float:
@@ -161,11 +203,6 @@ def _start(
     one: Picture, other: Picture, sought: float
 ) -> tuple[Floats, Floats, tuple[float, ...]] | None:
     """Return the picture to cut from, the whole one, and the cut at which they are most alike."""
-    sketch, drawn = _sketch(one), _sketch(other)
-    if sketch is None or drawn is None:
-        return None
-    if max((sketch @ drawn[0]).max(), (drawn @ sketch[0]).max()) < _least(sought):
-        return None
     views, others = _views(one), _views(other)
     if views is None or others is None:
         return None
@@ -243,57 +280,81 @@ def _cut_shares() -> Floats:
     return _shares(low, high, _COARSE).reshape(-1, _SIDE)
 
 
-@lru_cache(maxsize=_SKETCHES)
-def _sketch(picture: Picture) -> Floats | None:
-    """Return each view [V, K] of a picture in few directions; None if it shows nothing.
+_kept: dict[str, _Sketch | None] = {}
+"""Sketches by the picture's digest, the oldest first."""
 
-    The last number is the length of what the others leave out: so each sketch has length one too,
-    and two sketches are at least as much alike as the views.
-    """
-    views = _views.__wrapped__(picture)
-    if views is None:
-        return None
-    few = views @ _directions()
-    left = 1 - (few**2).sum(1, keepdims=True)
-    made: Floats = np.hstack([few, np.sqrt(np.clip(left, 0, None))]).astype(np.float32)
-    return made
+
+def _sketches(pictures: Sequence[Picture]) -> list[_Sketch | None]:
+    """Return the sketch of every picture; None of what shows nothing."""
+    made = {p.digest: _kept[p.digest] for p in pictures if p.digest in _kept}
+    new = list({p.digest: p for p in pictures if p.digest not in made}.values())
+    for begin in range(0, len(new), _BLOCK):
+        some = new[begin : begin + _BLOCK]
+        views, shows = _seen(np.stack([_reduction(picture) for picture in some]))
+        few = views @ _directions()
+        squares = few**2
+        rest = [1 - squares[..., :count].sum(-1, keepdims=True) for count in (_FEW, _MORE)]
+        near, far = (np.sqrt(np.clip(left, 0, None)) for left in rest)
+        sketches = np.concatenate([few[..., :_FEW], near, few[..., _FEW:], far], -1)
+        for n, picture in enumerate(some):
+            sketch = _Sketch(sketches[n].copy(), views[n, 0].copy()) if shows[n] else None
+            made[picture.digest] = _kept[picture.digest] = sketch
+    for digest in list(_kept)[: max(len(_kept) - _SKETCHES, 0)]:
+        del _kept[digest]
+    return [made[picture.digest] for picture in pictures]
 
 
 @lru_cache(maxsize=1)
 def _directions() -> Floats:
-    """Return the slow waves [D, K - 1] over brightness and two colours: most of what is seen."""
+    """Return the slowest waves [D, K] over brightness and two colours: most of what is seen."""
     place = np.arange(_COARSE)
     waves = np.cos(np.pi * place[:, None] * (place + 0.5) / _COARSE)
-    colours = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]])
+    # Brightness varies most: the fastest of its waves that are kept are faster by three.
+    colours = {(1, 1, 1): 0, (1, 0, -1): 3, (1, -2, 1): 3}
+    made = sorted(
+        (later + row + column, n, row, column)
+        for n, later in enumerate(colours.values())
+        for row in range(_COARSE)
+        for column in range(_COARSE)
+        if row + column
+    )
     kept = [
-        np.einsum("c,i,j", colour, waves[row], waves[column]).ravel()
-        for colour, fastest in zip(colours, (7, 4, 4), strict=True)
-        for row in place
-        for column in place
-        if 0 < row + column <= fastest
+        np.einsum("c,i,j", [*colours][n], waves[row], waves[column]).ravel()
+        for _, n, row, column in made[:_MORE]
     ]
     lengths = np.linalg.norm(kept, axis=1, keepdims=True)
     return np.asarray((kept / lengths).T, dtype=np.float32)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def _views(picture: Picture) -> Floats | None:
     """Return each view [V, D] of a picture at one mean and contrast; None if it shows nothing."""
-    base = _reduced(picture).astype(np.float32)
-    shares = _cut_shares()
-    every = (shares @ base @ shares.T).reshape(3, len(_CUTS), _COARSE, len(_CUTS), _COARSE)
-    views = [every[:, rows, :, columns, :] for rows, columns in _VIEWS]
-    views.append(every[:, 0, :, 0, ::-1])
-    cells = np.stack(views).reshape(len(views), 3, -1)
-    cells = (cells - cells.mean(-1, keepdims=True)).reshape(len(views), -1)
-    size = np.linalg.norm(cells, axis=1, keepdims=True)
-    if size.min() < _FLAT * np.sqrt(cells.shape[1]):
-        return None
-    result: Floats = cells / size
-    return result
+    views, shows = _seen(_reduced(picture)[None])
+    return views[0] if shows[0] else None
 
 
-@lru_cache(maxsize=8192)
+def _seen(pictures: npt.NDArray[np.uint8]) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Return each view [N, V, D] of reduced pictures at one mean and contrast, and which show any.
+
+    A length below one, of what shows nothing anyway, is left as it is.
+    """
+    shares, count = _cut_shares(), len(pictures)
+    every = shares @ pictures.astype(np.float32) @ shares.T
+    every = every.reshape(count, 3, len(_CUTS), _COARSE, len(_CUTS), _COARSE)
+    views = [every[:, :, rows, :, columns, :] for rows, columns in _VIEWS]
+    views.append(every[:, :, 0, :, 0, ::-1])
+    cells = np.stack(views, 1).reshape(count, len(views), 3, -1)
+    cells = (cells - cells.mean(-1, keepdims=True)).reshape(count, len(views), -1)
+    size = np.linalg.norm(cells, axis=-1, keepdims=True)
+    shows = size.min((1, 2)) >= _FLAT * np.sqrt(cells.shape[-1])
+    return np.asarray(cells / np.maximum(size, 1), dtype=np.float32), shows
+
+
+@lru_cache(maxsize=4096)
 def _reduced(picture: Picture) -> npt.NDArray[np.uint8]:
+    return _reduction(picture)
+
+
+def _reduction(picture: Picture) -> npt.NDArray[np.uint8]:
     small = decode(picture).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
