@@ -170,9 +170,10 @@ def _near(sketches: Floats, wholes: Floats, begin: int) -> tuple[Places, Places,
     for tile in range(0, len(sketches), _TILE):
         asked = _EVERY if tile + _TILE > begin else _CUT
         alike = blocks[asked] @ wholes[:, tile : tile + _TILE] >= _least(_SOUGHT)
-        if alike.any():
-            rows, columns = np.nonzero(alike)
-            ones, places = np.divmod(rows, len(asked))
+        rows = np.flatnonzero(alike.any(1))  # few: looking through all of them takes long
+        if len(rows):
+            places, columns = np.nonzero(alike[rows])
+            ones, places = np.divmod(rows[places], len(asked))
             found.append(np.stack([begin + ones, np.array(asked)[places], tile + columns]))
     ones, views, others = np.concatenate(found, 1)
     told = _alike(sketches[ones, views], sketches[others, 0]) >= _least(_SOUGHT)
