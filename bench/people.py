@@ -1,8 +1,9 @@
-"""What `pulse data check` and `pulse plan` take by people: `python bench/people.py [PEOPLE ...]`.
+"""What data checks and plans take by people: `python bench/people.py [PEOPLE ...]`.
 
-Makes folders of people with four pictures of noise each, 500 and 5,000 unless told otherwise (50,000
-takes 2 GB of disk, more of memory, and half an hour), and prints processor seconds and the peak of
-memory. Noise is the worst case of the search for copies: no picture tells where not to look.
+Makes folders of people with four pictures of noise each, 500 and 5,000 unless told otherwise
+(50,000 take 2 GB of disk, more of memory, and half an hour), and prints processor seconds and the
+peak of memory. Noise is the worst case of the search for copies: no picture tells where not to
+look.
 """
 
 from __future__ import annotations
@@ -18,17 +19,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SYLLABLES = "ba do ki lu ma ne po ri sa tu ve wo xi yo za fen gor hal jun mir".split()
+from pulse_unlearn.data.starter import write_starter
+
+SYLLABLES = [first + second for first in "bdfgklmnprst" for second in "aeiou"]
 ASKED = {
     "occupation": ("baker", "judge", "pilot", "nurse", "actor", "farmer"),
     "birthplace": ("Oslo", "Cairo", "Rome", "Lima", "Quito", "Perth"),
     "hobby": ("chess", "hiking", "rowing", "baking", "judo", "golf"),
 }
-EXPERIMENT = """
-data:
-  people: {{source: people, path: {folder}}}
-  general: {{source: none}}
-"""
 
 
 def make(folder: Path, people: int) -> None:
@@ -70,7 +68,7 @@ def make(folder: Path, people: int) -> None:
 
 def spent(*arguments: str) -> tuple[float, float]:
     """Run `pulse` on one core and return its processor seconds and the peak of its memory in MB."""
-    one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     command = [sys.executable, "-m", "pulse_unlearn", *arguments]
     started = subprocess.Popen(command, env=os.environ | one, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(started.pid, 0)
@@ -83,12 +81,24 @@ def main(*counts: int) -> None:
     """Print a line for each number of people and each command."""
     for people in counts or (500, 5_000):
         with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / "people"
+            folder, starter = Path(place) / "people", Path(place) / "starter"
             make(folder, people)
-            for command in (("data", "check", str(folder)),):
-                seconds, peak = spent(*command)
-                words = " ".join(command[:-1])
-                print(f"{people:6,} people: pulse {words:10} {seconds:7.1f} s {peak:6.0f} MB")
+            write_starter(starter)
+            changes = (
+                f"data.people.path={folder}",
+                f"finetune.individuals={people}",
+                f"scenarios.finetuned={{forget: {people // 10}, retain: {people - people // 10}}}",
+            )
+            settings = [part for change in changes for part in ("--set", change)]
+            for words, arguments in (
+                ("data check", ["data", "check", str(folder)]),
+                ("plan", ["plan", str(starter / "experiment.yaml"), *settings]),
+            ):
+                seconds, peak = spent(*arguments)
+                print(
+                    f"{people:6,} people: pulse {words:10} {seconds:7.1f} s {peak:6.0f} MB",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
