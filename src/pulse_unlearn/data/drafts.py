@@ -96,7 +96,8 @@ def weed(drafts: list[Draft]) -> list[str]:
     if emptied:
         names = listing([draft.id for draft in emptied])
         notes.append(f"{len(emptied)} people of whom nothing is left to ask are left out: {names}")
-        drafts[:] = [draft for draft in drafts if draft not in emptied]
+        gone = {id(draft) for draft in emptied}
+        drafts[:] = [draft for draft in drafts if id(draft) not in gone]
     return notes + _namesakes(drafts)
 
 

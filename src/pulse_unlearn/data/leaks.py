@@ -20,7 +20,7 @@ from typing import Literal
 
 from pulse_unlearn.data.images import pictures_of, scored_pictures
 from pulse_unlearn.data.likeness import close_pairs, own_copies
-from pulse_unlearn.data.naming import is_variant, normalised, plain, words_of
+from pulse_unlearn.data.naming import is_variant, normalised, plain, variant_pairs, words_of
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import Individual, Picture, Question
 from pulse_unlearn.registry import did_you_mean
@@ -149,14 +149,19 @@ def about_people(
         if question.picture:
             shown.setdefault(question.picture.digest, []).append(question.id)
     said = [(question.id, plain(text)) for question in general for text in _texts_of(question)]
+    saying: dict[str, list[int]] = defaultdict(list)
+    for number, (_, text) in enumerate(said):
+        for word in set(text.split()):
+            saying[word].append(number)
     found: dict[str, dict[About, str]] = {}
     for person in people:
         for digest in sorted({picture.digest for picture in pictures_of(person)} & shown.keys()):
             for place in shown[digest]:
                 found.setdefault(place, {}).setdefault("pictured", person.id)
         name = plain(person.name) if len(words_of(person.name)) > 1 else ""
-        for place, text in said:
-            if name and name in text:
+        rarest = min((saying.get(word, []) for word in name.split()), key=len, default=[])
+        for place, text in (said[number] for number in rarest):
+            if name in text:
                 found.setdefault(place, {}).setdefault("named", person.id)
     return found
 
@@ -254,7 +259,9 @@ def _sharing(
 
 def _variants(members: Sequence[_Member]) -> Iterator[tuple[tuple[int, int], str]]:
     """Yield pairs of whom one's name is the other's with words left out or initials."""
-    for one, other in sorted(_sharing(members, lambda person: words_of(person.name))):
+    for one, other in sorted(variant_pairs([member.person.name for member in members])):
+        if members[one].part is members[other].part:
+            continue
         names = members[one].person.name, members[other].person.name
         if is_variant(*names):
             yield (one, other), f"variant of a name ({names[0]}, {names[1]})"

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,16 +64,39 @@ _EDGE = 0.15
 _STEPS = (0.03, 0.03, 0.015, 0.007)
 _BLOCK = 128
 """Pictures, or pairs, looked at together; bounds the memory."""
-_KEPT = 32
-"""Directions in which most pictures are told apart."""
+_TILE = 512
+"""Whole pictures a block is laid beside at once: so many stay in a processor's cache."""
+_SLACK = 1e-4
+"""What rounding may take from a product of two sketches, many times over."""
+_FEW, _MORE = 47, 63
+"""Directions in which pictures are told apart, and in which those are that remain."""
+_SKETCHES = 2**17
+"""Sketches that are kept, of 3 kB: those of a data set are asked for twice."""
 
 # What may be left of one axis: share taken off its beginning and its end.
 _CUTS = ((0.0, 0.0), (0.035, 0.035), (0.07, 0.07), (0.1, 0.1), (0.09, 0.0), (0.0, 0.09))
 # Which cut of the rows goes with which of the columns; the whole picture comes first.
 _VIEWS = ((0, 0), (1, 1), (2, 2), (3, 3), (4, 0), (5, 0), (0, 4), (0, 5))
 _MIRRORED = len(_VIEWS)
+_EVERY = tuple(range(len(_VIEWS) + 1))
+# One picture's whole or mirror image is like another's whole if the other's is like its own.
+_CUT = tuple(view for view in _EVERY if view not in (0, _MIRRORED))
 
 Floats = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
+
+
+class _Sketch(NamedTuple):
+    """A picture in little, of which two are at least as much alike as the views themselves.
+
+    Each view in the first directions, the length of all else, each in further directions, the
+    length of what those leave out too.
+    """
+
+    views: Floats
+    """[V, K], rows of length one in `_FEW` and in `_MORE` directions."""
+    whole: Floats
+    """[D], the picture itself."""
 
 
 def close_pairs(
@@ -82,12 +106,10 @@ def close_pairs(
 
     Pictures are named by their place; those whose bytes are the same are left out.
     """
-    shown = [n for n, picture in enumerate(pictures) if _views(picture) is not None]
     pairs = [
-        (shown[i], shown[j])
-        for i, j in sorted(set(_sought([pictures[n] for n in shown])))
-        if parts[shown[i]] != parts[shown[j]]
-        and pictures[shown[i]].digest != pictures[shown[j]].digest
+        (i, j)
+        for i, j in sorted(set(_sought(pictures)))
+        if parts[i] != parts[j] and pictures[i].digest != pictures[j].digest
     ]
     apart = _differences([(pictures[i], pictures[j]) for i, j in pairs], _SOUGHT)
     return [(i, j, value) for (i, j), value in zip(pairs, apart, strict=True) if value <= NEAR]
@@ -101,7 +123,12 @@ def own_copies(pairs: Sequence[tuple[Picture, Picture]]) -> list[float | None]:
 def _differences(pairs: Sequence[tuple[Picture, Picture]], sought: float) -> list[float]:
     """Return how much the pictures of each pair differ; infinite if they do at a glance."""
     found = [float("inf")] * len(pairs)
-    begun = ((number, _start(*pair, sought)) for number, pair in enumerate(pairs))
+    made = _sketches([picture for pair in pairs for picture in pair])
+    begun = (
+        (number, _start(*pair, sought))
+        for number, pair in enumerate(pairs)
+        if _may_resemble(made[2 * number], made[2 * number + 1], sought)
+    )
     starts = {number: start for number, start in begun if start is not None}
     numbers = list(starts)
     for begin in range(0, len(numbers), _BLOCK):
@@ -114,25 +141,63 @@ def _differences(pairs: Sequence[tuple[Picture, Picture]], sought: float) -> lis
 def _sought(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
     """Yield pairs of which a part of one resembles the whole of the other.
 
-    Most are told apart by the few directions in which the pictures vary most, which differences
-    cannot exceed the whole.
+    Nearly all others are told apart by their sketches.
     """
-    if not pictures:
+    made = {n: sketch for n, sketch in enumerate(_sketches(pictures)) if sketch is not None}
+    if not made:
         return
-    views = np.stack([view for picture in pictures if (view := _views(picture)) is not None])
-    whole = views[:, 0]
-    basis = np.linalg.eigh(whole.T @ whole)[1][:, -_KEPT:]
-    few, wholes = views @ basis, whole @ basis
-    squares = (wholes**2).sum(1)
-    for begin in range(0, len(views), _BLOCK):
-        block = few[begin : begin + _BLOCK].reshape(-1, _KEPT)
-        apart = (block**2).sum(1)[:, None] + squares - 2 * block @ wholes.T
-        rows, others = np.nonzero(apart <= _SOUGHT**2)
-        ones, seen = begin + rows // views.shape[1], rows % views.shape[1]
-        full = ((views[ones, seen] - whole[others]) ** 2).sum(1)
-        for one, other in np.stack([ones, others], 1)[full <= _SOUGHT**2].tolist():
-            if one != other:
-                yield min(one, other), max(one, other)
+    shown = np.array([*made])
+    sketches = np.stack([sketch.views for sketch in made.values()])
+    wholes = np.ascontiguousarray(sketches[:, 0, : _FEW + 1].T)
+    for begin in range(0, len(shown), _BLOCK):
+        ones, views, others = _near(sketches, wholes, begin)
+        for one in np.unique(ones).tolist():
+            seen = _views(pictures[shown[one]])
+            same = ones == one
+            beside = np.stack([made[n].whole for n in shown[others[same]].tolist()])
+            if seen is None:
+                continue
+            apart = ((seen[views[same]] - beside) ** 2).sum(1)
+            for other in shown[others[same][apart <= _SOUGHT**2]].tolist():
+                yield min(shown[one].item(), other), max(shown[one].item(), other)
+
+
+def _near(sketches: Floats, wholes: Floats, begin: int) -> tuple[Places, Places, Places]:
+    """Return (one, view of it, other) of what sketches leave open, of a block of pictures."""
+    some = sketches[begin : begin + _BLOCK, :, : _FEW + 1]
+    blocks = {views: some[:, list(views)].reshape(-1, _FEW + 1) for views in (_EVERY, _CUT)}
+    found = [np.zeros((3, 0), dtype=np.int64)]
+    for tile in range(0, len(sketches), _TILE):
+        asked = _EVERY if tile + _TILE > begin else _CUT
+        alike = blocks[asked] @ wholes[:, tile : tile + _TILE] >= _least(_SOUGHT)
+        rows = np.flatnonzero(alike.any(1))  # few: looking through all of them takes long
+        if len(rows):
+            places, columns = np.nonzero(alike[rows])
+            ones, places = np.divmod(rows[places], len(asked))
+            found.append(np.stack([begin + ones, np.array(asked)[places], tile + columns]))
+    ones, views, others = np.concatenate(found, 1)
+    told = _alike(sketches[ones, views], sketches[others, 0]) >= _least(_SOUGHT)
+    told &= ones != others
+    return ones[told], views[told], others[told]
+
+
+def _alike(one: Floats, other: Floats) -> Floats:
+    """Return the products of sketched views in all directions; both [..., K]."""
+    whole = np.einsum("...k,...k->...", one, other)
+    return np.asarray(whole - one[..., _FEW] * other[..., _FEW], dtype=np.float32)
+
+
+def _may_resemble(one: _Sketch | None, other: _Sketch | None, sought: float) -> bool:
+    """Return whether sketches leave it open that two pictures differ by no more than `sought`."""
+    if one is None or other is None:
+        return False
+    ways = _alike(one.views, other.views[:1]), _alike(other.views, one.views[:1])
+    return bool(max(way.max() for way in ways) >= _least(sought))
+
+
+def _least(sought: float) -> float:
+    """Return the smallest product of two sketches of pictures whose difference is `sought`."""
+    return 1 - sought**2 / 2 - _SLACK
 
 
 def _start(
@@ -216,24 +281,81 @@ def _cut_shares() -> Floats:
     return _shares(low, high, _COARSE).reshape(-1, _SIDE)
 
 
-@lru_cache(maxsize=8192)
+_kept: dict[str, _Sketch | None] = {}
+"""Sketches by the picture's digest, the oldest first."""
+
+
+def _sketches(pictures: Sequence[Picture]) -> list[_Sketch | None]:
+    """Return the sketch of every picture; None of what shows nothing."""
+    made = {p.digest: _kept[p.digest] for p in pictures if p.digest in _kept}
+    new = list({p.digest: p for p in pictures if p.digest not in made}.values())
+    for begin in range(0, len(new), _BLOCK):
+        some = new[begin : begin + _BLOCK]
+        views, shows = _seen(np.stack([_reduction(picture) for picture in some]))
+        few = views @ _directions()
+        squares = few**2
+        rest = [1 - squares[..., :count].sum(-1, keepdims=True) for count in (_FEW, _MORE)]
+        near, far = (np.sqrt(np.clip(left, 0, None)) for left in rest)
+        sketches = np.concatenate([few[..., :_FEW], near, few[..., _FEW:], far], -1)
+        for n, picture in enumerate(some):
+            sketch = _Sketch(sketches[n].copy(), views[n, 0].copy()) if shows[n] else None
+            made[picture.digest] = _kept[picture.digest] = sketch
+    for digest in list(_kept)[: max(len(_kept) - _SKETCHES, 0)]:
+        del _kept[digest]
+    return [made[picture.digest] for picture in pictures]
+
+
+@lru_cache(maxsize=1)
+def _directions() -> Floats:
+    """Return the slowest waves [D, K] over brightness and two colours: most of what is seen."""
+    place = np.arange(_COARSE)
+    waves = np.cos(np.pi * place[:, None] * (place + 0.5) / _COARSE)
+    # Brightness varies most: the fastest of its waves that are kept are faster by three.
+    colours = {(1, 1, 1): 0, (1, 0, -1): 3, (1, -2, 1): 3}
+    made = sorted(
+        (later + row + column, n, row, column)
+        for n, later in enumerate(colours.values())
+        for row in range(_COARSE)
+        for column in range(_COARSE)
+        if row + column
+    )
+    kept = [
+        np.einsum("c,i,j", [*colours][n], waves[row], waves[column]).ravel()
+        for _, n, row, column in made[:_MORE]
+    ]
+    lengths = np.linalg.norm(kept, axis=1, keepdims=True)
+    return np.asarray((kept / lengths).T, dtype=np.float32)
+
+
+@lru_cache(maxsize=4096)
 def _views(picture: Picture) -> Floats | None:
     """Return each view [V, D] of a picture at one mean and contrast; None if it shows nothing."""
-    base = _reduced(picture).astype(np.float32)
-    shares = _cut_shares()
-    every = (shares @ base @ shares.T).reshape(3, len(_CUTS), _COARSE, len(_CUTS), _COARSE)
-    views = [every[:, rows, :, columns, :] for rows, columns in _VIEWS]
-    views.append(every[:, 0, :, 0, ::-1])
-    cells = np.stack(views).reshape(len(views), 3, -1)
-    cells = (cells - cells.mean(-1, keepdims=True)).reshape(len(views), -1)
-    size = np.linalg.norm(cells, axis=1, keepdims=True)
-    if size.min() < _FLAT * np.sqrt(cells.shape[1]):
-        return None
-    result: Floats = cells / size
-    return result
+    views, shows = _seen(_reduced(picture)[None])
+    return views[0] if shows[0] else None
 
 
-@lru_cache(maxsize=8192)
+def _seen(pictures: npt.NDArray[np.uint8]) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Return each view [N, V, D] of reduced pictures at one mean and contrast, and which show any.
+
+    A length below one, of what shows nothing anyway, is left as it is.
+    """
+    shares, count = _cut_shares(), len(pictures)
+    every = shares @ pictures.astype(np.float32) @ shares.T
+    every = every.reshape(count, 3, len(_CUTS), _COARSE, len(_CUTS), _COARSE)
+    views = [every[:, :, rows, :, columns, :] for rows, columns in _VIEWS]
+    views.append(every[:, :, 0, :, 0, ::-1])
+    cells = np.stack(views, 1).reshape(count, len(views), 3, -1)
+    cells = (cells - cells.mean(-1, keepdims=True)).reshape(count, len(views), -1)
+    size = np.linalg.norm(cells, axis=-1, keepdims=True)
+    shows = size.min((1, 2)) >= _FLAT * np.sqrt(cells.shape[-1])
+    return np.asarray(cells / np.maximum(size, 1), dtype=np.float32), shows
+
+
+@lru_cache(maxsize=4096)
 def _reduced(picture: Picture) -> npt.NDArray[np.uint8]:
+    return _reduction(picture)
+
+
+def _reduction(picture: Picture) -> npt.NDArray[np.uint8]:
     small = decode(picture).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))

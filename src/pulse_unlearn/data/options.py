@@ -78,7 +78,8 @@ class Pool:
 
     def is_lonely(self, fact: Fact) -> bool:
         """Return whether nobody has another answer, so that no option could be drawn."""
-        return not self._others(fact)
+        true, given = self._true[fact.individual, fact.attribute], self._texts[fact.attribute]
+        return len(given) == sum(key in given for key in true)
 
     def _others(self, fact: Fact) -> list[str]:
         true = self._true[fact.individual, fact.attribute]
