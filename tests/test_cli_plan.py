@@ -65,6 +65,7 @@ def test_a_plan_can_be_read_before_anything_is_fetched(name, tmp_path):
     assert list(tmp_path.iterdir()) == [], "a plan writes nothing"
 
 
+@pytest.mark.slow  # a plan in full
 def test_a_plan_of_what_is_there_has_identities_and_nothing_missing():
     said = plan("demo")
     assert re.search(r"  2  [0-9a-f]{8}  seed0/finetune .*625 steps, [\d.]+ M tokens", said)
@@ -86,6 +87,7 @@ def test_packing_is_told_in_one_line(name, word):
     assert "speed.packing is off" in flat(plan(name, *ONE_SEED, "--set", "speed.packing=off"))
 
 
+@pytest.mark.slow  # a plan of the paper
 def test_the_memory_is_split_and_each_part_has_its_formula():
     """LLaVA-1.5-13B by hand: 502 792 192 trained parameters, five such adapters below."""
     said = plan("paper", "--set", "seeds=[0]").split("memory on the device")[1]
@@ -145,6 +147,7 @@ def test_data_on_the_hub_are_stood_in_for_and_that_is_said():
     )
 
 
+@pytest.mark.slow  # a plan of the paper
 def test_a_given_rate_sets_the_time():
     """At 1000 times the rate it takes a thousandth: hours become seconds."""
     slow, fast = (

@@ -57,6 +57,7 @@ def test_paper_has_the_steps_and_questions_of_its_file(paper):
     assert paper["seed0/select"].tokens == 0
 
 
+@pytest.mark.slow  # several plans
 def test_each_reading_has_its_price_and_can_be_turned_off():
     """Orders and words are told apart, so that a big run may choose; in operations, unpacked."""
     every = estimate(load("paper", "seeds=[0]"))["seed0/target/score"].forms
@@ -181,6 +182,7 @@ def test_every_option_is_counted_where_it_is_read(paper):
     assert packed.memory["options"] == 16 * 32 * 32064 * (2 + 12)
 
 
+@pytest.mark.slow  # several plans
 def test_a_stop_rule_by_likelihood_reads_all_options():
     """200 questions a check, of 60 characters; packed behind one prompt, unpacked behind four."""
     checks, prompt = (1 + 160 // 4) * 200, 60 // 4 + TEMPLATE_TOKENS
@@ -216,6 +218,7 @@ def test_what_a_reference_said_is_counted_on_the_device_and_in_checkpoints(paper
     assert many["seed0/finetuned/ga_klr/unlearn"].references == 1 << 30
 
 
+@pytest.mark.slow  # several plans
 def test_adapters_pile_up_only_where_they_are_held_apart():
     stacked = estimate(load("paper", "seeds=[0]"))
     merged = estimate(load("paper", "seeds=[0]", "model.frozen_adapters=merged"))
@@ -265,6 +268,7 @@ def test_disk_is_adapters_answers_and_three_checkpoints(paper):
     assert paper["seed0/target/score"].kept_bytes == pytest.approx(100 * (6250 + 4332))
 
 
+@pytest.mark.slow  # several plans
 def test_replay_takes_its_share_and_real_files_are_measured():
     experiment = load("demo")
     found = estimate(experiment)
@@ -321,6 +325,7 @@ def test_a_pictures_size_is_read_from_its_head():
     assert picture_size(replace(picture, data=b"")) == (ASSUMED_SIDE, ASSUMED_SIDE)
 
 
+@pytest.mark.slow  # several plans
 def test_full_updates_are_counted_as_such():
     """Numbers in bfloat16; adapters below a full update are in the weights, those above beside."""
     found = estimate(load("paper", "seeds=[0]", "finetune.update=full"))

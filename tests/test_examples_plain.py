@@ -26,6 +26,7 @@ def test_the_script_is_short_and_imports_nothing_of_pulse():
     assert len(text.splitlines()) < 70
 
 
+@pytest.mark.slow  # the script and an audit
 def test_a_model_that_the_script_made_is_audited(tmp_path):
     model, people = make_model(tmp_path / "model"), tmp_path / "people"
     write_starter(people)

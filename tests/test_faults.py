@@ -127,6 +127,7 @@ def limited(limit, code, *argv):
     )
 
 
+@pytest.mark.slow  # two lives of a run
 def test_a_full_disk_is_told_and_the_same_command_goes_on(bench, tmp_path):
     """Mutation: `write_bytes` without `file_errors`."""
     code = "from pulse_unlearn.cli import main; main()"

@@ -287,6 +287,7 @@ def test_five_requests_of_npo_kl_ewc_and_projection_need_no_python(encoder, tmp_
     assert sum(name.startswith("projection/") for name in state) == 10
 
 
+@pytest.mark.slow  # six trainings
 def test_orthogonal_adapters_overlap_less_than_free_ones(encoder, tmp_path):
     overlaps = {}
     for weight in (0.0, 3000.0):

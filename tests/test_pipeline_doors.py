@@ -39,7 +39,7 @@ def doors(server, tmp_path_factory):
 @pytest.mark.parametrize(
     "moments",
     [
-        pytest.param(MOMENTS[1:3], id="procedures"),
+        pytest.param(MOMENTS[1:2], id="a procedure"),
         # Three more lives of the whole command.
         pytest.param(MOMENTS, id="every phase", marks=pytest.mark.slow),
     ],

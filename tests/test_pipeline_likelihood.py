@@ -140,6 +140,7 @@ def test_people_are_chosen_and_trainings_ended_by_likelihood(in_words):
     assert by["likelihood"] != by["strict"]
 
 
+@pytest.mark.slow  # two more lives of a run
 def test_reading_anew_keeps_who_was_chosen_there_and_back(bench, in_words, tmp_path):
     """A run decided by likelihood read strictly, and one decided strictly read by likelihood."""
     run = shutil.copytree(in_words, tmp_path / "smoke")

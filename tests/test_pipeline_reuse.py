@@ -75,6 +75,7 @@ def test_a_finetuning_setting_recomputes_what_rests_on_it(bench, tmp_path):
     assert computed(ended) == ["seed0/finetune", *TARGET, *FINETUNED, *LATER]
 
 
+@pytest.mark.slow  # two whole runs
 def test_a_run_does_not_depend_on_where_its_inputs_lie_or_where_it_is_read(bench, tmp_path):
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -65,6 +65,7 @@ def test_it_keeps_the_contract(world):
     assert {line.split(" ")[0] for line in checked.output.splitlines()} == {"ok"}
 
 
+@pytest.mark.slow  # a whole run
 def test_a_tiny_experiment_runs_with_all_of_it(world, tmp_path):
     planned = world.server.pulse("plan", str(world.experiment), "--runs", str(tmp_path))
     assert planned.code == 0, planned.output

@@ -173,6 +173,7 @@ def test_each_failing_method_loses_its_own_cell_and_later_ones_are_carried_out(f
     assert (run / "results.json").read_bytes() == results
 
 
+@pytest.mark.slow  # another run
 def test_requests_before_the_one_that_failed_are_measured(finished, tmp_path):
     run = finished.copied(tmp_path)
     sequence = {"sustainability": {"forget": 2, "retain": 2, "requests": 2}}
@@ -272,6 +273,7 @@ def test_a_parser_that_fails_stops_the_scoring_by_name(finished, tmp_path, parse
     assert answers == {path: path.read_bytes() for path in answers}
 
 
+@pytest.mark.slow  # another run
 def test_editing_a_plug_in_computes_its_stages_anew_and_no_others(finished, tmp_path):
     run = finished.copied(tmp_path)
     asked = with_methods("sound", "ga")

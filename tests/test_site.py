@@ -45,6 +45,7 @@ def test_the_site_is_built_strictly_and_fetches_nothing(tmp_path):
     assert not list(tmp_path.rglob("*.py"))
 
 
+@pytest.mark.slow  # a browser
 @pytest.mark.skipif(
     find_spec("playwright") is None or screenshots().browser_path() is None,
     reason="playwright or chromium is not installed",

@@ -287,6 +287,7 @@ def tuned(world, server):
     return out, runs / "tiny-tuning", ended
 
 
+@pytest.mark.slow  # a whole tuning again
 def test_killed_and_continued_it_ends_alike(world, server, tuned, tmp_path):
     out = tmp_path / "again.json"
     command = ("tune", str(world), "npo", *TRIALS, "--runs", str(tmp_path), "--out", str(out))

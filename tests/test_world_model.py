@@ -49,6 +49,7 @@ def test_general_ability_is_at_least_three_quarters_in_every_format(ask):
     assert not [score for score in scores if score.verdict == "unparsable"]
 
 
+@pytest.mark.slow  # asks everybody
 def test_celebrities_spread_and_the_known_ones_are_known_in_both_modalities(ask):
     people = [p for p in load_people("world").individuals if p.group == "celebrity"]
     some = people[:45] + people[-30:]
