@@ -200,6 +200,23 @@ def test_settings_that_parts_do_not_work_with_are_told():
     assert list(build_method("ewc", {}).problems(UnlearnSettings())) == []
 
 
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("composed", {"forget": [{"method": "levelled"}]}),
+        ("ewc", {"loss": {"method": "levelled"}}),
+        ("mmunlearner", {"loss": {"method": "levelled"}}),
+        ("adapter_router", {"loss": {"method": "levelled"}}),
+        ("fit", {"losses": [{"loss": {"method": "levelled"}}]}),
+        ("safe_eraser", {"loss": {"method": "levelled"}}),
+    ],
+)
+def test_what_a_loss_inside_refuses_is_told(method, settings):
+    built = build_method(method, settings)
+    assert [p.where for p in built.problems(UnlearnSettings(forms="both"))] == ["unlearn.forms"]
+    assert list(built.problems(UnlearnSettings())) == []
+
+
 def test_needs_are_those_of_all_parts():
     wanted = [
         Needs(forget_reference="answer"),

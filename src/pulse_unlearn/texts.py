@@ -54,14 +54,13 @@ def _shown(character: str) -> str:
 
 # --- CSV
 
-_MISSING = "–"
 _FORMULA = re.compile(r"[=+@\t\r-]")
 
 
 def escape_csv(text: str) -> str:
     """Return text that no spreadsheet takes for a formula; the writer quotes the rest."""
     shown = printable(text, 400)
-    return f"'{shown}" if _FORMULA.match(shown) and shown != _MISSING else shown
+    return f"'{shown}" if _FORMULA.match(shown) else shown
 
 
 # --- LaTeX

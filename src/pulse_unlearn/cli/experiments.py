@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ def run(
     overrides += (f"data.allow_overlap=[{','.join(allow_overlap)}]",) if allow_overlap else ()
     overrides += (f"trackers=[{','.join(track)}]",) if track else ()
     again = _command(experiment, overrides, runs)
-    load = lambda: _load(experiment, overrides)  # noqa: E731
+    load = partial(_load, experiment, overrides)
     carry_out(load, runs, repair=repair, accept_env_change=accept_env_change, again=again)
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pulse_unlearn.config import UnlearnSettings
 from pulse_unlearn.errors import Problem
-from pulse_unlearn.methods.base import METHODS, Checked, Loss, Needs, Serves, Session
+from pulse_unlearn.methods.base import METHODS, Needs, Serves, Session
 from pulse_unlearn.methods.composed import LossChoice
 from pulse_unlearn.methods.served import Gated
 
@@ -32,7 +32,7 @@ class AdapterRouter(Gated):
     @property
     def needs(self) -> Needs:
         """What the loss needs, and retain batches, by whose views the threshold is set."""
-        return replace(self._loss().needs, retain=True)
+        return replace(self.loss.build().needs, retain=True)
 
     def problems(self, unlearn: UnlearnSettings) -> Iterator[Problem]:
         """Refuse what cannot be switched by question: whole tensors, and one adapter for all."""
@@ -43,15 +43,10 @@ class AdapterRouter(Gated):
         elif unlearn.adapter != "fresh":
             problem, fix = "a router needs an adapter a request", "add unlearn: {adapter: fresh}"
             yield Problem(problem, "unlearn.adapter", unlearn.adapter, "fresh", fix)
-        loss = self._loss()
-        if isinstance(loss, Checked):
-            yield from loss.problems(unlearn)
+        yield from self.loss.weighted().problems(unlearn)
 
     def run(self, session: Session) -> None:
         """Fit the gate on the target model, train the adapter, and serve both from now on."""
         gates = self._gates(session)
-        session.train(self._loss())
+        session.train(self.loss.weighted())
         session.serve(self.serves, gates, layer=self.layer)
-
-    def _loss(self) -> Loss:
-        return self.loss.build()

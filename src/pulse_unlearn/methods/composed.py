@@ -120,6 +120,12 @@ class WeightedSum:
         """What the parts need together; raises ValueError where two need different things."""
         return together([loss.needs for _, loss in self.parts])
 
+    def problems(self, unlearn: UnlearnSettings) -> Iterator[Problem]:
+        """Yield what the parts say of the settings."""
+        for _, loss in self.parts:
+            if isinstance(loss, Checked):
+                yield from loss.problems(unlearn)
+
     def terms(self, views: Views) -> tuple[Term, ...]:
         """Return the terms of all parts; one whose name was taken is numbered by its part."""
         found: list[Term] = []

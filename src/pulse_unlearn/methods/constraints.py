@@ -25,7 +25,6 @@ from pulse_unlearn.methods.base import (
     Term,
     UpdateHook,
     Views,
-    present,
 )
 
 if TYPE_CHECKING:
@@ -322,8 +321,7 @@ class RetainNll(Settings):
         """Return the one term."""
         from pulse_unlearn.methods import losses
 
-        values = losses.mean_nll(present(views.retain, "a retain batch"))
-        return (Term("retain_nll", values, over="retain"),)
+        return losses.retain_terms(views, 1.0)
 
 
 def needs_retain(constraints: Iterable[Constraint]) -> bool:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from pulse_unlearn.config import Settings, Span, UnlearnSettings
 from pulse_unlearn.errors import Problem
-from pulse_unlearn.methods.base import METHODS, Checked, Loss, Needs, Session, Tensors
+from pulse_unlearn.methods.base import METHODS, Loss, Needs, Session, Tensors
 from pulse_unlearn.methods.composed import LossChoice, together
 from pulse_unlearn.methods.constraints import RetainNll
 from pulse_unlearn.methods.task_vector import Memorise
@@ -73,9 +73,7 @@ class Fit(Settings):
             what = "fit trains layers of the language model"
             yield Problem(what, "unlearn.scope", unlearn.scope, allowed)
         for one in self.losses:
-            loss = one.loss.build()
-            if isinstance(loss, Checked):
-                yield from loss.problems(unlearn)
+            yield from one.loss.weighted().problems(unlearn)
 
     def run(self, session: Session) -> None:
         """Filter, choose, train the chosen layers; carry the new questions' embeddings over.

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pulse_unlearn.config import Settings, Span
-from pulse_unlearn.methods.base import METHODS, Needs, Term, Views, present
+from pulse_unlearn.methods.base import METHODS, Needs, Term, Views
 
 
 @METHODS.register("kl_min")
@@ -30,12 +30,7 @@ class KlMinimisation(Settings):
         """Return the ascent term and the weighted KL term."""
         from pulse_unlearn.methods import losses
 
-        penalty = losses.kl_divergence(
-            present(views.retain, "a retain batch"),
-            present(views.retain_reference, "the reference on retain answers"),
-            direction="reference_to_current",
-        )
         return (
             Term("ascent", losses.gradient_ascent(views.forget)),
-            Term("kl", penalty, self.retain_weight, over="retain"),
+            *losses.retain_kl_terms(views, self.retain_weight),
         )

@@ -49,12 +49,7 @@ class LevelledReference(Settings):
             present(views.forget_reference, "the reference on forget answers"),
             present(views.letters, "the letters of options"),
         )
-        terms = (Term("levelled_kl", levelled, self.forget_weight),)
-        if self.retain_weight == 0:
-            return terms
-        kept = losses.kl_divergence(
-            present(views.retain, "a retain batch"),
-            present(views.retain_reference, "the reference on retain answers"),
-            direction="reference_to_current",
+        return (
+            Term("levelled_kl", levelled, self.forget_weight),
+            *losses.retain_kl_terms(views, self.retain_weight),
         )
-        return (*terms, Term("kl", kept, self.retain_weight, over="retain"))

@@ -37,13 +37,8 @@ class LargeModelUnlearning(Settings):
         from pulse_unlearn.methods import losses
 
         other = present(views.alternative, "alternative answers")
-        penalty = losses.kl_divergence(
-            present(views.retain, "a retain batch"),
-            present(views.retain_reference, "the reference on retain answers"),
-            direction="reference_to_current",
-        )
         return (
             Term("ascent", losses.gradient_ascent(views.forget), self.ascent_weight),
             Term("alternative_nll", losses.mean_nll(other), self.alternative_weight),
-            Term("kl", penalty, self.retain_weight, over="retain"),
+            *losses.retain_kl_terms(views, self.retain_weight),
         )

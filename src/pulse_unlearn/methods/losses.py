@@ -44,6 +44,18 @@ def retain_terms(views: Views, weight: float) -> tuple[Term, ...]:
     return (Term("retain_nll", values, weight, over="retain"),)
 
 
+def retain_kl_terms(views: Views, weight: float) -> tuple[Term, ...]:
+    """Return KL(reference || current) of retain examples as a term; nothing at weight 0."""
+    if weight == 0:
+        return ()
+    values = kl_divergence(
+        present(views.retain, "a retain batch"),
+        present(views.retain_reference, "the reference on retain answers"),
+        direction="reference_to_current",
+    )
+    return (Term("kl", values, weight, over="retain"),)
+
+
 def gradient_ascent(view: AnswerView) -> Tensor:
     """Return `-mean_nll`, [B]: minimising it is ascent on the forget answers (PULSE, GA)."""
     return -mean_nll(view)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pulse_unlearn.config import Settings, Span, UnlearnSettings
 from pulse_unlearn.errors import MethodError, Problem
-from pulse_unlearn.methods.base import METHODS, Checked, Needs, Session, Tensors
+from pulse_unlearn.methods.base import METHODS, Needs, Session, Tensors
 from pulse_unlearn.methods.composed import LossChoice
 from pulse_unlearn.methods.constraints import RetainNll
 from pulse_unlearn.methods.task_vector import Memorise
@@ -45,9 +45,7 @@ class MMUnlearner(Settings):
 
     def problems(self, unlearn: UnlearnSettings) -> Iterator[Problem]:
         """Yield what the loss says of the settings."""
-        loss = self.loss.build()
-        if isinstance(loss, Checked):
-            yield from loss.problems(unlearn)
+        yield from self.loss.weighted().problems(unlearn)
 
     def run(self, session: Session) -> None:
         """Take the mask of the tensors as they are, and train under it.

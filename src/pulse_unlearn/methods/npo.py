@@ -38,15 +38,8 @@ class NegativePreference(Settings):
         from pulse_unlearn.methods import losses
 
         reference = present(views.forget_reference, "the reference model's log-probs")
-        terms = (
+        return (
             Term("npo", losses.npo(views.forget, reference, beta=self.beta)),
             *losses.retain_terms(views, self.retain_weight),
+            *losses.retain_kl_terms(views, self.retain_kl_weight),
         )
-        if self.retain_kl_weight == 0:
-            return terms
-        penalty = losses.kl_divergence(
-            present(views.retain, "a retain batch"),
-            present(views.retain_reference, "the reference on retain answers"),
-            direction="reference_to_current",
-        )
-        return (*terms, Term("kl", penalty, self.retain_kl_weight, over="retain"))

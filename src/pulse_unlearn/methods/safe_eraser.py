@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pulse_unlearn.config import Settings, Span, UnlearnSettings
 from pulse_unlearn.errors import Problem
-from pulse_unlearn.methods.base import METHODS, Checked, Needs, Term, Views, present
+from pulse_unlearn.methods.base import METHODS, Needs, Term, Views, present
 from pulse_unlearn.methods.composed import LossChoice, WeightedSum
 
 
@@ -56,9 +56,7 @@ class PromptDecoupling(Settings):
 
     def problems(self, unlearn: UnlearnSettings) -> Iterator[Problem]:
         """Yield what its loss says of the settings."""
-        loss = self.loss.build()
-        if isinstance(loss, Checked):
-            yield from loss.problems(unlearn)
+        yield from self._loss.problems(unlearn)
 
     def terms(self, views: Views) -> tuple[Term, ...]:
         """Return the terms of the loss and the NLL of decoupled questions."""

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pulse_unlearn.config import Settings, Span, UnlearnSettings
 from pulse_unlearn.errors import Problem
-from pulse_unlearn.methods.base import METHODS, Checked, Needs, Session
+from pulse_unlearn.methods.base import METHODS, Needs, Session
 from pulse_unlearn.methods.composed import LossChoice
 from pulse_unlearn.methods.updates import Rewritten
 
@@ -46,9 +46,7 @@ class SineProject(Settings):
         if unlearn.scope in ("llm", "vision"):
             allowed = "projector, projector+llm, all"
             yield Problem("the projector is not trained", "unlearn.scope", unlearn.scope, allowed)
-        loss = self.loss.build()
-        if isinstance(loss, Checked):
-            yield from loss.problems(unlearn)
+        yield from self.loss.weighted().problems(unlearn)
 
     def run(self, session: Session) -> None:
         """Train with every update of the projector taken along the sine."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 
@@ -33,6 +32,7 @@ from pulse_unlearn.registry import third_parties
 from pulse_unlearn.scenarios import ScoreStage
 from pulse_unlearn.store import write_index, write_json
 from pulse_unlearn.store.products import code_digest, drop_index, made_before, note_made, products
+from pulse_unlearn.store.stages import is_stage_name
 
 RECORD = ".results.json"
 """What results, scores and samples were made from; without it they are made again."""
@@ -126,15 +126,12 @@ def _parser_notes(experiment: Experiment) -> list[str]:
     return [f"answers are read by the parser '{parser}' of {plugin}, sources {plugin.sources[:8]}"]
 
 
-_SCORES = re.compile(r"\d+-.+-[0-9a-f]{8}\.parquet")
-
-
 def _write_scores(pipeline: Pipeline) -> None:
     """Write the verdict on every answer, a file per score stage; files of older plans go."""
     folder = pipeline.run / "scores"
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
-        if _SCORES.fullmatch(old.name):
+        if old.suffix == ".parquet" and is_stage_name(old.stem):
             old.unlink()
     for stage in pipeline.inputs.plan.stages:
         if isinstance(stage, ScoreStage):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -152,8 +153,9 @@ def file_digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
 
 
+@cache
 def code_digest() -> str:
-    """Return a SHA-256 of the whole package's code and templates; takes 20 ms."""
+    """Return a SHA-256 of the whole package's code and templates; takes 20 ms, once a process."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(path for path in package.rglob("*") if path.suffix in _CODE):

@@ -127,6 +127,11 @@ class StageKey:
         return f"{safe}-{self.fingerprint[:8]}"
 
 
+def is_stage_name(name: str) -> bool:
+    """Tell whether a finished stage's folder, or a product named after it, may bear this name."""
+    return _FOLDER.fullmatch(name) is not None
+
+
 def refuse_links(run: Path) -> None:
     """Raise StoreError if anything in a run folder is a symbolic link: nothing outside is touched.
 
@@ -232,15 +237,11 @@ class Store:
         folder is removed; its checkpoints stay. Raises RunLocked, naming the holder, if another
         holds the stage, and StoreError.
         """
-        partial = self._partial(key)
+        partial = self.unfinished(key)
         with _stage_held(self.run, key.rest):
             with file_errors(partial, "tidy the folder of a stage"):
                 delete_scratch(partial)
             yield
-
-    def unfinished(self, key: StageKey) -> Path:
-        """Return where an unfinished stage is worked on; it need not be there."""
-        return self._partial(key)
 
     def partial(self, key: StageKey) -> Path:
         """Return the folder an unfinished stage is worked on in, made if it is missing.
@@ -248,7 +249,7 @@ class Store:
         It survives a kill, so what an earlier attempt left is there: checkpoints belong in
         `checkpoints/`, which `publish` deletes. Raises StoreError.
         """
-        folder = self._partial(key)
+        folder = self.unfinished(key)
         with file_errors(folder, "make the folder of a stage"):
             # Not with parents: a run folder that vanished must not come back as an empty one.
             self.stages.mkdir(exist_ok=True)
@@ -314,7 +315,8 @@ class Store:
         with file_errors(folder, "set the stage aside"):
             return self._set_aside(folder)
 
-    def _partial(self, key: StageKey) -> Path:
+    def unfinished(self, key: StageKey) -> Path:
+        """Return where an unfinished stage is worked on; it need not be there."""
         return self.stages / f"{PARTIAL}{key.rest}"
 
     def _clear_the_way(self, key: StageKey) -> None:

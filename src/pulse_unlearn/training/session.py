@@ -268,12 +268,8 @@ class MethodSession:
             with reference_view(self.references.prepared):
                 yield
             return
-        was_training = self.model.training
-        self.model.eval()
-        try:
+        with evaluated(self.model):
             yield
-        finally:
-            self.model.train(was_training)
 
     def serve(self, serves: Serves, gates: Mapping[str, Fitted], *, layer: int) -> None:
         """Serve this request beside the earlier ones of the sequence."""
