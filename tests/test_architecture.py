@@ -30,6 +30,7 @@ LEVELS = {
     "training": 3,
     "evaluation.predict": 3,
     "pipeline": 4,
+    "launch": 4.2,
     "estimate": 4.5,
     "tuning": 4.7,
     "pipeline.doctor": 4.6,
@@ -67,6 +68,7 @@ NO_TORCH = (
     "tables",
     "tuning",
     "view",
+    "launch",
 )
 
 

@@ -55,6 +55,10 @@ class PulseError(Exception):
         )
         super().__init__(str(self))
 
+    def __reduce__(self) -> tuple[type[PulseError], tuple[tuple[Problem, ...]]]:
+        """Come out of another process with every problem, not with their text alone."""
+        return type(self), (self.problems,)
+
     def __str__(self) -> str:
         count = len(self.problems)
         head = f"{count} problems:\n" if count > 1 else ""

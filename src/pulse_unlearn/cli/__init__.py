@@ -19,6 +19,7 @@ from pulse_unlearn.cli import (
     doctor,
     experiments,
     export,
+    launching,
     listings,
     plugins,
     tables,
@@ -39,6 +40,8 @@ def pulse(debug: bool) -> None:
 for command in (
     experiments.run,
     experiments.plan,
+    launching.status,
+    launching.stage,
     audit.audit,
     experiments.score,
     experiments.report,

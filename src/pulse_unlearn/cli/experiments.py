@@ -62,10 +62,20 @@ _RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Pat
     help="Show losses and results there, too: tensorboard, wandb, trackio; repeatable. Takes the "
     "place of the file's `trackers`.",
 )
+@click.option(
+    "--on",
+    "where",
+    default="local",
+    show_default=True,
+    metavar="WHERE",
+    help="What carries the stages out: local (this process), local:N (N processes, a GPU each), "
+    "ray (the cluster that RAY_ADDRESS names, or one on this machine), ray://HOST:PORT.",
+)
 def run(
     experiment: str,
     overrides: tuple[str, ...],
     runs: Path,
+    where: str,
     repair: bool,
     accept_env_change: bool,
     allow_overlap: tuple[str, ...],
@@ -77,15 +87,18 @@ def run(
     """
     overrides += (f"data.allow_overlap=[{','.join(allow_overlap)}]",) if allow_overlap else ()
     overrides += (f"trackers=[{','.join(track)}]",) if track else ()
-    again = _command(experiment, overrides, runs)
+    again = _command(experiment, overrides, runs, where)
     load = partial(_load, experiment, overrides)
-    carry_out(load, runs, repair=repair, accept_env_change=accept_env_change, again=again)
+    carry_out(
+        load, runs, where=where, repair=repair, accept_env_change=accept_env_change, again=again
+    )
 
 
 def carry_out(
     load: Callable[[], Experiment],
     runs: Path,
     *,
+    where: str = "local",
     repair: bool,
     again: str,
     accept_env_change: bool = False,
@@ -96,7 +109,10 @@ def carry_out(
     with stop_on_signals() as stop:
         loaded = load()
         from pulse_unlearn.cli.progress import make_progress
+        from pulse_unlearn.launch import launched
         from pulse_unlearn.pipeline.run import run_experiment
+
+        engine = launched(where, loaded, runs)
 
         try:
             with make_progress() as progress:
@@ -107,6 +123,7 @@ def carry_out(
                     accept_env_change=accept_env_change,
                     progress=progress,
                     stop=stop,
+                    carry_out=engine,
                 )
         except Interrupted as stopped:
             told = f"stopped; what is complete is kept, and this continues it:\n  {again}"
@@ -128,11 +145,12 @@ def _tell_failures(finished: Finished) -> None:
     finished.raise_failures()
 
 
-def _command(experiment: str, overrides: tuple[str, ...], runs: Path) -> str:
+def _command(experiment: str, overrides: tuple[str, ...], runs: Path, where: str) -> str:
     """Return the command that continues a run, quoted for a shell."""
+    place = [] if where == "local" else ["--on", where]
     settings = [part for override in overrides for part in ("--set", override)]
     folder = [] if runs == _DEFAULT_RUNS else ["--runs", str(runs)]
-    return shlex.join(["pulse", "run", experiment, *settings, *folder])
+    return shlex.join(["pulse", "run", experiment, *settings, *folder, *place])
 
 
 @click.command()

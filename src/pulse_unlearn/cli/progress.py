@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-_HIDDEN = {"step", "learning_rate", "grad_norm", "seconds"}
-"""Values of a step that say how it went; the others are losses, whatever a method calls them."""
-_SECONDS_BETWEEN_LINES = 10.0
-
-
-class Named(Protocol):
-    """Whatever is worked on: a stage, or a part of some other long work."""
-
-    @property
-    def name(self) -> str:
-        """What the screen calls it."""
+from pulse_unlearn.pipeline.progress import Lines, Named, Working, describe
 
 
 @contextmanager
@@ -30,7 +20,7 @@ def make_progress() -> Iterator[Lines | OnTerminal]:
     """Yield bars if standard error is a terminal, plain lines if not."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Lines()
+        yield Lines(partial(click.echo, err=True))
         return
     with Bars(
         TextColumn("{task.description}"),
@@ -44,56 +34,6 @@ def make_progress() -> Iterator[Lines | OnTerminal]:
         yield OnTerminal(bars)
 
 
-class Lines:
-    """One plain line when a stage begins and ends, and every ten seconds in between."""
-
-    def __init__(self) -> None:
-        self._total = 0
-        self._last = self._began = 0.0
-        self._resumed_at: int | None = None
-
-    def begin(self, total: int) -> None:
-        """Remember how many stages there are."""
-        self._total = total
-
-    def reuse(self, number: int, stage: Named) -> None:
-        """Say that a stage was there already."""
-        self._say(f"[{number}/{self._total}] {stage.name}: complete")
-
-    def start(self, number: int, stage: Named) -> None:
-        """Say that a stage begins."""
-        self._last = self._began = time.monotonic()
-        self._resumed_at = None
-        self._say(f"[{number}/{self._total}] {stage.name}")
-
-    def prepare(self, what: str) -> None:
-        """Say what is done first."""
-        self._say(f"    {what}")
-
-    def advance(self, done: int, total: int, values: Mapping[str, object]) -> None:
-        """Say how far the stage is, at most every ten seconds."""
-        now = time.monotonic()
-        if self._resumed_at is None:
-            # A resumed stage begins with steps that cost this process nothing.
-            self._resumed_at, self._began = done, now
-        if now - self._last < _SECONDS_BETWEEN_LINES or done == self._resumed_at:
-            return
-        self._last = now
-        left = (now - self._began) / (done - self._resumed_at) * (total - done)
-        self._say(f"    {done}/{total}, {left:.0f} s left {describe(values)}".rstrip())
-
-    def finish(self, number: int, stage: Named, seconds: float) -> None:
-        """Say how long the stage took."""
-        self._say(f"[{number}/{self._total}] {stage.name}: done in {seconds:.1f} s")
-
-    def warn(self, text: str) -> None:
-        """Say what was repaired or skipped."""
-        self._say(f"warning: {text}")
-
-    def _say(self, text: str) -> None:
-        click.echo(text, err=True)
-
-
 class OnTerminal:
     """A bar for the stages and one for the work within the current stage."""
 
@@ -101,6 +41,8 @@ class OnTerminal:
         self._bars = bars
         self._stages: Any = None
         self._work: Any = None
+        self._done = 0
+        self._beside: dict[str, Any] = {}
 
     def begin(self, total: int) -> None:
         """Show the bar of stages."""
@@ -129,12 +71,18 @@ class OnTerminal:
         self._bars.update(self._work, visible=False)
         self._bars.update(self._stages, completed=number)
 
+    def working(self, now: Sequence[Working]) -> None:
+        """Keep a bar for each stage that is worked on elsewhere."""
+        self._bars.update(self._work, visible=False)
+        for name in [one for one in self._beside if one not in {each.stage for each in now}]:
+            self._bars.remove_task(self._beside.pop(name))
+        for one in now:
+            if one.stage not in self._beside:
+                self._beside[one.stage] = self._bars.add_task(one.stage, total=None, values="")
+            self._bars.update(
+                self._beside[one.stage], completed=one.done, total=one.total, values=one.worker
+            )
+
     def warn(self, text: str) -> None:
         """Print a warning above the bars."""
         self._bars.console.print(f"warning: {text}", style="yellow", highlight=False)
-
-
-def describe(values: Mapping[str, object]) -> str:
-    """Return the losses worth showing, such as `nll 0.512`."""
-    shown = {name: value for name, value in values.items() if isinstance(value, float)}
-    return " ".join(f"{name} {shown[name]:.3f}" for name in shown if name not in _HIDDEN)

@@ -41,10 +41,13 @@ class Failures:
             for old in (self.run / FAILURES).glob("*.txt"):
                 old.unlink()
 
-    def record(self, stage: str, error: PluginError) -> None:
-        """Note a stage that failed, and keep the traceback in the run folder."""
+    def record(self, stage: str, error: PluginError, text: str = "") -> None:
+        """Note a stage that failed, and keep the traceback in the run folder.
+
+        `text` is the traceback where another process raised the error.
+        """
         why = f"{error.problems[0].what}: {error.problems[0].got}"
-        text = "".join(traceback.format_exception(error))
+        text = text or "".join(traceback.format_exception(error))
         self.found[stage] = Failure(why, text)
         self.missing[stage] = stage
         folder = self.run / FAILURES

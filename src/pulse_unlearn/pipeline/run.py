@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,8 +55,12 @@ def run_experiment(
     accept_env_change: bool = False,
     progress: Progress | None = None,
     stop: StopRequest | None = None,
+    carry_out: Callable[[Pipeline], tuple[int, int]] = Pipeline.carry_out,
 ) -> Finished:
     """Run an experiment into `runs/<name>/`, reusing what is complete there; write its results.
+
+    `carry_out` brings the stages to completion and counts those computed and reused; by default in
+    this process, one after another.
 
     Raises RunLocked if another process works there, Corrupted if a finished stage was damaged
     (unless `repair`, which sets it aside and computes it anew), StoreError if it was begun with
@@ -73,7 +77,7 @@ def run_experiment(
         if not (run / INDEX).exists():
             # Of a run with results the record changes with them: they always agree.
             write_record(run, pipeline.record())
-        computed, reused = pipeline.carry_out()
+        computed, reused = carry_out(pipeline)
         measured = write_products(pipeline)
         if measured:
             watch.results(run)

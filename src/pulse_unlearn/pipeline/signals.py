@@ -9,7 +9,7 @@ from types import FrameType
 
 from pulse_unlearn.errors import Interrupted, Problem
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
@@ -39,7 +39,7 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Turn stop signals into a StopRequest while inside; only possible in the main thread."""
     request = StopRequest()
-    before = {number: signal.signal(number, request.handle) for number in _SIGNALS}
+    before = {number: signal.signal(number, request.handle) for number in SIGNALS}
     try:
         yield request
     finally:

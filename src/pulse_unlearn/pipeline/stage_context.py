@@ -16,7 +16,7 @@ from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.models.loading import RunCache
 from pulse_unlearn.pipeline.asked import other_view_examples, stage_examples
 from pulse_unlearn.pipeline.inputs import Inputs
-from pulse_unlearn.pipeline.progress import Progress
+from pulse_unlearn.pipeline.progress import StageProgress
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.records import Example, Facts, Individual
 from pulse_unlearn.scenarios import (
@@ -46,7 +46,7 @@ class StageContext(Generic[AnyStage]):
     """Name of a finished stage -> its folder."""
     resolve: Callable[[Group], tuple[str, ...]]
     """Group -> ids, reading a finished selection if need be."""
-    progress: Progress
+    progress: StageProgress
     stop: StopRequest
     cache: RunCache
     """What earlier stages of the run leave in memory, for this stage's model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any
 from pulse_unlearn.config import Experiment
 from pulse_unlearn.errors import PluginError
 from pulse_unlearn.isolation import Origin, isolated
-from pulse_unlearn.pipeline.progress import Progress
+from pulse_unlearn.pipeline.progress import Progress, Working
 from pulse_unlearn.records import Cell, Measurement, Result
 from pulse_unlearn.scenarios import Stage
 from pulse_unlearn.store import file_errors
@@ -79,6 +79,10 @@ class Tracked:
         self._inner.finish(number, stage, seconds)
         event = StageEvent(stage.name, number, self._total, "finished", seconds)
         self._tell(lambda tracker: tracker.stage(event))
+
+    def working(self, now: Sequence[Working]) -> None:
+        """Pass on what others work on."""
+        self._inner.working(now)
 
     def warn(self, text: str) -> None:
         """Pass a warning on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from pulse_unlearn.pipeline.inputs import OUTCOME, Inputs, plugin_of
 from pulse_unlearn.pipeline.leaks import (
     check_leaks,
 )
-from pulse_unlearn.pipeline.progress import Progress
+from pulse_unlearn.pipeline.progress import Noting, Progress
 from pulse_unlearn.pipeline.provenance import (
     begin,
     begun_with,
@@ -33,6 +33,7 @@ from pulse_unlearn.pipeline.provenance import (
 )
 from pulse_unlearn.pipeline.record import record_of
 from pulse_unlearn.pipeline.signals import StopRequest
+from pulse_unlearn.pipeline.times import note_time
 from pulse_unlearn.records import Prediction, QuestionScore, Score
 from pulse_unlearn.scenarios import Group, SelectStage, Stage
 from pulse_unlearn.store import Store, file_errors, write_json
@@ -142,7 +143,7 @@ class Pipeline:
         self.failures.forget()
         self.progress.begin(len(stages))
         for number, stage in enumerate(stages, start=1):
-            if self._is_complete(stage):
+            if self.is_complete(stage):
                 self.progress.reuse(number, stage)
                 reused += 1
                 continue
@@ -158,7 +159,9 @@ class Pipeline:
                 self.failures.record(stage.name, error)
                 self.progress.warn(f"{error}\nThe run goes on with what does not depend on it.")
                 continue
-            self.progress.finish(number, stage, time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self.progress.finish(number, stage, seconds)
+            note_time(self.run, stage.kind, stage.name, seconds, "local")
             computed += 1
         return computed, reused
 
@@ -176,7 +179,8 @@ class Pipeline:
             self._publish(stage)
             return True
 
-    def _is_complete(self, stage: Stage) -> bool:
+    def is_complete(self, stage: Stage) -> bool:
+        """Tell whether a stage is complete and intact; raises Corrupted, or repairs it."""
         key = self.inputs.keys[stage.name]
         if self.store.find(key) is None:
             return False
@@ -209,7 +213,8 @@ class Pipeline:
         # Pictures seen by a tower are named by its weights, so that all models share them.
         first = next(iter(self.caches.values()), RunCache())
         cache = self.caches.setdefault(stage.model, RunCache(first.features))
-        of_run = (self.folder_of, self.resolve, self.progress, self.stop, cache)
+        noting = Noting(self.progress, partial(self.store.note, self.inputs.keys[stage.name]))
+        of_run = (self.folder_of, self.resolve, noting, self.stop, cache)
         runners[stage.kind](StageContext(self.inputs, stage, folder, *of_run))
 
     def _select(self, stage: SelectStage, folder: Path) -> None:

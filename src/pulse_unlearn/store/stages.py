@@ -66,12 +66,22 @@ def _myself() -> dict[str, object]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
 
 
-def _held_by_another(lock: Path, place: Path, working: str) -> Problem:
+def _read_holder(path: Path) -> dict[str, object] | None:
     try:
-        holder = json.loads(holder_file(lock).read_bytes())
-        who = f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        who = "a process that has not yet said who it is"
+        holder = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(holder, dict) and {"pid", "host", "started"} <= holder.keys()
+    return holder if whole else None
+
+
+def _held_by_another(lock: Path, place: Path, working: str) -> Problem:
+    holder = _read_holder(holder_file(lock))
+    who = (
+        f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
+        if holder
+        else "a process that has not yet said who it is"
+    )
     return Problem(
         f"another process is working {working}",
         str(place),
@@ -204,10 +214,7 @@ class Store:
         that the damage is reported and not silently computed over. Raises StoreError.
         """
         damaged = None
-        for folder in stage_folders(self.run):
-            match = _FOLDER.fullmatch(folder.name)
-            if match is None or match["rest"] != key.rest:
-                continue
+        for folder in self._folders_of(key):
             try:
                 if read_manifest(folder).fingerprint == key.fingerprint:
                     return folder
@@ -319,6 +326,25 @@ class Store:
         """Return where an unfinished stage is worked on; it need not be there."""
         return self.stages / f"{PARTIAL}{key.rest}"
 
+    def note(self, key: StageKey, told: Mapping[str, object]) -> None:
+        """Have whoever holds a stage say how far it is, for `holder`; call it under the lock."""
+        with file_errors(self.unfinished(key), "say how far a stage is"):
+            path = holder_file(_stage_lock(self.run, key.rest))
+            write_json(path, {**(_read_holder(path) or _myself()), **told})
+
+    def holder(self, key: StageKey) -> Mapping[str, object] | None:
+        """Return who works on a stage (`pid`, `host`, `started`) and what it noted; None if nobody.
+
+        A holder that was killed is told of until the next one.
+        """
+        return _read_holder(holder_file(_stage_lock(self.run, key.rest)))
+
+    def _folders_of(self, key: StageKey) -> list[Path]:
+        with file_errors(self.stages, "list the stages"):
+            names = sorted(os.listdir(self.stages)) if self.stages.is_dir() else []
+        found = [name for name in names if (m := _FOLDER.fullmatch(name)) and m["rest"] == key.rest]
+        return [self.stages / name for name in found if (self.stages / name / MANIFEST).is_file()]
+
     def _clear_the_way(self, key: StageKey) -> None:
         """Set aside what has the stage's place or name but lost its manifest."""
         for folder in visible_folders(self.run):
@@ -366,4 +392,8 @@ def sweep(run: Path) -> None:
 
 def _stage_held(run: Path, rest: str) -> AbstractContextManager[None]:
     place = run / STAGES / f"{PARTIAL}{rest}"
-    return held(run / LOCKS / f"{rest}.lock", place, working="on this stage")
+    return held(_stage_lock(run, rest), place, working="on this stage")
+
+
+def _stage_lock(run: Path, rest: str) -> Path:
+    return run / LOCKS / f"{rest}.lock"

@@ -1,0 +1,181 @@
+"""Which stage is next, and what comes of each: the plan as a graph, whatever carries it out."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from typing import Literal
+
+from pulse_unlearn.errors import Interrupted, PluginError, Problem, RunLocked, StoreError
+from pulse_unlearn.launch.engines import Engine, Outcome
+from pulse_unlearn.launch.schedule import ranks_of
+from pulse_unlearn.pipeline.progress import Working, working
+from pulse_unlearn.pipeline.times import note_time
+from pulse_unlearn.pipeline.work import Pipeline
+from pulse_unlearn.scenarios import Stage
+
+ATTEMPTS = 3
+"""Workers that may die at one stage before the run stops."""
+_End = Literal["computed", "reused", "skipped"]
+_LOOK_EVERY = 1.0
+_BUSY_FOR = 2.0
+"""Seconds until a stage that another process holds is tried again."""
+
+
+@dataclass
+class Coordinator:
+    """Carries a plan out on an engine: the counterpart of `Pipeline.carry_out`."""
+
+    engine: Engine
+    look_every: float = _LOOK_EVERY
+    _waiting: list[tuple[float, int, str]] = field(default_factory=list)
+    _running: dict[Future[Outcome], tuple[str, float]] = field(default_factory=dict)
+    _later: dict[str, float] = field(default_factory=dict)
+    """Stage that another process holds -> when to try again."""
+    _lost: dict[str, int] = field(default_factory=dict)
+    _numbers: dict[str, int] = field(default_factory=dict)
+    """Stage -> its place in the plan, from 1."""
+
+    def carry_out(self, pipeline: Pipeline) -> tuple[int, int]:
+        """Bring every stage to completion; return how many were computed and reused.
+
+        Raises what a worker raised, after all others were asked to stop and have; Interrupted if
+        the run was asked to.
+        """
+        stages = {stage.name: stage for stage in pipeline.inputs.plan.stages}
+        self._numbers = {name: number for number, name in enumerate(stages, start=1)}
+        ranks = ranks_of({name: stage.parents for name, stage in stages.items()})
+        graph = TopologicalSorter({name: stage.parents for name, stage in stages.items()})
+        graph.prepare()
+        pipeline.failures.forget()
+        pipeline.progress.begin(len(stages))
+        counts: Counter[_End] = Counter()
+        try:
+            while graph.is_active():
+                while ready := graph.get_ready():
+                    for name in sorted(ready, key=self._numbers.__getitem__):
+                        if end := self._settled(pipeline, stages[name]):
+                            counts[end] += 1
+                            graph.done(name)
+                        else:
+                            self._wait(name, ranks[name], self._numbers[name])
+                pipeline.stop.check()
+                self._start(pipeline, stages, ranks)
+                for name, end in self._ended(pipeline, stages, ranks):
+                    counts[end] += 1
+                    graph.done(name)
+        except BaseException:
+            self._stop_all()
+            raise
+        finally:
+            self.engine.close()
+        return counts["computed"], counts["reused"]
+
+    def _settled(self, pipeline: Pipeline, stage: Stage) -> _End | None:
+        """Return how a stage ends that is not to be started: complete, or resting on a failure."""
+        if pipeline.is_complete(stage):
+            pipeline.progress.reuse(self._numbers[stage.name], stage)
+            return "reused"
+        if failed := pipeline.failures.skips(stage):
+            pipeline.progress.warn(f"{stage.name} is skipped, since {failed} failed")
+            return "skipped"
+        return None
+
+    def _wait(self, name: str, rank: float, number: int) -> None:
+        heapq.heappush(self._waiting, (-rank, number, name))
+
+    def _start(
+        self, pipeline: Pipeline, stages: Mapping[str, Stage], ranks: Mapping[str, float]
+    ) -> None:
+        now = time.monotonic()
+        for name in [name for name, when in self._later.items() if when <= now]:
+            del self._later[name]
+            self._wait(name, ranks[name], self._numbers[name])
+        while self._waiting and len(self._running) < self.engine.slots:
+            *_, name = heapq.heappop(self._waiting)
+            pipeline.progress.start(self._numbers[name], stages[name])
+            future = self.engine.start(name, pipeline.inputs.keys[name].fingerprint)
+            self._running[future] = (name, now)
+
+    def _ended(
+        self, pipeline: Pipeline, stages: Mapping[str, Stage], ranks: Mapping[str, float]
+    ) -> list[tuple[str, _End]]:
+        """Wait a moment, and return the stages that have ended, and how."""
+        if not self._running:
+            if self._later:
+                time.sleep(min(self.look_every, _BUSY_FOR))
+            return []
+        done, _ = wait(self._running, timeout=self.look_every, return_when=FIRST_COMPLETED)
+        pipeline.progress.working(self._at_work(pipeline))
+        ended = []
+        for future in done:
+            name, _ = self._running.pop(future)
+            if end := self._judge(pipeline, stages[name], future, ranks):
+                ended.append((name, end))
+        return ended
+
+    def _judge(
+        self,
+        pipeline: Pipeline,
+        stage: Stage,
+        future: Future[Outcome],
+        ranks: Mapping[str, float],
+    ) -> _End | None:
+        """Return how a stage ended; None if it is to be tried again."""
+        number = self._numbers[stage.name]
+        try:
+            outcome = future.result()
+        except BrokenExecutor as broken:
+            self._lost[stage.name] = self._lost.get(stage.name, 0) + 1
+            if self._lost[stage.name] >= ATTEMPTS:
+                raise StoreError(
+                    Problem(
+                        f"{ATTEMPTS} workers died at this stage",
+                        stage.name,
+                        got=str(broken) or type(broken).__name__,
+                        fix="look into the workers' logs in the run folder; memory is the usual "
+                        "cause: fewer workers, or smaller micro-batches",
+                    )
+                ) from broken
+            pipeline.progress.warn(f"a worker died at {stage.name}, which another one continues")
+            self._wait(stage.name, ranks[stage.name], number)
+            return None
+        error = outcome.error
+        if error is None:
+            pipeline.progress.finish(number, stage, outcome.seconds)
+            note_time(pipeline.run, stage.kind, stage.name, outcome.seconds, outcome.worker)
+            return "computed" if outcome.computed else "reused"
+        if isinstance(error, RunLocked):
+            self._later[stage.name] = time.monotonic() + _BUSY_FOR
+            return None
+        if isinstance(error, Interrupted):  # the worker was told to leave, not the run
+            pipeline.progress.warn(f"{outcome.worker} was stopped at {stage.name}")
+            self._wait(stage.name, ranks[stage.name], number)
+            return None
+        if isinstance(error, PluginError):
+            pipeline.failures.record(stage.name, error, outcome.traceback)
+            pipeline.progress.warn(f"{error}\nThe run goes on with what does not depend on it.")
+            return "skipped"
+        raise error
+
+    def _at_work(self, pipeline: Pipeline) -> list[Working]:
+        now = time.monotonic()
+        at_work = []
+        for name, since in self._running.values():
+            holder = pipeline.store.holder(pipeline.inputs.keys[name]) or {}
+            at_work.append(working(name, now - since, holder))
+        return at_work
+
+    def _stop_all(self) -> None:
+        """Ask all workers to end, and wait until they have written their checkpoints."""
+        try:
+            self.engine.stop()
+            wait(self._running)
+        except KeyboardInterrupt:  # asked a second time
+            self.engine.stop(now=True)
+            raise
