@@ -42,9 +42,9 @@ def wait_for(pattern, folder, process):
 def holders(run):
     """Ids of the processes that say they work on a stage."""
     found = {}
-    for path in run.glob(".locks/*-holder.json"):
+    for path in run.glob("stages/.partial-*/checkpoints/lease.json"):
         with suppress(OSError, ValueError):
-            found[path.name] = json.loads(path.read_bytes())["pid"]
+            found[path.parent.parent.name] = json.loads(path.read_bytes())["pid"]
     return found
 
 

@@ -105,7 +105,10 @@ def test_sweep_keeps_the_work_and_finishes_the_deletion(tmp_path):
     assert set(contents(final)) == {*FILES, "manifest.json"}
     assert contents(tmp_path / "figures") == {}
     with runs.stage_lock(key()):
-        assert set(contents(runs.partial(key()))) == {"checkpoints/step-00000010/state"}
+        assert set(contents(runs.partial(key()))) == {
+            "checkpoints/lease.json",
+            "checkpoints/step-00000010/state",
+        }
     assert not (tmp_path / ".writing-3").exists()
 
 

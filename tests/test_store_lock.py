@@ -14,10 +14,8 @@ import pytest
 
 from pulse_unlearn import store
 from pulse_unlearn.errors import RunLocked, StoreError
-from pulse_unlearn.store.stages import LOCK, holder_file
+from pulse_unlearn.store.stages import HOLDER, LOCK
 from store_cases import contents, fill, inputs, key, published
-
-HOLDER = holder_file(Path(LOCK)).name
 
 HOLD = """
 import sys, time
@@ -161,6 +159,7 @@ def test_a_stage_is_free_after_kill_9_and_its_checkpoints_stay(tmp_path, stage_h
     stage_holder.send_signal(signal.SIGKILL)
     stage_holder.wait()
     assert attempt(tmp_path, "stage") == "free\n"
+    partial = store.Store(tmp_path).partial(key())  # under the term of who tried
     assert contents(partial) == {"checkpoints/step-1": b"1", "log": b""}
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from pulse_unlearn.data.images import picture_from_bytes
 from pulse_unlearn.errors import StoreError
-from pulse_unlearn.store.stages import LOCK, holder_file
+from pulse_unlearn.store.stages import HOLDER
 from pulse_unlearn.view import ViewServer
 from pulse_unlearn.view.answers import Filters
 from pulse_unlearn.view.library import Library, Page
@@ -77,7 +77,7 @@ def _states(root: Path) -> dict[str, tuple[str, int]]:
 
 
 def _hold(run: Path, pid: int, host: str = "") -> Path:
-    note = holder_file(run / LOCK)
+    note = run / HOLDER
     told = {"pid": pid, "host": host or socket.gethostname(), "started": ""}
     note.write_text(json.dumps(told))
     return note

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pulse_unlearn.report import build_report
-from pulse_unlearn.store.stages import LOCK, holder_file
+from pulse_unlearn.store.stages import HOLDER
 from pulse_unlearn.view import ViewServer
 from synthetic_run import Recipe
 from synthetic_run import write_run as write_synthetic
@@ -138,7 +138,7 @@ def test_the_keyboard_alone_is_enough(site: ViewServer, page: Any) -> None:
 
 def test_a_running_run_is_followed(whole: Path, site: ViewServer, page: Any) -> None:
     run = copy_run(whole, site.library.root / "young", without=(AFTER, RETAIN_MODEL))
-    note = holder_file(run / LOCK)
+    note = run / HOLDER
     told = {"pid": os.getpid(), "host": socket.gethostname(), "started": ""}
     note.write_text(json.dumps(told))
     page.goto(site.address)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -18,6 +15,17 @@ from filelock import FileLock, Timeout
 from pulse_unlearn.errors import Corrupted, Problem, RunLocked, StoreError
 from pulse_unlearn.store.atomic import delete, delete_scratch, file_errors, sync_folder, write_json
 from pulse_unlearn.store.fingerprint import fingerprint, is_fingerprint
+from pulse_unlearn.store.leases import (
+    LEASE,
+    PARTIAL,
+    folder_of,
+    holder_of,
+    leased,
+    locked,
+    myself,
+    note,
+    read_holder,
+)
 from pulse_unlearn.store.manifest import (
     CHECKPOINTS,
     MANIFEST,
@@ -30,12 +38,13 @@ from pulse_unlearn.store.sealed import describe_files, list_files
 
 
 @contextmanager
-def held(lock: Path, place: Path, *, working: str) -> Iterator[None]:
+def held(lock: Path, place: Path, *, working: str, holder: Path | None = None) -> Iterator[bool]:
     """Hold the lock file `lock`, which guards `place`; the file stays when the lock is free.
 
     The lock is the operating system's (`flock`), so it is free the moment its holder dies, however
-    it dies. Raises RunLocked, naming the holder, if another holds it, and StoreError. `working`
-    completes "another process is working ..." in the message.
+    it dies. Yields False where the file system has no such locks. Raises RunLocked, naming who
+    `holder` says holds it, if another does, and StoreError. `working` completes "another process
+    is working ..." in the message.
     """
     system_lock = FileLock(lock, thread_local=False)
     with file_errors(place, "take the lock"):
@@ -44,57 +53,23 @@ def held(lock: Path, place: Path, *, working: str) -> Iterator[None]:
         try:
             system_lock.acquire(timeout=0)
         except Timeout as error:
-            raise RunLocked(_held_by_another(lock, place, working)) from error
+            who = read_holder(holder) if holder else None
+            raise RunLocked(locked(place, who, working)) from error
+        except NotImplementedError:
+            yield False
+            return
     try:
-        write_json(holder_file(lock), _myself())
-        yield
+        yield True
     finally:
-        # The file means nothing once the lock is free, so its removal must not hide a real error.
-        with suppress(OSError):
-            holder_file(lock).unlink()
         with file_errors(place, "free the lock"):
             system_lock.release()
 
 
-def holder_file(lock: Path) -> Path:
-    """Return the file that says who holds a lock, for the error message of the next."""
-    return lock.with_name(f"{lock.name}-holder.json")
-
-
-def _myself() -> dict[str, object]:
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
-
-
-def _read_holder(path: Path) -> dict[str, object] | None:
-    try:
-        holder = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(holder, dict) and {"pid", "host", "started"} <= holder.keys()
-    return holder if whole else None
-
-
-def _held_by_another(lock: Path, place: Path, working: str) -> Problem:
-    holder = _read_holder(holder_file(lock))
-    who = (
-        f"process {holder['pid']} on {holder['host']}, started {holder['started']}"
-        if holder
-        else "a process that has not yet said who it is"
-    )
-    return Problem(
-        f"another process is working {working}",
-        str(place),
-        got=who,
-        allowed="one process at a time",
-        fix="wait for it or stop it: the lock ends with the process, there is no file to delete",
-    )
-
-
 STAGES = "stages"
-PARTIAL = ".partial-"
 BAD = ".bad-"
 LOCK = ".lock"
+HOLDER = ".lock-holder.json"
+"""File that says who holds a run, for the error message of the next."""
 LOCKS = ".locks"
 """Folder of the locks of single stages; they stay when they are free, as `.lock` does."""
 
@@ -182,7 +157,11 @@ class RunLock:
             self.run.mkdir(parents=True, exist_ok=True)
         refuse_links(self.run)
         with ExitStack() as stack:
-            stack.enter_context(held(self.run / LOCK, self.run, working="in this run folder"))
+            holder = self.run / HOLDER
+            working = "in this run folder"
+            stack.enter_context(held(self.run / LOCK, self.run, working=working, holder=holder))
+            stack.callback(delete_quietly, holder)
+            write_json(holder, myself())
             sweep(self.run)
             self._held = stack.pop_all()
         return self
@@ -206,6 +185,8 @@ class Store:
     def __init__(self, run: Path) -> None:
         self.run = run
         self.stages = run / STAGES
+        self._mine: dict[str, Path] = {}
+        """Stage whose lock is held here -> the folder it is worked on in."""
 
     def find(self, key: StageKey) -> Path | None:
         """Return the folder of the completed stage, under whatever number; None if there is none.
@@ -239,16 +220,22 @@ class Store:
     def stage_lock(self, key: StageKey) -> Iterator[None]:
         """Hold one stage, so that several processes can work on different stages of a run.
 
-        Independent of the RunLock. Another process may have published the stage just before the
-        lock was taken: call `find` inside. What a killed holder left half-written in the partial
-        folder is removed; its checkpoints stay. Raises RunLocked, naming the holder, if another
-        holds the stage, and StoreError.
+        Independent of the RunLock. Processes of other machines are kept out by the stage's lease.
+        Another may have published the stage just before the lock was taken: call `find` inside.
+        What a killed holder left half-written in the partial folder is removed; its checkpoints
+        stay. Raises RunLocked, naming the holder, if another holds the stage, and StoreError.
         """
-        partial = self.unfinished(key)
-        with _stage_held(self.run, key.rest):
-            with file_errors(partial, "tidy the folder of a stage"):
-                delete_scratch(partial)
-            yield
+        with (
+            _stage_held(self.run, key.rest) as alone,
+            leased(self.stages, key.rest, alone=alone) as folder,
+        ):
+            self._mine[key.rest] = folder
+            try:
+                with file_errors(folder, "tidy the folder of a stage"):
+                    delete_scratch(folder)
+                yield
+            finally:
+                del self._mine[key.rest]
 
     def partial(self, key: StageKey) -> Path:
         """Return the folder an unfinished stage is worked on in, made if it is missing.
@@ -257,6 +244,16 @@ class Store:
         `checkpoints/`, which `publish` deletes. Raises StoreError.
         """
         folder = self.unfinished(key)
+        if key.rest in self._mine:
+            if not folder.is_dir():
+                raise StoreError(
+                    Problem(
+                        "another process has taken over this stage, or its folder was moved",
+                        str(folder),
+                        fix="nothing is lost: the same command finds the stage where it now is",
+                    )
+                )
+            return folder
         with file_errors(folder, "make the folder of a stage"):
             # Not with parents: a run folder that vanished must not come back as an empty one.
             self.stages.mkdir(exist_ok=True)
@@ -324,20 +321,19 @@ class Store:
 
     def unfinished(self, key: StageKey) -> Path:
         """Return where an unfinished stage is worked on; it need not be there."""
-        return self.stages / f"{PARTIAL}{key.rest}"
+        return self._mine.get(key.rest) or folder_of(self.stages, key.rest)
 
     def note(self, key: StageKey, told: Mapping[str, object]) -> None:
         """Have whoever holds a stage say how far it is, for `holder`; call it under the lock."""
         with file_errors(self.unfinished(key), "say how far a stage is"):
-            path = holder_file(_stage_lock(self.run, key.rest))
-            write_json(path, {**(_read_holder(path) or _myself()), **told})
+            note(self.unfinished(key), told)
 
     def holder(self, key: StageKey) -> Mapping[str, object] | None:
         """Return who works on a stage (`pid`, `host`, `started`) and what it noted; None if nobody.
 
-        A holder that was killed is told of until the next one.
+        On another machine a killed holder is told of until its lease has run out.
         """
-        return _read_holder(holder_file(_stage_lock(self.run, key.rest)))
+        return holder_of(self.unfinished(key))
 
     def _folders_of(self, key: StageKey) -> list[Path]:
         with file_errors(self.stages, "list the stages"):
@@ -390,10 +386,13 @@ def sweep(run: Path) -> None:
                     delete(folder / CHECKPOINTS)
 
 
-def _stage_held(run: Path, rest: str) -> AbstractContextManager[None]:
-    place = run / STAGES / f"{PARTIAL}{rest}"
-    return held(_stage_lock(run, rest), place, working="on this stage")
+def _stage_held(run: Path, rest: str) -> AbstractContextManager[bool]:
+    place = folder_of(run / STAGES, rest)
+    holder = place / CHECKPOINTS / LEASE
+    return held(run / LOCKS / f"{rest}.lock", place, working="on this stage", holder=holder)
 
 
-def _stage_lock(run: Path, rest: str) -> Path:
-    return run / LOCKS / f"{rest}.lock"
+def delete_quietly(path: Path) -> None:
+    """Delete a file that means nothing any more; its removal must not hide a real error."""
+    with suppress(OSError):
+        path.unlink()

@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from pulse_unlearn.errors import Corrupted, Problem, StoreError
 from pulse_unlearn.store.atomic import file_errors
+from pulse_unlearn.store.leases import holder_of, lives, read_holder, stage_of
 from pulse_unlearn.store.manifest import MANIFEST
-from pulse_unlearn.store.stages import LOCK, LOCKS, STAGES, holder_file
+from pulse_unlearn.store.stages import HOLDER, STAGES
 
 State = Literal["complete", "running", "interrupted", "failed", "unreadable"]
 
@@ -137,15 +138,19 @@ def _with_folders(
     """Find the folders of complete stages under whatever number, as the store does."""
     changed = (run / PLAN).stat().st_mtime
     complete: dict[str, str] = {}
+    held: set[str] = set()
     stages = run / STAGES
     if stages.is_dir():
         for entry in os.scandir(inside(run, STAGES)):
             changed = max(changed, entry.stat(follow_symlinks=False).st_mtime)
-            if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+            if not entry.is_dir(follow_symlinks=False):
+                continue
+            if (stage := stage_of(entry.name)) and holder_of(Path(entry.path)):
+                held.add(stage)
+            if entry.name.startswith("."):
                 continue
             if (Path(entry.path) / MANIFEST).is_file():
                 complete[_rest(entry.name)] = entry.name
-    held = {_holder_stage(path) for path in _live_holders(run, LOCKS)}
     found = tuple(
         StageState(name, kind, complete.get(_rest(folder), ""), _rest(folder) in held)
         for name, kind, folder in planned
@@ -157,15 +162,11 @@ def _rest(folder: str) -> str:
     return folder.partition("-")[2]
 
 
-def _holder_stage(holder: Path) -> str:
-    return holder.name.removesuffix(holder_file(Path(".lock")).name)
-
-
 def _state(run: Path, stages: tuple[StageState, ...]) -> tuple[State, str]:
     done = all(stage.folder for stage in stages)
     if done and (run / "results.csv").is_file():
         return "complete", ""
-    if any(stage.is_worked_on for stage in stages) or any(_live_holders(run, ".")):
+    if any(stage.is_worked_on for stage in stages) or _is_held(run):
         return "running", "writing results" if done else ""
     failures = sorted(path.name for path in (run / "failures").glob("*.txt"))
     if failures:
@@ -173,33 +174,15 @@ def _state(run: Path, stages: tuple[StageState, ...]) -> tuple[State, str]:
     return "interrupted", "the results are not written" if done else ""
 
 
-def _live_holders(run: Path, folder: str) -> Iterator[Path]:
-    """Yield the notes of processes that hold a lock and, as far as can be told, live."""
-    pattern = holder_file(Path(LOCK)).name if folder == "." else f"*{holder_file(Path(LOCK)).name}"
-    for path in (run / folder).glob(pattern):
-        try:
-            holder = json.loads(inside(run, f"{folder}/{path.name}").read_bytes())
-            pid, host = int(holder["pid"]), str(holder["host"])
-        except (OSError, ValueError, KeyError, TypeError, StoreError):
-            continue  # it is being written, or just gone
-        if _lives(pid) if host == socket.gethostname() else _changed_lately(run):
-            yield path
-
-
-def _lives(pid: int) -> bool:
-    if pid <= 0:
-        return False
+def _is_held(run: Path) -> bool:
+    """Tell whether the process that notes that it holds a run lives, as far as can be told."""
     try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (OSError, OverflowError):
+        holder = read_holder(inside(run, HOLDER))
+    except StoreError:
         return False
-    # A process that was killed and that nobody has waited for yet still has its number.
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (OSError, IndexError):
-        return True
+    if holder is None:
+        return False
+    return lives(holder["pid"]) if holder["host"] == socket.gethostname() else _changed_lately(run)
 
 
 def _changed_lately(run: Path) -> bool:
