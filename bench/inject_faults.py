@@ -40,6 +40,7 @@ KINDS = (
 
 
 def main() -> None:
+    """Disturb, print the table, and exit with 1 if anything is not as promised."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--stage", action="append", help=f"{', '.join(KINDS)}, {WHOLE}; repeatable")
     parser.add_argument("--mode", action="append", choices=DISTURBING, help="repeatable")

@@ -53,10 +53,11 @@ def build_shim(folder: Path) -> Path:
 
 
 def every_kind(root: Path) -> dict[str, Any]:
-    """The tiny experiment with a procedure of several phases and the retain model."""
+    """The tiny experiment with a full update, a procedure of phases and the retain model."""
     chosen = settings(root)
     # No answers in words: they take time and write nothing of their own.
     chosen["scoring"] |= {"people": "vanilla", "words": "none"}
+    chosen["methods"]["ga"]["unlearn"] |= {"update": "full", "scope": "llm"}
     chosen["methods"]["task_vector"] = {"scenarios": ["finetuned"]}
     # One step of fine-tuning: unlearning has the checkpoints, and more of them than are kept.
     chosen["finetune"]["optimiser"] |= {"batch_size": 128, "micro_batch_size": 128}

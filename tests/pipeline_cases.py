@@ -276,7 +276,7 @@ class Server:
     def start(
         self, *argv: str, events: int = 0, mark: str = "", poison: str = "", fault: object = None
     ) -> Life:
-        """Begin a command; `events` and `mark`, or `fault`, say what befalls it (see the server)."""
+        """Begin a command; `events` and `mark`, or `fault`, say what befalls it (server)."""
         self.count += 1
         log = self.logs / f"{self.count}.log"
         request = {
