@@ -1,7 +1,8 @@
 """Every call that changes a run folder fails, once each, or the command is killed at it.
 
 `python bench/inject_faults.py --stage select --every 4` takes a sample of a part; without options
-it takes every call of every kind of stage in every mode, hours of it. What is promised: one error
+it takes every call of one stage of each kind in every mode, hours of it. Calls outside the stage's
+own folders are the same for all stages and taken with the first. What is promised: one error
 without a traceback (or a command that succeeds all the same), a `pulse verify` that passes or names
 what is wrong, and the same command again ending with the bytes of the run that nobody disturbed.
 See `tests/injection_cases.py`. Needs Linux and a C compiler.
@@ -27,8 +28,8 @@ from injection_cases import DISTURBING, NEED_ROOM, RESULTS, WHOLE, Fate, Injecti
 from pipeline_cases import Server
 
 KINDS = (
-    RESULTS,
     "base.score-",
+    RESULTS,
     "select",
     "finetune-",
     "finetuned.ga.unlearn",
@@ -71,15 +72,18 @@ def main() -> None:
 
 def _todo(bench: Injection, run: Path, chosen: argparse.Namespace) -> list[tuple[str, str, int]]:
     """Return case, mode and number of each disturbance, mixed, so that a part is a fair sample."""
-    found = []
+    found: list[tuple[str, str, int]] = []
     for kind in chosen.stage or KINDS:
         case = kind if kind == WHOLE else next(one for one in bench.cases() if kind in one)
         calls = bench.calls(case, run)
+        shared = bool(found) and case != WHOLE
         print(f"{case}: {len(calls)} calls", flush=True)
         for number, call in enumerate(calls, start=1):
-            if number % chosen.every:
+            name, _, path = call.partition(" ")
+            own = not shared or case == RESULTS or path.startswith("stages/")
+            if number % chosen.every or not own:
                 continue
-            needs_room = call.split()[0] in NEED_ROOM
+            needs_room = name in NEED_ROOM
             modes = [mode for mode in chosen.mode or DISTURBING if mode != "full" or needs_room]
             found += [(case, mode, number) for mode in modes]
     random.Random(0).shuffle(found)
@@ -110,8 +114,10 @@ def _disturb(
         for count, fate in enumerate(pool.map(one, todo), start=1):
             if fate is not None:
                 found.append(fate)
-                if not count % 20:
-                    print(f"{time.strftime('%H:%M:%S')} {count}", flush=True)
+                if not count % 50:
+                    print(
+                        f"{time.strftime('%H:%M:%S')} {count} so far\n{_table(found)}", flush=True
+                    )
     return found
 
 
