@@ -17,7 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ MODES = {"count": (0, 0), "error": (1, errno.EIO), "full": (2, errno.ENOSPC), "k
 DISTURBING = ("error", "full", "kill")
 NEED_ROOM = ("open", "write", "fsync", "mkdir", "truncate")
 
+Chosen = Callable[[Path], dict[str, Any]]
 RESULTS = "results"
 WHOLE = "whole"
 
@@ -65,6 +66,16 @@ def every_kind(root: Path) -> dict[str, Any]:
     return chosen
 
 
+def smallest(root: Path) -> dict[str, Any]:
+    """Part of it that takes two seconds: fine-tuning and one full update, nothing else."""
+    chosen = every_kind(root)
+    chosen["methods"] = {"ga": chosen["methods"]["ga"]}
+    chosen["scenarios"] = {"finetuned": chosen["scenarios"]["finetuned"]}
+    chosen["scenarios"] |= {"pretrained": None, "sustainability": None}
+    del chosen["evaluations"]
+    return chosen
+
+
 @dataclass(frozen=True)
 class Fate:
     """What became of one disturbed command, and of the same command afterwards."""
@@ -89,9 +100,9 @@ class Fate:
 class Injection:
     """An undisturbed run, and the means to disturb others."""
 
-    def __init__(self, server: Server, root: Path) -> None:
-        self.server, self.root = server, root
-        self.experiment = make_experiment(root, every_kind)
+    def __init__(self, server: Server, root: Path, chosen: Chosen = every_kind) -> None:
+        self.server = server
+        self.experiment = make_experiment(root, chosen)
         self.expected = root / "expected" / "tiny"
         self.expected.parent.mkdir()
         ended, _ = self._run(self.expected, "count")
@@ -211,7 +222,7 @@ def state_of(run: Path) -> str:
 
 
 @contextmanager
-def injection(root: Path) -> Iterator[Injection]:
+def injection(root: Path, chosen: Chosen = every_kind) -> Iterator[Injection]:
     """Everything that a test or `bench/inject_faults.py` needs, in an empty folder."""
     with Server(root, preload=build_shim(root)) as server:
-        yield Injection(server, root)
+        yield Injection(server, root, chosen)
