@@ -201,19 +201,24 @@ def _finished(run: Path) -> list[str]:
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    """Return every file of a run folder; who last held a lock is no part of a run."""
+    """Return every file of a run folder that is part of the run."""
     return {
         path.relative_to(run).as_posix(): path.read_bytes()
         for path in run.rglob("*")
-        if path.is_file() and not path.name.endswith("-holder.json")
+        if path.is_file() and not _aside(path, run)
     }
+
+
+def _aside(path: Path, run: Path) -> bool:
+    """Tell whether a file only says who held a lock, or how long something took."""
+    return path.name.endswith("-holder.json") or path.relative_to(run).parts[0] == "logs"
 
 
 def state_of(run: Path) -> str:
     """Return a digest of names and bytes; the random names of scratch files do not count."""
     digest = hashlib.sha256()
     for path in sorted(run.rglob("*")):
-        if path.name.endswith("-holder.json"):
+        if _aside(path, run):
             continue
         name = re.sub(r"\.(writing-|tmp)\w+", r".\1", path.relative_to(run).as_posix())
         content = path.read_bytes() if path.is_file() else b"folder"
