@@ -247,15 +247,15 @@ class Life:
 class Server:
     """The process that commands are forked from; a context manager."""
 
-    def __init__(self, logs: Path) -> None:
-        self.logs = logs
+    def __init__(self, logs: Path, preload: Path | None = None) -> None:
+        self.logs, self.preload = logs, preload
         self.count = 0
         self.process: subprocess.Popen[str]
 
     def __enter__(self) -> Server:
         self.process = subprocess.Popen(
             [sys.executable, str(TESTS / "pipeline_server.py")],
-            env=environment(),
+            env=environment() | ({"LD_PRELOAD": str(self.preload)} if self.preload else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -273,8 +273,10 @@ class Server:
         target.flush()
         return json.loads(_pipe(self.process.stdout).readline())
 
-    def start(self, *argv: str, events: int = 0, mark: str = "", poison: str = "") -> Life:
-        """Begin a command; `events` and `mark` say when it kills itself (see the server)."""
+    def start(
+        self, *argv: str, events: int = 0, mark: str = "", poison: str = "", fault: object = None
+    ) -> Life:
+        """Begin a command; `events` and `mark`, or `fault`, say what befalls it (server)."""
         self.count += 1
         log = self.logs / f"{self.count}.log"
         request = {
@@ -283,6 +285,7 @@ class Server:
             "events": events,
             "mark": mark,
             "poison": poison,
+            "fault": fault,
         }
         return Life(self, self.ask(request), log)
 

@@ -7,15 +7,20 @@ of JSON on standard input and output; `pipeline_cases.Server` is the other end.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
 import sys
+import time
 import traceback
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib.figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+import pulse_unlearn.training.loop
 
 
 def preload() -> None:
@@ -55,6 +60,17 @@ def kill_before(events: int, mark: str) -> None:
     sys.addaudithook(count)
 
 
+def arm(fault: dict[str, Any]) -> None:
+    """Let the shim that this process was started with count, and spoil one call (see its file)."""
+    log = os.open(fault["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    place = os.fsencode(fault["folder"])
+    numbers = (ctypes.c_long(fault["call"]), fault["mode"], fault["error"], log)
+    ctypes.CDLL(None).injection_arm(place, *numbers)
+    # How long a step took is all that differs between two runs; without it all bytes are compared.
+    clock = SimpleNamespace(monotonic=time.monotonic, perf_counter=lambda: 0.0)
+    pulse_unlearn.training.loop.time = clock  # type: ignore[attr-defined]
+
+
 def live(request: dict[str, object]) -> None:
     """Be the command: output to the log, exit with the command's code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -69,6 +85,8 @@ def live(request: dict[str, object]) -> None:
         import pipeline_cases
 
         pipeline_cases.poison(str(request["poison"]))
+    if request["fault"]:
+        arm(request["fault"])  # type: ignore[arg-type]
     if request["events"]:
         kill_before(int(request["events"]), str(request["mark"]))  # type: ignore[call-overload]
     from pulse_unlearn.cli import main

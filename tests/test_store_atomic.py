@@ -187,3 +187,21 @@ def test_a_read_only_folder_is_a_typed_error(tmp_path):
             store.write_text(tmp_path / "a.txt", "x")
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_folder_that_a_library_fills_is_whole_or_as_it_was(tmp_path):
+    """Mutation: `write_folder` lets `write` work in the folder itself."""
+    folder = tmp_path / "adapter"
+    store.write_folder(folder, lambda scratch: (scratch / "a").write_bytes(b"old"))
+
+    def torn(scratch):
+        (scratch / "a").write_bytes(b"ne")
+        (scratch / ".tmp1").write_bytes(b"")
+        raise OSError(errno.ENOSPC, "full", str(scratch / "a"))
+
+    with pytest.raises(StoreError, match=r"adapter: cannot save it: full"):
+        store.write_folder(folder, torn, action="save it")
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    assert (folder / "a").read_bytes() == b"old"
+    store.write_folder(folder, lambda scratch: (scratch / "b").write_bytes(b"new"))
+    assert [path.name for path in folder.iterdir()] == ["b"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from pathlib import Path
 
 import click
 
@@ -88,6 +89,14 @@ def main() -> None:
             raise
         _tell_error(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:  # of a file or folder that no room answers for
+        if debug:
+            raise
+        from pulse_unlearn.store.atomic import typed
+
+        told = typed(error, Path.cwd(), "go on")
+        _tell_error(str(told))
+        sys.exit(told.exit_code)
     except MemoryError:
         if debug:
             raise

@@ -30,7 +30,7 @@ from pulse_unlearn.pipeline.work import Pipeline
 from pulse_unlearn.records import Cell
 from pulse_unlearn.registry import third_parties
 from pulse_unlearn.scenarios import ScoreStage
-from pulse_unlearn.store import write_index, write_json
+from pulse_unlearn.store import file_errors, write_index, write_json
 from pulse_unlearn.store.products import code_digest, drop_index, made_before, note_made, products
 from pulse_unlearn.store.stages import is_stage_name
 
@@ -129,10 +129,11 @@ def _parser_notes(experiment: Experiment) -> list[str]:
 def _write_scores(pipeline: Pipeline) -> None:
     """Write the verdict on every answer, a file per score stage; files of older plans go."""
     folder = pipeline.run / "scores"
-    folder.mkdir(exist_ok=True)
-    for old in folder.iterdir():
-        if old.suffix == ".parquet" and is_stage_name(old.stem):
-            old.unlink()
+    with file_errors(folder, "make room for the scores"):
+        folder.mkdir(exist_ok=True)
+        for old in folder.iterdir():
+            if old.suffix == ".parquet" and is_stage_name(old.stem):
+                old.unlink()
     for stage in pipeline.inputs.plan.stages:
         if isinstance(stage, ScoreStage):
             name = pipeline.folder_of(stage.name).name

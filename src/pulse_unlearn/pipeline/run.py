@@ -22,7 +22,7 @@ from pulse_unlearn.pipeline.record import write_record
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.pipeline.tracking import tracked
 from pulse_unlearn.pipeline.work import Pipeline
-from pulse_unlearn.store import INDEX, RunLock, refuse_links
+from pulse_unlearn.store import INDEX, RunLock, file_errors, refuse_links
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ def run_stage(
     it, and KeyError if there is no such stage.
     """
     inputs, run = read_inputs(experiment), runs / experiment.name
-    run.mkdir(parents=True, exist_ok=True)
+    with file_errors(run, "use the run folder"):
+        run.mkdir(parents=True, exist_ok=True)
     refuse_links(run)
     pipeline = Pipeline(
         inputs, run, repair=False, progress=progress or Silent(), stop=stop or StopRequest()

@@ -57,7 +57,7 @@ from pulse_unlearn.pipeline.stage_context import (
 from pulse_unlearn.records import Example, Prediction
 from pulse_unlearn.registry import Registry
 from pulse_unlearn.scenarios import FinetuneStage, ScoreStage, TrainingStage, UnlearnStage
-from pulse_unlearn.store import file_errors, write_json, write_text
+from pulse_unlearn.store import write_folder, write_json, write_text
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.loop import Outcome, Watch, as_lines, train
 from pulse_unlearn.training.objectives import Learning
@@ -301,9 +301,11 @@ class _Job:
     def save(self, step: int | None = None) -> None:
         """Write the update as it is now."""
         base = self.context.model.source
-        folder = self.context.folder / update_folder(step)
-        with file_errors(folder, "save the update"):
-            save_trained(self.prepared.model, folder, base=base)
+        write_folder(
+            self.context.folder / update_folder(step),
+            lambda scratch: save_trained(self.prepared.model, scratch, base=base),
+            action="save the update",
+        )
 
     def finish(self, outcome: Outcome, *, notes: dict[str, Any], trained: bool = True) -> None:
         """Write update, log and outcome; no update where no weight was to be trained."""

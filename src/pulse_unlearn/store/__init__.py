@@ -8,6 +8,7 @@ from pulse_unlearn.store.atomic import (
     file_errors,
     sha256_file,
     write_bytes,
+    write_folder,
     write_json,
     write_text,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "sha256_file",
     "verify",
     "write_bytes",
+    "write_folder",
     "write_index",
     "write_json",
     "write_text",

@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -50,9 +50,7 @@ def file_errors(path: Path, action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        cause = error.strerror or str(error) or type(error).__name__
-        problem = Problem(f"cannot {action}: {cause}", _path_of(error, path))
-        raise StoreError(replace(problem, fix=_FIXES.get(error.errno or 0, ""))) from error
+        raise typed(error, path, action) from error
     except Exception as error:
         told = _OS_ERROR.search(str(error))
         if told is None:
@@ -60,6 +58,13 @@ def file_errors(path: Path, action: str) -> Iterator[None]:
         number = int(told[1])
         problem = Problem(f"cannot {action}: {os.strerror(number)}", str(path))
         raise StoreError(replace(problem, fix=_FIXES.get(number, ""))) from error
+
+
+def typed(error: OSError, path: Path, action: str) -> StoreError:
+    """Return the StoreError that `file_errors` raises for an OSError."""
+    cause = error.strerror or str(error) or type(error).__name__
+    problem = Problem(f"cannot {action}: {cause}", _path_of(error, path))
+    return StoreError(replace(problem, fix=_FIXES.get(error.errno or 0, "")))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -86,6 +91,29 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object, *, sort_keys: bool = False) -> None:
     """Write indented JSON as `write_bytes` does; raises StoreError, also for NaN and infinity."""
     write_text(path, readable_text(value, where=path.name, sort_keys=sort_keys))
+
+
+def write_folder(
+    folder: Path, write: Callable[[Path], None], *, action: str = "write the folder"
+) -> None:
+    """Let `write` fill a folder so that a crash leaves all of it or nothing of it.
+
+    For libraries that write files by themselves: `write` is given an empty folder beside `folder`,
+    which takes its place once all is on the disk. `action` is as for `file_errors`. Raises
+    StoreError, and whatever `write` raises.
+    """
+    scratch = scratch_beside(folder)
+    with file_errors(folder, action):
+        scratch.mkdir()
+        with removed_on_failure(scratch):
+            write(scratch)
+            for parent, _, files in os.walk(scratch):
+                for name in files:
+                    sync_file(Path(parent, name))
+                sync_folder(Path(parent))
+            delete(folder)
+            scratch.rename(folder)
+        sync_folder(folder.parent)
 
 
 def sha256_file(path: Path) -> str:
@@ -165,6 +193,6 @@ def delete_scratch(folder: Path, *, skip: str = SCRATCH) -> None:
 def _path_of(error: OSError, fallback: Path) -> str:
     name = error.filename
     # The scratch name means nothing to the reader; the file being written does.
-    if not isinstance(name, str) or Path(name).name.startswith(SCRATCH):
+    if not isinstance(name, str) or any(part.startswith(SCRATCH) for part in Path(name).parts):
         return str(fallback)
     return name
