@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types fmt bench docs site world world-data world-larger check
+.PHONY: help demo test test-all lint types fmt bench docs lock site world world-data world-larger check
 
 WORLD ?= build/world
 
@@ -43,6 +43,9 @@ bench: $(READY) ## time the fast path against a plain loop, and the demo's parts
 
 docs: $(READY) ## write the generated parts of the docs anew
 	$(BIN)/python docs/generate.py
+
+lock: $(READY) ## write the versions of this environment to constraints-tested.txt
+	$(BIN)/python -m recipes.lock
 
 site: $(READY) ## build the documentation as a site, in build/site
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -1,9 +1,9 @@
 """What data checks and plans take by people: `python bench/people.py [PEOPLE ...]`.
 
 Makes folders of people with four pictures of noise each, 500 and 5,000 unless told otherwise
-(50,000 take 2 GB of disk, more of memory, and half an hour), and prints processor seconds and the
-peak of memory. Noise is the worst case of the search for copies: no picture tells where not to
-look.
+(50,000 take 2 GB of disk, more of memory, and half an hour), and prints processor and wall seconds
+and the peak of memory. Noise is the worst case of the search for copies: no picture tells where
+not to look.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import random
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -66,15 +68,33 @@ def make(folder: Path, people: int) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def spent(*arguments: str) -> tuple[float, float]:
-    """Run `pulse` on one core and return its processor seconds and the peak of its memory in MB."""
+class Spent(NamedTuple):
+    """What a command took."""
+
+    processor: float
+    """Seconds, in the program and the system; the machine may be busy with other work."""
+    clock: float
+    """Seconds."""
+    peak: float
+    """Memory, MB."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.processor:7.1f} s of processor, {self.clock:7.1f} s on the clock, "
+            f"{self.peak:6.0f} MB"
+        )
+
+
+def spent(*arguments: str) -> Spent:
+    """Run Python with these arguments on one core and return what that took."""
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    command = [sys.executable, "-m", "pulse_unlearn", *arguments]
+    command, began = [sys.executable, *arguments], time.perf_counter()
     started = subprocess.Popen(command, env=os.environ | one, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(started.pid, 0)
     if status:
-        raise SystemExit(f"pulse {' '.join(arguments)} failed")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+        raise SystemExit(f"{' '.join(command)} failed")
+    clock = time.perf_counter() - began
+    return Spent(used.ru_utime + used.ru_stime, clock, used.ru_maxrss / 1024)
 
 
 def main(*counts: int) -> None:
@@ -94,11 +114,8 @@ def main(*counts: int) -> None:
                 ("data check", ["data", "check", str(folder)]),
                 ("plan", ["plan", str(starter / "experiment.yaml"), *settings]),
             ):
-                seconds, peak = spent(*arguments)
-                print(
-                    f"{people:6,} people: pulse {words:10} {seconds:7.1f} s {peak:6.0f} MB",
-                    flush=True,
-                )
+                took = spent("-m", "pulse_unlearn", *arguments)
+                print(f"{people:6,} people: pulse {words:10} {took}", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ from PIL import Image
 
 from data_cases import encoded, person, question
 from pulse_unlearn.data import leaks, likeness
-from pulse_unlearn.data.images import picture_from_bytes
+from pulse_unlearn.data.datasets import load_people
+from pulse_unlearn.data.images import picture_from_bytes, pictures_of
 from pulse_unlearn.data.leaks import about_people, find_duplicates
 from pulse_unlearn.data.naming import is_variant, plain, variant_pairs, words_of
 from pulse_unlearn.data.options import Fact, Pool
+from pulse_unlearn.data.starter import write_starter
 
 # Few words, so that many names resemble one another; initials, suffixes and commas among them.
 PARTS = [
@@ -95,6 +97,23 @@ def test_pictures_sought_out_are_those_among_all_pairs(monkeypatch, seed, block,
     assert set(likeness._sought(pictures)) == every
     # Of mixtures some are just near enough, and some just not.
     assert (np.abs(apart**0.5 - likeness._SOUGHT) < 0.02).any()
+
+
+def test_pictures_that_were_checked_are_not_decoded_again(monkeypatch, tmp_path):
+    """Mutation: `build_people` without its `Glance`."""
+    write_starter(tmp_path / "mine")
+    monkeypatch.setattr(likeness, "_BLOCK", 3)
+    likeness._kept.clear()
+    people = load_people("people", str(tmp_path / "mine")).individuals
+    pictures = {p.digest: p for one in people for p in pictures_of(one)}
+    assert likeness._kept.keys() == pictures.keys()
+    monkeypatch.setattr(likeness, "decode", None)
+    glanced = likeness._sketches([*pictures.values()])
+    monkeypatch.undo()
+    likeness._kept.clear()
+    for one, other in zip(glanced, likeness._sketches([*pictures.values()]), strict=True):
+        assert np.allclose(one.views, other.views, atol=1e-5)
+        assert np.allclose(one.whole, other.whole, atol=1e-5)
 
 
 def test_a_sketch_never_tells_apart_what_is_alike():

@@ -6,11 +6,8 @@ use the entry-point group `pulse_unlearn.datasets`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from pathlib import Path
 
 from pulse_unlearn.data import mmbench
@@ -19,10 +16,11 @@ from pulse_unlearn.data.configs import PATTERNS
 from pulse_unlearn.data.fiubench import load_fiubench
 from pulse_unlearn.data.mllmu import load_mllmu
 from pulse_unlearn.data.people import load_folder
-from pulse_unlearn.data.source import Dataset, Source, digest, local_path
+from pulse_unlearn.data.source import Dataset, Source, local_path
 from pulse_unlearn.data.umu import load_umu
 from pulse_unlearn.errors import ConfigError, DataError, Problem
 from pulse_unlearn.registry import Registry
+from pulse_unlearn.shipped import world
 
 Loader = Callable[[Source], Dataset]
 """Takes what the experiment says of the source; raises DataError."""
@@ -88,54 +86,18 @@ def _table(load: Callable[[Path], Dataset]) -> Loader:
 
 
 def _world_people(source: Source) -> Dataset:
-    with _world(source.path, "people/") as root:
+    with world("people/", DataError, path=source.path) as root:
         return load_mllmu(root / "people", source)
 
 
 def _world_general(source: Source) -> Dataset:
-    with _world(source.path, WORLD_QUESTIONS) as root:
+    with world(WORLD_QUESTIONS, DataError, path=source.path) as root:
         return mmbench.load_scored(root / WORLD_QUESTIONS)
 
 
 def _world_training(source: Source) -> Dataset:
-    with _world(source.path, "general/") as root:
+    with world("general/", DataError, path=source.path) as root:
         return mmbench.load_training(root / WORLD_QUESTIONS)
-
-
-@contextmanager
-def _world(path: str | None, part: str) -> Iterator[Path]:
-    """Yield the embedded world's folder once a part's files are seen to be those of its manifest.
-
-    `path` may name the folder of a rebuilt world instead. Raises DataError.
-    """
-    if path:
-        root = Path(path).expanduser()
-        _check_manifest(root, part)
-        yield root
-        return
-    with as_file(files("pulse_unlearn").joinpath("assets/world")) as root:
-        _check_manifest(root, part)
-        yield root
-
-
-def _check_manifest(root: Path, part: str) -> None:
-    manifest, fix = root / "manifest.json", "install pulse-unlearn again, or rebuild the world"
-    try:
-        listed: dict[str, str] = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-        wanted = {name: known for name, known in listed.items() if name.startswith(part)}
-        found = digest([root / name for name in wanted], root=root)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = "the embedded world is not complete"
-        raise DataError(Problem(what, str(manifest), repr(error), fix=fix)) from error
-    problems = [
-        Problem("the embedded file was changed", name, found[name], known, fix)
-        for name, known in wanted.items()
-        if found[name] != known
-    ]
-    if not wanted:
-        problems.append(Problem("the manifest does not list this part", str(manifest), part))
-    if problems:
-        raise DataError(problems)
 
 
 _ENTRIES = {

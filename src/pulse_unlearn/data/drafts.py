@@ -24,6 +24,7 @@ from pulse_unlearn.data.checks import (
     listing,
 )
 from pulse_unlearn.data.images import Album, check_pictures
+from pulse_unlearn.data.likeness import Glance
 from pulse_unlearn.data.naming import normalised
 from pulse_unlearn.data.options import Fact, Pool
 from pulse_unlearn.data.source import Dataset, Source, digest, digest_as_read
@@ -135,7 +136,8 @@ def build_people(
     pool = Pool(fact for fact in facts if fact.attribute and fact.answer)
     builder = _Builder(album, pool, source, problems)
     individuals = tuple(builder.person(draft, asked[draft.id]) for draft in drafts)
-    problems += check_pictures(album.read)
+    with Glance() as glance:
+        problems += check_pictures(album.read, glance.look)
     problems.raise_any()
     digests |= album.digests | digest_as_read(individuals)
     return Dataset(individuals=individuals, digests=digests, notes=tuple(notes))

@@ -12,9 +12,10 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM")
 """The only decoders that may run; others start programs (EPS) or are hard to trust (TIFF).
 
 PPM also stands for PGM and PBM; data sets of faces come as PGM."""
+Look = Callable[[Picture, Image.Image], None]
+"""Is shown a picture and its pixels, upright RGB."""
 CHUNK = 128
 """Pictures one thread checks in a row; decoding leaves the interpreter lock."""
 
@@ -143,28 +146,32 @@ def picture_from_bytes(data: bytes, where: str) -> Picture:
     return Picture(data, hashlib.sha256(data).hexdigest(), where)
 
 
-def check_picture(picture: Picture) -> list[Problem]:
+def check_picture(picture: Picture, look: Look | None = None) -> list[Problem]:
     """Decode the picture fully and return what is wrong with it; empty if it can be used.
 
     Opening alone would accept a truncated file. The size is judged before any pixel is decoded.
+    `look` is shown what was decoded.
     """
     try:
-        decode(picture)
+        image = decode(picture)
     except DataError as error:
         return list(error.problems)
+    if look:
+        look(picture, image)
     return []
 
 
-def check_pictures(pictures: Iterable[Picture]) -> list[Problem]:
+def check_pictures(pictures: Iterable[Picture], look: Look | None = None) -> list[Problem]:
     """Check many pictures; problems come in their order, one for each place.
 
-    Identical files are decoded once, but each place where such a file stands is named.
+    Identical files are decoded once, but each place where such a file stands is named. `look` is
+    shown each usable picture as it was decoded, in several threads.
     """
     places = {(picture.digest, picture.where): picture for picture in pictures}.values()
     different = list({picture.digest: picture for picture in places}.values())
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         chunks = (different[n : n + CHUNK] for n in range(0, len(different), CHUNK))
-        checked = pool.map(_check_all, chunks)
+        checked = pool.map(partial(_check_all, look=look), chunks)
         bad = dict(pair for pairs in checked for pair in pairs)
     return [
         replace(bad[picture.digest], where=picture.where)
@@ -270,5 +277,9 @@ def _bytes_of(path: Path) -> bytes | None:
         return None
 
 
-def _check_all(pictures: Sequence[Picture]) -> list[tuple[str, Problem]]:
-    return [(picture.digest, problem) for picture in pictures for problem in check_picture(picture)]
+def _check_all(pictures: Sequence[Picture], look: Look | None) -> list[tuple[str, Problem]]:
+    return [
+        (picture.digest, problem)
+        for picture in pictures
+        for problem in check_picture(picture, look)
+    ]

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -97,6 +98,34 @@ class _Sketch(NamedTuple):
     """[V, K], rows of length one in `_FEW` and in `_MORE` directions."""
     whole: Floats
     """[D], the picture itself."""
+
+
+class Glance:
+    """Sketches pictures that are decoded anyway, so that a search for copies need not decode them.
+
+    A context manager: the last ones are sketched at its end.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._waiting: list[tuple[Picture, npt.NDArray[np.uint8]]] = []
+
+    def __enter__(self) -> Glance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._waiting:
+            _sketched(self._waiting)
+        _forget()
+
+    def look(self, picture: Picture, image: Image.Image) -> None:
+        """Take a picture as it was decoded; may be called in several threads."""
+        shrunk = _shrunk(image)
+        with self._lock:
+            self._waiting.append((picture, shrunk))
+            if len(self._waiting) == _BLOCK:
+                _sketched(self._waiting)
+                self._waiting = []
 
 
 def close_pairs(
@@ -291,18 +320,33 @@ def _sketches(pictures: Sequence[Picture]) -> list[_Sketch | None]:
     new = list({p.digest: p for p in pictures if p.digest not in made}.values())
     for begin in range(0, len(new), _BLOCK):
         some = new[begin : begin + _BLOCK]
-        views, shows = _seen(np.stack([_reduction(picture) for picture in some]))
-        few = views @ _directions()
-        squares = few**2
-        rest = [1 - squares[..., :count].sum(-1, keepdims=True) for count in (_FEW, _MORE)]
-        near, far = (np.sqrt(np.clip(left, 0, None)) for left in rest)
-        sketches = np.concatenate([few[..., :_FEW], near, few[..., _FEW:], far], -1)
-        for n, picture in enumerate(some):
-            sketch = _Sketch(sketches[n].copy(), views[n, 0].copy()) if shows[n] else None
-            made[picture.digest] = _kept[picture.digest] = sketch
+        made |= _sketched([(picture, _reduction(picture)) for picture in some])
+    _forget()
+    return [made[picture.digest] for picture in pictures]
+
+
+def _sketched(
+    some: Sequence[tuple[Picture, npt.NDArray[np.uint8]]],
+) -> dict[str, _Sketch | None]:
+    """Return the sketches of reduced pictures by digest, and keep them."""
+    views, shows = _seen(np.stack([reduced for _, reduced in some]))
+    few = views @ _directions()
+    squares = few**2
+    rest = [1 - squares[..., :count].sum(-1, keepdims=True) for count in (_FEW, _MORE)]
+    near, far = (np.sqrt(np.clip(left, 0, None)) for left in rest)
+    sketches = np.concatenate([few[..., :_FEW], near, few[..., _FEW:], far], -1)
+    made = {
+        picture.digest: _Sketch(sketches[n].copy(), views[n, 0].copy()) if shows[n] else None
+        for n, (picture, _) in enumerate(some)
+    }
+    _kept.update(made)
+    return made
+
+
+def _forget() -> None:
+    """Drop the oldest sketches beyond as many as are kept."""
     for digest in list(_kept)[: max(len(_kept) - _SKETCHES, 0)]:
         del _kept[digest]
-    return [made[picture.digest] for picture in pictures]
 
 
 @lru_cache(maxsize=1)
@@ -357,5 +401,9 @@ def _reduced(picture: Picture) -> npt.NDArray[np.uint8]:
 
 
 def _reduction(picture: Picture) -> npt.NDArray[np.uint8]:
-    small = decode(picture).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+    return _shrunk(decode(picture))
+
+
+def _shrunk(image: Image.Image) -> npt.NDArray[np.uint8]:
+    small = image.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))

@@ -161,7 +161,11 @@ class Pools:
         found: list[tuple[Form, Pool]] = []
         # General questions are the same for every stage.
         for part in (replace(stage, general=False), replace(stage, ask=())):
-            key = (part.ask, part.view, part.turned, part.general, part.facts, part.facts_seed)
+            # Which group somebody is in, and where in it, does not change what is asked of them.
+            people = frozenset(
+                one for group in part.ask for one in likely_people(self._inputs, group)
+            )
+            key = (people, part.view, part.turned, part.general, part.facts, part.facts_seed)
             if (key, FORMS[0]) not in self._known:
                 examples = stage_examples(self._inputs, part, partial(likely_people, self._inputs))
                 for form in FORMS:

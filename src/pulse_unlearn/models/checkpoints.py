@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import file_digest, sha256
-from importlib.resources import as_file, files
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from pulse_unlearn.config import EMBEDDED, ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.shipped import world
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -68,10 +68,10 @@ def model_source(settings: ModelSettings) -> Iterator[str]:
 
 @contextmanager
 def embedded_or_named(settings: ModelSettings) -> Iterator[str]:
-    """Yield the folder or hub id, unchecked; the embedded model may have to be unpacked."""
+    """Yield the folder or hub id; only the embedded model's files are checked, by their hashes."""
     if settings.source == EMBEDDED:
-        with as_file(files("pulse_unlearn").joinpath("assets/world/model")) as folder:
-            yield str(folder)
+        with world("model/", ModelError) as root:
+            yield str(root / "model")
         return
     yield settings.source
 
