@@ -23,7 +23,7 @@ from pulse_unlearn.config import (
     load_experiment,
     parse_experiment,
 )
-from pulse_unlearn.config.tuned import fill_in
+from pulse_unlearn.config.tuned import fill_in, read_tuning, shipped_tuning
 from pulse_unlearn.errors import ConfigError, MethodError, Problem
 from pulse_unlearn.methods import METHODS
 from pulse_unlearn.methods.ga import GradientAscent
@@ -361,6 +361,20 @@ def test_the_record_stands_alone_and_says_where_settings_are_from(world, tuned, 
     notes = read_inputs(record).notes
     assert any("3 trials" in note or "of 3" in note for note in notes)
     assert any(by.sha256[:12] in note for note in notes)
+
+
+def test_every_method_has_settings_found_on_the_embedded_world_with_one_budget():
+    experiment = load_experiment("all-methods", schemas=schemas())
+    found = {name: read_tuning(shipped_tuning(name))[0] for name in METHODS.names()}
+    assert len({(t.budget, t.experiment, t.model, str(t.data)) for t in found.values()}) == 1
+    assert {t.people["forget"] for t in found.values()} == {found["ga"].people["forget"]}
+    for name, tuning in found.items():
+        assert sum(not trial.failed for trial in tuning.trials) >= tuning.budget.trials / 2, name
+        assert tuning.best.objective == max(t.objective for t in tuning.trials if not t.failed)
+        entry = experiment.methods[name]
+        assert (entry.settings, entry.tuned.file) == (tuning.settings, "world")
+        assert entry.unlearn.optimiser.learning_rate == tuning.best.values[LEARNING_RATE]
+        assert entry.unlearn.stop.max_steps == tuning.best.values[STEPS]
 
 
 def test_it_is_not_reported_on_whom_it_was_tuned_on(world, tuned):

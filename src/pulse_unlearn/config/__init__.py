@@ -1,6 +1,6 @@
 """The experiment: typed settings, YAML and `--set`, all errors at once."""
 
-from pulse_unlearn.config.base import Choice, Decides, Settings, Span
+from pulse_unlearn.config.base import EMBEDDED, Choice, Decides, Settings, Span
 from pulse_unlearn.config.load import (
     Schemas,
     dump_experiment,
@@ -19,7 +19,6 @@ from pulse_unlearn.config.scenarios import (
     SustainabilityScenario,
 )
 from pulse_unlearn.config.schema import (
-    EMBEDDED,
     DataSettings,
     Experiment,
     FinetuneSettings,

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Decides = Literal["strict", "rotated", "likelihood"]
+EMBEDDED = "world"
+"""Name of the model in the package, and of what was made for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pulse_unlearn.config.base import EMBEDDED
 from pulse_unlearn.config.explain import Place, Source, problems_from
 from pulse_unlearn.config.scenarios import AuditedModel, AuditScenario, ScenarioSettings
-from pulse_unlearn.config.schema import EMBEDDED, Experiment, SourceSettings
+from pulse_unlearn.config.schema import Experiment, SourceSettings
 from pulse_unlearn.config.tuned import take_tuned
 from pulse_unlearn.config.yaml_text import read_yaml
 from pulse_unlearn.errors import ConfigError, Problem

@@ -10,12 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pulse_unlearn.config.base import Decides, Fraction, Positive, Settings
+from pulse_unlearn.config.base import EMBEDDED, Decides, Fraction, Positive, Settings
 from pulse_unlearn.config.scenarios import AuditedModel, ScenarioSettings
 from pulse_unlearn.config.tuned import TunedBy
 
-EMBEDDED = "world"
-"""Name of the model in the package."""
 Scope = Literal["projector", "llm", "projector+llm", "vision", "all"]
 
 
@@ -279,8 +277,9 @@ class MethodEntry(Settings):
     unlearn: UnlearnSettings = UnlearnSettings()
     settings: dict[str, Any] = Field(default_factory=dict)
     tuned: TunedBy | None = None
-    """In a file: the path of what `pulse tune` wrote. Its winner fills in what the entry does not
-    set itself; a run's own record holds the settings, and here where they are from."""
+    """In a file: the path of what `pulse tune` wrote, or `world` for what was found for the method
+    on the embedded world. Its winner fills in what the entry does not set itself; a run's own
+    record holds the settings, and here where they are from."""
 
 
 SeedPart = Literal["people", "training", "order"]

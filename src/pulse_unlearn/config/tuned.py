@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from pulse_unlearn.config.base import Positive, Settings
+from pulse_unlearn.config.base import EMBEDDED, Positive, Settings
 from pulse_unlearn.config.explain import Source, problems_from
 from pulse_unlearn.errors import ConfigError, Problem
 
@@ -97,6 +98,7 @@ class TunedBy(Settings):
     """Where an entry's settings were found; kept in a run's record, read no more."""
 
     file: str
+    """Its path, or `world` for the one in the package."""
     sha256: str
     pulse: str
     experiment: str
@@ -133,6 +135,8 @@ def take_tuned(
 ) -> list[Problem]:
     """Fill entries that name a file by `tuned` with its winner's settings, below their own.
 
+    `world` names the file in the package, for the entry's method on the embedded world.
+
     The entry then says what the file said instead of where it is. Returns what does not fit.
     """
     methods, defaults = raw.get("methods"), raw.get("unlearn")
@@ -141,7 +145,9 @@ def take_tuned(
         if not isinstance(entry, dict) or not isinstance(entry.get("tuned"), str):
             continue
         where = source.where(("methods", label, "tuned"))
-        path = Path(entry["tuned"]).expanduser().absolute()
+        named, method = entry["tuned"], str(entry.get("method", label))
+        shipped = named == EMBEDDED
+        path = shipped_tuning(method) if shipped else Path(named).expanduser().absolute()
         try:
             tuning, digest = read_tuning(path)
         except ConfigError as error:
@@ -150,11 +156,11 @@ def take_tuned(
             continue
         below = fill_in(entry.get("unlearn") or {}, defaults if isinstance(defaults, dict) else {})
         found = [
-            *_other_method(tuning, str(entry.get("method", label)), below, where),
+            *_other_method(tuning, method, below, where),
             *_unknown_settings(tuning, schemas, path),
         ]
         problems += found
-        entry["tuned"] = _record(tuning, path, digest)
+        entry["tuned"] = _record(tuning, EMBEDDED if shipped else str(path), digest)
         if not found:
             values = {name: tuning.best.values[name] for name in (LEARNING_RATE, STEPS)}
             tuned: dict[str, Any] = {"settings": tuning.settings}
@@ -163,6 +169,11 @@ def take_tuned(
             for part in ("settings", "unlearn"):
                 entry[part] = fill_in(entry.get(part) or {}, tuned[part])
     return problems
+
+
+def shipped_tuning(method: str) -> Path:
+    """Return where the package has what was found for a registered method on the embedded world."""
+    return Path(str(files("pulse_unlearn"))) / "experiments" / "tuned" / f"{method}.json"
 
 
 def read_tuning(path: Path) -> tuple[Tuning, str]:
@@ -219,9 +230,9 @@ def _unknown_settings(
     return []
 
 
-def _record(tuning: Tuning, path: Path, digest: str) -> dict[str, Any]:
+def _record(tuning: Tuning, file: str, digest: str) -> dict[str, Any]:
     record = TunedBy(
-        file=str(path),
+        file=file,
         sha256=digest,
         winner=tuning.best,
         **{
