@@ -23,6 +23,7 @@ from pulse_unlearn.evaluation.predict import (
 from pulse_unlearn.evaluation.table import read_predictions, write_predictions
 from pulse_unlearn.isolation import deadline
 from pulse_unlearn.methods import METHODS, Part, Request, build_method, serves
+from pulse_unlearn.models.adapter_base import note_base
 from pulse_unlearn.models.adapters import (
     AdapterStack,
     AnyModel,
@@ -300,12 +301,12 @@ class _Job:
 
     def save(self, step: int | None = None) -> None:
         """Write the update as it is now."""
-        base = self.context.model.source
-        write_folder(
-            self.context.folder / update_folder(step),
-            lambda scratch: save_trained(self.prepared.model, scratch, base=base),
-            action="save the update",
-        )
+
+        def write(folder: Path) -> None:
+            save_trained(self.prepared.model, folder, base=self.context.model.source)
+            note_base(folder, self.context.inputs.bases[self.context.stage.model])
+
+        write_folder(self.context.folder / update_folder(step), write, action="save the update")
 
     def finish(self, outcome: Outcome, *, notes: dict[str, Any], trained: bool = True) -> None:
         """Write update, log and outcome; no update where no weight was to be trained."""
