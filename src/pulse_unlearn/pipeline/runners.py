@@ -64,6 +64,7 @@ from pulse_unlearn.training.loop import Outcome, Watch, as_lines, train
 from pulse_unlearn.training.objectives import Learning
 from pulse_unlearn.training.references import References, recurring
 from pulse_unlearn.training.session import MethodSession, carried
+from pulse_unlearn.training.state import marks_of_untrained, require_untouched
 from pulse_unlearn.training.steps import UnlearnSteps
 
 ASKED = "asked.json"
@@ -209,7 +210,9 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
     )
     limited = METHODS.origin(stage.method) is not None
     seconds = context.inputs.experiment.plugin_seconds if limited else 0
-    with deadline(seconds, fix="raise plugin_seconds if it needs longer") as more_time:
+    untouched = marks_of_untrained(job.prepared.model) if limited else {}
+    fix = "raise plugin_seconds if it needs longer"
+    with deadline(seconds, fix=fix, stopped=context.stop) as more_time:
 
         def on_step(done: int, total: int, row: dict[str, Any]) -> None:
             more_time()
@@ -217,6 +220,8 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
 
         session.watch = replace(job.watch, on_step=on_step)
         outcome = session.apply(method)
+    if limited:
+        require_untouched(job.prepared.model, untouched)
     job.finish(
         outcome,
         trained=serves(stage.method) != "refusal",

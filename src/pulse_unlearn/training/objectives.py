@@ -106,6 +106,7 @@ class Unlearning:
         return (*terms, *watched)
 
     def _check(self, terms: Sequence[Term], data: StepData) -> None:
+        known = "'forget' or 'retain'"
         problems = [
             Problem(
                 f"the term '{term.name}' has not one value for each example",
@@ -115,6 +116,13 @@ class Unlearning:
             )
             for term in terms
             if term.values.shape != (data.count(term.over),)
+        ]
+        problems += [
+            Problem(
+                f"the term '{term.name}' belongs to no batch", got=repr(term.over), allowed=known
+            )
+            for term in terms
+            if term.over not in ("forget", "retain")
         ]
         if problems:
             raise MethodError(problems)
