@@ -44,7 +44,6 @@ def audit(bench, runs, adapter, *more, base=None):
 
 
 def test_an_adapter_that_names_another_base_is_refused_unless_allowed(bench, tmp_path):
-    """Mutations: `_is_same` returns True; the note is not written to the run."""
     adapter = taught(bench, tmp_path / "other")
     name_base(adapter, "Other/Base-VL")
     ended = audit(bench, tmp_path / "runs", adapter)
@@ -62,7 +61,7 @@ def test_an_adapter_that_names_another_base_is_refused_unless_allowed(bench, tmp
 
 
 def test_what_this_package_wrote_is_held_to_the_digest_of_its_base(bench, tmp_path):
-    """Mutations: `note_base` is not called; `base_digest` leaves a file out."""
+    """Mutation: `note_base` is not called."""
     adapter = taught(bench, tmp_path / "own")
     made = json.loads((adapter / NOTE).read_text())
     model = bench.experiment.parent / "model"
@@ -96,7 +95,7 @@ def test_what_this_package_wrote_is_held_to_the_digest_of_its_base(bench, tmp_pa
     ],
 )
 def test_names_are_compared_as_far_as_they_tell(named, source, same, tmp_path):
-    """Mutation: hub ids are compared by their ends alone; the cache's folder is not read."""
+    """Mutation: `_is_same` returns True."""
     adapter = tiny.adapter_folder(tmp_path / "adapter", seed=1)
     name_base(adapter, named)
     base = Base(source, None, "0" * 64, files=source.startswith("/") or source == EMBEDDED)
@@ -164,7 +163,7 @@ def harmed(tensors, how):
 )
 @pytest.mark.parametrize("held", ["merged", "stacked"])
 def test_no_tensor_is_left_as_it_was_drawn(held, how, told, tmp_path):
-    """Mutations: `require_finite` returns at once; faults, missing and extra are not looked at."""
+    """Mutation: `require_finite` raises nothing: NaN and infinities pass or are told by PEFT."""
     adapter = tiny.adapter_folder(tmp_path / "adapter", seed=1)
     tensors = load_file(adapter / WEIGHTS)
     save_file(harmed(tensors, how), adapter / WEIGHTS, metadata={"format": "pt"})
@@ -173,7 +172,6 @@ def test_no_tensor_is_left_as_it_was_drawn(held, how, told, tmp_path):
 
 
 def test_values_that_are_no_numbers_end_a_command_in_words(bench, tmp_path):
-    """Mutation: `require_finite` returns at once: PEFT's ValueError, and a traceback."""
     adapter = taught(bench, tmp_path / "nan")
     tensors = load_file(adapter / WEIGHTS)
     first = sorted(tensors)[0]

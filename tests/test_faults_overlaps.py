@@ -40,7 +40,7 @@ NAMES = {
 
 @pytest.mark.parametrize("how", NAMES)
 def test_a_name_that_looks_the_same_is_the_same(how, own, server):
-    """Mutations: `_LATIN` is empty; `_invisible` returns False; NFC in place of NFKD."""
+    """Mutations: `_LATIN` is not used; `_invisible` returns False (the space is not seen)."""
     name = NAMES[how](row(own, 0)["name"])
     assert name != row(own, 0)["name"]
     row(own, 5, name=name)
@@ -69,7 +69,7 @@ PICTURES = {
 
 @pytest.mark.parametrize("how", PICTURES)
 def test_a_picture_that_was_cut_or_made_brighter_is_the_same(how, own, server):
-    """Mutations: `_CUTS` has the whole picture alone; no gain is allowed for (`_GAIN` of 1)."""
+    """Mutation: `_CUTS` has the whole picture alone: none that was cut is found."""
     person = load_people("world").individuals[7]
     shown = decode(pictures_of(person)[0])
     victim, other = own / row(own, 0)["image"], own / row(own, 5)["image"]

@@ -16,7 +16,6 @@ MAIN = [sys.executable, "-c", "from pulse_unlearn.cli import main; main()", "--d
 
 @pytest.mark.slow  # processes of their own, as the token is in their environment
 def test_a_token_is_in_no_output_of_a_run_nor_of_one_that_crashes(bench, tmp_path):
-    """Mutation: `environment()` of `provenance` holds `dict(os.environ)`."""
     run = bench.copied(tmp_path)
     shutil.rmtree(next(run.glob("stages/*request2.score-*")))
     env = environment() | {"HF_TOKEN": TOKEN, "WANDB_API_KEY": TOKEN, "HF_HUB_OFFLINE": "1"}

@@ -149,7 +149,7 @@ def rows_of(run, method):
 
 
 def test_each_failing_method_loses_its_own_cell_and_later_ones_are_carried_out(finished, tmp_path):
-    """Mutations: no `_exit_raises` (exit code 0), no `require_untouched`, `over` not looked at."""
+    """Mutation: no `require_untouched`."""
     run = finished.copied(tmp_path)
     asked = with_methods(*BODIES, "multiplies", "sound", "ga")
     ended = finished.run(tmp_path, *asked, "--set", "plugin_seconds=3")

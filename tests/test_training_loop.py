@@ -490,7 +490,7 @@ def test_retained_answers_less_likely_than_guesses_are_collapse(above, flags, ru
 
 
 def test_retained_answers_are_watched_where_they_are_asked_anyway(encoder, run):
-    """Mutations: no such term; it is asked for once more (a third pass over the model)."""
+    """Mutation: no such term."""
     made, (forget, retain) = tiny.prepared("llm"), (tiny.letters(2), tiny.letters(6, first=9))
     data = StepData(tuple(forget), tuple(retain))
     passes = []
