@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import fmean
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from peft import PeftModel
