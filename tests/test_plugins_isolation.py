@@ -21,6 +21,8 @@ SOMEBODY = Origin("somebody", "1.0", "abc")
 BODIES = {
     "raises": 'raise ValueError("no such layer")',
     "exits": "import sys\nsys.exit(0)",
+    "leaves": "import os\nos._exit(0)",
+    "astray": 'return (Term("x", losses.gradient_ascent(views.forget), over="nobody"),)',
     "hangs": "import time\ntime.sleep(600)",
     "shapeless": 'return (Term("x", losses.gradient_ascent(views.forget).mean()),)',
 }
@@ -42,6 +44,11 @@ def wild(text, options):
     """Answer with a letter that was not offered."""
     return Parsed("answered", "Z")
 '''
+MULTIPLIES = """
+session.train(GradientAscent(), steps=1)
+with torch.no_grad():
+    next(p for p in session.model.parameters() if not p.requires_grad).mul_(1.01)
+"""
 LATER = """
 if session.history:
     raise RuntimeError("cannot follow")
@@ -83,6 +90,12 @@ def world(tmp_path_factory):
         {"methods": {name: name for name in BODIES}},
     )
     plugins.install(folder, "sound", plugins.loss("sound"), {"methods": {"sound": "sound"}})
+    plugins.install(
+        folder,
+        "multiplies",
+        plugins.procedure("multiplies", MULTIPLIES),
+        {"methods": {"multiplies": "multiplies"}},
+    )
     plugins.install(
         folder, "later", plugins.procedure("later", LATER), {"methods": {"later": "later"}}
     )
@@ -136,8 +149,9 @@ def rows_of(run, method):
 
 
 def test_each_failing_method_loses_its_own_cell_and_later_ones_are_carried_out(finished, tmp_path):
+    """Mutation: no `require_untouched`."""
     run = finished.copied(tmp_path)
-    asked = with_methods(*BODIES, "sound", "ga")
+    asked = with_methods(*BODIES, "multiplies", "sound", "ga")
     ended = finished.run(tmp_path, *asked, "--set", "plugin_seconds=3")
     assert ended.code == 1, ended.output
     done = [name for name in computed(ended) if "/finetuned/" in name]
@@ -145,15 +159,19 @@ def test_each_failing_method_loses_its_own_cell_and_later_ones_are_carried_out(f
     for name, said in {
         "raises": "ValueError: no such layer",
         "exits": "SystemExit: 0",
+        "leaves": "SystemExit: os._exit(0) (faulty.py",
+        "astray": "the term 'x' belongs to no batch",
+        "multiplies": "changed what is not trained",
         "hangs": "nothing for 3 s",
         "shapeless": "has not one value for each example",
     }.items():
         failed = f"seed0/finetuned/{name}/unlearn"
+        package = "multiplies" if name == "multiplies" else "faulty"
         assert f"seed0/finetuned/{name}/score is skipped, since {failed} failed" in ended.output
         (line,) = [
             line
             for line in ended.output.rsplit("error: ", 1)[1].splitlines()
-            if line.startswith(f"{failed}: the plug-in faulty 0.1 failed: ")
+            if line.startswith(f"{failed}: the plug-in {package} 0.1 failed: ")
         ]
         assert said in line
         (kept,) = (run / "failures").glob(f"seed0.finetuned.{name}.unlearn-*.txt")
@@ -162,7 +180,7 @@ def test_each_failing_method_loses_its_own_cell_and_later_ones_are_carried_out(f
     # What is complete is measured, and the report says what is not, and why.
     assert len(rows_of(run, "sound")) == len(rows_of(run, "ga")) > 0
     notes = json.loads((run / "results.json").read_text())["notes"]
-    assert sum("not measured, since" in note for note in notes) == 4
+    assert sum("not measured, since" in note for note in notes) == 7
     assert "finetuned raises seed 0 request 1" in "\n".join(notes)
     assert "ValueError: no such layer" in (run / "report.html").read_text()
     assert store.verify(run) == []
@@ -340,6 +358,38 @@ def test_the_deadline_is_moved_by_every_step_and_restores_the_alarm():
     assert time.monotonic() - began < 5
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_what_does_not_return_is_left_soon_after_the_run_was_asked_to_stop(monkeypatch):
+    """Mutation: `stopped` is not looked at: it hangs until its own deadline."""
+    monkeypatch.setattr("pulse_unlearn.isolation.GRACE", 0.3)
+    monkeypatch.setattr("pulse_unlearn.isolation._TICK", 0.1)
+    began = time.monotonic()
+    said = "did not hear of it"
+    with pytest.raises(Interrupted, match=said), deadline(20, stopped=lambda: True):
+        hang()
+    assert time.monotonic() - began < 5
+
+
+def test_processes_of_a_plug_in_may_leave_as_they_like():
+    """Mutation: `os._exit` raises in every process."""
+    with isolated("its stage", SOMEBODY):
+        child = os.fork()
+        if not child:
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_leaving_the_process_is_an_error_of_the_plug_in():
+    """Mutation: no `_exit_raises`: the process is gone, with exit code 0."""
+    child = os.fork()  # a process of its own, as it may end
+    if not child:
+        try:
+            with isolated("its stage", SOMEBODY):
+                os._exit(0)
+        except PluginError as error:
+            os._exit(7 if "os._exit(0)" in str(error) else 8)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_a_shape_that_is_wrong_is_told_with_what_was_got_and_allowed():

@@ -27,7 +27,7 @@ from pulse_unlearn.models.forward import Plain
 from pulse_unlearn.records import Example, Picture
 from pulse_unlearn.training.guards import Guard, StopRule
 from pulse_unlearn.training.loop import Outcome, Watch, as_lines, learning_rate_at, train
-from pulse_unlearn.training.objectives import FORGET_NLL, weighted_sum
+from pulse_unlearn.training.objectives import FORGET_NLL, RETAIN_NLL, weighted_sum
 from pulse_unlearn.training.steps import FinetuneSteps, StepData, Stream, UnlearnSteps
 
 VOCABULARY = 411
@@ -468,10 +468,47 @@ def test_collapse_is_flagged_above_twice_uniform_and_kept(run):
     assert above.stopped_by == "max_steps"
 
 
+class Retaining(Scripted):
+    """One whose loss on the forget part is low, and that on the retain part as scripted."""
+
+    def terms(self, data):
+        first = super().terms(data)[0]
+        low = torch.full((len(data.forget),), 0.1)
+        nll = torch.full((len(data.retain),), float(self.script(self.calls - 1)))
+        return first, Term(FORGET_NLL, low, 0.0), Term(RETAIN_NLL, nll, 0.0, over="retain")
+
+
+@pytest.mark.parametrize(("above", "flags"), [(-0.01, ()), (0.01, ("collapsed",))])
+def test_retained_answers_less_likely_than_guesses_are_collapse(above, flags, run):
+    """Mutation: the guard looks at the forget loss alone."""
+    model = tiny.prepared("projector").model
+    value = math.log(VOCABULARY) + above
+    data = StepData(tuple(tiny.letters(2)), tuple(tiny.letters(4, first=9)))
+    outcome = run(model, Retaining(model, lambda call: value), [data] * 2)
+    assert outcome.flags == flags
+    assert (outcome.steps, outcome.stopped_by) == (2, "max_steps")
+
+
+def test_retained_answers_are_watched_where_they_are_asked_anyway(encoder, run):
+    """Mutation: no such term."""
+    made, (forget, retain) = tiny.prepared("llm"), (tiny.letters(2), tiny.letters(6, first=9))
+    data = StepData(tuple(forget), tuple(retain))
+    passes = []
+    made.model.register_forward_hook(lambda *_: passes.append(1))
+    objective = tiny.unlearning(made, encoder, build_method("grad_diff", {}))
+    run(made.model, objective, [data], batch_size=6, micro_batch_size=6)
+    # A step's two passes, and the two of the last look at whether losses are finite.
+    assert len(passes) == 4
+    assert run.log[0][RETAIN_NLL] == pytest.approx(run.log[0]["retain_nll"], rel=1e-6)
+    alone = Runner(run.folder.parent / "ga")
+    alone(made.model, tiny.unlearning(made, encoder, build_method("ga", {})), [data])
+    assert RETAIN_NLL not in alone.log[0]
+
+
 def test_guard_state_survives_a_checkpoint():
     guard = Guard(VOCABULARY)
     guard.note_step(finite=False)
-    guard.note_loss(100.0)
+    guard.note_losses(forget=100.0, retain=None)
     other = Guard(VOCABULARY)
     other.restore(json.loads(json.dumps(guard.state())))
     assert other == guard

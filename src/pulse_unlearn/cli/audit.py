@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pulse_unlearn.cli.experiments import RUNS, SET, carry_out
+from pulse_unlearn.cli.experiments import ALLOWS_OTHER_BASE, OTHER_BASE, RUNS, SET, carry_out
 from pulse_unlearn.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ _MODEL = "[LABEL=]MODEL"
     help="An evaluation that tries to bring it back, such as relearning; repeatable.",
 )
 @click.option("--name", default="audit", show_default=True, help="Of the run folder.")
+@OTHER_BASE
 @SET
 @RUNS
 @click.option("--repair", is_flag=True, help="Set damaged stages aside and compute them anew.")
@@ -79,6 +80,7 @@ def audit(
     dtype: str,
     attacks: tuple[str, ...],
     name: str,
+    allow_base_mismatch: bool,
     overrides: tuple[str, ...],
     runs: Path,
     repair: bool,
@@ -119,6 +121,7 @@ def audit(
     from pulse_unlearn import registries
     from pulse_unlearn.config import parse_experiment
 
+    overrides += (ALLOWS_OTHER_BASE,) if allow_base_mismatch else ()
     text = yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True)
     loaded = parse_experiment(
         text, where="pulse audit", overrides=overrides, schemas=registries.schemas()

@@ -33,6 +33,12 @@ RUNS = click.option(
     show_default=True,
     help="Folder that holds the run folders.",
 )
+OTHER_BASE = click.option(
+    "--allow-base-mismatch",
+    is_flag=True,
+    help="Load adapters although they name another base model; the run notes which.",
+)
+ALLOWS_OTHER_BASE = "model.allow_base_mismatch=true"
 _RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 
 
@@ -55,6 +61,7 @@ _RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Pat
     "(trained_on_scored), keep general questions that name or show people (named, pictured); "
     "several with commas. The report says so.",
 )
+@OTHER_BASE
 @click.option(
     "--track",
     multiple=True,
@@ -79,6 +86,7 @@ def run(
     repair: bool,
     accept_env_change: bool,
     allow_overlap: tuple[str, ...],
+    allow_base_mismatch: bool,
     track: tuple[str, ...],
 ) -> None:
     """Run EXPERIMENT (a shipped name or a .yaml file) to its report.
@@ -86,6 +94,7 @@ def run(
     The same command continues an interrupted run and recomputes nothing that is complete.
     """
     overrides += (f"data.allow_overlap=[{','.join(allow_overlap)}]",) if allow_overlap else ()
+    overrides += (ALLOWS_OTHER_BASE,) if allow_base_mismatch else ()
     overrides += (f"trackers=[{','.join(track)}]",) if track else ()
     again = _command(experiment, overrides, runs, where)
     load = partial(_load, experiment, overrides)

@@ -30,6 +30,8 @@ class ModelSettings(Settings):
     """Models, named one by one, whose own Python code may be executed; nothing else is."""
     adapters: tuple[str, ...] = ()
     """PEFT folders that belong to the model, first to last; held as `frozen_adapters` says."""
+    allow_base_mismatch: bool = False
+    """Load adapters whose base, by digest or by name, is another model; the run notes which."""
     image_aspect: Literal["processor", "pad"] = "processor"
     """`processor` shows pictures as the model's files say; `pad` makes them square with borders, as
     LLaVA-1.5 was trained."""

@@ -51,6 +51,7 @@ def export_model(
     from pulse_unlearn.export.card import model_card
     from pulse_unlearn.export.check import check_export
     from pulse_unlearn.export.weights import require_exportable, write_adapter, write_merged
+    from pulse_unlearn.models.adapter_base import note_base
     from pulse_unlearn.pipeline.stage_context import update_folder
 
     settings = found.inputs.experiment.model
@@ -70,6 +71,7 @@ def export_model(
                 written = write_merged(settings, updates, scratch, dtype=chosen)
             else:
                 written = write_adapter(settings, updates, scratch, final=folder.resolve())
+                note_base(scratch, found.inputs.bases[model.score.model])
         say("loading it in a fresh process and asking what was scored")
         checked = check_export(found, model, scratch, written, dtype=chosen, questions=questions)
         say(f"{checked.equal} of {checked.questions} answers are the stored ones")

@@ -14,13 +14,13 @@ from typing import Any
 
 from peft import LoraConfig, PeftModel
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
-from pulse_unlearn.errors import ModelError
+from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.adapter_files import (
     LAYER,
     SCALED,
@@ -31,6 +31,7 @@ from pulse_unlearn.models.adapter_files import (
     does_not_fit,
     module_of,
 )
+from pulse_unlearn.models.checkpoints import ADAPTER_FILE
 from pulse_unlearn.models.parts import inner_model
 
 _LINES = 4
@@ -52,6 +53,7 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: st
         raise _unfit(folder, found, f"{type(error).__name__}: {error}") from error
     if placed.faults:
         raise _unfit(folder, found, "\n".join(placed.faults))
+    require_finite(folder / ADAPTER_FILE, "adapter")
     _settle(config, placed)
     try:
         if not isinstance(model, PeftModel):
@@ -75,6 +77,22 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: st
         )
         raise _unfit(folder, found, told)
     return model
+
+
+def require_finite(file: Path, what: str) -> None:
+    """Raise ModelError if a file of tensors holds values that are no finite numbers."""
+    with safe_open(file, framework="pt") as held:
+        names = sorted(held.keys())
+        wrong = [name for name in names if not bool(held.get_tensor(name).isfinite().all())]
+    if wrong:
+        raise ModelError(
+            Problem(
+                f"the {what} has values that are no finite numbers (NaN or infinite)",
+                str(file),
+                got=f"{len(wrong)} of {len(names)} tensors ({', '.join(wrong[:SHOWN])})",
+                fix="train it again, or fetch it again: it makes every answer worthless",
+            )
+        )
 
 
 def _unfit(folder: Path, found: Mapping[str, Any], told: str) -> ModelError:

@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from pulse_unlearn.config import LoraSettings, Scope
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.adapter_files import WRAPPED, does_not_fit, needs_merging
-from pulse_unlearn.models.adapter_folder import attach_adapter
+from pulse_unlearn.models.adapter_folder import attach_adapter, require_finite
 from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, ADAPTER_FILE, FULL_FILE
 from pulse_unlearn.models.families import Family
 from pulse_unlearn.models.parts import inner_model, targets, tensor_names
@@ -321,6 +321,7 @@ def _load_full(model: nn.Module, folder: Path) -> None:
     if wrong:
         told = f"{len(wrong)} tensors differ ({', '.join(wrong[:3])})"
         raise does_not_fit("update", folder, told)
+    require_finite(folder / FULL_FILE, "update")
     with torch.no_grad():
         for name, tensor in found.items():
             parameters[name].copy_(tensor)

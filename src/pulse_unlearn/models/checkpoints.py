@@ -99,14 +99,24 @@ def model_digest(settings: ModelSettings) -> str:
 
     Adapters that belong to the model count as files of it.
     """
-    with model_source(settings) as source:
-        folder = Path(source)
-        lines = _lines(folder, _CONFIG) if folder.is_dir() else [f"{source}@{settings.revision}"]
+    lines = _own_lines(settings)
     for number, adapter in enumerate(settings.adapters):
         full = (Path(adapter) / FULL_FILE).is_file()
         held = _lines(Path(adapter), FULL_FILE if full else ADAPTER_CONFIG)
         lines += [f"adapter {number} {line}" for line in held]
     return sha256("\n".join(lines).encode()).hexdigest()
+
+
+def base_digest(settings: ModelSettings) -> str:
+    """Return the digest of a model without its adapters, in the form of `model_digest`."""
+    return sha256("\n".join(_own_lines(settings)).encode()).hexdigest()
+
+
+def _own_lines(settings: ModelSettings) -> list[str]:
+    """Return a line for each file of the model's own folder, or its id and revision."""
+    with model_source(settings) as source:
+        folder = Path(source)
+        return _lines(folder, _CONFIG) if folder.is_dir() else [f"{source}@{settings.revision}"]
 
 
 def _lines(folder: Path, required: str) -> list[str]:
@@ -228,19 +238,26 @@ def _adapter_problems(folder: Path) -> list[Problem]:
             "the folder is an adapter, and no model",
             f"{ADAPTER_CONFIG} without a whole model",
         )
-        base = _base(path) or "<its base model>"
+        base = named_base(path)[0] or "<its base model>"
         fix = f"--set model.source={base} --set model.adapters=[{folder}]"
     allowed = "a model's folder; adapters are named in model.adapters"
     return [Problem(what, str(folder), got=got, allowed=allowed, fix=fix)]
 
 
-def _base(path: Path) -> str:
-    """Return the base model an adapter's config names; empty if it cannot be read."""
+def named_base(path: Path) -> tuple[str, str | None]:
+    """Return the base model an adapter's config names, and its commit if it names one.
+
+    Empty if it names none or cannot be read.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return ""
-    return str(found.get("base_model_name_or_path") or "") if isinstance(found, dict) else ""
+        return "", None
+    if not isinstance(found, dict):
+        return "", None
+    commit = str(found.get("revision") or "")
+    source = str(found.get("base_model_name_or_path") or "")
+    return source, commit if _COMMIT.fullmatch(commit) else None
 
 
 def _pickles(folder: Path) -> list[Problem]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pulse_unlearn.config import DataSettings, Experiment
+from pulse_unlearn.config import DataSettings, Experiment, ModelSettings
 from pulse_unlearn.data import PROFILES, Dataset, Source, datasets
 from pulse_unlearn.data.leaks import left_out, unknown_people
 from pulse_unlearn.data.requests import read_request_file
 from pulse_unlearn.errors import ConfigError, DataError, ModelError, Problem
 from pulse_unlearn.isolation import Origin
 from pulse_unlearn.methods import METHODS, Checked, build_method, serves
+from pulse_unlearn.models.adapter_base import Base, base_of, base_problem
 from pulse_unlearn.models.adapter_files import adapter_config
 from pulse_unlearn.models.checkpoints import FULL_FILE, model_digest
 from pulse_unlearn.records import Individual, NamedRequest, Question
@@ -41,6 +42,8 @@ class Inputs:
     """Stage name -> its identity in the store."""
     ingredients: Mapping[str, Ingredients]
     """Stage name -> what its fingerprint was made of."""
+    bases: Mapping[str, Base] = field(default_factory=dict)
+    """Label of an audited model, empty for the experiment's own -> the model without adapters."""
     requests: tuple[NamedRequest, ...] = ()
     """Those of the scenario `requests`, in the order they are carried out."""
     notes: tuple[str, ...] = ()
@@ -110,11 +113,12 @@ def read_inputs(
     )
     if placeholders is not None:
         return inputs
+    models = _models(experiment)
     digests = {
         **{f"people/{name}": value for name, value in people.digests.items()},
         **{f"general/{name}": value for name, value in general.digests.items()},
         **{f"general_training/{name}": value for name, value in training.digests.items()},
-        **_models(experiment),
+        **models.digests,
     }
     keys: dict[str, StageKey] = {}
     ingredients: dict[str, Ingredients] = {}
@@ -126,7 +130,15 @@ def read_inputs(
             made_of.kind, made_of.settings, data=made_of.data, parents=made_of.parents
         )
         keys[stage.name] = StageKey(number, stage.name, identity)
-    return replace(inputs, digests=digests, keys=keys, ingredients=ingredients)
+    notes = tuple(dict.fromkeys((*inputs.notes, *models.notes)))
+    return replace(
+        inputs,
+        digests=digests,
+        keys=keys,
+        ingredients=ingredients,
+        bases=models.bases,
+        notes=notes,
+    )
 
 
 def _without(data: DataSettings, people: Sequence[Individual]) -> tuple[Individual, ...]:
@@ -165,22 +177,51 @@ def _tuned_notes(experiment: Experiment, plan: Plan, digests: Mapping[str, str])
     return notes
 
 
-def _models(experiment: Experiment) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class _Models:
+    """The models of a run, as far as their files tell."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+    bases: dict[str, Base] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def _models(experiment: Experiment) -> _Models:
     """Return the digest of every model; raises ModelError with what is wrong with their files."""
-    found: dict[str, str] = {}
+    found = _Models()
+    bases: dict[tuple[str, str | None], Base] = {}
     problems: list[Problem] = []
     for label in ("", *experiment.audited):
         settings = experiment.model_of(label)
         try:
-            found[f"{AUDITED}/{label}/model" if label else "model"] = model_digest(settings)
+            own = (settings.source, settings.revision)
+            base = found.bases[label] = bases[own] = bases.get(own) or base_of(settings)
+            place = f"{AUDITED}/{label}/model" if label else "model"
+            found.digests[place] = model_digest(settings) if settings.adapters else base.sha256
             for folder in map(Path, settings.adapters):
                 if not (folder / FULL_FILE).is_file():
                     adapter_config(folder)
+            refused = _other_bases(settings, base)
         except ModelError as error:
             problems += error.problems
+            continue
+        if settings.allow_base_mismatch:
+            found.notes.extend(
+                f"allowed by model.allow_base_mismatch: {one.where} was made for {one.got}, and "
+                f"goes on {one.allowed}"
+                for one in refused
+            )
+        else:
+            problems += refused
     if problems:
         raise ModelError(list(dict.fromkeys(problems)))
     return found
+
+
+def _other_bases(settings: ModelSettings, base: Base) -> list[Problem]:
+    """Return a problem for each adapter of a model that was made for another."""
+    found = [base_problem(Path(folder), base) for folder in settings.adapters]
+    return [problem for problem in found if problem]
 
 
 def people_source(data: DataSettings) -> Source:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from pulse_unlearn.evaluation.predict import (
 from pulse_unlearn.evaluation.table import read_predictions, write_predictions
 from pulse_unlearn.isolation import deadline
 from pulse_unlearn.methods import METHODS, Part, Request, build_method, serves
+from pulse_unlearn.models.adapter_base import note_base
 from pulse_unlearn.models.adapters import (
     AdapterStack,
     AnyModel,
@@ -63,6 +65,7 @@ from pulse_unlearn.training.loop import Outcome, Watch, as_lines, train
 from pulse_unlearn.training.objectives import Learning
 from pulse_unlearn.training.references import References, recurring
 from pulse_unlearn.training.session import MethodSession, carried
+from pulse_unlearn.training.state import marks_of_untrained, require_untouched
 from pulse_unlearn.training.steps import UnlearnSteps
 
 ASKED = "asked.json"
@@ -208,7 +211,9 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
     )
     limited = METHODS.origin(stage.method) is not None
     seconds = context.inputs.experiment.plugin_seconds if limited else 0
-    with deadline(seconds, fix="raise plugin_seconds if it needs longer") as more_time:
+    untouched = marks_of_untrained(job.prepared.model) if limited else {}
+    fix = "raise plugin_seconds if it needs longer"
+    with deadline(seconds, fix=fix, stopped=context.stop) as more_time:
 
         def on_step(done: int, total: int, row: dict[str, Any]) -> None:
             more_time()
@@ -216,6 +221,8 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
 
         session.watch = replace(job.watch, on_step=on_step)
         outcome = session.apply(method)
+    if limited:
+        require_untouched(job.prepared.model, untouched)
     job.finish(
         outcome,
         trained=serves(stage.method) != "refusal",
@@ -300,12 +307,12 @@ class _Job:
 
     def save(self, step: int | None = None) -> None:
         """Write the update as it is now."""
-        base = self.context.model.source
-        write_folder(
-            self.context.folder / update_folder(step),
-            lambda scratch: save_trained(self.prepared.model, scratch, base=base),
-            action="save the update",
-        )
+
+        def write(folder: Path) -> None:
+            save_trained(self.prepared.model, folder, base=self.context.model.source)
+            note_base(folder, self.context.inputs.bases[self.context.stage.model])
+
+        write_folder(self.context.folder / update_folder(step), write, action="save the update")
 
     def finish(self, outcome: Outcome, *, notes: dict[str, Any], trained: bool = True) -> None:
         """Write update, log and outcome; no update where no weight was to be trained."""

@@ -26,7 +26,7 @@ View = Literal["scored", "other_view"]
 # Where the model lies, or its layers, decides nothing: its digest, among the data, says which.
 _ELSEWHERE = {
     *("device", "device_map", "source", "revision"),
-    *("offline", "adapters", "trust_remote_code"),
+    *("offline", "adapters", "trust_remote_code", "allow_base_mismatch"),
 }
 
 

@@ -2,7 +2,9 @@
 
 Gradient ascent runs away without any NaN (cross-entropy 6 -> 281 was measured on a small model,
 where uniform is 6.2), so a loss far above ln V is flagged as collapsed; the result is kept, as it
-is a finding and not a crash.
+is a finding and not a crash. Retained answers are to be kept, so that those less likely than under
+uniform guessing are enough there; they are looked at where the method has a retain batch. Without
+one, the scored answers tell (`output broken`).
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ NON_FINITE_LIMIT = 3
 """Non-finite steps in a row after which training stops as diverged."""
 COLLAPSE_FACTOR = 2.0
 """A forget loss above this multiple of ln V (uniform guessing over the vocabulary) is collapse."""
+RETAIN_COLLAPSE_FACTOR = 1.0
+"""Likewise, of the cross-entropy of retained answers."""
 
 
 @dataclass(slots=True)
@@ -53,10 +57,13 @@ class Guard:
         """Flag that training left the finite numbers."""
         self._flag("diverged")
 
-    def note_loss(self, nll: float) -> None:
-        """Flag a negative log-likelihood per token (nats) far above that of uniform guessing."""
-        if nll > COLLAPSE_FACTOR * math.log(self.vocabulary):
-            self._flag("collapsed")
+    def note_losses(self, *, forget: float | None, retain: float | None) -> None:
+        """Flag negative log-likelihoods per token (nats) above those of uniform guessing."""
+        uniform = math.log(self.vocabulary)
+        limits = (COLLAPSE_FACTOR * uniform, RETAIN_COLLAPSE_FACTOR * uniform)
+        for nll, limit in zip((forget, retain), limits, strict=True):
+            if nll is not None and nll > limit:
+                self._flag("collapsed")
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold."""

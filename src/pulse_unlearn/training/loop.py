@@ -23,7 +23,7 @@ from pulse_unlearn.errors import Interrupted, ModelError, Problem
 from pulse_unlearn.methods import GradientHook, Penalty, Term, TermWeights, UpdateHook
 from pulse_unlearn.models.memory import SHORTAGES, is_shortage
 from pulse_unlearn.training.guards import Guard, StoppedBy, StopRule
-from pulse_unlearn.training.objectives import FORGET_NLL, Objective, weighted_sum
+from pulse_unlearn.training.objectives import FORGET_NLL, RETAIN_NLL, Objective, weighted_sum
 from pulse_unlearn.training.state import (
     Weights,
     copy_weights,
@@ -263,8 +263,8 @@ def _step(run: _Run) -> tuple[Log, bool]:
                 run.hooks.update(trained(run.model))
     run.optimiser.zero_grad(set_to_none=True)
     diverged = run.guard.note_step(finite=finite)
-    if finite and FORGET_NLL in means:
-        run.guard.note_loss(means[FORGET_NLL])
+    if finite:
+        run.guard.note_losses(forget=means.get(FORGET_NLL), retain=means.get(RETAIN_NLL))
     row: Log = {"step": run.done + 1, "learning_rate": rate, "skipped": not finite}
     row |= {name: value if math.isfinite(value) else None for name, value in means.items()}
     row["grad_norm"] = size if finite else None

@@ -74,9 +74,10 @@ class Unlearning:
         return self.references.kept
 
     def terms(self, data: StepData) -> tuple[Term, ...]:
-        """Return the loss's terms, and the forget answers' NLL at weight 0 for the record.
+        """Return the loss's terms, and at weight 0, for log and guards, the NLL of both sides.
 
-        Raises MethodError for a term that has not one value an example.
+        That of retained answers where the loss looks at them: nothing is asked for it. Raises
+        MethodError for a term that has not one value an example.
         """
         needs = self.loss.needs
         forget = self._current(data.forget)
@@ -99,10 +100,13 @@ class Unlearning:
         )
         terms = self.loss.terms(views)
         self._check(terms, data)
-        watched = losses.mean_nll(views.forget).detach()
-        return (*terms, Term(FORGET_NLL, watched, 0.0))
+        watched = [Term(FORGET_NLL, losses.mean_nll(forget).detach(), 0.0)]
+        if retain is not None:
+            watched.append(Term(RETAIN_NLL, losses.mean_nll(retain).detach(), 0.0, over="retain"))
+        return (*terms, *watched)
 
     def _check(self, terms: Sequence[Term], data: StepData) -> None:
+        known = "'forget' or 'retain'"
         problems = [
             Problem(
                 f"the term '{term.name}' has not one value for each example",
@@ -112,6 +116,13 @@ class Unlearning:
             )
             for term in terms
             if term.values.shape != (data.count(term.over),)
+        ]
+        problems += [
+            Problem(
+                f"the term '{term.name}' belongs to no batch", got=repr(term.over), allowed=known
+            )
+            for term in terms
+            if term.over not in ("forget", "retain")
         ]
         if problems:
             raise MethodError(problems)
@@ -164,6 +175,8 @@ class Unlearning:
 
 
 FORGET_NLL = "forget_nll"
+RETAIN_NLL = "retained_nll"
+"""Not `retain_nll`: that is the term of losses that lower it."""
 
 
 def weighted_sum(terms: Sequence[Term], step: StepData) -> Tensor:

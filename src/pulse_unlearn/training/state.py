@@ -14,6 +14,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from pulse_unlearn import store
+from pulse_unlearn.errors import MethodError, Problem
 
 Weights = Mapping[str, Tensor]
 """Name of a tensor -> its values."""
@@ -91,3 +92,27 @@ def put_back(model: nn.Module, weights: Weights) -> None:
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the trainable tensors by name."""
     return {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+
+
+def marks_of_untrained(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return two sums over the bits of each tensor that is not trained: to see it was not touched.
+
+    Takes one pass over the weights and no copy of them.
+    """
+    kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    found = {}
+    for name, tensor in model.named_parameters():
+        if not tensor.requires_grad:
+            bits = tensor.detach().contiguous().view(kinds[tensor.element_size()])
+            found[name] = (int(bits.sum()), int((bits >> 3).sum()))
+    return found
+
+
+def require_untouched(model: nn.Module, before: Mapping[str, tuple[int, int]]) -> None:
+    """Raise MethodError if tensors that are not trained are not what they were."""
+    after = marks_of_untrained(model)
+    changed = sorted(name for name in before if before[name] != after.get(name))
+    if changed:
+        got = f"{len(changed)} of {len(before)} tensors ({', '.join(changed[:3])})"
+        fix = "change tensors with session.edit, which keeps to the update scope"
+        raise MethodError(Problem("changed what is not trained", got=got, fix=fix))
