@@ -98,11 +98,15 @@ class Numbers:
         self._over = over_seeds or {}
         self._by_key: dict[tuple[Place, str, str, str], list[Result]] = defaultdict(list)
         self._places: dict[Place, set[int]] = defaultdict(set)
+        self._sets: dict[Place, set[str]] = defaultdict(set)
         for result in results:
             place = _place(result.cell)
             number = result.measurement
             self._by_key[place, number.set, number.modality, number.measure].append(result)
             self._places[place].add(result.cell.seed)
+            self._sets[place].add(number.set)
+        plain = (seeds for place, seeds in self._places.items() if place.condition == PLAIN)
+        self._all_seeds = tuple(sorted({seed for seeds in plain for seed in seeds}))
         self._looks = {name: look for look, name in enumerate(self._methods())}
 
     def get(self, place: Place, name: str, modality: str, measure: str) -> Estimate | None:
@@ -159,16 +163,7 @@ class Numbers:
 
     def all_seeds(self) -> tuple[int, ...]:
         """Return every seed of the run, sorted."""
-        return tuple(
-            sorted(
-                {
-                    seed
-                    for place, seeds in self._places.items()
-                    for seed in seeds
-                    if place.condition == PLAIN
-                }
-            )
-        )
+        return self._all_seeds
 
     def places(self, scenario: str = "") -> list[Place]:
         """Return the places after unlearning, methods of the paper first, main scope first."""
@@ -235,8 +230,7 @@ class Numbers:
 
     def sets(self, place: Place) -> list[str]:
         """Return the sets scored at this place, the paper's first."""
-        places = set(self._candidates(place))
-        names = {key[1] for key in self._by_key if key[0] in places}
+        names = {name for one in self._candidates(place) for name in self._sets.get(one, ())}
         return sorted(names, key=lambda name: (_position(name, SETS), name))
 
     def parts(self, measure: str) -> list[str]:
