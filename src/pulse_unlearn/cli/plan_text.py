@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pulse_unlearn.cli.plan_devices import devices_told
 from pulse_unlearn.cli.wrapped import WIDTH, wrapped
 from pulse_unlearn.config import Experiment, Scope
 from pulse_unlearn.data.checks import gathered
@@ -82,7 +83,7 @@ def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float |
             _say(found.on_trial, indent=2)
         _print_memory(experiment, found.stages)
         _print_disk(found.stages, run, found.model)
-        _print_time(experiment, found.stages, rate=rate, measured=measured)
+        _print_time(inputs, found.stages, rate=rate, measured=measured)
         _print_operations(experiment, found.stages, found.model)
     if found.unknown:
         _say(f"\nmemory, disk and time are not estimated: {found.unknown}")
@@ -286,24 +287,29 @@ def _print_disk(stages: Sequence[StageEstimate], run: Path, model: SizedModel) -
 
 
 def _print_time(
-    experiment: Experiment,
+    inputs: Inputs,
     stages: Sequence[StageEstimate],
     *,
     rate: float | None,
     measured: Measured | None,
 ) -> None:
-    dtype = experiment.model.dtype
+    dtype = inputs.experiment.model.dtype
     training = asking = (rate or ASSUMED_RATES[dtype]) * 1e12
     if measured:
         training, asking = measured.training, measured.asking
+
+    def takes(stage: StageEstimate) -> float:
+        return stage.operations / (asking if stage.kind == "score" else training)
+
     seconds = {"finetune": 0.0, "unlearn": 0.0, "score": 0.0}
     for stage in stages:
         if stage.kind in seconds:
-            reached = asking if stage.kind == "score" else training
-            seconds[stage.kind] += stage.operations / reached
+            seconds[stage.kind] += takes(stage)
     parts = ", ".join(f"{kind} {time_of(value)}" for kind, value in seconds.items() if value)
     total = time_of(sum(seconds.values()))
     _say(f"\ntime: about {total} of model time, if no stop rule ends a training ({parts})")
+    if devices := devices_told(inputs.plan, stages, takes, time_of):
+        _say(devices, indent=2)
     if measured is None:
         whose = "as given" if rate else f"assumed for {dtype}: {_WHOSE[dtype]}"
         _say(
