@@ -31,6 +31,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from pairs import PAIRS, Neighbours, Paired
 from peft import PeftModel
 from speed_cases import SIZES, SMALL_LORA, Case, embedded, random_llava
 
@@ -54,7 +55,11 @@ from pulse_unlearn.training.references import References
 from pulse_unlearn.training.session import MethodSession, carried
 from pulse_unlearn.training.steps import UnlearnSteps
 
-STEPS, BATCH, PAIRS = 6, 8, 5
+STEPS, BATCH = 6, 8
+MEMORY_BATCH = 2
+"""Small, so that what a loss holds for its questions is little beside a model."""
+COMPARE_MODALITIES = ("manu",)
+"""Methods that refuse questions of one modality alone."""
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BUILDERS = {
     "world": embedded,
@@ -84,7 +89,7 @@ class Fit:
         return ", ".join(one for one in told if one not in ("lora", "llm", "fresh", "d_retain"))
 
 
-def fit(name: str, steps: int = STEPS) -> Fit:
+def fit(name: str, steps: int = STEPS, batch: int = BATCH) -> Fit:
     """Return a method with the first kind of update that it accepts; raises SystemExit if none."""
     method = build_method(name, {})
     told = []
@@ -93,7 +98,7 @@ def fit(name: str, steps: int = STEPS) -> Fit:
             **kind,
             lora=SMALL_LORA,
             optimiser=OptimiserSettings(
-                learning_rate=1e-5, batch_size=BATCH, micro_batch_size=BATCH
+                learning_rate=1e-5, batch_size=batch, micro_batch_size=batch
             ),
             stop=StopSettings(max_steps=steps),
         )
@@ -132,6 +137,8 @@ class Operations:
     family: Family
     chosen: Fit
     copied: bool = True
+    pictures: bool = False
+    """Whether questions with pictures are asked of a wide model, too."""
     state: Mapping[str, torch.Tensor] = field(default_factory=dict)
     history: tuple[Request, ...] = ()
 
@@ -183,13 +190,14 @@ class Operations:
         return Variants(people[:half], people[half:], profile="short", seed=0) if people else None
 
     def _plan(self, steps: int) -> UnlearnSteps:
-        people = self.case.named if self.case.talks_on else self.case.mixed
+        text_alone = self.case.talks_on and not self.pictures  # what is wide takes minutes else
+        people = self.case.named if text_alone else self.case.mixed
         half = len(people) // 2
         return UnlearnSteps(
             lambda _: _flat(people[:half]),
             lambda _: _flat(people[half:]),
             lambda _: _flat(people[half:]),
-            batch_size=BATCH,
+            batch_size=self.chosen.settings.optimiser.batch_size,
             general_share=0.0,
             steps=steps,
             seed=0,
@@ -219,8 +227,9 @@ def times(case: Case, name: str, *, pairs: int) -> list[float]:
     ]
     for side in sides:
         side()  # pays what only a first pass pays, and leaves what the next request finds
+    # Each times itself, since a fresh copy of the model is no part of an operation.
     measured = [tuple(side() for side in sides) for _ in range(pairs)]
-    return [second / first for first, second in measured]
+    return Paired(tuple(b for _, b in measured), tuple(a for a, _ in measured)).ratios
 
 
 def peak(case: Case, name: str, like: str) -> float:
@@ -228,8 +237,10 @@ def peak(case: Case, name: str, like: str) -> float:
 
     On a CPU it is the process's own peak, and so is right once a process.
     """
-    chosen = Fit(build_method(name, {}), fit(like, steps=2).settings)
-    operations = Operations(case, family_of(case), chosen, copied=False)
+    chosen = Fit(build_method(name, {}), fit(like, 2, MEMORY_BATCH).settings)
+    operations = Operations(
+        case, family_of(case), chosen, copied=False, pictures=like in COMPARE_MODALITIES
+    )
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated() / 2**20
@@ -256,10 +267,10 @@ def peaks(names: Sequence[str]) -> tuple[dict[str, tuple[float, float]], float]:
     torch.set_num_threads(1)  # a process with more cannot be forked
     case = BUILDERS["wide"](adapt=plain)
     weights = sum(one.numel() * one.element_size() for one in case.made.model.parameters())
-    usual: dict[str, float] = {}
+    usual: dict[tuple[str, bool], float] = {}
     found = {}
     for name in names:
-        kind = fit(name).kind
+        kind = (fit(name).kind, name in COMPARE_MODALITIES)
         if kind not in usual:
             usual[kind] = _apart(case, "ga", name)
         own = math.nan if needs_people(name) else _apart(case, name, name)
@@ -312,6 +323,7 @@ def main(argv: Sequence[str]) -> int:
     print(f"{asked.model} on {DEVICE}, {STEPS} steps of {BATCH}, {asked.pairs} pairs;")
     print(f"memory of a model of {weights:.0f} MiB\n\n{HEAD}", flush=True)
     case = BUILDERS[asked.model](adapt=plain) if asked.pairs else None
+    neighbours = Neighbours()
     for name in names:
         chosen, (own, usual) = fit(name), memory[name]
         ratios = times(case, name, pairs=asked.pairs) if case else []
@@ -324,6 +336,7 @@ def main(argv: Sequence[str]) -> int:
         shown_own = "" if math.isnan(own) else f"{own:.0f}"
         cells = (f"`{name}`", chosen.kind, shown, spread, shown_own, f"{usual:.0f}", told)
         print(f"| {' | '.join(cells)} |", flush=True)
+    neighbours.warn()
     return 1 if twice else 0
 
 

@@ -2,9 +2,10 @@
 
 The plain loop is `plain_loop.py`, the models are those of `speed_cases.py`. Beside each ratio of
 times stands the ratio of counted floating-point operations: what the fast path could reach if both
-sides ran them at one rate. Run it with nothing else on the machine; it writes `ratios` (of the
-LLaVA-like shape), `limits` and the seconds into bench/latest.json. Names of models as arguments
-time those alone.
+sides ran them at one rate. Both sides are timed in turn, five times; the median ratio and its range
+are told, and a warning if something else runs. It writes `ratios` (of the LLaVA-like shape),
+`limits` and the seconds into bench/latest.json. Names of models as arguments time those alone,
+`--rows NAME ...` those rows alone.
 
 Scoring is timed in three ways. Published evaluation lets a model go on for 50 tokens and reads
 the first character: rows `score_*` and `circular` have the plain side do that, and the fast side
@@ -16,18 +17,19 @@ again in the next, and `_drawn_anew` with questions that never come again.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from pairs import PAIRS, Neighbours, paired, seconds
 from plain_loop import PlainLoop
 from speed_cases import Case, embedded, llava_like
 from torch import Tensor
@@ -45,7 +47,6 @@ from pulse_unlearn.training.steps import StepData
 LATEST = Path(__file__).with_name("latest.json")
 PEOPLE, EPOCHS = 2, 2
 MOST_TOKENS = 50
-REPEATS, LONG_SECONDS = 3, 5.0
 CASES: dict[str, Callable[[], Case]] = {
     "llava_like": llava_like,
     "llava_like_small_head": partial(llava_like, vocabulary=2048),
@@ -129,16 +130,6 @@ def update(model: Any) -> None:
             tensor.grad = None
 
 
-def seconds(work: Work) -> float:
-    """Return the median of three runs, or of fewer that took five seconds together."""
-    taken: list[float] = []
-    while len(taken) < REPEATS and sum(taken) < LONG_SECONDS:
-        started = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
-
-
 def _attention(*shapes: Any, out_shape: Any, **_: Any) -> int:
     return sdpa_flop_count(*shapes[:3])
 
@@ -173,28 +164,38 @@ def limit_of(plain: Work, fast: Work) -> float:
 class Table:
     """Ratios of times and of counted operations, printed as they come."""
 
-    def __init__(self) -> None:
-        self.rows: dict[str, dict[str, float]] = {}
+    def __init__(self, rows: Sequence[str], pairs: int) -> None:
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.pairs = pairs
+        self._asked = frozenset(rows)
 
-    def add(self, name: str, slow: float, quick: float, limit: float) -> None:
-        """Take both sides' seconds and the ratio of their operations."""
+    def wants(self, name: str) -> bool:
+        """Tell whether a row is to be measured."""
+        return not self._asked or name in self._asked
+
+    def add(self, name: str, plain: Work, fast: Work, limit: float) -> None:
+        """Time both sides in turn, and take the ratio of their operations."""
+        found = paired(plain, fast, pairs=self.pairs)
+        slow, quick = statistics.median(found.first), statistics.median(found.second)
+        low, high = found.spread
         self.rows[name] = {
-            "ratio": round(slow / quick, 2),
+            "ratio": round(found.ratio, 2),
+            "range": [round(low, 2), round(high, 2)],
             "limit": round(limit, 2),
             "plain_s": round(slow, 3),
             "fast_s": round(quick, 3),
         }
         print(
-            f"{name:34s} {slow:8.3f} s {quick:8.3f} s {slow / quick:6.2f} x"
-            f"   (operations {limit:5.2f} x)",
+            f"{name:34s} {slow:8.3f} s {quick:8.3f} s {found.ratio:6.2f} x"
+            f" ({low:.2f} to {high:.2f})   (operations {limit:5.2f} x)",
             flush=True,
         )
 
 
-def measure(case: Case) -> tuple[Table, bool]:
-    """Fill the table for one model; also tell whether both paths give the same answers."""
+def measure(case: Case, table: Table) -> bool:
+    """Fill the table for one model; tell whether both paths give the same answers."""
     reference = copy.deepcopy(case.made.model)
-    loop, table = PlainLoop(case.made.model, case.encoder, reference), Table()
+    loop = PlainLoop(case.made.model, case.encoder, reference)
     same = True
     if case.talks_on:
         same = score(case, loop, table, {"_whole": MOST_TOKENS, "": 1})
@@ -207,22 +208,28 @@ def measure(case: Case) -> tuple[Table, bool]:
         ("unlearn_mix", case.mixed, "ga", EPOCHS),
         ("unlearn_mix_npo", case.mixed, "npo", EPOCHS),
     ):
+        if not table.wants(name):
+            continue
         people, one = groups[:PEOPLE] * epochs, groups[:1] * epochs
         limit = limit_of(
             partial(plain_operation, case, loop, one, method),
             partial(fast_operation, case, one, method),
         )
-        slow = seconds(partial(plain_operation, case, loop, people, method))
-        quick = seconds(partial(fast_operation, case, people, method))
-        table.add(name, slow, quick, limit)
-    return table, score(case, loop, table, {"_letter": MOST_TOKENS}) and same
+        table.add(
+            name,
+            partial(plain_operation, case, loop, people, method),
+            partial(fast_operation, case, people, method),
+            limit,
+        )
+    return score(case, loop, table, {"_letter": MOST_TOKENS}) and same
 
 
 def score(case: Case, loop: PlainLoop, table: Table, endings: Mapping[str, int]) -> bool:
     """Add the rows of scoring; tell whether both paths give the same answers.
 
     `endings` are of rows, with the tokens that the fast side generates: as many as the plain side,
-    or one, where a reading of the first character is decided.
+    or one, where a reading of the first character is decided. The plain side has the size of
+    batches that is quickest in one try.
     """
     case.made.model.eval()
     asked = [example for examples in case.shown for example in examples]
@@ -232,15 +239,25 @@ def score(case: Case, loop: PlainLoop, table: Table, endings: Mapping[str, int])
         ("score_best_batch", asked, case.shown[0], (5, 20, 40)),
         ("circular", turned, case.turned[0], (4, 16, 32)),
     ):
+        wanted = {ending: many for ending, many in endings.items() if table.wants(name + ending)}
+        if not wanted:
+            continue
         plain = partial(loop.ask, part, min(sizes[-1], len(part)))
         limits = {
             ending: limit_of(plain, partial(fast_answers, case, part, tokens))
-            for ending, tokens in endings.items()
+            for ending, tokens in wanted.items()
         }
-        slow = min(seconds(partial(loop.ask, examples, size)) for size in sizes)
-        for ending, tokens in endings.items():
-            quick = seconds(partial(fast_answers, case, examples, tokens))
-            table.add(name + ending, slow, quick, limits[ending])
+        tried = {size: seconds(partial(loop.ask, examples, size)) for size in sizes[:-1]}
+        best = min(tried, key=tried.__getitem__, default=sizes[-1])
+        if tried and seconds(partial(loop.ask, examples, sizes[-1])) < tried[best]:
+            best = sizes[-1]
+        for ending, tokens in wanted.items():
+            table.add(
+                name + ending,
+                partial(loop.ask, examples, best),
+                partial(fast_answers, case, examples, tokens),
+                limits[ending],
+            )
     return agree(case, [*asked, *turned], next(iter(endings)))
 
 
@@ -284,20 +301,35 @@ def peaks(case_name: str) -> dict[str, float]:
     return {"ratio": round(found["fast_mib"] / found["plain_mib"], 2), **found}
 
 
-def main(names: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Print the tables and write them."""
-    for name in names:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(CASES))
+    parser.add_argument("--rows", nargs="+", default=(), metavar="ROW", help="measure these alone")
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    asked = parser.parse_args(argv)
+    if unknown := sorted(set(asked.models) - CASES.keys()):
+        parser.error(f"no such models: {', '.join(unknown)}; there are {', '.join(CASES)}")
+    for name in asked.models or CASES:
         print(f"--- {name}")
-        table, same = measure(CASES[name]())
-        memory = peaks(name)
-        print(f"{'memory_npo':34s} {memory}\nsame answers: {same}", flush=True)
-        write(name, {**table.rows, "memory_npo": memory, "same_answers": same})
+        table, neighbours = Table(asked.rows, asked.pairs), Neighbours()
+        same = measure(CASES[name](), table)
+        neighbours.warn()
+        if not table.rows and "memory_npo" not in asked.rows:
+            parser.error(f"no such rows: {', '.join(asked.rows)}")
+        found: dict[str, Any] = {**table.rows, "same_answers": same}
+        if not asked.rows or "memory_npo" in asked.rows:
+            found["memory_npo"] = peaks(name)
+            print(f"{'memory_npo':34s} {found['memory_npo']}", flush=True)
+        print(f"same answers: {same}", flush=True)
+        write(name, found)
 
 
 def write(name: str, table: dict[str, Any]) -> None:
     """Put one model's table into bench/latest.json; the ratios are the LLaVA-like shape's."""
     found = json.loads(LATEST.read_text(encoding="utf-8"))
     found["threads"] = torch.get_num_threads()
+    table = found.get("speed", {}).get(name, {}) | table  # other rows stay
     found["speed"] = found.get("speed", {}) | {name: table}
     if name == "llava_like":
         rows = {key: row for key, row in table.items() if isinstance(row, dict)}
@@ -310,4 +342,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["peak"]:
         print(peak(sys.argv[2], sys.argv[3]))
     else:
-        main(sys.argv[1:] or list(CASES))
+        main(sys.argv[1:])

@@ -67,6 +67,36 @@ def test_the_device_table_runs_on_a_small_model(tmp_path, monkeypatch):
         device.main(["7b"], latest)
 
 
+def test_two_things_are_timed_in_turn_and_ratios_are_of_pairs(monkeypatch):
+    monkeypatch.syspath_prepend(str(FINDINGS.parent))
+    import pairs
+
+    calls, clock = [], iter([0, 2, 2, 3, 3, 9, 9, 10, 10, 14, 14, 18])  # 2 and 1, 6 and 1, 4 and 4
+    monkeypatch.setattr("pairs.time.perf_counter", lambda: next(clock))
+    found = pairs.paired(lambda: calls.append("A"), lambda: calls.append("B"), pairs=3)
+    assert calls == ["A", "B"] * 3
+    assert (found.ratios, found.ratio, found.spread) == ([2, 6, 1], 2, (1, 6))
+    with pytest.raises(ValueError, match="no pairs"):
+        pairs.paired(list, list, pairs=0)
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="told by Linux alone")
+def test_a_neighbour_at_work_is_noticed_and_ones_own_work_is_not(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FINDINGS.parent))
+    import pairs
+
+    watch, busy = pairs.Neighbours(), iter([10.0, 30.0, 30.0])
+    monkeypatch.setattr(pairs, "_busy_seconds", lambda: next(busy))
+    monkeypatch.setattr(pairs, "_own_seconds", lambda: watch._own + 10.0)
+    monkeypatch.setattr("pairs.time.monotonic", lambda: watch._began + 20.0)
+    monkeypatch.setattr("pairs.os.cpu_count", lambda: 2)
+    watch._busy = 0.0
+    assert watch.share == 0.0  # all of it was ours
+    assert watch.share == 0.5
+    watch.warn()
+    assert "other processes took 50% of this machine" in capsys.readouterr().err
+
+
 def stage(run, name, *, texts=(), weight=None, steps=0):
     folder = run / "stages" / f"{name}-0123abcd"
     folder.mkdir(parents=True)
