@@ -336,9 +336,13 @@ class Store:
         return holder_of(self.unfinished(key))
 
     def _folders_of(self, key: StageKey) -> list[Path]:
+        planned = self.stages / key.folder
+        if (planned / MANIFEST).is_file():  # no listing of a long run for each of its stages
+            return [planned]
         with file_errors(self.stages, "list the stages"):
-            names = sorted(os.listdir(self.stages)) if self.stages.is_dir() else []
-        found = [name for name in names if (m := _FOLDER.fullmatch(name)) and m["rest"] == key.rest]
+            names = os.listdir(self.stages) if self.stages.is_dir() else []
+        ends = sorted(name for name in names if name.endswith(f"-{key.rest}"))
+        found = [name for name in ends if (m := _FOLDER.fullmatch(name)) and m["rest"] == key.rest]
         return [self.stages / name for name in found if (self.stages / name / MANIFEST).is_file()]
 
     def _clear_the_way(self, key: StageKey) -> None:
