@@ -122,7 +122,6 @@ def fuzz(kind: str, world: Path, work: Path, *, inputs: int, seed: int | None = 
 
 def _preload() -> None:
     """Import what commands would, so that no input is timed with it."""
-    import torch._dynamo
     import transformers.models.clip.modeling_clip
     import transformers.models.llama.modeling_llama
     import transformers.models.llava.modeling_llava

@@ -190,7 +190,9 @@ def change_bytes(data: bytes, changes: list[ByteChange]) -> bytes:
 # --- pictures
 
 
-def _picture(mode: str = "RGB", kind: str = "PNG", size: tuple[int, int] = (24, 20), **how: Any):
+def _picture(
+    mode: str = "RGB", kind: str = "PNG", size: tuple[int, int] = (24, 20), **how: Any
+) -> bytes:
     buffer = io.BytesIO()
     Image.new(mode, size, 1).save(buffer, kind, **how)
     return buffer.getvalue()

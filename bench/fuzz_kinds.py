@@ -56,7 +56,9 @@ class Experiments:
         tiny = yaml.safe_load((place.world / "tiny.yaml").read_text(encoding="utf-8"))
         shipped = [yaml.safe_load(text) for text in shipped_experiments().values()]
         self.bases = [tiny, *shipped]
-        places = [f"{key}.{at}" for key, held in tiny.items() if isinstance(held, dict) for at in held]
+        places = [
+            f"{key}.{at}" for key, held in tiny.items() if isinstance(held, dict) for at in held
+        ]
         settings = st.builds("{}={}".format, st.sampled_from(sorted(places)), make.texts)
         self.inputs = st.fixed_dictionaries(
             {
@@ -171,11 +173,17 @@ def as_parquet(rows: list[dict[str, Any]]) -> bytes:
     columns: dict[str, Any] = {}
     for name in dict.fromkeys(str(name) for row in rows for name in row):
         cells = [row.get(name) for row in rows]
-        try:
-            columns[name] = pa.array(cells)
-        except (pa.ArrowException, OverflowError, ValueError, TypeError, RecursionError):
-            columns[name] = pa.array([as_json(cell) for cell in cells])
+        columns[name] = as_column(cells)
     return parquet_bytes(columns)
+
+
+def as_column(cells: list[Any]) -> Any:
+    """Return the cells as a column, as text if no type fits them."""
+    try:
+        json.dumps(cells, default=str)  # pyarrow crashes on what holds itself
+        return pa.array(cells)
+    except (pa.ArrowException, OverflowError, ValueError, TypeError, RecursionError):
+        return pa.array([as_json(cell) for cell in cells])
 
 
 def parquet_bytes(columns: dict[str, Any]) -> bytes:
@@ -354,10 +362,7 @@ def _changed_columns(
             count = len(columns[name])
             cells = (cells if isinstance(cells, list) else [cells])[:count]
             cells += [None] * (count - len(cells))
-            try:
-                return {**columns, name: pa.array(cells)}
-            except (pa.ArrowException, OverflowError, ValueError, TypeError, RecursionError):
-                return {**columns, name: pa.array([as_json(cell) for cell in cells])}
+            return {**columns, name: as_column(cells)}
     return columns
 
 

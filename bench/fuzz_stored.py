@@ -97,6 +97,7 @@ def split_safetensors(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _changed_tensors(header: dict[str, Any], body: bytes, how: str) -> tuple[dict[str, Any], bytes]:
+    header = dict(header)
     names = [name for name in header if name != "__metadata__"]
     match how:
         case "nan" | "inf":
@@ -109,7 +110,10 @@ def _changed_tensors(header: dict[str, Any], body: bytes, how: str) -> tuple[dic
         case "drop":
             header = {name: one for name, one in header.items() if name != names[0]}
         case "magnitude":
-            header = {**header, names[0].replace("lora_A", "lora_magnitude_vector"): header[names[0]]}
+            header = {
+                **header,
+                names[0].replace("lora_A", "lora_magnitude_vector"): header[names[0]],
+            }
     return header, body
 
 
@@ -136,7 +140,9 @@ class RunFolders:
         names = [path.as_posix() for path in self.saved if not path.name.endswith(".lock")]
         # Those that are read without their hash being asked for.
         often = [name for name in names if "/" not in name or name.endswith(".parquet")]
-        folders = sorted({parent for name in names for parent in map(str, Path(name).parents)} - {"."})
+        folders = sorted(
+            {parent for name in names for parent in map(str, Path(name).parents)} - {"."}
+        )
         trees = [name for name in names if name.endswith((".json", ".yaml"))]
         change = st.one_of(
             st.tuples(st.just("bytes"), st.sampled_from(names), make.byte_changes),
@@ -149,7 +155,9 @@ class RunFolders:
             ),
             st.tuples(st.just("put"), st.sampled_from(names + folders), make.things),
             st.tuples(st.just("put"), st.sampled_from(often), make.things),
-            st.tuples(st.just("cells"), st.just("results.csv"), st.lists(_cells, min_size=1, max_size=3)),
+            st.tuples(
+                st.just("cells"), st.just("results.csv"), st.lists(_cells, min_size=1, max_size=3)
+            ),
             st.tuples(st.just("other"), st.sampled_from(names), st.sampled_from(names)),
         )
         self.inputs = st.tuples(
@@ -241,9 +249,7 @@ class RunFolders:
                     make.put(path, "missing", run)
                 path.write_bytes(data)
                 told = path.lstat()
-                self.state[name] = (
-                    *(told.st_ino, told.st_mtime_ns, told.st_size, told.st_mode),
-                )
+                self.state[name] = (*(told.st_ino, told.st_mtime_ns, told.st_size, told.st_mode),)
 
 
 _cells = st.tuples(

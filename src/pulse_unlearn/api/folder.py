@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_unlearn.errors import Corrupted, Problem, StoreError
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.records import Cell
 from pulse_unlearn.store import INDEX, STAGES, StageKey, Store, file_errors
 
@@ -90,7 +91,7 @@ def read_json(path: Path) -> Any:
             Problem("the run is not complete: the file is missing", str(path), fix=_CONTINUE)
         )
     with file_errors(path, "read"):
-        text = path.read_text(encoding="utf-8")
+        text = plain_file(path).read_text(encoding="utf-8")
     try:
         return json.loads(text)
     except ValueError as error:

@@ -14,6 +14,7 @@ from typing import Any
 from pulse_unlearn.errors import Corrupted, Problem, StoreError
 from pulse_unlearn.export.certificate import KIND, choose_operation, facts
 from pulse_unlearn.export.finished import open_run
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.report.load import load_run
 from pulse_unlearn.report.templates import templates
 from pulse_unlearn.report.words import (
@@ -169,7 +170,7 @@ def verify_certificate(
 
 def _read(path: Path) -> dict[str, Any]:
     with file_errors(path, "read"):
-        data = path.read_bytes()
+        data = plain_file(path).read_bytes()
     try:
         told = json.loads(data)
         if told["kind"] != KIND or told["version"] != 1:
