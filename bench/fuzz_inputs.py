@@ -100,8 +100,11 @@ def _places(tree: Any) -> list[tuple[Any, Any]]:
     return found
 
 
-def change_tree(tree: Any, changes: list[TreeChange]) -> Any:
-    """Return the tree with the changes carried out; the one given stays as it is."""
+def change_tree(tree: Any, changes: list[TreeChange], *, cycles: bool = False) -> Any:
+    """Return the tree with the changes carried out; the one given stays as it is.
+
+    With `cycles` a value may hold itself; without, a copy of itself.
+    """
     root = copy.deepcopy([tree])
     for change in changes:
         places = _places(root)
@@ -119,7 +122,7 @@ def change_tree(tree: Any, changes: list[TreeChange]) -> Any:
             case "repeat":
                 node[key] = [node[key], node[key]]
             case "itself":
-                node[key] = root[0]
+                node[key] = root[0] if cycles else copy.deepcopy(root[0])
             case "add" if isinstance(node[key], dict):
                 node[key][str(change.value)[:20]] = copy.deepcopy(change.value)
             case _:

@@ -73,7 +73,7 @@ class Experiments:
 
     def run(self, drawn: dict[str, Any]) -> Runs:
         """Plan the changed experiment."""
-        data = as_yaml(make.change_tree(self.bases[drawn["base"]], drawn["tree"]))
+        data = as_yaml(make.change_tree(self.bases[drawn["base"]], drawn["tree"], cycles=True))
         path = self.place.inside / "experiment.yaml"
         path.write_bytes(make.change_bytes(data, drawn["text"]))
         more = [part for one in drawn["set"] if "\x00" not in one for part in ("--set", one)]
@@ -93,11 +93,11 @@ def as_yaml(tree: Any) -> bytes:
 
 
 def as_json(tree: Any) -> str:
-    """Return JSON of any tree; a value that holds itself is cut."""
+    """Return JSON of any tree, what JSON cannot hold as text."""
     try:
         return json.dumps(tree, default=str)
-    except (ValueError, RecursionError, TypeError):
-        return json.dumps(repr(tree)[:500])
+    except (ValueError, TypeError):  # a number too long, a key that is none
+        return json.dumps(repr(type(tree)))
 
 
 # --- people
@@ -180,7 +180,6 @@ def as_parquet(rows: list[dict[str, Any]]) -> bytes:
 def as_column(cells: list[Any]) -> Any:
     """Return the cells as a column, as text if no type fits them."""
     try:
-        json.dumps(cells, default=str)  # pyarrow crashes on what holds itself
         return pa.array(cells)
     except (pa.ArrowException, OverflowError, ValueError, TypeError, RecursionError):
         return pa.array([as_json(cell) for cell in cells])
@@ -193,9 +192,8 @@ def parquet_bytes(columns: dict[str, Any]) -> bytes:
         names = [name.encode("utf-8", "replace").decode() for name in columns]
         pq.write_table(pa.table(list(columns.values()), names=names), buffer)
     except (pa.ArrowException, ValueError):
-        held = {name: pa.array(list(map(str, one.to_pylist()))) for name, one in columns.items()}
         buffer = io.BytesIO()
-        pq.write_table(pa.table({f"c{n}": one for n, one in enumerate(held.values())}), buffer)
+        pq.write_table(pa.table({"ID": [str(name) for name in columns]}), buffer)
     return buffer.getvalue()
 
 
@@ -283,10 +281,10 @@ _TYPES: dict[str, Callable[[Any], Any]] = {
     "empty list": lambda cells: pa.array([[]] * len(cells), pa.list_(pa.string())),
     "struct": lambda cells: pa.array([{"a": str(cell)} for cell in cells]),
     "map": lambda cells: pa.array([[("a", 1)]] * len(cells), pa.map_(pa.string(), pa.int8())),
-    "time": lambda cells: pa.array([2**62] * len(cells), pa.timestamp("s")),
+    "time": lambda cells: pa.array([2**62] * len(cells), pa.timestamp("us")),
     "date": lambda cells: pa.array([2**31 - 1] * len(cells), pa.date32()),
     "decimal": lambda cells: pa.array([7] * len(cells)).cast(pa.decimal128(20, 2)),
-    "duration": lambda cells: pa.array([2**62] * len(cells), pa.duration("s")),
+    "duration": lambda cells: pa.array([2**62] * len(cells), pa.duration("us")),
     "bytes": lambda cells: pa.array([b"\xff\xfe"] * len(cells)),
     "bad text": lambda cells: _bad_text(len(cells)),
 }
@@ -342,6 +340,14 @@ class Parquet:
         yield self.guard.pulse("data", "check", folder)
 
 
+def _cells_of(column: Any) -> list[Any]:
+    try:
+        cells: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):  # a time that Python cannot tell, text that is none
+        cells = [None] * len(column)
+    return cells
+
+
 def _changed_columns(
     columns: dict[str, Any], how: str, at: int, kind: str, text: str, tree: list[make.TreeChange]
 ) -> dict[str, Any]:
@@ -350,7 +356,7 @@ def _changed_columns(
     name = list(columns)[at % len(columns)]
     match how:
         case "type":
-            return {**columns, name: _TYPES[kind](columns[name].to_pylist())}
+            return {**columns, name: _TYPES[kind](_cells_of(columns[name]))}
         case "drop":
             return {key: value for key, value in columns.items() if key != name}
         case "rename":
@@ -358,7 +364,7 @@ def _changed_columns(
         case "rows":
             return {key: value.slice(at) for key, value in columns.items()}
         case "tree":
-            cells = make.change_tree(columns[name].to_pylist(), tree)
+            cells = make.change_tree(_cells_of(columns[name]), tree)
             count = len(columns[name])
             cells = (cells if isinstance(cells, list) else [cells])[:count]
             cells += [None] * (count - len(cells))

@@ -77,7 +77,7 @@ def json_rows(path: Path, problems: Problems) -> list[Row]:
 def columns_of(path: Path) -> frozenset[str]:
     """Return a parquet file's columns; none if it cannot be read."""
     try:
-        return frozenset(pq.read_schema(path).names)
+        return frozenset(pq.read_schema(plain_file(path)).names)
     except (pa.ArrowException, OSError):
         return frozenset()
 
@@ -166,7 +166,11 @@ def _parquet(path: Path, name: str, columns: Sequence[str] | None = None) -> Ite
         present = file.schema_arrow.names
         wanted = [column for column in present if columns is None or column in columns]
         # In one thread: a pool still at work when the interpreter ends can abort the process.
-        values = file.read(columns=wanted, use_threads=False).to_pylist()
+        table = file.read(columns=wanted, use_threads=False)
+        try:
+            values = table.to_pylist()
+        except (OverflowError, ValueError) as error:  # a time that Python cannot tell, bad UTF-8
+            raise pa.ArrowInvalid(f"a value cannot be read: {error}") from error
     for number, value in enumerate(values):
         yield Row(value, f"{name}:row {number}")
 

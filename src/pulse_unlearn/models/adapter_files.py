@@ -87,7 +87,7 @@ def adapter_sizes(folder: Path, found: Mapping[str, Any]) -> Sizes:
     Raises ModelError if some are neither low-rank layers nor what the config, `found`, names.
     """
     try:
-        with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
+        with safe_open(plain_file(folder / ADAPTER_FILE), framework="pt") as file:
             names = list(file.keys())
             sizes = {
                 name.removeprefix(WRAPPED): tuple(file.get_slice(name).get_shape())

@@ -79,6 +79,18 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: st
     return model
 
 
+def merge_adapter(model: PreTrainedModel | PeftModel, folder: Path) -> PreTrainedModel:
+    """Add a folder's adapter into the model's weights; as `attach_adapter`."""
+    adapted: Any = attach_adapter(model, folder, name="frozen")
+    try:
+        merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        what = "merged, the adapter makes weights that are no finite numbers"
+        fix = "take an earlier checkpoint of it, or a wider dtype"
+        raise ModelError(Problem(what, str(folder), str(error), fix=fix)) from error
+    return merged
+
+
 def require_finite(file: Path, what: str) -> None:
     """Raise ModelError if a file of tensors holds values that are no finite numbers."""
     with safe_open(file, framework="pt") as held:

@@ -325,7 +325,7 @@ def own_code(told: str, source: str) -> Problem | None:
 def adapter_parameters(folder: Path) -> int:
     """Return how many numbers an adapter has; raises ModelError if its file cannot be read."""
     try:
-        with safe_open(folder / ADAPTER_FILE, framework="np") as file:
+        with safe_open(plain_file(folder / ADAPTER_FILE), framework="np") as file:
             return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(
