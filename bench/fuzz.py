@@ -36,6 +36,7 @@ SHARES = {
     "run folders": 0.07,
 }
 """Kind -> its part of all inputs."""
+WITH_TORCH = {"experiments", "adapters", "run folders"}
 
 
 @dataclass(slots=True)
@@ -81,7 +82,8 @@ def fuzz(kind: str, world: Path, work: Path, *, inputs: int, seed: int | None = 
     canary.write_text("untouched", encoding="utf-8")
     os.chdir(place.inside)
     tempfile.tempdir = str(place.inside)
-    _preload()
+    if kind in WITH_TORCH:
+        _preload()
     guard = _guard(Guard, place.inside)
     kinds = {**KINDS, "adapters": Adapters, "run folders": RunFolders}
     chosen, found = kinds[kind](place, guard), Found(kind)

@@ -11,7 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from pipeline_cases import LIMIT, TESTS, environment, make_general, make_people, settings
 
@@ -93,3 +97,56 @@ def test_a_pipe_or_a_device_in_place_of_a_file_is_refused(name, spoil, server, t
     assert ended.code in {1, 2}, ended.output
     assert "a pipe, a socket or a device, not a file" in ended.output
     assert "Traceback" not in ended.output
+
+
+def test_a_table_that_is_a_pipe_does_not_make_the_reader_wait(server, tmp_path):
+    """Mutation: `columns_of` opens what it is given."""
+    pipe(make_people(tmp_path / "people") / "ft_Data" / "train-00000-of-00001.parquet")
+    ended = server.start("data", "check", str(tmp_path / "people")).wait(20)
+    assert ended.code == 1, ended.output
+    assert "not a readable parquet file" in ended.output
+
+
+def test_a_time_no_calendar_has_is_no_traceback(server, tmp_path):
+    """Mutation: `_parquet` lets OverflowError through."""
+    path = make_people(tmp_path / "people") / "Full_Set" / "train-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    times = pa.array([2**62] * len(table), pa.timestamp("us"))
+    at = table.column_names.index("biography")
+    pq.write_table(table.set_column(at, "biography", times), path)
+    ended = server.pulse("data", "check", str(tmp_path / "people"))
+    assert ended.code == 1, ended.output
+    assert "a value cannot be read" in ended.output
+    assert "Traceback" not in ended.output
+
+
+@pytest.mark.parametrize("how", ["merged", "stacked"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_adapter_that_is_not_finite_is_refused(value, how, bench, tmp_path):
+    """Mutation: `attach_adapter` does not look: PEFT raises as it merges, or nobody does."""
+    from pulse_unlearn.config import ModelSettings
+    from pulse_unlearn.errors import ModelError
+    from pulse_unlearn.models.adapters import load_adapters
+    from pulse_unlearn.models.loading import load_model
+
+    folder = next(bench.copied(tmp_path).glob("stages/*finetune-*")) / "adapter"
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    tensors[next(iter(tensors))][0, 0] = value
+    save_file(tensors, path)
+    model = load_model(ModelSettings(source=str(bench.experiment.parent / "model"))).model
+    with pytest.raises(ModelError, match="no finite numbers"):
+        load_adapters(model, [folder], how=how)
+
+
+@pytest.mark.parametrize("data", [b"\xb4", b"{}", b'{"verdicts": 1}'])
+def test_no_certificate_rests_on_results_that_were_changed(data, bench, tmp_path):
+    """Mutation: `require_products` is not called: a traceback, or a certificate."""
+    run = bench.copied(tmp_path)
+    (run / "results.json").write_bytes(data)
+    asked = ("--request", "1", "--scenario", "sustainability", "--method", "npo")
+    ended = bench.server.pulse("certificate", str(run), *asked)
+    assert ended.code == 1, ended.output
+    assert "results.json" in ended.output
+    assert "Traceback" not in ended.output
+    assert not (run / "certificates").exists()
