@@ -262,7 +262,9 @@ def _cell(before: str, value: Any) -> str:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, list):
-        return make.change_bytes(before.encode(), value).decode("utf-8", "surrogateescape")
+        return make.change_bytes(before.encode("utf-8", "surrogatepass"), value).decode(
+            "utf-8", "surrogateescape"
+        )
     return str(value)[:100_000]
 
 
