@@ -11,6 +11,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +286,7 @@ _TYPES: dict[str, Callable[[Any], Any]] = {
     "map": lambda cells: pa.array([[("a", 1)]] * len(cells), pa.map_(pa.string(), pa.int8())),
     "time": lambda cells: pa.array([2**62] * len(cells), pa.timestamp("us")),
     "date": lambda cells: pa.array([2**31 - 1] * len(cells), pa.date32()),
-    "decimal": lambda cells: pa.array([7] * len(cells)).cast(pa.decimal128(20, 2)),
+    "decimal": lambda cells: pa.array([Decimal(7)] * len(cells)),
     "duration": lambda cells: pa.array([2**62] * len(cells), pa.duration("us")),
     "bytes": lambda cells: pa.array([b"\xff\xfe"] * len(cells)),
     "bad text": lambda cells: _bad_text(len(cells)),

@@ -150,3 +150,20 @@ def test_no_certificate_rests_on_results_that_were_changed(data, bench, tmp_path
     assert "results.json" in ended.output
     assert "Traceback" not in ended.output
     assert not (run / "certificates").exists()
+
+
+@pytest.mark.parametrize("command", ["check", "score"])
+def test_categories_of_a_file_move_no_cursor(command, server, tmp_path):
+    """Mutation: `data check` and `score --answers` echo their lines as they are."""
+    path = make_general(tmp_path / "general")
+    path.write_text(path.read_text().replace("attribute_recognition", "a\x9b2J\u202e"))
+    answers = tmp_path / "answers.jsonl"
+    asked = [int(line.split("\t")[0]) for line in path.read_text().splitlines()[1:]]
+    answers.write_text("\n".join(json.dumps({"question_id": n, "text": "A"}) for n in asked))
+    commands = {
+        "check": ("data", "check", path),
+        "score": ("score", "--answers", answers, "--general", path),
+    }
+    ended = server.pulse(*map(str, commands[command]))
+    assert "\ufffd2J\ufffd" in ended.output, ended.output
+    assert not {"\x9b", "\u202e"} & set(ended.output)
