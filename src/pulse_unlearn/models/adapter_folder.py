@@ -49,12 +49,13 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: st
     try:
         config: Any = LoraConfig.from_pretrained(str(folder), inference_mode=True)
         placed = _place(inner_model(model), sizes, config)
-    except (ValueError, TypeError, KeyError, re.error) as error:
+        if not placed.faults:
+            _settle(config, placed)
+    except (ValueError, TypeError, KeyError, AttributeError, re.error) as error:
         raise _unfit(folder, found, f"{type(error).__name__}: {error}") from error
     if placed.faults:
         raise _unfit(folder, found, "\n".join(placed.faults))
     require_finite(folder / ADAPTER_FILE, "adapter")
-    _settle(config, placed)
     try:
         if not isinstance(model, PeftModel):
             model = PeftModel(model, config, adapter_name=name)
