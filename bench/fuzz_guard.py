@@ -63,25 +63,25 @@ class Guard:
 
     def __init__(self, *allowed: Path) -> None:
         self.allowed = tuple(str(folder.resolve()) for folder in allowed)
-        self.active = False
+        self.active = self.hung = False
         self.outside: list[str] = []
         sys.addaudithook(self._see)
 
-    def pulse(self, *argv: object) -> Outcome:
-        """Run `pulse ARGV`, as the console script does."""
+    def pulse(self, *argv: object, limit: float = PROCESSOR_SECONDS) -> Outcome:
+        """Run `pulse ARGV`, as the console script does, for so many processor seconds."""
         from pulse_unlearn.cli import main
 
         sys.argv = ["pulse", *map(str, argv)]
-        return self.call(main)
+        return self.call(main, limit=limit)
 
-    def call(self, work: Callable[[], object]) -> Outcome:
+    def call(self, work: Callable[[], object], *, limit: float = PROCESSOR_SECONDS) -> Outcome:
         """Run what ends as `main` does: by returning, or with SystemExit."""
         told, fault, detail, code = io.StringIO(), "", "", 0
         began = time.perf_counter()
         self.outside.clear()
         with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
             try:
-                with self._watched():
+                with self._watched(limit):
                     work()
             except SystemExit as ended:
                 code = ended.code if isinstance(ended.code, int) else 70
@@ -92,6 +92,8 @@ class Guard:
         output = told.getvalue()
         if self.outside:
             fault, detail = "write outside", "\n".join(self.outside)
+        elif self.hung:  # also where something on the way has swallowed what the timer raised
+            fault = "hang"
         elif not fault and "Traceback (most recent call last)" in output:
             fault, detail = "traceback", output
         elif not fault and code not in ALLOWED_CODES:
@@ -101,11 +103,11 @@ class Guard:
         return Outcome(code, output, time.perf_counter() - began, fault, detail)
 
     @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        before = {number: signal.signal(number, _hung) for number in (_BUSY, _WAITS)}
-        signal.setitimer(signal.ITIMER_PROF, PROCESSOR_SECONDS)
-        signal.setitimer(signal.ITIMER_REAL, WAITING_SECONDS)
-        self.active = True
+    def _watched(self, limit: float) -> Iterator[None]:
+        before = {number: signal.signal(number, self._end) for number in (_BUSY, _WAITS)}
+        signal.setitimer(signal.ITIMER_PROF, limit)
+        signal.setitimer(signal.ITIMER_REAL, max(WAITING_SECONDS, 4 * limit))
+        self.active, self.hung = True, False
         try:
             yield
         finally:
@@ -114,6 +116,11 @@ class Guard:
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.hung = True
+        raise Hung
 
     def _see(self, event: str, arguments: tuple[object, ...]) -> None:
         if not self.active:
@@ -143,8 +150,3 @@ class Guard:
 
 
 _BUSY, _WAITS = signal.SIGPROF, signal.SIGALRM
-
-
-def _hung(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    raise Hung

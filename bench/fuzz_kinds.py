@@ -19,10 +19,12 @@ import fuzz_inputs as make
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from fuzz_guard import Guard, Outcome
+from fuzz_guard import PROCESSOR_SECONDS, Guard, Outcome
 from hypothesis import strategies as st
 
 Runs = Iterator[Outcome]
+FULL_SIZE_SECONDS = 60.0
+"""Of a plan of a shipped experiment as it is: some take ten seconds, all of them work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,9 @@ class Experiments:
         path.write_bytes(make.change_bytes(data, drawn["text"]))
         more = [part for one in drawn["set"] if "\x00" not in one for part in ("--set", one)]
         more += ["--brief"] if drawn["brief"] else []
-        yield self.guard.pulse("plan", path, "--runs", self.place.inside / "runs", *more)
+        limit = FULL_SIZE_SECONDS if drawn["base"] else PROCESSOR_SECONDS
+        where = self.place.inside / "runs"
+        yield self.guard.pulse("plan", path, "--runs", where, *more, limit=limit)
 
 
 def as_yaml(tree: Any) -> bytes:

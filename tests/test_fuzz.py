@@ -170,27 +170,23 @@ def test_categories_of_a_file_move_no_cursor(command, server, tmp_path):
 
 
 CONFIGS = {
-    "megatron": {"megatron_config": {"a": 1}, "megatron_core": "spoilt_module"},
+    "megatron": {"megatron_config": {"a": 1}},
     "pattern": {"alpha_pattern": [{}, {}]},
     "rank pattern": {"rank_pattern": [1]},
 }
 
 
 @pytest.mark.parametrize("what", CONFIGS)
-def test_fields_of_an_adapter_that_mean_something_else_are_refused(
-    what, bench, tmp_path, monkeypatch
-):
-    """Mutations: `megatron_config` allowed, which imports a module by name; `_settle` unguarded."""
+def test_fields_of_an_adapter_that_mean_something_else_are_refused(what, bench, tmp_path):
+    """Mutations: `megatron_config` allowed, for which PEFT imports megatron; `_settle` unguarded."""
     from pulse_unlearn.config import ModelSettings
     from pulse_unlearn.errors import ModelError
     from pulse_unlearn.models.adapters import load_adapters
     from pulse_unlearn.models.loading import load_model
 
-    (tmp_path / "spoilt_module.py").write_text("raise SystemExit('imported')")
-    monkeypatch.syspath_prepend(str(tmp_path))
     folder = next(bench.copied(tmp_path).glob("stages/*finetune-*")) / "adapter"
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | CONFIGS[what]))
     model = load_model(ModelSettings(source=str(bench.experiment.parent / "model"))).model
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=next(iter(CONFIGS[what])) + "|no attribute"):
         load_adapters(model, [folder], how="merged")

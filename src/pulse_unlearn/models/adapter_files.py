@@ -41,7 +41,7 @@ _USUAL: dict[str, tuple[Any, ...]] = {
             "arrow_config",
             "kasa_config",
             "velora_config",
-            "megatron_config",  # PEFT would import the module that megatron_core names
+            "megatron_config",  # PEFT would import megatron for it
             "monteclora_config",
         ),
         _PLAIN,
