@@ -178,7 +178,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize("what", CONFIGS)
 def test_fields_of_an_adapter_that_mean_something_else_are_refused(what, bench, tmp_path):
-    """Mutations: `megatron_config` allowed, for which PEFT imports megatron; `_settle` unguarded."""
+    """Mutations: `megatron_config` allowed: PEFT imports megatron; `_settle` unguarded."""
     from pulse_unlearn.config import ModelSettings
     from pulse_unlearn.errors import ModelError
     from pulse_unlearn.models.adapters import load_adapters
