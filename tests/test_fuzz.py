@@ -190,3 +190,31 @@ def test_fields_of_an_adapter_that_mean_something_else_are_refused(what, bench, 
     model = load_model(ModelSettings(source=str(bench.experiment.parent / "model"))).model
     with pytest.raises(ModelError, match=next(iter(CONFIGS[what])) + "|no attribute"):
         load_adapters(model, [folder], how="merged")
+
+
+def test_answers_of_a_changed_stage_are_not_judged_anew(bench, tmp_path):
+    """Mutation: `rescore` does not look: a traceback, or results of what nobody chose."""
+    run = bench.copied(tmp_path)
+    path = next(run.glob("stages/*select-*/selection.json"))
+    chosen = json.loads(path.read_text())
+    chosen["candidates"][0] = [chosen["candidates"][0]]
+    path.write_text(json.dumps(chosen))
+    before = (run / "results.csv").read_bytes()
+    ended = bench.server.pulse("score", str(run), "--parser", "first_character")
+    assert ended.code == 1, ended.output
+    assert "selection.json" in ended.output
+    assert "Traceback" not in ended.output
+    assert (run / "results.csv").read_bytes() == before
+
+
+def test_sets_of_another_form_are_told_by_their_file(bench, tmp_path):
+    """Mutation: `LoadedRun.people` lets TypeError through."""
+    run = bench.copied(tmp_path)
+    path = run / "results.json"
+    found = json.loads(path.read_text())
+    found["sets"] = {name: {"requests": 1, "forget": [[]]} for name in found["sets"]}
+    path.write_text(json.dumps(found))
+    ended = bench.server.pulse("diff", str(bench.finished), str(run))
+    assert ended.code == 1, ended.output
+    assert "holds no sets of people as written" in ended.output
+    assert "Traceback" not in ended.output

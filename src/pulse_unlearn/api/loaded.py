@@ -240,7 +240,12 @@ class LoadedRun:
         if name == GENERAL:
             return frozenset({""})
         groups = self.sets.get(f"{cell.scenario}/{cell.seed}")
-        found = measured_sets(groups, request=cell.request) if groups else {}
+        try:
+            found = measured_sets(groups, request=cell.request) if groups else {}
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            got = f"{type(error).__name__}: {error}"
+            where = str(self.path / "results.json")
+            raise Corrupted(Problem("holds no sets of people as written", where, got)) from error
         return found.get(name, frozenset())
 
     # --- material
