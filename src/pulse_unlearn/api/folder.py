@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_unlearn.errors import Corrupted, Problem, StoreError
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.records import Cell
 from pulse_unlearn.store import INDEX, STAGES, StageKey, Store, file_errors
 
@@ -89,11 +90,10 @@ def read_json(path: Path) -> Any:
         raise StoreError(
             Problem("the run is not complete: the file is missing", str(path), fix=_CONTINUE)
         )
-    with file_errors(path, "read"):
-        text = path.read_text(encoding="utf-8")
     try:
-        return json.loads(text)
-    except ValueError as error:
+        with file_errors(path, "read"):
+            return json.loads(plain_file(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise Corrupted(Problem("is not JSON", str(path), got=str(error))) from error
 
 

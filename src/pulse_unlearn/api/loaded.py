@@ -18,6 +18,7 @@ from pulse_unlearn.errors import Corrupted, DataError, Problem
 from pulse_unlearn.evaluation.measures import GENERAL, MEASURES
 from pulse_unlearn.evaluation.scoring import by_question
 from pulse_unlearn.evaluation.table import read_predictions, read_scores
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.pipeline.asked import PREDICTIONS
 from pulse_unlearn.pipeline.results import measured_sets
 from pulse_unlearn.records import Cell, Prediction, Question, QuestionScore, Result, Score
@@ -166,7 +167,7 @@ class LoadedRun:
         """`experiment.yaml` as plain data, also where its plug-ins are not installed."""
         path = self.path / "experiment.yaml"
         with file_errors(path, "read"):
-            found = read_yaml(path.read_text(encoding="utf-8"), str(path))
+            found = read_yaml(plain_file(path).read_text(encoding="utf-8"), str(path))
         if not isinstance(found, dict):
             raise Corrupted(Problem("is not an experiment", str(path)))
         return found
@@ -239,7 +240,12 @@ class LoadedRun:
         if name == GENERAL:
             return frozenset({""})
         groups = self.sets.get(f"{cell.scenario}/{cell.seed}")
-        found = measured_sets(groups, request=cell.request) if groups else {}
+        try:
+            found = measured_sets(groups, request=cell.request) if groups else {}
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            got = f"{type(error).__name__}: {error}"
+            where = str(self.path / "results.json")
+            raise Corrupted(Problem("holds no sets of people as written", where, got)) from error
         return found.get(name, frozenset())
 
     # --- material

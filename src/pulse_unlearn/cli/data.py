@@ -9,6 +9,7 @@ import click
 
 from pulse_unlearn.cli.kinds import KINDS
 from pulse_unlearn.errors import DataError
+from pulse_unlearn.texts import printable_block
 
 if TYPE_CHECKING:
     from pulse_unlearn.data.source import ScoredPicture
@@ -71,12 +72,12 @@ def check(
     name = source or recognise(Path(path).expanduser())
     found = review(name, Source(path, revision, scored_picture), different=different)
     click.echo(f"{path} ({name})")
-    for line in found.parts:
-        click.echo(f"  {line}")
+    for line in found.parts:  # categories and groups are the file's own words
+        click.echo(printable_block(f"  {line}"))
     wrong = refused(found.leaks, allow_overlap)
     if wrong:
         raise DataError(gathered(wrong))
     passed = [problem for of in found.leaks.values() for problem in of]
     for problem in gathered(passed):
-        click.echo(f"allowed: {problem}")
+        click.echo(printable_block(f"allowed: {problem}"))
     click.echo(f"{len(passed)} overlaps allowed" if passed else "no fault found")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pulse_unlearn.cli.wrapped import WIDTH, wrapped
+from pulse_unlearn.texts import printable_block
 
 if TYPE_CHECKING:
     from pulse_unlearn.pipeline.foreign import Judged, Share
@@ -28,8 +29,8 @@ def score_answers(answers: Path, general: Path, parsers: Sequence[str], out: Pat
     click.echo(
         wrapped(f"{answers}: {len(found)} answers to {judged[0].vanilla.questions} questions")
     )
-    for line in _table(judged):
-        click.echo(line)
+    for line in _table(judged):  # categories are the file's own words
+        click.echo(printable_block(line))
     if out:
         from pulse_unlearn.store import write_json
 

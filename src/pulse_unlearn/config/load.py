@@ -19,6 +19,7 @@ from pulse_unlearn.config.schema import Experiment, SourceSettings
 from pulse_unlearn.config.tuned import take_tuned
 from pulse_unlearn.config.yaml_text import read_yaml
 from pulse_unlearn.errors import ConfigError, Problem
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.registry import did_you_mean
 
 AnySource = TypeVar("AnySource", bound=SourceSettings)
@@ -94,7 +95,7 @@ def _read(name_or_path: str) -> tuple[str, str]:
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         try:
-            return path.read_text(encoding="utf-8"), str(path)
+            return plain_file(path).read_text(encoding="utf-8"), str(path)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 Problem("cannot read the experiment file", str(path), str(error))

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pulse_unlearn.config.base import EMBEDDED, Positive, Settings
 from pulse_unlearn.config.explain import Source, problems_from
 from pulse_unlearn.errors import ConfigError, Problem
+from pulse_unlearn.files import plain_file
 
 LEARNING_RATE, STEPS = "unlearn.optimiser.learning_rate", "unlearn.stop.max_steps"
 """What is tuned of every method, beside settings of its own."""
@@ -179,7 +180,7 @@ def shipped_tuning(method: str) -> Path:
 def read_tuning(path: Path) -> tuple[Tuning, str]:
     """Return what such a file says and its SHA-256; raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = plain_file(path).read_text(encoding="utf-8")
         value = json.loads(text)
         tuning = Tuning.model_validate_json(text)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -26,6 +26,7 @@ from pulse_unlearn.data.naming import same_answer, same_id
 from pulse_unlearn.data.source import Dataset, Source
 from pulse_unlearn.data.tables import Malformed, Row, json_rows, structure
 from pulse_unlearn.errors import DataError, Problem
+from pulse_unlearn.files import plain_file
 
 SPLIT_FILE = "split.json"
 PEOPLE = 400
@@ -129,7 +130,7 @@ def _about_split(root: Path, drafts: Sequence[Draft], problems: Problems) -> Ite
     if not file.is_file():
         return
     try:
-        split = json.loads(file.read_text(encoding="utf-8-sig"))
+        split = json.loads(plain_file(file).read_text(encoding="utf-8-sig"))
         groups = {name: [clean(one) for one in ids] for name, ids in split.items()}
     except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
         got, allowed = str(error)[:120], "lists of unique_id by name"

@@ -20,6 +20,7 @@ from pathlib import Path
 from pulse_unlearn.data.checks import LETTERS, Problems, clean
 from pulse_unlearn.data.tables import long_fields
 from pulse_unlearn.errors import DataError, Problem
+from pulse_unlearn.files import plain_file
 
 COPY = 1_000_000
 """Distance between the indices of a question and of its circular copies."""
@@ -112,7 +113,7 @@ def check_public_file(path: Path, problems: Problems) -> None:
     known = PUBLIC_MD5.get(path.stem)
     if known is None or not path.is_file():
         return
-    with path.open("rb") as file:
+    with plain_file(path).open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != known:
         what, got, allowed = "not the public file of this name", f"MD5 {found}", f"MD5 {known}"
@@ -128,7 +129,7 @@ def letters_of(rows: Sequence[QuestionRow]) -> tuple[str, ...]:
 def _rows(path: Path, problems: Problems) -> Iterator[QuestionRow]:
     line = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file, long_fields():
+        with plain_file(path).open(encoding="utf-8-sig", newline="") as file, long_fields():
             reader = csv.reader(file, delimiter="\t", strict=True)
             header = next(reader, [])
             names = _columns(header, path)
@@ -200,7 +201,7 @@ def _no_answers(path: Path, got: str) -> Problem:
 
 
 def _answer_lines(path: Path, problems: Problems) -> Iterator[Answer]:
-    with path.open(encoding="utf-8-sig") as file:
+    with plain_file(path).open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             where = f"{path.name}:{number}"
             if not line.strip():
@@ -225,7 +226,7 @@ def _answer_rows(path: Path, problems: Problems) -> Iterator[Answer]:
     delimiter = _DELIMITERS.get(path.suffix)
     if delimiter is None:
         raise DataError(_no_answers(path, f"a file named {path.suffix or 'without an ending'}"))
-    with path.open(encoding="utf-8-sig", newline="") as file, long_fields():
+    with plain_file(path).open(encoding="utf-8-sig", newline="") as file, long_fields():
         reader = csv.DictReader(file, delimiter=delimiter)
         names = reader.fieldnames or ()
         if not {"index", "prediction"} <= {*names}:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pulse_unlearn.errors import DataError, Problem
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.records import NamedRequest
 from pulse_unlearn.registry import did_you_mean
 
@@ -91,7 +92,7 @@ def people_in(path: Path, *, retained: bool = False) -> tuple[str, ...]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return plain_file(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             Problem("the file of requests cannot be read", str(path), str(error))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from pulse_unlearn.errors import ConfigError, DataError, Problem
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.records import Individual, Question
 
 ScoredPicture = Literal["own", "other_pose"]
@@ -58,7 +59,7 @@ def digest(paths: Iterable[Path], *, root: Path) -> dict[str, str]:
     """Return the SHA-256 of each file, by its path relative to `root`."""
     found = {}
     for path in paths:
-        with path.open("rb") as file:
+        with plain_file(path).open("rb") as file:
             sha = hashlib.file_digest(file, "sha256").hexdigest()
         found[path.relative_to(root).as_posix()] = sha
     return found

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pulse_unlearn.data.checks import Problems, short
 from pulse_unlearn.errors import DataError, Problem
+from pulse_unlearn.files import plain_file
 
 MAX_LITERAL = 200_000
 """Longest text taken for a literal: the parser's memory and depth grow with it."""
@@ -58,7 +59,7 @@ def json_rows(path: Path, problems: Problems) -> list[Row]:
     `where` is `<file> entry <n>`, counted from 0, or `<file>:<line>`.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = json.loads(plain_file(path).read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError:
         return list(_json_lines(path, problems))
     except (OSError, ValueError, RecursionError) as error:
@@ -76,7 +77,7 @@ def json_rows(path: Path, problems: Problems) -> list[Row]:
 def columns_of(path: Path) -> frozenset[str]:
     """Return a parquet file's columns; none if it cannot be read."""
     try:
-        return frozenset(pq.read_schema(path).names)
+        return frozenset(pq.read_schema(plain_file(path)).names)
     except (pa.ArrowException, OSError):
         return frozenset()
 
@@ -132,7 +133,7 @@ def literal(value: Any) -> Any:
 
 
 def _json_lines(path: Path, problems: Problems) -> Iterator[Row]:
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    for number, line in enumerate(plain_file(path).read_bytes().split(b"\n"), start=1):
         where = f"{path.name}:{number}"
         if not line.strip():
             continue
@@ -148,7 +149,7 @@ def _json_lines(path: Path, problems: Problems) -> Iterator[Row]:
 
 
 def _csv(path: Path, problems: Problems) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file, long_fields():
+    with plain_file(path).open(encoding="utf-8-sig", newline="") as file, long_fields():
         reader = csv.DictReader(file, strict=True)
         line = reader.line_num if reader.fieldnames else 0
         for cells in reader:
@@ -161,11 +162,15 @@ def _csv(path: Path, problems: Problems) -> Iterator[Row]:
 
 
 def _parquet(path: Path, name: str, columns: Sequence[str] | None = None) -> Iterator[Row]:
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(plain_file(path)) as file:
         present = file.schema_arrow.names
         wanted = [column for column in present if columns is None or column in columns]
         # In one thread: a pool still at work when the interpreter ends can abort the process.
-        values = file.read(columns=wanted, use_threads=False).to_pylist()
+        table = file.read(columns=wanted, use_threads=False)
+        try:
+            values = table.to_pylist()
+        except (OverflowError, ValueError) as error:  # a time that Python cannot tell, bad UTF-8
+            raise pa.ArrowInvalid(f"a value cannot be read: {error}") from error
     for number, value in enumerate(values):
         yield Row(value, f"{name}:row {number}")
 

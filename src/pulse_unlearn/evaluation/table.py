@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pulse_unlearn.errors import Corrupted, DataError, Problem, StoreError
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.records import ExampleKey, Option, Prediction, Score
 from pulse_unlearn.store.atomic import file_errors, write_bytes
 
@@ -143,7 +144,7 @@ def _write(path: Path, rows: Sequence[ExampleKey], schema: Any, **instead: list[
 
 def _open(path: Path, schema: Any) -> Any:
     with file_errors(path, "read"):
-        data = path.read_bytes()
+        data = plain_file(path).read_bytes()
     try:
         # In one thread: a pool still at work when the interpreter ends can abort the process.
         table = pq.read_table(io.BytesIO(data), use_threads=False, page_checksum_verification=True)

@@ -269,12 +269,16 @@ def _not_tested(run: FinishedRun) -> Iterator[str]:
         yield "other seeds of the same operation"
 
 
+def products_of(run: FinishedRun) -> tuple[str, ...]:
+    """Return the products of the run that a certificate rests on."""
+    return (*_PRODUCTS, *((LEDGER,) if run.inputs.requests else ()))
+
+
 def _files(run: FinishedRun, operation: Operation) -> dict[str, str]:
     """Return the SHA-256 of every file of the run that the certificate rests on."""
     asked = (operation.before, operation.after, operation.never_knew)
     stages = dict.fromkeys((*operation.chain, *filter(None, asked)))
-    written = (*_PRODUCTS, *((LEDGER,) if run.inputs.requests else ()))
-    found = {name: sha256_file(run.folder / name) for name in written}
+    found = {name: sha256_file(run.folder / name) for name in products_of(run)}
     for stage in stages:
         folder = run.folder_of(stage)
         at = folder.relative_to(run.folder).as_posix()

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pulse_unlearn.errors import Corrupted, Problem, StoreError
-from pulse_unlearn.export.certificate import KIND, choose_operation, facts
+from pulse_unlearn.export.certificate import KIND, choose_operation, facts, products_of
 from pulse_unlearn.export.finished import open_run
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.report.load import load_run
 from pulse_unlearn.report.templates import templates
 from pulse_unlearn.report.words import (
@@ -21,7 +22,7 @@ from pulse_unlearn.report.words import (
     set_title,
     with_reading_titles,
 )
-from pulse_unlearn.store import file_errors, sha256_file, write_text
+from pulse_unlearn.store import file_errors, require_products, sha256_file, write_text
 from pulse_unlearn.store.fingerprint import canonical_text
 from pulse_unlearn.texts import printable
 
@@ -54,6 +55,7 @@ def write_certificate(
     operation = choose_operation(
         found, request=request, scenario=scenario, method=method, seed=seed
     )
+    require_products(run, products_of(found))
     results = load_run(run)
     found.check([*dict.fromkeys((*operation.chain, operation.before, operation.after))])
     folder = out or run / FOLDER
@@ -169,7 +171,7 @@ def verify_certificate(
 
 def _read(path: Path) -> dict[str, Any]:
     with file_errors(path, "read"):
-        data = path.read_bytes()
+        data = plain_file(path).read_bytes()
     try:
         told = json.loads(data)
         if told["kind"] != KIND or told["version"] != 1:

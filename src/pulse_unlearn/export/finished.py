@@ -53,6 +53,7 @@ class FinishedRun:
         """Return the people of a group, reading a finished selection if need be."""
         if not group.selection:
             return group.ids
+        self.check([group.selection])
         path = self.folder_of(group.selection) / "selection.json"
         return group.among(json.loads(path.read_text(encoding="utf-8")))
 

@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, ADAPTER_FILE, pointer_problems
 
 WRAPPED = "base_model.model."
@@ -40,6 +41,7 @@ _USUAL: dict[str, tuple[Any, ...]] = {
             "arrow_config",
             "kasa_config",
             "velora_config",
+            "megatron_config",  # PEFT would import megatron for it
             "monteclora_config",
         ),
         _PLAIN,
@@ -62,7 +64,7 @@ def needs_merging(folder: Path) -> bool:
     what such an adapter does depends on what it lies on. A folder without a config needs nothing.
     """
     try:
-        found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        found = json.loads(plain_file(folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # told when it is attached
         return False
     return isinstance(found, dict) and any(found.get(one) for one in _MERGED_ONLY)
@@ -86,7 +88,7 @@ def adapter_sizes(folder: Path, found: Mapping[str, Any]) -> Sizes:
     Raises ModelError if some are neither low-rank layers nor what the config, `found`, names.
     """
     try:
-        with safe_open(folder / ADAPTER_FILE, framework="pt") as file:
+        with safe_open(plain_file(folder / ADAPTER_FILE), framework="pt") as file:
             names = list(file.keys())
             sizes = {
                 name.removeprefix(WRAPPED): tuple(file.get_slice(name).get_shape())
@@ -132,7 +134,7 @@ def adapter_config(folder: Path) -> dict[str, Any]:
     if pointers:
         raise ModelError(pointers)
     try:
-        found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        found = json.loads(plain_file(folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise does_not_fit("adapter", folder, f"{type(error).__name__}: {error}") from error
     if not isinstance(found, dict):

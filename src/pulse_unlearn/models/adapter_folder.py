@@ -49,12 +49,13 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: st
     try:
         config: Any = LoraConfig.from_pretrained(str(folder), inference_mode=True)
         placed = _place(inner_model(model), sizes, config)
-    except (ValueError, TypeError, KeyError, re.error) as error:
+        if not placed.faults:
+            _settle(config, placed)
+    except (ValueError, TypeError, KeyError, AttributeError, re.error) as error:
         raise _unfit(folder, found, f"{type(error).__name__}: {error}") from error
     if placed.faults:
         raise _unfit(folder, found, "\n".join(placed.faults))
     require_finite(folder / ADAPTER_FILE, "adapter")
-    _settle(config, placed)
     try:
         if not isinstance(model, PeftModel):
             model = PeftModel(model, config, adapter_name=name)
@@ -77,6 +78,18 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: st
         )
         raise _unfit(folder, found, told)
     return model
+
+
+def merge_adapter(model: PreTrainedModel | PeftModel, folder: Path) -> PreTrainedModel:
+    """Add a folder's adapter into the model's weights; as `attach_adapter`."""
+    adapted: Any = attach_adapter(model, folder, name="frozen")
+    try:
+        merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        what = "merged, the adapter makes weights that are no finite numbers"
+        fix = "take an earlier checkpoint of it, or a wider dtype"
+        raise ModelError(Problem(what, str(folder), str(error), fix=fix)) from error
+    return merged
 
 
 def require_finite(file: Path, what: str) -> None:

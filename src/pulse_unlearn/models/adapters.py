@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from pulse_unlearn.config import LoraSettings, Scope
 from pulse_unlearn.errors import ModelError, Problem
 from pulse_unlearn.models.adapter_files import WRAPPED, does_not_fit, needs_merging
-from pulse_unlearn.models.adapter_folder import attach_adapter, require_finite
+from pulse_unlearn.models.adapter_folder import attach_adapter, merge_adapter, require_finite
 from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, ADAPTER_FILE, FULL_FILE
 from pulse_unlearn.models.families import Family
 from pulse_unlearn.models.parts import inner_model, targets, tensor_names
@@ -54,8 +54,7 @@ def load_adapters(
         if is_full(folder):
             _load_full(model, folder)
         else:
-            adapted: Any = attach_adapter(model, folder, name="frozen")
-            model = adapted.merge_and_unload(safe_merge=True)
+            model = merge_adapter(model, folder)
     held = model
     for number, folder in enumerate(folders[merged:]):
         held = attach_adapter(held, folder, name=f"frozen{number}")

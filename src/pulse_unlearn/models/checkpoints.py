@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from pulse_unlearn.config import EMBEDDED, ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.shipped import world
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -129,7 +130,7 @@ def _lines(folder: Path, required: str) -> list[str]:
         )
     lines = []
     for path in paths:
-        with path.open("rb") as file:
+        with plain_file(path).open("rb") as file:
             lines.append(f"{path.name} {file_digest(file, 'sha256').hexdigest()}")
     return lines
 
@@ -181,7 +182,7 @@ def _absent_weights(settings: ModelSettings) -> list[str]:
     index = _cached(settings, _INDEX)
     if index is None:
         return [f"{_WEIGHTS} or {_INDEX}"]
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    shards = set(json.loads(plain_file(index).read_text(encoding="utf-8"))["weight_map"].values())
     return [name for name in sorted(shards) if not _cached(settings, name)]
 
 
@@ -216,7 +217,7 @@ def pointer_problems(folder: Path) -> list[Problem]:
 def _is_pointer(path: Path) -> bool:
     if not path.is_file() or path.stat().st_size >= _POINTER_BYTES:
         return False
-    with path.open("rb") as file:
+    with plain_file(path).open("rb") as file:
         return file.read(len(_POINTER)) == _POINTER
 
 
@@ -250,7 +251,7 @@ def named_base(path: Path) -> tuple[str, str | None]:
     Empty if it names none or cannot be read.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(plain_file(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "", None
     if not isinstance(found, dict):
@@ -324,7 +325,7 @@ def own_code(told: str, source: str) -> Problem | None:
 def adapter_parameters(folder: Path) -> int:
     """Return how many numbers an adapter has; raises ModelError if its file cannot be read."""
     try:
-        with safe_open(folder / ADAPTER_FILE, framework="np") as file:
+        with safe_open(plain_file(folder / ADAPTER_FILE), framework="np") as file:
             return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(

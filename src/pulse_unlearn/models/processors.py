@@ -28,6 +28,7 @@ from transformers.utils.hub import cached_file
 
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.models.families import Family
 
 _PROBE = "Who is this"
@@ -130,7 +131,7 @@ def _video_settings(source: str, revision: str | None) -> dict[str, Any]:
         )
         if path is None:
             continue
-        found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(plain_file(Path(path)).read_text(encoding="utf-8"))
         found = found.get("video_processor", {} if name == PROCESSOR_NAME else found)
         if found:
             return found

@@ -16,6 +16,7 @@ from typing import Any
 from pulse_unlearn.config import Experiment
 from pulse_unlearn.errors import Corrupted, Problem, StoreError
 from pulse_unlearn.evaluation.verdicts import ForgettingVerdict
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.pipeline.results import rounded
 from pulse_unlearn.records import Cell, NamedRequest
 from pulse_unlearn.scenarios import Operation
@@ -37,7 +38,9 @@ def read_ledger(run: Path) -> list[Line]:
     if not path.is_file():
         return []
     lines, before = [], ""
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, text in enumerate(
+        plain_file(path).read_text(encoding="utf-8").splitlines(), start=1
+    ):
         where = f"{path}:{number}"
         try:
             line = json.loads(text)

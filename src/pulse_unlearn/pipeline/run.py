@@ -23,6 +23,7 @@ from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.pipeline.tracking import tracked
 from pulse_unlearn.pipeline.work import Pipeline
 from pulse_unlearn.store import INDEX, RunLock, file_errors, refuse_links
+from pulse_unlearn.store.manifest import stage_problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +119,10 @@ def run_stage(
 
 
 def rescore(experiment: Experiment, run: Path) -> None:
-    """Judge the stored answers of a finished run anew; raises StoreError if a stage is missing.
+    """Judge the stored answers of a finished run anew.
 
-    Unless a third party's code failed in it, or in one that it depends on, in that run.
+    Raises StoreError if a stage was changed, or is missing without that a third party's code
+    failed in it, or in one that it depends on, in that run.
     """
     if not run.is_dir():
         raise StoreError(Problem("there is no such run folder", str(run)))
@@ -134,6 +136,9 @@ def rescore(experiment: Experiment, run: Path) -> None:
             and not pipeline.failures.recall(stage.name)
             and not pipeline.failures.skips(stage)
         ]
-        if missing:
-            raise StoreError(missing)
+        changed = [
+            problem for found in pipeline.finished().values() for problem in stage_problems(found)
+        ]
+        if missing or changed:
+            raise StoreError([*missing, *changed])
         write_products(pipeline)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.report.drawing import Drawing, colour, finish, quiet, style
 from pulse_unlearn.report.estimates import Numbers, Place
 from pulse_unlearn.report.load import RunRecord, Stage
@@ -117,7 +118,7 @@ def _folder(stages: Path, planned: str) -> Path | None:
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = plain_file(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
     found: list[Mapping[str, Any]] = []

@@ -13,6 +13,7 @@ from typing import Any
 
 from pulse_unlearn.config import read_yaml
 from pulse_unlearn.errors import ConfigError, Problem, StoreError
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.records import PLAIN, RESULT_COLUMNS, Cell, Measurement, Result
 from pulse_unlearn.report.asked import one_letters
 from pulse_unlearn.report.estimates import Numbers, Place
@@ -99,7 +100,7 @@ class _Reader:
 
     def text(self, name: str) -> str:
         try:
-            return (self.run / name).read_text(encoding="utf-8")
+            return plain_file(self.run / name).read_text(encoding="utf-8")
         except FileNotFoundError:
             self.problems.append(Problem("file is missing", where=name))
         except (OSError, UnicodeDecodeError) as error:

@@ -15,7 +15,7 @@ from pulse_unlearn.store.atomic import (
 from pulse_unlearn.store.checkpoints import Checkpoint, latest, save
 from pulse_unlearn.store.fingerprint import SCHEME, fingerprint
 from pulse_unlearn.store.manifest import CHECKPOINTS, MANIFEST, Manifest, read_manifest
-from pulse_unlearn.store.products import INDEX, verify, write_index
+from pulse_unlearn.store.products import INDEX, require_products, verify, write_index
 from pulse_unlearn.store.stages import STAGES, RunLock, StageKey, Store, refuse_links
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "latest",
     "read_manifest",
     "refuse_links",
+    "require_products",
     "save",
     "sha256_file",
     "verify",

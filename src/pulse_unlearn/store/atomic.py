@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pulse_unlearn.errors import Problem, StoreError
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.store.fingerprint import readable_text
 
 SCRATCH = ".writing-"
@@ -118,7 +119,7 @@ def write_folder(
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's content, 64 hex digits; raises StoreError."""
-    with file_errors(path, "read"), path.open("rb") as file:
+    with file_errors(path, "read"), plain_file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -187,6 +187,17 @@ def verify(run: Path) -> list[Problem]:
     return problems + _product_problems(run, present)
 
 
+def require_products(run: Path, names: Iterable[str]) -> None:
+    """Raise StoreError, with all problems, unless each product is the one that `run.json` names."""
+    index = read_index(run)
+    problems: list[Problem] = []
+    for name in names:
+        if (run / name).exists() or name in index.files:
+            problems += compare_file(run / name, index.files.get(name), fix=_RERUN)
+    if problems:
+        raise Corrupted(problems)
+
+
 def _stage_problems(folder: Path) -> list[Problem]:
     if (folder / MANIFEST).exists():
         return stage_problems(folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from pulse_unlearn.errors import Corrupted, Problem, StoreError
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.store.atomic import file_errors, sha256_file, sync_file, sync_folder, write_text
 from pulse_unlearn.store.fingerprint import canonical_text, plain, readable_text
 
@@ -39,7 +40,7 @@ def write_sealed(path: Path, content: Mapping[str, object]) -> None:
 def read_sealed(path: Path) -> dict[str, object]:
     """Return what `write_sealed` wrote, without the seal; raises Corrupted if a byte differs."""
     with file_errors(path, "read"):
-        data = path.read_bytes()
+        data = plain_file(path).read_bytes()
     try:
         content = json.loads(data)
     except ValueError as error:

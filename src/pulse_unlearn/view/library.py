@@ -13,6 +13,7 @@ from pulse_unlearn.config import read_yaml
 from pulse_unlearn.errors import ConfigError, Problem, StoreError
 from pulse_unlearn.evaluation.measures import ALL
 from pulse_unlearn.evaluation.parsers import DEFAULT_PARSER
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.report.asked import KINDS, one_letters
 from pulse_unlearn.report.load import RunRecord, load_run
 from pulse_unlearn.report.words import (
@@ -315,7 +316,7 @@ def _parser(run: Run) -> str:
     """Return the parser that the run's answers are read by."""
     try:
         path = inside(run.path, "experiment.yaml")
-        raw = read_yaml(path.read_text(encoding="utf-8"), str(path))
+        raw = read_yaml(plain_file(path).read_text(encoding="utf-8"), str(path))
         return str(raw["scoring"]["parser"])
     except (OSError, ConfigError, ValueError, KeyError, TypeError):
         return DEFAULT_PARSER

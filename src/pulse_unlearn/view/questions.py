@@ -16,6 +16,7 @@ from pulse_unlearn.config import DataSettings, read_yaml
 from pulse_unlearn.data import Dataset, Source, datasets
 from pulse_unlearn.data.images import decode, picture_from_bytes
 from pulse_unlearn.errors import ConfigError, Problem, PulseError, StoreError
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.records import Option, Picture, Question
 from pulse_unlearn.store.atomic import file_errors
 from pulse_unlearn.store.manifest import read_manifest
@@ -92,7 +93,7 @@ def catalogue_of(run: Run) -> Catalogue:
 def _data_settings(run: Run) -> DataSettings:
     path = inside(run.path, "experiment.yaml")
     with file_errors(path, "read"):
-        text = path.read_text(encoding="utf-8")
+        text = plain_file(path).read_text(encoding="utf-8")
     try:
         raw = read_yaml(text, str(path))
         return DataSettings.model_validate(raw["data"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pulse_unlearn.errors import Corrupted, Problem, StoreError
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.store.atomic import file_errors
 from pulse_unlearn.store.leases import holder_of, lives, read_holder, stage_of
 from pulse_unlearn.store.manifest import MANIFEST
@@ -80,7 +81,7 @@ def read_json(run: Path, name: str) -> Any:
     """Return a JSON file of a run; raises StoreError, Corrupted if it is not JSON."""
     path = inside(run, name)
     with file_errors(path, "read"):
-        data = path.read_bytes()
+        data = plain_file(path).read_bytes()
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from pulse_unlearn.errors import Problem, PulseError, StoreError
+from pulse_unlearn.files import plain_file
 from pulse_unlearn.store.atomic import file_errors
 from pulse_unlearn.view.answers import READINGS, Filters
 from pulse_unlearn.view.library import LARGEST_PAGE, Library, Page
@@ -147,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_file(self, path: Path) -> None:
         with file_errors(path, "read"):
-            data = path.read_bytes()
+            data = plain_file(path).read_bytes()
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         if path.suffix in _AS_TEXT:
             kind = "text/plain"

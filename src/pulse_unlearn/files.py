@@ -1,0 +1,17 @@
+"""Files of others, opened only if they are files: the one place that says so."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+
+def plain_file(path: Path) -> Path:
+    """Return the path of a file, or of a link to one, that can be read to its end.
+
+    A pipe makes its reader wait, a device may have no end. Raises OSError, as opening does.
+    """
+    # What is not there, or is a link that leads nowhere, says so itself; so does a folder.
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "a pipe, a socket or a device, not a file", str(path))
+    return path
