@@ -153,7 +153,8 @@ class Operations:
             session.apply(self.chosen.method)
             _wait()
             seconds = time.perf_counter() - began
-            self.state, self.history = carried(Path(folder)), (Request("first", ("0",)),)
+            if not self.history:  # every later one is the second
+                self.state, self.history = carried(Path(folder)), (Request("first", ("0",)),)
         if not self.copied and isinstance(made.model, PeftModel):
             made.model.unload()
         return seconds
@@ -192,6 +193,8 @@ class Operations:
     def _plan(self, steps: int) -> UnlearnSteps:
         text_alone = self.case.talks_on and not self.pictures  # what is wide takes minutes else
         people = self.case.named if text_alone else self.case.mixed
+        if not self.history:  # the first request is about others: FIT leaves out what comes again
+            people = people[::-1]
         half = len(people) // 2
         return UnlearnSteps(
             lambda _: _flat(people[:half]),
