@@ -21,21 +21,29 @@ def run(
     runs: str | PathLike[str] = "runs",
     overrides: Overrides = (),
     repair: bool = False,
+    on: str = "local",
     progress: Progress | None = None,
     frame: str | None = None,
 ) -> LoadedRun:
     """Run an experiment into `runs/<name>/`, or continue it there, and return it loaded.
 
     `experiment` is the name of a shipped one, the path of a file, or the settings themselves.
-    What is complete is not computed again; `frame` is as for `load_run`. No report is drawn:
+    What is complete is not computed again; `on` is as for `pulse run --on` (with `local:N` a script
+    needs its `if __name__ == "__main__"`); `frame` is as for `load_run`. No report is drawn:
     `LoadedRun.report` does that. Raises ConfigError for settings, PluginError if a third party's
     code failed (the rest is in the run folder), and whatever else stops `pulse run`.
     """
+    from pulse_unlearn.launch import launched
     from pulse_unlearn.pipeline.run import run_experiment
 
     choose_frame(frame)  # before anything is spent
+    resolved = resolve(experiment, overrides)
     finished = run_experiment(
-        resolve(experiment, overrides), Path(runs), repair=repair, progress=progress
+        resolved,
+        Path(runs),
+        repair=repair,
+        progress=progress,
+        carry_out=launched(on, resolved, Path(runs)),
     )
     finished.raise_failures()
     return load_run(finished.run, frame=frame)
