@@ -23,7 +23,16 @@ from PIL import Image
 
 NASTY = (
     *("", " ", "\x00", "\x1b[2J\x1b]0;owned\x07", "a\u202eb\u2066", "\u200b", "\ud800", "e\u0301"),
-    *("../../outside/canary.txt", "/dev/zero", "/dev/stdin", "/", ".", "..", "~", "~nobody/x"),
+    *(
+        "../../outside/canary.txt",
+        "/dev/zero",
+        "/dev/stdin",
+        "/",
+        ".",
+        "..",
+        "~",
+        "~no-such-user/x",
+    ),
     *("x" * 300, "x" * 5000, "=HYPERLINK(1)", "<script>alert(1)</script>", "\\input{/etc/passwd}"),
     *("{{ 7 * 7 }}", "%s%n", "NaN", "1e999", "0x10", "null", "true", "-1", "A", "world", "ga"),
     *("line\nbreak", "tab\there", "\ufeff", "C:\\nul", "http://127.0.0.1:9/x", "owner/name"),

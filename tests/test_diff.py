@@ -27,6 +27,8 @@ from pulse_unlearn.evaluation.table import read_predictions, write_predictions
 from pulse_unlearn.pipeline.run import rescore
 from pulse_unlearn.records import Cell, QuestionScore, Result
 from pulse_unlearn.registries import schemas
+from pulse_unlearn.store.manifest import write_manifest
+from pulse_unlearn.store.sealed import describe_files
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\u202e {{ 7*7 }} " + "long " * 60
 STAGE = "seed0.finetuned.ga.score"
@@ -47,6 +49,8 @@ def altered(bench, tmp_path_factory):
         answers[n] = replace(answers[n], text=answers[n].answer)
     answers[wrong[TURNED]] = replace(answers[wrong[TURNED]], text=HOSTILE)
     write_predictions(folder / "predictions.parquet", answers)
+    made = store.read_manifest(folder)
+    write_manifest(folder, replace(made, files=describe_files(folder, made.files)))
     experiment = load_experiment(
         str(run / "experiment.yaml"),
         overrides=["scoring.parser=first_character"],

@@ -218,3 +218,30 @@ def test_sets_of_another_form_are_told_by_their_file(bench, tmp_path):
     assert ended.code == 1, ended.output
     assert "holds no sets of people as written" in ended.output
     assert "Traceback" not in ended.output
+
+
+@pytest.mark.parametrize("part", ["settings", "unlearn"])
+def test_a_tuned_method_with_a_list_for_its_settings_is_refused(part, server):
+    """Mutation: `take_tuned` fills in whatever stands there."""
+    setting = f"methods={{ga: {{tuned: world, {part}: [1]}}}}"
+    ended = server.pulse("plan", "smoke", "--set", setting)
+    assert ended.code == 2, ended.output
+    assert f"methods.ga.{part}" in ended.output
+    assert "Traceback" not in ended.output
+
+
+PATHS = (
+    "methods={ga: {tuned: PATH}}",
+    "data.people={source: people, path: PATH}",
+    "model.source=PATH",
+    "scenarios={requests: {file: PATH}}",
+)
+
+
+@pytest.mark.parametrize("path", ["~no-such-user/x", '"a\\0b"'])
+@pytest.mark.parametrize("setting", PATHS)
+def test_paths_that_no_file_can_have_are_refused(setting, path, server):
+    """Mutations: `home_path` lets RuntimeError through; `plain_file` does not look for NUL."""
+    ended = server.pulse("plan", "smoke", "--set", setting.replace("PATH", path))
+    assert "Traceback" not in ended.output, ended.output
+    assert ended.code in {0, 1, 2}  # a plan names data that are missing at its end

@@ -11,7 +11,17 @@ def plain_file(path: Path) -> Path:
 
     A pipe makes its reader wait, a device may have no end. Raises OSError, as opening does.
     """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "no file has a NUL in its name", str(path))
     # What is not there, or is a link that leads nowhere, says so itself; so does a folder.
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "a pipe, a socket or a device, not a file", str(path))
     return path
+
+
+def home_path(text: str) -> Path:
+    """Return the path that a text names, `~` being a home; as it stands if nobody has that name."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)

@@ -14,6 +14,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from pulse_unlearn.errors import Problem, PulseError
+from pulse_unlearn.files import home_path
 
 _MANIFEST = "manifest.json"
 _REINSTALL = "install pulse-unlearn again, with pip's --force-reinstall --no-deps"
@@ -28,7 +29,7 @@ def world(part: str, error: type[PulseError], *, path: str | None = None) -> Ite
     changed, is missing, or lies beside those the manifest lists.
     """
     if path:
-        root = Path(path).expanduser()
+        root = home_path(path)
         _check(root, part, error, _REBUILD)
         yield root
         return

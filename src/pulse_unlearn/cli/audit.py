@@ -10,6 +10,7 @@ import click
 
 from pulse_unlearn.cli.experiments import ALLOWS_OTHER_BASE, OTHER_BASE, RUNS, SET, carry_out
 from pulse_unlearn.errors import ConfigError, Problem
+from pulse_unlearn.files import home_path
 
 if TYPE_CHECKING:
     from pulse_unlearn.report.extras import Comparison
@@ -186,7 +187,7 @@ def _percent(value: float | None, low: float | None, high: float | None, *, sign
 
 def _weights(named: str) -> dict[str, str]:
     """Read a folder, or `owner/name@commit`."""
-    if Path(named).expanduser().is_dir():
+    if home_path(named).is_dir():
         return {"source": named}
     name, _, commit = named.partition("@")
     return {"source": name, "revision": commit} if commit else {"source": name}
@@ -204,7 +205,7 @@ def _is_update(named: str) -> bool:
     """Tell an adapter, or the tensors a training left, from a whole model."""
     from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, FULL_FILE
 
-    folder = Path(named).expanduser()
+    folder = home_path(named)
     written = any((folder / name).is_file() for name in (ADAPTER_CONFIG, FULL_FILE))
     # LLaVA's own trainer writes a config.json beside an adapter, too.
     return written and not any(folder.glob("model*.safetensors*"))
@@ -237,7 +238,7 @@ def _people(named: str, source: str | None) -> dict[str, Any]:
 
     if named == EMBEDDED and source is None:
         return {"source": EMBEDDED}
-    return {"source": source or recognise(Path(named).expanduser()), "path": named}
+    return {"source": source or recognise(home_path(named)), "path": named}
 
 
 def _general(named: str | None) -> dict[str, Any]:
@@ -252,7 +253,7 @@ def _who(named: str | None, option: str) -> list[str] | None:
     """Read ids from the command line, from a file of ids, or from a file of requests."""
     if named is None:
         return None
-    path = Path(named).expanduser()
+    path = home_path(named)
     if not path.is_file():
         return [part.strip() for part in named.split(",") if part.strip()]
     from pulse_unlearn.data.requests import people_in

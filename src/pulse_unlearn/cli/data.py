@@ -9,6 +9,7 @@ import click
 
 from pulse_unlearn.cli.kinds import KINDS
 from pulse_unlearn.errors import DataError
+from pulse_unlearn.files import home_path
 from pulse_unlearn.texts import printable_block
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def check(
     from pulse_unlearn.data.review import recognise, review
     from pulse_unlearn.data.source import Source
 
-    name = source or recognise(Path(path).expanduser())
+    name = source or recognise(home_path(path))
     found = review(name, Source(path, revision, scored_picture), different=different)
     click.echo(f"{path} ({name})")
     for line in found.parts:  # categories and groups are the file's own words

@@ -19,7 +19,7 @@ from pulse_unlearn.config.schema import Experiment, SourceSettings
 from pulse_unlearn.config.tuned import take_tuned
 from pulse_unlearn.config.yaml_text import read_yaml
 from pulse_unlearn.errors import ConfigError, Problem
-from pulse_unlearn.files import plain_file
+from pulse_unlearn.files import home_path, plain_file
 from pulse_unlearn.registry import did_you_mean
 
 AnySource = TypeVar("AnySource", bound=SourceSettings)
@@ -253,7 +253,7 @@ def _with_full_paths(experiment: Experiment) -> Experiment:
     def full(source: AnySource) -> AnySource:
         if source.revision is not None:
             return source
-        path = source.path and str(Path(source.path).expanduser().absolute())
+        path = source.path and str(home_path(source.path).absolute())
         return source.model_copy(update={"path": path})
 
     data = experiment.data.model_copy(
@@ -261,12 +261,12 @@ def _with_full_paths(experiment: Experiment) -> Experiment:
     )
 
     def folder(name: str) -> str:
-        path = Path(name).expanduser()
+        path = home_path(name)
         return str(path.absolute()) if name not in ("", EMBEDDED) and path.is_dir() else name
 
     scenarios = experiment.scenarios
     if scenarios.requests is not None:
-        file = str(Path(scenarios.requests.file).expanduser().absolute())
+        file = str(home_path(scenarios.requests.file).absolute())
         named = scenarios.requests.model_copy(update={"file": file})
         scenarios = scenarios.model_copy(update={"requests": named})
     if scenarios.audit is not None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pulse_unlearn.config.base import EMBEDDED, Positive, Settings
 from pulse_unlearn.config.explain import Source, problems_from
 from pulse_unlearn.errors import ConfigError, Problem
-from pulse_unlearn.files import plain_file
+from pulse_unlearn.files import home_path, plain_file
 
 LEARNING_RATE, STEPS = "unlearn.optimiser.learning_rate", "unlearn.stop.max_steps"
 """What is tuned of every method, beside settings of its own."""
@@ -145,10 +145,13 @@ def take_tuned(
     for label, entry in methods.items() if isinstance(methods, dict) else ():
         if not isinstance(entry, dict) or not isinstance(entry.get("tuned"), str):
             continue
+        if any(not isinstance(entry.get(part) or {}, dict) for part in ("settings", "unlearn")):
+            entry["tuned"] = None
+            continue  # what is wrong with the entry itself is told with all that is wrong
         where = source.where(("methods", label, "tuned"))
         named, method = entry["tuned"], str(entry.get("method", label))
         shipped = named == EMBEDDED
-        path = shipped_tuning(method) if shipped else Path(named).expanduser().absolute()
+        path = shipped_tuning(method) if shipped else home_path(named).absolute()
         try:
             tuning, digest = read_tuning(path)
         except ConfigError as error:

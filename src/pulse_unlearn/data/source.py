@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from pulse_unlearn.errors import ConfigError, DataError, Problem
-from pulse_unlearn.files import plain_file
+from pulse_unlearn.files import home_path, plain_file
 from pulse_unlearn.records import Individual, Question
 
 ScoredPicture = Literal["own", "other_pose"]
@@ -97,7 +97,7 @@ def local_path(source: Source, name: str, what: str, *, patterns: Sequence[str] 
         fix = "set data.<part>.path"
         raise ConfigError(Problem(f"data set '{name}' needs a path", allowed=what, fix=fix))
     if source.revision is None:
-        return Path(source.path).expanduser()
+        return home_path(source.path)
     found = _HUB_PATH.fullmatch(source.path)
     if not found:
         allowed = "owner/name, or owner/name/path/inside"

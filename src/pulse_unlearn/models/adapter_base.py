@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pulse_unlearn.config import EMBEDDED, ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.files import home_path
 from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, base_digest, named_base
 from pulse_unlearn.store import write_json
 
@@ -88,7 +89,7 @@ def _is_same(made: Base, base: Base) -> bool:
         return made.sha256 == base.sha256
     if made.source == base.source:
         return not (made.revision and base.revision) or made.revision == base.revision
-    theirs = Path(made.source).expanduser()
+    theirs = home_path(made.source)
     if base.files and theirs.is_dir():
         return _files_are(theirs, base)
     if base.files or theirs.is_absolute():

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.errors import ModelError
+from pulse_unlearn.files import home_path
 
 State = Literal["ok", "note", "stop"]
 LIBRARIES = ("transformers", "peft", "accelerate", "tokenizers", "safetensors")
@@ -261,7 +262,7 @@ def _manner(settings: ModelSettings, prompt: str, *, bytes_needed: float) -> Ite
     from pulse_unlearn.models.checkpoints import cached_folder
     from pulse_unlearn.pipeline.ten_questions import ask
 
-    folder = Path(settings.source).expanduser()
+    folder = home_path(settings.source)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         yield Finding("answers", "note", "not asked: there are no weights in this folder")
         return
