@@ -478,13 +478,24 @@ class Retaining(Scripted):
         return first, Term(FORGET_NLL, low, 0.0), Term(RETAIN_NLL, nll, 0.0, over="retain")
 
 
-@pytest.mark.parametrize(("above", "flags"), [(-0.01, ()), (0.01, ("collapsed",))])
-def test_retained_answers_less_likely_than_guesses_are_collapse(above, flags, run):
+@pytest.mark.parametrize(
+    ("first", "then", "flags"),
+    [
+        (0.5, 0.99, ()),
+        (0.5, 1.01, ("collapsed",)),
+        (1.01, 1.99, ()),  # nobody knew them
+        (1.01, 2.01, ("collapsed",)),
+    ],
+)
+def test_retained_answers_that_become_less_likely_than_guesses_are_collapse(
+    first, then, flags, run
+):
     """Mutation: the guard looks at the forget loss alone."""
     model = tiny.prepared("projector").model
-    value = math.log(VOCABULARY) + above
+    uniform = math.log(VOCABULARY)
     data = StepData(tuple(tiny.letters(2)), tuple(tiny.letters(4, first=9)))
-    outcome = run(model, Retaining(model, lambda call: value), [data] * 2)
+    values = Retaining(model, lambda call: (then if call else first) * uniform)
+    outcome = run(model, values, [data] * 2)
     assert outcome.flags == flags
     assert (outcome.steps, outcome.stopped_by) == (2, "max_steps")
 

@@ -2,9 +2,9 @@
 
 Gradient ascent runs away without any NaN (cross-entropy 6 -> 281 was measured on a small model,
 where uniform is 6.2), so a loss far above ln V is flagged as collapsed; the result is kept, as it
-is a finding and not a crash. Retained answers are to be kept, so that those less likely than under
-uniform guessing are enough there; they are looked at where the method has a retain batch. Without
-one, the scored answers tell (`output broken`).
+is a finding and not a crash. Retained answers are to be kept, so that it is enough there if they
+become less likely than under uniform guessing; they are looked at where the method has a retain
+batch. Without one, the scored answers tell (`output broken`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NON_FINITE_LIMIT = 3
 COLLAPSE_FACTOR = 2.0
 """A forget loss above this multiple of ln V (uniform guessing over the vocabulary) is collapse."""
 RETAIN_COLLAPSE_FACTOR = 1.0
-"""Likewise, of the cross-entropy of retained answers."""
+"""Likewise, of the cross-entropy of retained answers, if it was not above it at first."""
 
 
 @dataclass(slots=True)
@@ -43,6 +43,8 @@ class Guard:
     skipped: int = 0
     skipped_in_row: int = 0
     flags: list[str] = field(default_factory=list)
+    retained_first: float | None = None
+    """The retained answers' loss when it was first looked at."""
 
     def note_step(self, *, finite: bool) -> bool:
         """Record whether a step was finite; return True if training has diverged."""
@@ -58,11 +60,17 @@ class Guard:
         self._flag("diverged")
 
     def note_losses(self, *, forget: float | None, retain: float | None) -> None:
-        """Flag negative log-likelihoods per token (nats) above those of uniform guessing."""
+        """Flag negative log-likelihoods per token (nats) above those of uniform guessing.
+
+        Retained answers that nobody knew to begin with are held to the bound of forgotten ones.
+        """
         uniform = math.log(self.vocabulary)
-        limits = (COLLAPSE_FACTOR * uniform, RETAIN_COLLAPSE_FACTOR * uniform)
-        for nll, limit in zip((forget, retain), limits, strict=True):
-            if nll is not None and nll > limit:
+        if self.retained_first is None:
+            self.retained_first = retain
+        known = self.retained_first is not None and self.retained_first <= uniform
+        limits = (COLLAPSE_FACTOR, RETAIN_COLLAPSE_FACTOR if known else COLLAPSE_FACTOR)
+        for nll, factor in zip((forget, retain), limits, strict=True):
+            if nll is not None and nll > factor * uniform:
                 self._flag("collapsed")
 
     def state(self) -> dict[str, Any]:
@@ -71,11 +79,13 @@ class Guard:
             "skipped": self.skipped,
             "skipped_in_row": self.skipped_in_row,
             "flags": self.flags,
+            "retained_first": self.retained_first,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a checkpoint's state."""
         self.skipped = state["skipped"]
+        self.retained_first = state["retained_first"]
         self.skipped_in_row = state["skipped_in_row"]
         self.flags = list(state["flags"])
 
