@@ -185,6 +185,7 @@ def test_who_is_drawn_follows_the_seed_and_is_recorded(own):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_from_init_to_a_report(own, tmp_path):
     """The example with the embedded model, an allowed overlap on the way into the report.
 

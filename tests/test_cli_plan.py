@@ -171,12 +171,14 @@ def test_what_is_missing_cannot_be_measured():
         plan("paper", "--measure")
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_three_steps_are_measured_where_everything_is_there():
     said = flat(plan("smoke", "--measure", "--set", "scoring.batch_size=4"))
     assert re.search(r"measured on (cpu|cuda:?\d*): [\d.]+ s a step \([\d.e-]+ TFLOP/s\)", said)
     assert "--tflops" not in said
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_a_plan_loads_no_weights():
     """The model is built on torch's meta device; 13 thousand million weights would not fit."""
     code = (
@@ -208,6 +210,7 @@ def test_units_are_those_people_use():
 # --- in ten lines
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_a_plan_in_ten_lines_says_what_the_long_one_says():
     said, whole = plan("smoke", "--brief"), flat(plan("smoke"))
     assert len(said.splitlines()) <= 12

@@ -277,6 +277,7 @@ def test_text_is_counted_by_the_tokenizer_or_by_its_length():
     assert TextCounter(None)("twelve chars") == 3
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_sizes_are_read_without_a_weight():
     """13 thousand million parameters in a process that may take little memory."""
     code = (

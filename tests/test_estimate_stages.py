@@ -202,6 +202,7 @@ def test_a_stop_rule_by_likelihood_reads_all_options():
     assert len(set(pictures.values())) == 1
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_what_a_reference_said_is_counted_on_the_device_and_in_checkpoints(paper):
     """160 steps of 16 draw 500 questions five times; answers of two tokens."""
     state = 3 * 16 * paper["seed0/finetune"].trained_parameters
@@ -248,6 +249,7 @@ def largest(stages):
     return max(sum(stage.memory.values()) for stage in stages.values() if stage.memory)
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_paper_fits_the_card_its_description_names(paper):
     most = largest(paper)
     assert 40e9 < most < 80e9

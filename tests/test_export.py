@@ -84,6 +84,7 @@ def left(place: Path) -> list[str]:
     return sorted(path.name for path in place.iterdir())
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_a_chain_and_whole_tensors_answer_elsewhere_as_they_did_here(exported_run, here, tmp_path):
     place = tmp_path / "questions"
     place.mkdir()

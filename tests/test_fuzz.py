@@ -59,6 +59,7 @@ def test_changed_data_are_read_or_refused(tmp_path):
     fuzzed(tmp_path, tmp_path / "work", 40, "people", "tsv", "parquet")
 
 
+@pytest.mark.slow  # loads a model, half a minute; what was found is in the cases below
 def test_changed_experiments_adapters_and_runs_are_read_or_refused(bench, tmp_path):
     """Mutation: `main` does not catch PulseError: every refusal is a traceback."""
     world = bench.experiment.parent

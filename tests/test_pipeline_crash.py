@@ -31,6 +31,7 @@ def assert_as_uninterrupted(bench, run):
     assert not list(run.glob("stages/*/checkpoints"))
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_killed_at_chosen_moments_of_one_run(bench, tmp_path):
     for mark, events in MOMENTS:
         ended = bench.run(tmp_path, events=events, mark=mark)

@@ -16,6 +16,7 @@ from pulse_unlearn import store
 ADAPTER = "adapter/adapter_model.safetensors"
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_the_second_process_is_refused_until_the_first_is_dead(bench, tmp_path):
     first = bench.start(tmp_path, poison="slow")
     first.wait_for("tiny/stages/.partial-seed0.finetuned.ga.unlearn-*", tmp_path)

@@ -36,13 +36,10 @@ def doors(server, tmp_path_factory):
     return bench
 
 
+@pytest.mark.slow  # lives of the whole command; tests/test_training_session.py resumes every phase
 @pytest.mark.parametrize(
     "moments",
-    [
-        pytest.param(MOMENTS[1:2], id="a procedure"),
-        # Three more lives of the whole command.
-        pytest.param(MOMENTS, id="every phase", marks=pytest.mark.slow),
-    ],
+    [pytest.param(MOMENTS[1:2], id="a procedure"), pytest.param(MOMENTS, id="every phase")],
 )
 def test_killed_in_every_phase_the_same_command_ends_with_the_same_bytes(moments, doors, tmp_path):
     for mark, events in moments:

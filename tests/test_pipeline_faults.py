@@ -105,6 +105,7 @@ def test_weights_that_left_the_numbers_are_rolled_back(bench, tmp_path, steps):
     assert_strict(run)
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_a_finetuning_that_diverged_is_flagged_on_all_that_rests_on_it(bench, tmp_path):
     run = bench.copied(tmp_path)
     ended = bench.run(tmp_path, "--set", "finetune.optimiser.learning_rate=1.0e+30")

@@ -31,6 +31,7 @@ def first(calls, kind, part):
     return next(found)
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_a_sample_of_all_calls_of_a_stage(injected, tmp_path):
     """Mutation: what a kill left half-written is not swept (`delete_scratch` does nothing)."""
     run = tmp_path / "runs" / "tiny"

@@ -54,6 +54,7 @@ def test_a_plan_carried_out_by_two_processes_is_the_run_of_one(bench, tmp_path):
     assert store.verify(tmp_path / "tiny") == []
 
 
+@pytest.mark.slow  # tests/test_launch_processes.py has stages side by side in `make test`
 def test_independent_stages_run_side_by_side_and_are_found(bench, tmp_path):
     side_by_side = {"seed0/finetune", "base/score-other-view"}
     launch(bench.experiment, tmp_path, workers=2, names=side_by_side)

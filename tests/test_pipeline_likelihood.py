@@ -67,6 +67,7 @@ def numbers(results, measure):
     }
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_every_answer_counts_and_the_likeliest_is_the_answer(in_words):
     results = (in_words / "results.csv").read_bytes()
     assert {float(value) for value in numbers(results, "unreadable").values()} == {0.0}

@@ -68,6 +68,7 @@ def numbers(run):
     return kept
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_two_months_killed_between_and_during_end_as_one_undisturbed_run(bench, tmp_path):
     file, run = bench.experiment.parent / "requests.jsonl", tmp_path / "months"
     file.write_text(request_lines(OCTOBER), encoding="utf-8")

@@ -68,6 +68,7 @@ def test_a_methods_setting_recomputes_that_method_alone(bench, tmp_path):
     assert (run / "results.csv").read_bytes() == (bench.finished / "results.csv").read_bytes()
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_a_finetuning_setting_recomputes_what_rests_on_it(bench, tmp_path):
     bench.copied(tmp_path)
     ended = bench.run(tmp_path, "--set", "finetune.optimiser.learning_rate=0.002")
@@ -97,6 +98,7 @@ def test_a_run_does_not_depend_on_where_its_inputs_lie_or_where_it_is_read(bench
     assert str(here / "people") in (run / "experiment.yaml").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_a_parser_recomputes_nothing_and_changes_the_results(bench, tmp_path):
     run = bench.copied(tmp_path)
     strict = (run / "results.csv").read_bytes()

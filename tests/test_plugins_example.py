@@ -45,6 +45,7 @@ def world(tmp_path_factory):
         os.environ["PYTHONPATH"] = before
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 @pytest.mark.parametrize(
     ("group", "names"),
     [
@@ -59,6 +60,7 @@ def test_what_it_registers_is_listed(world, group, names):
     assert names <= {line.split(" ")[0] for line in listed.output.splitlines()}
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_it_keeps_the_contract(world):
     checked = world.server.pulse("plugin", "check", "pulse-example-plugin")
     assert checked.code == 0, checked.output

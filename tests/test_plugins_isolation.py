@@ -148,6 +148,7 @@ def rows_of(run, method):
     return [row for row in result_rows(run) if row["method"] == method]
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_each_failing_method_loses_its_own_cell_and_later_ones_are_carried_out(finished, tmp_path):
     """Mutation: no `require_untouched`."""
     run = finished.copied(tmp_path)

@@ -154,6 +154,7 @@ def test_figures_are_files_too(run: Path) -> None:
     assert all((run / "figures" / name).stat().st_size > 2000 for name in names)
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     recipe = Recipe(scenarios=("finetuned", "sustainability"), methods=("GA",), samples=2)
     folder = write_run(tmp_path / "run", recipe)
@@ -420,6 +421,7 @@ def test_figures_give_a_method_one_look(run: Path) -> None:
         assert not any(series in drawn for series in SERIES[3:])
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_the_retain_model_and_relearning_stand_beside_the_methods(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", Recipe(seeds=(0, 1), conditions=True, samples=0))
     report = build_report(folder)

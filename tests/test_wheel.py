@@ -49,6 +49,7 @@ def test_the_wheel_is_small_and_holds_the_package_alone(wheel):
     assert {top.removesuffix(".dist-info").partition("-")[0] for top in tops} == {"pulse_unlearn"}
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 def test_the_wheel_runs_smoke_to_a_report(installed, tmp_path):
     where = [sys.executable, "-c", "import pulse_unlearn; print(pulse_unlearn.__file__)"]
     environment = {**os.environ, "PYTHONPATH": str(installed)}

@@ -162,6 +162,7 @@ def test_views_of_a_person_differ_but_repeat_exactly() -> None:
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
 @needs_drawing
 def test_two_processes_draw_the_same_bytes() -> None:
     outputs = [
