@@ -45,7 +45,7 @@ def test_the_lock_is_what_the_project_allows_and_names_no_torchvision():
 
 
 def test_what_is_written_follows_every_requirement(monkeypatch):
-    """Mutations: extras of requirements not followed; markers not asked."""
+    """Mutation: markers are not asked."""
     try:
         version("pulse-unlearn")
     except PackageNotFoundError:
