@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -34,12 +35,9 @@ def stage(run_folder: Path, name: str) -> None:
             raise StoreError(
                 Problem("the run folder has been renamed", str(run), run.name, loaded.name)
             )
-
-        def say(text: str) -> None:
-            click.echo(text, err=True)
-
+        progress = Lines(partial(click.echo, err=True))
         try:
-            computed = run_stage(loaded, run.parent, name, progress=Lines(say), stop=stop)
+            computed = run_stage(loaded, run.parent, name, progress=progress, stop=stop)
         except KeyError as error:
             fix = f"`pulse status {run_folder} --waiting` lists them"
             raise StoreError(Problem("the run has no such stage", got=name, fix=fix)) from error

@@ -40,6 +40,7 @@ class Coordinator:
     _lost: dict[str, int] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
     """Stage -> its place in the plan, from 1."""
+    _ranks: dict[str, float] = field(default_factory=dict)
 
     def carry_out(self, pipeline: Pipeline) -> tuple[int, int]:
         """Bring every stage to completion; return how many were computed and reused.
@@ -49,8 +50,8 @@ class Coordinator:
         """
         stages = {stage.name: stage for stage in pipeline.inputs.plan.stages}
         self._numbers = {name: number for number, name in enumerate(stages, start=1)}
-        ranks = ranks_of({name: stage.parents for name, stage in stages.items()})
-        graph = TopologicalSorter({name: stage.parents for name, stage in stages.items()})
+        parents = {name: stage.parents for name, stage in stages.items()}
+        self._ranks, graph = ranks_of(parents), TopologicalSorter(parents)
         graph.prepare()
         pipeline.failures.forget()
         pipeline.progress.begin(len(stages))
@@ -63,10 +64,10 @@ class Coordinator:
                             counts[end] += 1
                             graph.done(name)
                         else:
-                            self._wait(name, ranks[name], self._numbers[name])
+                            self._wait(name)
                 pipeline.stop.check()
-                self._start(pipeline, stages, ranks)
-                for name, end in self._ended(pipeline, stages, ranks):
+                self._start(pipeline, stages)
+                for name, end in self._ended(pipeline, stages):
                     counts[end] += 1
                     graph.done(name)
         except BaseException:
@@ -86,25 +87,22 @@ class Coordinator:
             return "skipped"
         return None
 
-    def _wait(self, name: str, rank: float, number: int) -> None:
-        heapq.heappush(self._waiting, (-rank, number, name))
+    def _wait(self, name: str) -> None:
+        """Queue a stage, the longest remaining chain first."""
+        heapq.heappush(self._waiting, (-self._ranks[name], self._numbers[name], name))
 
-    def _start(
-        self, pipeline: Pipeline, stages: Mapping[str, Stage], ranks: Mapping[str, float]
-    ) -> None:
+    def _start(self, pipeline: Pipeline, stages: Mapping[str, Stage]) -> None:
         now = time.monotonic()
         for name in [name for name, when in self._later.items() if when <= now]:
             del self._later[name]
-            self._wait(name, ranks[name], self._numbers[name])
+            self._wait(name)
         while self._waiting and len(self._running) < self.engine.slots:
             *_, name = heapq.heappop(self._waiting)
             pipeline.progress.start(self._numbers[name], stages[name])
             future = self.engine.start(name, pipeline.inputs.keys[name].fingerprint)
             self._running[future] = (name, now)
 
-    def _ended(
-        self, pipeline: Pipeline, stages: Mapping[str, Stage], ranks: Mapping[str, float]
-    ) -> list[tuple[str, _End]]:
+    def _ended(self, pipeline: Pipeline, stages: Mapping[str, Stage]) -> list[tuple[str, _End]]:
         """Wait a moment, and return the stages that have ended, and how."""
         if not self._running:
             if self._later:
@@ -115,7 +113,7 @@ class Coordinator:
         ended = []
         for future in done:
             name, _ = self._running.pop(future)
-            if end := self._judge(pipeline, stages[name], future, ranks):
+            if end := self._judge(pipeline, stages[name], future):
                 ended.append((name, end))
         return ended
 
@@ -124,7 +122,6 @@ class Coordinator:
         pipeline: Pipeline,
         stage: Stage,
         future: Future[Outcome],
-        ranks: Mapping[str, float],
     ) -> _End | None:
         """Return how a stage ended; None if it is to be tried again."""
         number = self._numbers[stage.name]
@@ -143,7 +140,7 @@ class Coordinator:
                     )
                 ) from broken
             pipeline.progress.warn(f"a worker died at {stage.name}, which another one continues")
-            self._wait(stage.name, ranks[stage.name], number)
+            self._wait(stage.name)
             return None
         error = outcome.error
         if error is None:
@@ -155,7 +152,7 @@ class Coordinator:
             return None
         if isinstance(error, Interrupted):  # the worker was told to leave, not the run
             pipeline.progress.warn(f"{outcome.worker} was stopped at {stage.name}")
-            self._wait(stage.name, ranks[stage.name], number)
+            self._wait(stage.name)
             return None
         if isinstance(error, PluginError):
             pipeline.failures.record(stage.name, error, outcome.traceback)
