@@ -17,6 +17,7 @@ LEVELS = {
     "records": 0,
     "texts": 0,
     "isolation": 0.2,
+    "ranks": 0.5,
     "registry": 0.5,
     "shipped": 0.5,
     "config": 1,

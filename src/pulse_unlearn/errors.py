@@ -12,6 +12,7 @@ PulseError                 anything below; the command line prints it without a 
 │   ├── RunLocked          another process is working in the run folder
 │   └── Corrupted          a stored file is not the file that was written
 ├── Diverged               training left the finite numbers and was rolled back
+├── RankLost               another of the processes that share a stage has gone
 └── Interrupted            a signal asked us to stop; the same command continues
 ```
 """
@@ -105,6 +106,10 @@ class Corrupted(StoreError):
 
 class Diverged(PulseError):
     """Training left the finite numbers; the last good weights were kept."""
+
+
+class RankLost(PulseError):
+    """Another of the processes that share a stage has gone, so this one cannot go on."""
 
 
 class Interrupted(PulseError):

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from pulse_unlearn.errors import Interrupted, MethodError, PluginError, Problem, StoreError
+from pulse_unlearn.errors import (
+    Interrupted,
+    MethodError,
+    PluginError,
+    Problem,
+    RankLost,
+    StoreError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,7 @@ def isolated(what: str, origin: Origin | None, *, fix: str = "") -> Iterator[Non
     try:
         with _exit_raises() if origin else nullcontext():
             yield
-    except (Interrupted, StoreError, MemoryError, PluginError):
+    except (Interrupted, RankLost, StoreError, MemoryError, PluginError):
         raise
     except (Exception, SystemExit) as error:  # others' code may raise anything
         if origin is None:

@@ -30,20 +30,28 @@ def run(
     `experiment` is the name of a shipped one, the path of a file, or the settings themselves.
     What is complete is not computed again; `on` is as for `pulse run --on` (with `local:N` a script
     needs its `if __name__ == "__main__"`); `frame` is as for `load_run`. No report is drawn:
-    `LoadedRun.report` does that. Raises ConfigError for settings, PluginError if a third party's
+    `LoadedRun.report` does that. Started by torchrun, all processes do each stage together, and
+    get the same. Raises ConfigError for settings, PluginError if a third party's
     code failed (the rest is in the run folder), and whatever else stops `pulse run`.
     """
     from pulse_unlearn.launch import launched
-    from pulse_unlearn.pipeline.run import run_experiment
+    from pulse_unlearn.pipeline.run import follow_run, run_experiment
+    from pulse_unlearn.ranks import joined
 
     choose_frame(frame)  # before anything is spent
     resolved = resolve(experiment, overrides)
-    finished = run_experiment(
-        resolved,
-        Path(runs),
-        repair=repair,
-        progress=progress,
-        carry_out=launched(on, resolved, Path(runs)),
-    )
-    finished.raise_failures()
-    return load_run(finished.run, frame=frame)
+    with joined() as ranks:
+        carry_out = launched(on, resolved, Path(runs), ranks)
+        if ranks.first:
+            finished = run_experiment(
+                resolved,
+                Path(runs),
+                repair=repair,
+                progress=progress,
+                carry_out=carry_out,
+                ranks=ranks,
+            )
+            finished.raise_failures()
+        else:
+            follow_run(resolved, Path(runs), ranks)
+    return load_run(Path(runs) / resolved.name, frame=frame)

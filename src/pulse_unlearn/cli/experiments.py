@@ -114,14 +114,18 @@ def carry_out(
 ) -> None:
     """Run an experiment and print what it found; `again` is the command that continues it."""
     from pulse_unlearn.pipeline.signals import stop_on_signals
+    from pulse_unlearn.ranks import joined
 
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, joined() as ranks:
         loaded = load()
         from pulse_unlearn.cli.progress import make_progress
         from pulse_unlearn.launch import launched
-        from pulse_unlearn.pipeline.run import run_experiment
+        from pulse_unlearn.pipeline.run import follow_run, run_experiment
 
-        engine = launched(where, loaded, runs)
+        engine = launched(where, loaded, runs, ranks)
+        if not ranks.first:
+            follow_run(loaded, runs, ranks, stop=stop)
+            return
 
         try:
             with make_progress() as progress:
@@ -133,6 +137,7 @@ def carry_out(
                     progress=progress,
                     stop=stop,
                     carry_out=engine,
+                    ranks=ranks,
                 )
         except Interrupted as stopped:
             told = f"stopped; what is complete is kept, and this continues it:\n  {again}"

@@ -19,15 +19,17 @@ def stage(run_folder: Path, name: str) -> None:
     """Carry out one STAGE of RUN, for schedulers that start processes themselves.
 
     The stages that it rests on must be complete; `pulse status RUN --waiting` lists those that can
-    start. Several processes can do this in one run folder; `pulse run` then writes the results.
+    start. Several processes can do this in one run folder, and those that torchrun starts do one
+    stage together; `pulse run` then writes the results.
     """
     from pulse_unlearn.pipeline.signals import stop_on_signals
+    from pulse_unlearn.ranks import joined
 
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, joined() as ranks:
         from pulse_unlearn import registries
         from pulse_unlearn.config import load_experiment
         from pulse_unlearn.pipeline.progress import Lines
-        from pulse_unlearn.pipeline.run import run_stage
+        from pulse_unlearn.pipeline.run import follow_run, run_stage
 
         run = run_folder.absolute()
         loaded = load_experiment(str(run / "experiment.yaml"), schemas=registries.schemas())
@@ -35,9 +37,14 @@ def stage(run_folder: Path, name: str) -> None:
             raise StoreError(
                 Problem("the run folder has been renamed", str(run), run.name, loaded.name)
             )
+        if not ranks.first:
+            follow_run(loaded, run.parent, ranks, stop=stop)
+            return
         progress = Lines(partial(click.echo, err=True))
         try:
-            computed = run_stage(loaded, run.parent, name, progress=progress, stop=stop)
+            computed = run_stage(
+                loaded, run.parent, name, progress=progress, stop=stop, ranks=ranks
+            )
         except KeyError as error:
             fix = f"`pulse status {run_folder} --waiting` lists them"
             raise StoreError(Problem("the run has no such stage", got=name, fix=fix)) from error

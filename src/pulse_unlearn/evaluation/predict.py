@@ -24,6 +24,7 @@ from pulse_unlearn.models.forward import (
     read_options,
 )
 from pulse_unlearn.models.memory import SHORTAGES, is_shortage
+from pulse_unlearn.ranks import ALONE, Ranks
 from pulse_unlearn.records import Example, Prediction, key_of
 
 T = TypeVar("T")
@@ -37,29 +38,47 @@ def predict(
     max_new_tokens: int,
     on_batch: Callable[[int, int], None],
     on_halved: Callable[[int], None] = lambda size: None,
+    ranks: Ranks = ALONE,
 ) -> list[Prediction]:
     """Answer every example; predictions come back in the order of the examples.
 
     Examples of one picture and of similar length share a batch. `on_batch` is called after each
     batch with the number done and the total, `on_halved` with the new batch size when memory ran
-    out.
+    out. Several `ranks` ask whole batches each, of about as many tokens, and all get every answer.
     """
     backend.model.eval()
     found: dict[int, Prediction] = {}
+    order = _own(examples, batch_size, ranks)
 
     def reply(batch: list[Example]) -> list[Reply]:
         return backend.generate(batch, max_new_tokens=max_new_tokens)
 
-    for chosen, replies in _in_batches(reply, examples, batch_size, on_halved):
+    for chosen, replies in _in_batches(reply, examples, order, batch_size, on_halved):
         for index, one in zip(chosen, replies, strict=True):
             found[index] = _prediction(examples[index], one)
-        on_batch(len(found), len(examples))
-    return [found[index] for index in range(len(examples))]
+        on_batch(len(found), len(order))
+    return _in_order(found, ranks)
+
+
+def _own(examples: Sequence[Example], size: int, ranks: Ranks) -> Sequence[int]:
+    """Return which examples this rank reads, and in which order.
+
+    By picture and length, so that a batch shares much and pads little.
+    """
+    order = sorted(range(len(examples)), key=lambda index: examples[index].likeness)
+    return order[ranks.share([examples[index] for index in order], size)]
+
+
+def _in_order(found: dict[int, T], ranks: Ranks) -> list[T]:
+    """Return what all ranks found, by the place of the example."""
+    every = {index: one for part in ranks.gather(found) for index, one in part.items()}
+    return [every[index] for index in range(len(every))]
 
 
 def _in_batches(
     work: Callable[[list[Example]], list[T]],
     examples: Sequence[Example],
+    order: Sequence[int],
     size: int,
     on_halved: Callable[[int], None] = lambda size: None,
 ) -> Iterator[tuple[Sequence[int], list[T]]]:
@@ -67,8 +86,7 @@ def _in_batches(
 
     Raises ModelError if a single example is too much.
     """
-    # By picture and length, so that a batch shares much and pads little.
-    order, done = sorted(range(len(examples)), key=lambda index: examples[index].likeness), 0
+    done = 0
     while done < len(order):
         chosen = order[done : done + size]
         try:
@@ -91,7 +109,9 @@ def _in_batches(
         on_halved(size)
 
 
-def greedy_accuracy(backend: Backend, examples: Sequence[Example], *, batch_size: int) -> float:
+def greedy_accuracy(
+    backend: Backend, examples: Sequence[Example], *, batch_size: int, ranks: Ranks = ALONE
+) -> float:
     """Return the share of examples whose greedy answer would be exactly right, without generating.
 
     Teacher forcing decides this exactly: greedy decoding reproduces the answer if and only if each
@@ -102,15 +122,17 @@ def greedy_accuracy(backend: Backend, examples: Sequence[Example], *, batch_size
         hit: list[bool] = answered(backend.answer_log_probs(batch, tokens="with_end")).tolist()
         return hit
 
-    return sum(_without_training(backend, right, examples, batch_size)) / len(examples)
+    return sum(_without_training(backend, right, examples, batch_size, ranks)) / len(examples)
 
 
-def likelihood_accuracy(backend: Backend, examples: Sequence[Example], *, batch_size: int) -> float:
+def likelihood_accuracy(
+    backend: Backend, examples: Sequence[Example], *, batch_size: int, ranks: Ranks = ALONE
+) -> float:
     """Return the share of examples whose true option is the likeliest, without generating.
 
     As `scoring` reads by likelihood: the first of equals counts. Used by stop rules.
     """
-    found = _option_log_probs(backend, examples, batch_size)
+    found = _option_log_probs(backend, examples, batch_size, ranks)
     hits = [
         log_probs.index(max(log_probs)) == _true_place(example)
         for example, log_probs in zip(examples, found, strict=True)
@@ -118,13 +140,15 @@ def likelihood_accuracy(backend: Backend, examples: Sequence[Example], *, batch_
     return sum(hits) / len(hits)
 
 
-def rotated_accuracy(backend: Backend, examples: Sequence[Example], *, batch_size: int) -> float:
+def rotated_accuracy(
+    backend: Backend, examples: Sequence[Example], *, batch_size: int, ranks: Ranks = ALONE
+) -> float:
     """Return the share of questions whose true option is the likeliest over all orders asked.
 
     As the reading `rotated`: each order's log-probabilities are renormalised over the options and
     averaged by option; of options that tie, each counts its share. Used by stop rules.
     """
-    found = _option_log_probs(backend, examples, batch_size)
+    found = _option_log_probs(backend, examples, batch_size, ranks)
     orders: dict[str, list[Order]] = {}
     for example, log_probs in zip(examples, found, strict=True):
         order = Order(example.options, log_probs, (_true_place(example),))
@@ -133,12 +157,16 @@ def rotated_accuracy(backend: Backend, examples: Sequence[Example], *, batch_siz
 
 
 def _option_log_probs(
-    backend: Backend, examples: Sequence[Example], batch_size: int
+    backend: Backend, examples: Sequence[Example], batch_size: int, ranks: Ranks
 ) -> list[tuple[float, ...]]:
     """Return the log-probability of each option of each example, a text's with its end of turn."""
     told = [(number, one) for number, of in enumerate(examples) for one in expand_options(of)]
     found = _without_training(
-        backend, lambda batch: read_options(backend, batch), [one for _, one in told], batch_size
+        backend,
+        lambda batch: read_options(backend, batch),
+        [one for _, one in told],
+        batch_size,
+        ranks,
     )
     parts: list[list[OptionChances]] = [[] for _ in examples]
     for (number, _), chances in zip(told, found, strict=True):
@@ -155,6 +183,7 @@ def _without_training(
     work: Callable[[list[Example]], list[T]],
     examples: Sequence[Example],
     size: int,
+    ranks: Ranks,
 ) -> list[T]:
     """Return each example's result, in their order, from the model as it stands in training."""
     model = backend.model
@@ -162,10 +191,10 @@ def _without_training(
     model.eval()
     found: dict[int, T] = {}
     with torch.no_grad():
-        for chosen, results in _in_batches(work, examples, size):
+        for chosen, results in _in_batches(work, examples, _own(examples, size, ranks), size):
             found |= zip(chosen, results, strict=True)
     model.train(was_training)
-    return [found[index] for index in range(len(examples))]
+    return _in_order(found, ranks)
 
 
 def _prediction(example: Example, reply: Reply) -> Prediction:

@@ -6,7 +6,7 @@ import time
 import traceback
 
 from pulse_unlearn.config import parse_experiment
-from pulse_unlearn.errors import Interrupted, Problem, PulseError, StoreError
+from pulse_unlearn.errors import Interrupted, PulseError
 from pulse_unlearn.launch.engines import Job, Outcome
 from pulse_unlearn.pipeline.inputs import read_inputs
 from pulse_unlearn.pipeline.progress import Lines
@@ -37,20 +37,12 @@ class Worker:
         pipeline.stop = stop
         try:
             stop.check()
-            key = self._inputs.keys.get(name)
-            if key is None or key.fingerprint != fingerprint:
-                raise StoreError(
-                    Problem(
-                        "a worker sees other data, another model or other code than the run",
-                        name,
-                        fix="give all machines the same files, under the same paths, and versions",
-                    )
-                )
-            stage = self._inputs.plan.stage(name)
-            pipeline.progress.start(key.number, stage)
+            stage = self._inputs.stage(name, fingerprint)
+            number = self._inputs.keys[name].number
+            pipeline.progress.start(number, stage)
             computed = pipeline.work_on(stage)
             seconds = time.monotonic() - began
-            pipeline.progress.finish(key.number, stage, seconds)
+            pipeline.progress.finish(number, stage, seconds)
             return Outcome(self.label, seconds, computed)
         except PulseError as error:
             text = "".join(traceback.format_exception(error))

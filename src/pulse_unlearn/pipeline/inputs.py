@@ -12,7 +12,7 @@ from pulse_unlearn.config import DataSettings, Experiment, ModelSettings
 from pulse_unlearn.data import PROFILES, Dataset, Source, datasets
 from pulse_unlearn.data.leaks import left_out, unknown_people
 from pulse_unlearn.data.requests import read_request_file
-from pulse_unlearn.errors import ConfigError, DataError, ModelError, Problem
+from pulse_unlearn.errors import ConfigError, DataError, ModelError, Problem, StoreError
 from pulse_unlearn.isolation import Origin
 from pulse_unlearn.methods import METHODS, Checked, build_method, serves
 from pulse_unlearn.models.adapter_base import Base, base_of, base_problem
@@ -48,6 +48,19 @@ class Inputs:
     """Those of the scenario `requests`, in the order they are carried out."""
     notes: tuple[str, ...] = ()
     """What was read in a way that could be another, and general questions left out."""
+
+    def stage(self, name: str, fingerprint: str) -> Stage:
+        """Return a stage that another process names; raises StoreError if it is not this one's."""
+        key = self.keys.get(name)
+        if key is None or key.fingerprint != fingerprint:
+            raise StoreError(
+                Problem(
+                    "a worker sees other data, another model or other code than the run",
+                    name,
+                    fix="give all machines the same files, under the same paths, and versions",
+                )
+            )
+        return self.plan.stage(name)
 
 
 @dataclass(frozen=True, slots=True)

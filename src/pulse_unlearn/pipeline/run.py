@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pulse_unlearn.config import Experiment
-from pulse_unlearn.errors import PluginError, Problem, StoreError
+from pulse_unlearn.errors import PluginError, Problem, RankLost, StoreError
 from pulse_unlearn.pipeline.failures import Failure
 from pulse_unlearn.pipeline.inputs import read_inputs
 from pulse_unlearn.pipeline.leaks import (
@@ -22,6 +22,7 @@ from pulse_unlearn.pipeline.record import write_record
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.pipeline.tracking import tracked
 from pulse_unlearn.pipeline.work import Pipeline
+from pulse_unlearn.ranks import ALONE, Ranks
 from pulse_unlearn.store import INDEX, RunLock, file_errors, refuse_links
 from pulse_unlearn.store.manifest import stage_problems
 
@@ -57,11 +58,13 @@ def run_experiment(
     progress: Progress | None = None,
     stop: StopRequest | None = None,
     carry_out: Callable[[Pipeline], tuple[int, int]] = Pipeline.carry_out,
+    ranks: Ranks = ALONE,
 ) -> Finished:
     """Run an experiment into `runs/<name>/`, reusing what is complete there; write its results.
 
     `carry_out` brings the stages to completion and counts those computed and reused; by default in
-    this process, one after another.
+    this process, one after another. The first of several `ranks` does this; the others
+    `follow_run`.
 
     Raises RunLocked if another process works there, Corrupted if a finished stage was damaged
     (unless `repair`, which sets it aside and computes it anew), StoreError if it was begun with
@@ -71,7 +74,8 @@ def run_experiment(
     inputs = read_inputs(experiment)
     run = runs / experiment.name
     with RunLock(run), tracked(experiment, run, progress or Silent()) as watch:
-        pipeline = Pipeline(inputs, run, repair=repair, progress=watch, stop=stop or StopRequest())
+        stop = stop or StopRequest()
+        pipeline = Pipeline(inputs, run, repair=repair, progress=watch, stop=stop, ranks=ranks)
         check_leaks(inputs, known_sides(inputs.plan))
         check_order(run, inputs.requests)
         pipeline.require_one_environment(accept=accept_env_change)
@@ -82,8 +86,26 @@ def run_experiment(
         measured = write_products(pipeline)
         if measured:
             watch.results(run)
+    ranks.told(None)  # so that the others know that it is over
     seconds = time.monotonic() - started
     return Finished(run, computed, reused, seconds, measured, pipeline.failures.found)
+
+
+def follow_run(
+    experiment: Experiment, runs: Path, ranks: Ranks, *, stop: StopRequest | None = None
+) -> None:
+    """Do this rank's part of each stage that rank 0 works on, until it has ended.
+
+    Raises Interrupted if asked to stop, RankLost if another rank has gone.
+    """
+    inputs, stop = read_inputs(experiment), stop or StopRequest()
+    run = runs / experiment.name
+    pipeline = Pipeline(inputs, run, repair=False, progress=Silent(), stop=stop, ranks=ranks)
+    try:
+        pipeline.follow()
+    except RankLost:
+        stop.check()
+        raise
 
 
 def run_stage(
@@ -93,6 +115,7 @@ def run_stage(
     *,
     progress: Progress | None = None,
     stop: StopRequest | None = None,
+    ranks: Ranks = ALONE,
 ) -> bool:
     """Carry out one stage of an experiment, for launchers; False if it is complete already.
 
@@ -105,7 +128,12 @@ def run_stage(
         run.mkdir(parents=True, exist_ok=True)
     refuse_links(run)
     pipeline = Pipeline(
-        inputs, run, repair=False, progress=progress or Silent(), stop=stop or StopRequest()
+        inputs,
+        run,
+        repair=False,
+        progress=progress or Silent(),
+        stop=stop or StopRequest(),
+        ranks=ranks,
     )
     stage = inputs.plan.stage(name)
     missing = [
@@ -115,7 +143,9 @@ def run_stage(
     ]
     if missing:
         raise StoreError(missing)
-    return pipeline.work_on(stage)
+    computed = pipeline.work_on(stage)
+    ranks.told(None)
+    return computed
 
 
 def rescore(experiment: Experiment, run: Path) -> None:

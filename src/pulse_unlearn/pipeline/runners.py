@@ -115,6 +115,7 @@ def run_score(context: StageContext[ScoreStage]) -> None:
             max_new_tokens=scoring.max_new_tokens,
             on_batch=on_batch,
             on_halved=on_halved,
+            ranks=context.ranks,
         )
 
     how: dict[str, Any] = {}
@@ -148,6 +149,7 @@ def run_finetune(context: StageContext[FinetuneStage]) -> None:
         seed=stage.seed,
         watch=job.watch,
         snapshots=stage.snapshots,
+        ranks=context.ranks,
     )
     job.finish(outcome, notes={"individuals": [person.id for person in people]})
 
@@ -208,6 +210,7 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
         stage=stage.name,
         served=_served_before(context),
         views=views,
+        ranks=context.ranks,
     )
     limited = METHODS.origin(stage.method) is not None
     seconds = context.inputs.experiment.plugin_seconds if limited else 0
@@ -303,10 +306,12 @@ class _Job:
         }
         measure = measures[self.context.stage.decides or DEFAULT_PARSER]
         size = self.context.stage.settings.optimiser.micro_batch_size
-        return measure(self.backend, self.held_out, batch_size=size)
+        return measure(self.backend, self.held_out, batch_size=size, ranks=self.context.ranks)
 
     def save(self, step: int | None = None) -> None:
-        """Write the update as it is now."""
+        """Write the update as it is now; the first of several ranks does."""
+        if not self.context.ranks.first:
+            return
 
         def write(folder: Path) -> None:
             save_trained(self.prepared.model, folder, base=self.context.model.source)
@@ -335,6 +340,7 @@ class _Job:
             batch_size=self.context.stage.settings.optimiser.micro_batch_size,
             max_new_tokens=self.context.inputs.experiment.scoring.max_new_tokens,
             on_batch=lambda done, total: None,
+            ranks=self.context.ranks,
         )
         return habits_of(predictions)
 

@@ -8,15 +8,20 @@ from contextlib import contextmanager
 from types import FrameType
 
 from pulse_unlearn.errors import Interrupted, Problem
+from pulse_unlearn.ranks import several
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopRequest:
-    """Set by the first signal; the second one leaves at once."""
+    """Set by the first signal; the second one leaves at once.
 
-    def __init__(self) -> None:
+    Not so if `patient`: a launcher of several processes sends them all what a terminal already has.
+    """
+
+    def __init__(self, *, patient: bool = False) -> None:
         self.signal: int | None = None
+        self._patient = patient
 
     def __call__(self) -> bool:
         """Tell whether a signal came."""
@@ -30,7 +35,7 @@ class StopRequest:
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Take one signal."""
-        if self.signal is not None:
+        if self.signal is not None and not self._patient:
             raise KeyboardInterrupt
         self.signal = number
 
@@ -38,7 +43,7 @@ class StopRequest:
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Turn stop signals into a StopRequest while inside; only possible in the main thread."""
-    request = StopRequest()
+    request = StopRequest(patient=several())
     before = {number: signal.signal(number, request.handle) for number in SIGNALS}
     try:
         yield request

@@ -18,6 +18,7 @@ from pulse_unlearn.pipeline.asked import other_view_examples, stage_examples
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.progress import StageProgress
 from pulse_unlearn.pipeline.signals import StopRequest
+from pulse_unlearn.ranks import ALONE, Ranks
 from pulse_unlearn.records import Example, Facts, Individual
 from pulse_unlearn.scenarios import (
     FinetuneStage,
@@ -50,6 +51,8 @@ class StageContext(Generic[AnyStage]):
     stop: StopRequest
     cache: RunCache
     """What earlier stages of the run leave in memory, for this stage's model."""
+    ranks: Ranks = ALONE
+    """The processes that carry the stage out together; what others than the first write is lost."""
 
     @property
     def model(self) -> ModelSettings:

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pulse_unlearn.errors import Corrupted, PluginError
@@ -34,6 +35,7 @@ from pulse_unlearn.pipeline.provenance import (
 from pulse_unlearn.pipeline.record import record_of
 from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.pipeline.times import note_time
+from pulse_unlearn.ranks import ALONE, Ranks
 from pulse_unlearn.records import Prediction, QuestionScore, Score
 from pulse_unlearn.scenarios import Group, SelectStage, Stage
 from pulse_unlearn.store import Store, file_errors, write_json
@@ -46,10 +48,17 @@ class Pipeline:
     """One run: inputs, store and what has been read back from finished stages."""
 
     def __init__(
-        self, inputs: Inputs, run: Path, *, repair: bool, progress: Progress, stop: StopRequest
+        self,
+        inputs: Inputs,
+        run: Path,
+        *,
+        repair: bool,
+        progress: Progress,
+        stop: StopRequest,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.inputs, self.run, self.repair = inputs, run, repair
-        self.progress, self.stop = progress, stop
+        self.progress, self.stop, self.ranks = progress, stop, ranks
         self.caches: dict[str, RunCache] = {}
         self.store = Store(run)
         self.failures = Failures(run, inputs.keys)
@@ -156,6 +165,8 @@ class Pipeline:
             try:
                 self.work_on(stage)
             except PluginError as error:
+                if not self.ranks.alone:  # nobody knows where the other ranks are
+                    raise
                 self.failures.record(stage.name, error)
                 self.progress.warn(f"{error}\nThe run goes on with what does not depend on it.")
                 continue
@@ -200,6 +211,22 @@ class Pipeline:
         if isinstance(stage, SelectStage):
             self._select(stage, folder)
             return
+        self.ranks.told((stage.name, self.inputs.keys[stage.name].fingerprint))
+        self._use_model(stage, folder)
+
+    def follow(self) -> None:
+        """Carry out each stage that rank 0 works on beside it, until there are no more.
+
+        What this rank would write goes to a folder that is thrown away. Raises StoreError where it
+        sees other data, another model or other code than rank 0.
+        """
+        while (told := self.ranks.told(None)) is not None:
+            stage = self.inputs.stage(*told)
+            with TemporaryDirectory() as scratch, isolated(stage.name, plugin_of(stage)):
+                self._use_model(stage, Path(scratch))
+
+    def _use_model(self, stage: Stage, folder: Path) -> None:
+        """Carry out a stage that needs the model, into a folder."""
         if not self.caches:
             self.progress.prepare("loading the model")
         # Only here, so that a run with nothing to compute loads neither torch nor a model.
@@ -215,7 +242,7 @@ class Pipeline:
         cache = self.caches.setdefault(stage.model, RunCache(first.features))
         noting = Noting(self.progress, partial(self.store.note, self.inputs.keys[stage.name]))
         of_run = (self.folder_of, self.resolve, noting, self.stop, cache)
-        runners[stage.kind](StageContext(self.inputs, stage, folder, *of_run))
+        runners[stage.kind](StageContext(self.inputs, stage, folder, *of_run, self.ranks))
 
     def _select(self, stage: SelectStage, folder: Path) -> None:
         settings, decides = stage.settings, stage.decides

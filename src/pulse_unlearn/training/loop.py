@@ -22,11 +22,13 @@ from pulse_unlearn.config import OptimiserSettings
 from pulse_unlearn.errors import Interrupted, ModelError, Problem
 from pulse_unlearn.methods import GradientHook, Penalty, Term, TermWeights, UpdateHook
 from pulse_unlearn.models.memory import SHORTAGES, is_shortage
+from pulse_unlearn.ranks import ALONE, Ranks
 from pulse_unlearn.training.guards import Guard, StoppedBy, StopRule
 from pulse_unlearn.training.objectives import FORGET_NLL, RETAIN_NLL, Objective, weighted_sum
 from pulse_unlearn.training.state import (
     Weights,
     copy_weights,
+    gradients_of,
     load_state,
     put_back,
     save_state,
@@ -94,6 +96,7 @@ class _Run:
     good: Weights
     """The newest weights at which every loss and gradient was finite."""
     micro_batch_size: int
+    ranks: Ranks = ALONE
     done: int = 0
     rows: list[Log] = field(default_factory=list)
     checks: list[tuple[int, float]] = field(default_factory=list)
@@ -112,12 +115,14 @@ def train(
     watch: Watch,
     hooks: Hooks = Hooks(),
     snapshots: Collection[int] = (),
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Train what of the model is trainable; continues from the newest good checkpoint.
 
     A training that left the finite numbers ends as `diverged`, with the last weights that were
-    good. `accuracy` measures what the stop rule looks at. Raises Interrupted, after a checkpoint,
-    if `watch.should_stop` says so.
+    good. `accuracy` measures what the stop rule looks at. Several `ranks` share each step and end
+    with the same weights; `accuracy` must say the same in all. Raises Interrupted, after a
+    checkpoint, if `watch.should_stop` says so in any of them.
     """
     guard = Guard(vocabulary)
     optimiser = _optimiser(model, settings)
@@ -133,8 +138,10 @@ def train(
         guard,
         good=copy_weights(model),
         micro_batch_size=settings.micro_batch_size,
+        ranks=ranks,
     )
     _resume(run)
+    ranks.follow(trained(model).values())
     model.train()
     stopped_by: StoppedBy = "max_steps"
     if _holds_at_once(run, stop, accuracy):
@@ -147,11 +154,12 @@ def train(
             break
         if run.done in snapshots:
             watch.on_snapshot(run.done)
-        late = time.monotonic() - saved_at >= watch.checkpoint_seconds
-        if late or watch.should_stop():
+        late = ranks.told(time.monotonic() - saved_at >= watch.checkpoint_seconds)
+        asked = ranks.any(watch.should_stop())
+        if late or asked:
             _save(run)
             saved_at = time.monotonic()
-        if watch.should_stop():
+        if asked:
             raise Interrupted(Problem("stopped after a checkpoint", got=f"step {run.done}"))
     if stopped_by == "diverged" or (run.done and not _is_finite(run)):
         stopped_by = "diverged"
@@ -202,10 +210,11 @@ def _optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim.Opt
 
 def _resume(run: _Run) -> None:
     """Put back what the newest good checkpoint holds, if there is one."""
-    found = store.latest(run.watch.folder, warn=run.watch.warn)
-    if found is None:
+    newest = store.latest(run.watch.folder, warn=run.watch.warn) if run.ranks.first else None
+    path = run.ranks.told(newest.path if newest else None)
+    if path is None:
         return
-    saved = load_state(found.path, run.model, run.optimiser)
+    saved = load_state(path, run.model, run.optimiser)
     run.good, state = saved.good, saved.state
     run.objective.kept.update(saved.kept)
     run.done, run.rows = state["step"], state["rows"]
@@ -242,9 +251,9 @@ def _step(run: _Run) -> tuple[Log, bool]:
     rate = learning_rate_at(run.done, len(run.steps), run.settings)
     for group in run.optimiser.param_groups:
         group["lr"] = rate
-    totals = _fitting(run, run.steps[run.done])
+    totals = _together(run, _fitting(run, run.steps[run.done]))
     if run.hooks.gradient is not None:
-        run.hooks.gradient(_gradients(run.model))
+        run.hooks.gradient(gradients_of(run.model))
     norm = nn.utils.clip_grad_norm_(
         list(trained(run.model).values()),
         run.settings.clip_norm if run.settings.clip_norm is not None else math.inf,
@@ -272,26 +281,17 @@ def _step(run: _Run) -> tuple[Log, bool]:
     return row, diverged
 
 
-def _gradients(model: nn.Module) -> dict[str, Tensor]:
-    """Return the gradient of every trained tensor, zeros where the step gave it none."""
-    found = {}
-    for name, tensor in trained(model).items():
-        if tensor.grad is None:
-            tensor.grad = torch.zeros_like(tensor)
-        found[name] = tensor.grad
-    return found
-
-
 def _is_finite(run: _Run) -> bool:
     """Tell whether the weights after the last update still give a finite loss."""
     run.model.eval()
-    data = run.steps[run.done - 1]
+    own = run.steps[run.done - 1].dealt(run.ranks.count)[run.ranks.rank]
     with torch.no_grad():
-        return all(
+        finite = all(
             bool(torch.isfinite(term.values).all())
-            for micro in data.micro_batches(run.micro_batch_size)
+            for micro in own.micro_batches(run.micro_batch_size)
             for term in run.objective.terms(micro)
         )
+    return not run.ranks.any(not finite)
 
 
 def _fitting(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
@@ -300,8 +300,9 @@ def _fitting(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
     The step's batch stays whole. Raises ModelError if a single example is too much.
     """
     while True:
-        # A seed per step, so that dropout after a resume is what it would have been without one.
-        torch.manual_seed(run.seed + run.done)
+        # A seed per step, so that dropout after a resume is what it would have been without one;
+        # and one of its own for each rank, as their examples are others.
+        torch.manual_seed(run.seed + run.done + (run.ranks.rank << 40))
         try:
             return _accumulate(run, data)
         except SHORTAGES as error:
@@ -322,16 +323,16 @@ def _fitting(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
 
 
 def _accumulate(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
-    """Add up the gradients of a step's micro-batches; return each term's mean over the step."""
-    micro_batches = data.micro_batches(run.micro_batch_size)
+    """Add up the gradients of this rank's part of a step; return each term's share of its mean."""
+    own = data.dealt(run.ranks.count)[run.ranks.rank]
     totals: dict[str, torch.Tensor] = {}
-    if run.hooks.penalty is not None:
+    if run.hooks.penalty is not None and run.ranks.first:
         penalty = run.hooks.penalty(trained(run.model))
         if penalty.requires_grad:
             penalty.backward()  # type: ignore[no-untyped-call]
         totals["penalty"] = penalty.detach()
     weights = run.hooks.term_weights(run.rows) if run.hooks.term_weights else {}
-    for micro in micro_batches:
+    for micro in own.micro_batches(run.micro_batch_size):
         terms = [_reweighted(term, weights) for term in run.objective.terms(micro)]
         loss = weighted_sum(terms, data)
         # Questions without a picture have no gradient where the projector or the tower is trained.
@@ -343,11 +344,31 @@ def _accumulate(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
     return totals
 
 
+def _together(run: _Run, totals: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add up what the ranks made of their parts of a step: gradients in place, and the means."""
+    if run.ranks.alone:
+        return totals
+    tensors = trained(run.model)
+    own = [name for name, tensor in tensors.items() if tensor.grad is not None]
+    parts = run.ranks.gather(({name: float(value) for name, value in totals.items()}, own))
+    moved = {name for _, names in parts for name in names}
+    for name in moved:  # where no rank has a gradient the optimiser is to see none
+        if tensors[name].grad is None:
+            tensors[name].grad = torch.zeros_like(tensors[name])
+    run.ranks.add(
+        one.grad for name, one in tensors.items() if name in moved and one.grad is not None
+    )
+    names = dict.fromkeys(name for means, _ in parts for name in means)
+    return {name: torch.tensor(sum(means.get(name, 0.0) for means, _ in parts)) for name in names}
+
+
 def _reweighted(term: Term, weights: Mapping[str, float]) -> Term:
     return replace(term, weight=weights[term.name]) if term.name in weights else term
 
 
 def _save(run: _Run) -> None:
+    if not run.ranks.first:
+        return
     state = {
         "step": run.done,
         "rows": run.rows,

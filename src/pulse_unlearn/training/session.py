@@ -44,13 +44,14 @@ from pulse_unlearn.models.adapters import reference_view
 from pulse_unlearn.models.forward import Backend, layer_skipped
 from pulse_unlearn.models.parts import language_layers, parameters_of
 from pulse_unlearn.models.served import INDEX, TENSORS, Entry, ServedSystem, states_of
+from pulse_unlearn.ranks import ALONE, Ranks
 from pulse_unlearn.records import Example, Modality
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.inspection import activations, embeddings, evaluated
 from pulse_unlearn.training.loop import Hooks, Outcome, Watch, train
 from pulse_unlearn.training.objectives import Unlearning, weighted_sum
 from pulse_unlearn.training.references import References
-from pulse_unlearn.training.state import copy_weights, put_back, trained
+from pulse_unlearn.training.state import copy_weights, gradients_of, put_back, trained
 from pulse_unlearn.training.steps import StepData, UnlearnSteps
 
 STATE = "state.safetensors"
@@ -91,6 +92,8 @@ class MethodSession:
     initial: Mapping[str, Tensor] = field(default_factory=dict)
     variants: Variants | None = None
     """Other forms of the forget questions; None for losses that look at none."""
+    ranks: Ranks = ALONE
+    """The processes that apply the method together: each does all of it but for shared steps."""
     phases: list[Outcome] = field(default_factory=list)
     _procedure: bool = False
 
@@ -136,10 +139,11 @@ class MethodSession:
         number = len(self.phases) + 1
         checkpoints = self.watch.folder
         done = checkpoints / f"phase{number}-done"
-        found = store.latest(done, warn=self.watch.warn)
-        if found is not None:
-            self._put_back(found.path / _DONE)
-            self.phases.append(_outcome(found.path / _OUTCOME))
+        found = store.latest(done, warn=self.watch.warn) if self.ranks.first else None
+        left = self.ranks.told(found.path if found else None)
+        if left is not None:
+            self._put_back(left / _DONE)
+            self.phases.append(_outcome(left / _OUTCOME))
             return
         before = sum(phase.steps for phase in self.phases)
         checkpoints.mkdir(exist_ok=True)
@@ -156,8 +160,9 @@ class MethodSession:
             seed=self.seed + before,
             watch=replace(self.watch, folder=checkpoints / f"phase{number}"),
             hooks=Hooks(gradient_hook, update_hook, penalty, term_weights),
+            ranks=self.ranks,
         )
-        if self._procedure:
+        if self._procedure and self.ranks.first:
             store.save(done, 0, write=lambda folder: self._finish(folder, outcome))
         self.phases.append(outcome)
 
@@ -188,8 +193,10 @@ class MethodSession:
         was_training = model.training
         model.eval()
         for data in self._batches(batches, first):
-            for micro in data.micro_batches(self.settings.optimiser.micro_batch_size):
+            for micro in self._own(data):
                 weighted_sum(objective.terms(micro), data).backward()  # type: ignore[no-untyped-call]
+            if not self.ranks.alone:
+                self.ranks.add(gradients_of(model).values())
             for name, tensor in trained(model).items():
                 if tensor.grad is not None:
                     total[name] += (tensor.grad.square() if squared else tensor.grad) / batches
@@ -204,9 +211,9 @@ class MethodSession:
         objective, total = self._objective(loss), 0.0
         with evaluated(self.model), layer_skipped(self._layers, without_layer):
             for data in self._batches(batches):
-                for micro in data.micro_batches(self.settings.optimiser.micro_batch_size):
+                for micro in self._own(data):
                     total += float(weighted_sum(objective.terms(micro), data))
-        return total / batches
+        return sum(self.ranks.gather(total)) / batches
 
     def activations(
         self, layers: Sequence[str], part: Part, *, batches: int, above: float = 0.0
@@ -295,6 +302,7 @@ class MethodSession:
         with torch.no_grad():
             for name, value in tensors.items():
                 allowed[name].copy_(value)
+        self.ranks.follow(allowed[name] for name in tensors)
 
     def carry(self, tensors: Tensors) -> None:
         """Keep tensors for the next request of the sequence."""
@@ -308,6 +316,11 @@ class MethodSession:
     def _batches(self, count: int, first: int = 0) -> list[StepData]:
         steps = self.plan(first + count)
         return [steps[number] for number in range(first, first + count)]
+
+    def _own(self, data: StepData) -> list[StepData]:
+        """Return this rank's part of a step, in micro-batches."""
+        own = data.dealt(self.ranks.count)[self.ranks.rank]
+        return own.micro_batches(self.settings.optimiser.micro_batch_size)
 
     def _parts(self, part: Part, batches: int) -> list[tuple[Example, ...]]:
         size = self.settings.optimiser.micro_batch_size

@@ -94,6 +94,16 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
 
 
+def gradients_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the gradient of every trained tensor, zeros where there was none."""
+    found = {}
+    for name, tensor in trained(model).items():
+        if tensor.grad is None:
+            tensor.grad = torch.zeros_like(tensor)
+        found[name] = tensor.grad
+    return found
+
+
 def marks_of_untrained(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Return two sums over the bits of each tensor that is not trained: to see it was not touched.
 
