@@ -274,13 +274,14 @@ class Pipeline:
 
     def _publish(self, stage: Stage) -> None:
         made_of = self.inputs.ingredients[stage.name]
+        together = {} if self.ranks.alone else {"processes": self.ranks.count}
         self.store.publish(
             self.inputs.keys[stage.name],
             kind=made_of.kind,
             settings=made_of.settings,
             data=made_of.data,
             parents=made_of.parents,
-            notes=notes_of(self.store.unfinished(self.inputs.keys[stage.name])),
+            notes=notes_of(self.store.unfinished(self.inputs.keys[stage.name])) | together,
         )
 
     def _predictions_of(self, name: str) -> tuple[Prediction, ...]:
