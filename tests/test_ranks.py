@@ -16,17 +16,17 @@ from safetensors.torch import load_file
 
 import tiny_models as tiny
 import two_ranks
-from method_cases import ALIKE, LOSSES, REPRESENTATIVES
 from pulse_unlearn.errors import Interrupted
+from pulse_unlearn.models.sharding import whole_weights
 from pulse_unlearn.ranks import ALONE, Ranks, cut, reading_costs
 from pulse_unlearn.training.steps import StepData
 
 QUICK = [
-    name
-    for name in two_ranks.CASES
-    if name not in ALIKE and (name not in LOSSES or name in REPRESENTATIVES)
+    *("ga_klr", "npo", "safe_eraser", "ewc", "mmunlearner", "fit", "smfa"),
+    *("finetune-8", "finetune-4", "finetune-1", "projector", "single", "answers"),
+    *("sharded-full", "sharded-npo", "sharded-answers"),
 ]
-"""The others look at nothing that these do not; see `method_cases`."""
+"""Reference and retain data, other forms, a penalty, a gradient, a loss that decides, two phases."""
 
 
 def launch(folder: Path, names: list[str]) -> Path:
@@ -61,7 +61,7 @@ def same(left: Path, right: Path) -> None:
         assert row == pytest.approx(expected, abs=1e-6, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in QUICK if name != "answers"])
+@pytest.mark.parametrize("name", [name for name in QUICK if "answers" not in name])
 def test_two_ranks_end_as_one_process(name, together, tmp_path):
     two_ranks.case(name, tmp_path / "one")
     same(together / "rank0" / name, tmp_path / "one")
@@ -69,8 +69,8 @@ def test_two_ranks_end_as_one_process(name, together, tmp_path):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.slow  # as above, for methods that look at nothing else: about a minute
-def test_so_do_all_other_methods(tmp_path):
+@pytest.mark.slow  # as above, for the methods that look at nothing else: about a minute
+def test_so_do_all_others(tmp_path):
     names = [name for name in two_ranks.CASES if name not in QUICK]
     with pytest.raises(Interrupted):
         two_ranks.finetuned(tmp_path / "alone", ALONE, stop_at=1)
@@ -85,11 +85,12 @@ def test_batches_of_8_4_and_1_are_one(together):
         same(together / "rank0" / "finetune-8", together / "rank0" / f"finetune-{size}")
 
 
-def test_answers_are_gathered_one_by_one_and_equal_to_the_bit(together, tmp_path):
-    two_ranks.case("answers", tmp_path / "one")
+@pytest.mark.parametrize("name", ["answers", "sharded-answers"])
+def test_answers_are_gathered_one_by_one_and_equal_to_the_bit(name, together, tmp_path):
+    two_ranks.case(name, tmp_path / "one")
     expected = (tmp_path / "one" / "answers.json").read_bytes()
     for rank in (0, 1):
-        assert (together / f"rank{rank}" / "answers" / "answers.json").read_bytes() == expected
+        assert (together / f"rank{rank}" / name / "answers.json").read_bytes() == expected
 
 
 def test_one_rank_that_is_asked_stops_all_and_one_process_goes_on(together, tmp_path):
@@ -97,8 +98,15 @@ def test_one_rank_that_is_asked_stops_all_and_one_process_goes_on(together, tmp_
     assert (together / "stopped-1").exists()
     model, outcome = two_ranks.finetuned(together / "stopped", ALONE)
     assert outcome.rows[0]["seconds"] > 0
-    two_ranks.left(tmp_path, two_ranks.weights_of(model), outcome)
+    two_ranks.left(tmp_path, whole_weights(model), outcome)
     same(tmp_path, together / "rank0" / "finetune-8")
+
+
+def test_what_ranks_held_in_parts_one_process_goes_on_with(together, tmp_path):
+    assert (together / "parts-1").exists()
+    model, outcome = two_ranks.finetuned(together / "parts", ALONE, full=True)
+    two_ranks.left(tmp_path, whole_weights(model), outcome)
+    same(tmp_path, together / "rank0" / "sharded-full")
 
 
 def test_what_one_process_began_two_go_on_with(together):

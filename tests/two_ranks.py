@@ -18,12 +18,15 @@ from pulse_unlearn.config import LoraSettings, OptimiserSettings
 from pulse_unlearn.errors import Interrupted
 from pulse_unlearn.evaluation.predict import predict, rotated_accuracy
 from pulse_unlearn.methods import METHODS, build_method
+from pulse_unlearn.models.adapters import AdapterStack, prepare_full
 from pulse_unlearn.models.forward import Plain
+from pulse_unlearn.models.parts import language_layers
+from pulse_unlearn.models.sharding import local, shard_layers, whole_weights
 from pulse_unlearn.ranks import ALONE, Ranks, joined
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.loop import Outcome, Watch, train
 from pulse_unlearn.training.steps import FinetuneSteps
-from test_training_session import SETTINGS, session_of, settings_of
+from test_training_session import SETTINGS, model_of, session_of, settings_of
 
 STILL = LoraSettings(rank=2, alpha=4.0, dropout=0.0)
 """Dropout is drawn for each process anew, so there is none."""
@@ -32,16 +35,36 @@ RATE = 3e-5
 METHOD_CASES = METHODS.names()
 SIZES = (8, 4, 1)
 """Micro-batches of fine-tuning in steps of eight."""
-CASES = [*METHOD_CASES, *(f"finetune-{size}" for size in SIZES), "projector", "single", "answers"]
+SHARDED = {
+    "sharded-finetune": {},
+    "sharded-full": {"update": "full"},
+    "sharded-ga": {"update": "full"},
+    "sharded-npo": {},
+    "sharded-ga_klr": {},
+    "sharded-df_mcq": {},
+    "sharded-gradient_projection": {"adapter": "continued"},
+    "sharded-mmunlearner": {},
+}
+"""Cases in which each rank holds a part of every layer, and the update they make."""
+CASES = [
+    *METHOD_CASES,
+    *(f"finetune-{size}" for size in SIZES),
+    *("projector", "single", "answers", "sharded-answers"),
+    *SHARDED,
+]
 
 
 def case(name: str, folder: Path, ranks: Ranks = ALONE) -> None:
     """Carry out one case and write what it left into a folder."""
     folder.mkdir(parents=True)
     encoder = tiny.encoder()
-    if name == "answers":
+    kind = name.removeprefix("sharded-")
+    if kind != name:
+        ranks = replace(ranks, lockstep=not ranks.alone)
+    if kind == "answers":
         made = tiny.prepared("llm", lora=STILL)
         tiny.randomise(made.model, seed=6)
+        share_out(made.model, ranks)
         backend, asked = Plain(made.model, encoder), [*tiny.mixed(), *tiny.letters(9)]
         said = predict(
             backend,
@@ -55,26 +78,51 @@ def case(name: str, folder: Path, ranks: Ranks = ALONE) -> None:
         told = {"answers": [asdict(one) for one in said], "accuracy": level}
         (folder / "answers.json").write_text(json.dumps(told), encoding="utf-8")
         return
-    if name in METHOD_CASES:
-        settings = settings_of(name, lora=STILL)
+    if kind in METHOD_CASES:
+        settings = settings_of(kind, lora=STILL, **SHARDED.get(name, {}))
         optimiser = OptimiserSettings(learning_rate=RATE, batch_size=4, micro_batch_size=2)
         settings = settings.model_copy(update={"optimiser": optimiser})
-        session = session_of(folder / "stage", encoder, settings, ranks=ranks)
-        outcome = session.apply(build_method(name, SETTINGS.get(name, {})))
-        left(folder, session.current, outcome)
+        made = model_of(settings)
+        share_out(made.model, ranks)
+        session = session_of(folder / "stage", encoder, settings, made=made, ranks=ranks)
+        if ranks.lockstep:
+            session.references.recurring = ()
+        outcome = session.apply(build_method(kind, SETTINGS.get(kind, {})))
+        left(folder, whole_weights(session.model), outcome)
         return
-    scope = "projector" if name == "projector" else "llm"
-    size = 1 if name == "single" else int(name.partition("-")[2] or 8)
-    model, outcome = finetuned(
-        folder, ranks, scope=scope, micro=size, batch=1 if name == "single" else 8
-    )
-    left(folder, weights_of(model), outcome)
+    scope = "projector" if kind == "projector" else "llm"
+    size = {"single": 1, "finetune-4": 4, "finetune-1": 1}.get(name, 8)
+    batch, full = 1 if name == "single" else 8, kind == "full"
+    if ranks.lockstep:
+        size = size // ranks.count
+    model, outcome = finetuned(folder, ranks, scope=scope, micro=size, batch=batch, full=full)
+    left(folder, whole_weights(model), outcome)
 
 
-def finetuned(folder, ranks, *, scope="llm", micro=8, batch=8, stop_at=None, at=None):
+def share_out(model, ranks):
+    """Leave each rank its part of the layers, where they are to go in step."""
+    if ranks.lockstep:
+        layers = language_layers(model, tiny.LLAVA)
+        before = weight_of(layers)
+        shard_layers(model, tiny.LLAVA, ranks)
+        assert weight_of(layers) < 0.6 * before
+
+
+def weight_of(layers):
+    """How many numbers of layers this process holds, adapters apart."""
+    tensors = [p for layer in layers for n, p in layer.named_parameters() if ".lora_" not in n]
+    return sum(local(one).numel() for one in tensors)
+
+
+def finetuned(folder, ranks, *, scope="llm", micro=8, batch=8, stop_at=None, at=None, full=False):
     """Fine-tune for three steps; `stop_at` asks to stop, in rank `at` alone if that is given."""
-    made = tiny.prepared(scope, lora=STILL)
-    tiny.randomise(made.model, seed=6)
+    if full:
+        stack = AdapterStack(keep_reference=False)
+        made = prepare_full(tiny.base(), stack, family=tiny.LLAVA, scope=scope)
+    else:
+        made = tiny.prepared(scope, lora=STILL)
+        tiny.randomise(made.model, seed=6)
+    share_out(made.model, ranks)
 
     def epoch(first, count):
         return lambda number: [
@@ -111,10 +159,6 @@ def finetuned(folder, ranks, *, scope="llm", micro=8, batch=8, stop_at=None, at=
     return made.model, outcome
 
 
-def weights_of(model):
-    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-
-
 def left(folder: Path, weights, outcome: Outcome) -> None:
     """Write what a training left."""
     save_file({name: value.contiguous() for name, value in weights.items()}, folder / "w.st")
@@ -135,7 +179,12 @@ def main(root: Path, names: list[str]) -> None:
         model, outcome = finetuned(root / "alone", ranks)  # begun by one process
         resumed = root / f"rank{ranks.rank}" / "resumed"
         resumed.mkdir()
-        left(resumed, weights_of(model), outcome)
+        left(resumed, whole_weights(model), outcome)
+        together = replace(ranks, lockstep=True)
+        try:
+            finetuned(root / "parts", together, micro=4, full=True, stop_at=2)
+        except Interrupted:
+            (root / f"parts-{ranks.rank}").touch()
 
 
 if __name__ == "__main__":

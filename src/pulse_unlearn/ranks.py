@@ -39,6 +39,8 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
+    lockstep: bool = False
+    """Whether each must read the model as often as the others: its layers are shared out."""
 
     @property
     def first(self) -> bool:
@@ -91,9 +93,10 @@ class Ranks:
     def share(self, examples: Sequence[Example], size: int) -> slice:
         """Return this rank's part of examples that are read in batches of `size`.
 
-        Whole batches, so that each is what it would be in one process.
+        Whole batches, so that each is what it would be in one process; everything in lockstep, as
+        batches differ in how often they read the model.
         """
-        if self.alone:
+        if self.alone or self.lockstep:
             return slice(0, len(examples))
         costs = reading_costs(examples)
         batches = [sum(costs[start : start + size]) for start in range(0, len(costs), size)]

@@ -155,6 +155,8 @@ class SpeedSettings(Settings):
     """`auto` writes shared beginnings once where that is exact; `off` writes every question out."""
     pack_tokens: Positive | None = None
     """Most tokens of a row, unless those on one picture are more; None takes the model's width."""
+    sharding: Literal["none", "layers"] = "none"
+    """`layers`: each of the processes that torchrun starts holds a part of every language layer."""
 
     @field_validator("packing", mode="before")
     @classmethod

@@ -71,7 +71,8 @@ def _own(examples: Sequence[Example], size: int, ranks: Ranks) -> Sequence[int]:
 
 def _in_order(found: dict[int, T], ranks: Ranks) -> list[T]:
     """Return what all ranks found, by the place of the example."""
-    every = {index: one for part in ranks.gather(found) for index, one in part.items()}
+    parts = [found] if ranks.lockstep else ranks.gather(found)
+    every = {index: one for part in parts for index, one in part.items()}
     return [every[index] for index in range(len(every))]
 
 

@@ -231,17 +231,20 @@ def trainable_names(model: nn.Module) -> list[str]:
     return sorted(name for name, tensor in model.named_parameters() if tensor.requires_grad)
 
 
-def save_trained(model: AnyModel, folder: Path, *, base: str) -> None:
+def save_trained(
+    model: AnyModel, folder: Path, *, base: str, trained: Mapping[str, Tensor] | None = None
+) -> None:
     """Write what was trained: an ordinary PEFT folder, or the tensors of a full update.
 
-    The same weights give the same bytes; `base` is the model's name for PEFT.
+    The same weights give the same bytes; `base` is the model's name for PEFT. `trained` are the
+    tensors of a full update of which the model holds a part only.
     """
     if not isinstance(model, PeftModel):
         folder.mkdir(parents=True, exist_ok=True)
         trained = {
             name: tensor.detach().cpu().contiguous()
-            for name, tensor in sorted(model.named_parameters())
-            if tensor.requires_grad
+            for name, tensor in sorted((trained or dict(model.named_parameters())).items())
+            if trained or tensor.requires_grad
         }
         save_file(trained, folder / FULL_FILE, metadata={"format": "pt"})
         return

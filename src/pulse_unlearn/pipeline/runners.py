@@ -23,7 +23,7 @@ from pulse_unlearn.evaluation.predict import (
 )
 from pulse_unlearn.evaluation.table import read_predictions, write_predictions
 from pulse_unlearn.isolation import deadline
-from pulse_unlearn.methods import METHODS, Part, Request, build_method, serves
+from pulse_unlearn.methods import METHODS, Part, Procedure, Request, build_method, serves
 from pulse_unlearn.models.adapter_base import note_base
 from pulse_unlearn.models.adapters import (
     AdapterStack,
@@ -41,6 +41,12 @@ from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.forward import Backend
 from pulse_unlearn.models.loading import LoadedModel, load_model
 from pulse_unlearn.models.served import ServedSystem, Switched, beside, read_served
+from pulse_unlearn.models.sharding import (
+    is_sharded,
+    require_shardable,
+    shard_layers,
+    whole_weights,
+)
 from pulse_unlearn.pipeline.asked import PREDICTIONS
 from pulse_unlearn.pipeline.decisions import Habits, accuracy_of, habits_of
 from pulse_unlearn.pipeline.inputs import OUTCOME
@@ -95,6 +101,8 @@ def run_score(context: StageContext[ScoreStage]) -> None:
         system = read_served(context.folder_of(stage.served[-1]))
         own = [] if system.serves == "refusal" else [context.update_of(one) for one in stage.served]
         switched = beside(model, own)
+    if context.ranks.lockstep:
+        shard_layers(switched.model, loaded.family, context.ranks)
     backend = _backend(context, loaded, switched.model, asked)
 
     def on_batch(done: int, total: int) -> None:
@@ -183,14 +191,22 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
         return embedded_views(context.inputs, stage, forget if own else retain, epochs, own=own)
 
     unseen = held_out(context, forget, settings.stop.check_examples)
-    job = _job(context, unseen, keep_reference=needs.reference)
+    job = _job(
+        context,
+        unseen,
+        keep_reference=needs.reference,
+        procedure=isinstance(method, Procedure),
+    )
     limit = _limit(context, unseen) if stage.before else None
     session = MethodSession(
         job.backend,
         References(
             job.prepared,
             job.backend,
-            recurring(plan(settings.stop.max_steps)) if needs.reference else (),
+            # In lockstep nothing is kept: a rank that need not ask would fall behind.
+            recurring(plan(settings.stop.max_steps))
+            if needs.reference and not context.ranks.lockstep
+            else (),
         ),
         settings,
         plan,
@@ -310,11 +326,14 @@ class _Job:
 
     def save(self, step: int | None = None) -> None:
         """Write the update as it is now; the first of several ranks does."""
+        parts = is_sharded(self.prepared.model) and self.context.stage.settings.update == "full"
+        trained = whole_weights(self.prepared.model) if parts else None
         if not self.context.ranks.first:
             return
 
         def write(folder: Path) -> None:
-            save_trained(self.prepared.model, folder, base=self.context.model.source)
+            source = self.context.model.source
+            save_trained(self.prepared.model, folder, base=source, trained=trained)
             note_base(folder, self.context.inputs.bases[self.context.stage.model])
 
         write_folder(self.context.folder / update_folder(step), write, action="save the update")
@@ -346,7 +365,11 @@ class _Job:
 
 
 def _job(
-    context: StageContext[TrainingStage], held_out: list[Example], *, keep_reference: bool
+    context: StageContext[TrainingStage],
+    held_out: list[Example],
+    *,
+    keep_reference: bool,
+    procedure: bool = False,
 ) -> _Job:
     """Load the model and put on it what is below this stage, and what is trained."""
     loaded = load_model(context.model)
@@ -359,6 +382,14 @@ def _job(
     )
     how = context.model.frozen_adapters
     prepared = prepare_training(loaded, stage, stack, how=how)
+    if context.ranks.lockstep:
+        require_shardable(
+            prepared,
+            context.ranks,
+            batch_size=stage.settings.optimiser.batch_size,
+            procedure=procedure,
+        )
+        shard_layers(prepared.model, loaded.family, context.ranks)
     backend = _backend(context, loaded, prepared.model, held_out)
     return _Job(context, prepared, backend, held_out)
 

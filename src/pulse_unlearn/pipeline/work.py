@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -242,7 +242,9 @@ class Pipeline:
         cache = self.caches.setdefault(stage.model, RunCache(first.features))
         noting = Noting(self.progress, partial(self.store.note, self.inputs.keys[stage.name]))
         of_run = (self.folder_of, self.resolve, noting, self.stop, cache)
-        runners[stage.kind](StageContext(self.inputs, stage, folder, *of_run, self.ranks))
+        sharded = self.inputs.experiment.speed.sharding == "layers" and not self.ranks.alone
+        ranks = replace(self.ranks, lockstep=sharded)
+        runners[stage.kind](StageContext(self.inputs, stage, folder, *of_run, ranks))
 
     def _select(self, stage: SelectStage, folder: Path) -> None:
         settings, decides = stage.settings, stage.decides

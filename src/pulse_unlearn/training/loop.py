@@ -22,6 +22,7 @@ from pulse_unlearn.config import OptimiserSettings
 from pulse_unlearn.errors import Interrupted, ModelError, Problem
 from pulse_unlearn.methods import GradientHook, Penalty, Term, TermWeights, UpdateHook
 from pulse_unlearn.models.memory import SHORTAGES, is_shortage
+from pulse_unlearn.models.sharding import held_in_parts, local
 from pulse_unlearn.ranks import ALONE, Ranks
 from pulse_unlearn.training.guards import Guard, StoppedBy, StopRule
 from pulse_unlearn.training.objectives import FORGET_NLL, RETAIN_NLL, Objective, weighted_sum
@@ -32,6 +33,7 @@ from pulse_unlearn.training.state import (
     load_state,
     put_back,
     save_state,
+    state_tensors,
     trained,
 )
 from pulse_unlearn.training.steps import StepData, Steps
@@ -141,7 +143,7 @@ def train(
         ranks=ranks,
     )
     _resume(run)
-    ranks.follow(trained(model).values())
+    ranks.follow(one for one in trained(model).values() if not held_in_parts(one))
     model.train()
     stopped_by: StoppedBy = "max_steps"
     if _holds_at_once(run, stop, accuracy):
@@ -199,12 +201,14 @@ def learning_rate_at(step: int, total: int, settings: OptimiserSettings) -> floa
 
 
 def _optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
-    parameters = list(trained(model).values())
+    every = list(trained(model).values())
+    # What is held whole and what in parts is not updated in one go.
+    groups = [[p for p in every if held_in_parts(p) is parts] for parts in (False, True)]
     return torch.optim.AdamW(
-        parameters,
+        [{"params": group} for group in groups if group],
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        fused=parameters[0].device.type in ("cpu", "cuda"),
+        fused=every[0].device.type in ("cpu", "cuda"),
     )
 
 
@@ -254,10 +258,7 @@ def _step(run: _Run) -> tuple[Log, bool]:
     totals = _together(run, _fitting(run, run.steps[run.done]))
     if run.hooks.gradient is not None:
         run.hooks.gradient(gradients_of(run.model))
-    norm = nn.utils.clip_grad_norm_(
-        list(trained(run.model).values()),
-        run.settings.clip_norm if run.settings.clip_norm is not None else math.inf,
-    )
+    norm = _clip(run)
     # Read off together and only here: each look at a number makes an accelerator wait.
     where = next(iter(totals.values())).device  # the norm of no gradients is on the CPU
     numbers = [number.float().to(where) for number in (*totals.values(), norm)]
@@ -284,14 +285,14 @@ def _step(run: _Run) -> tuple[Log, bool]:
 def _is_finite(run: _Run) -> bool:
     """Tell whether the weights after the last update still give a finite loss."""
     run.model.eval()
-    own = run.steps[run.done - 1].dealt(run.ranks.count)[run.ranks.rank]
+    own = run.steps[run.done - 1].part_of(run.ranks)
     with torch.no_grad():
-        finite = all(
+        finite = [
             bool(torch.isfinite(term.values).all())
             for micro in own.micro_batches(run.micro_batch_size)
             for term in run.objective.terms(micro)
-        )
-    return not run.ranks.any(not finite)
+        ]
+    return not run.ranks.any(not all(finite))
 
 
 def _fitting(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
@@ -308,10 +309,11 @@ def _fitting(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
         except SHORTAGES as error:
             if not is_shortage(error):
                 raise
-            if run.micro_batch_size == 1:
+            # In lockstep a rank cannot go another way than the others.
+            if run.micro_batch_size == 1 or run.ranks.lockstep:
                 raise ModelError(
                     Problem(
-                        "one example does not fit into the device's memory",
+                        f"{run.micro_batch_size} examples do not fit into the device's memory",
                         got=str(error),
                         fix="a smaller model dtype, gradient checkpointing or a larger device",
                     )
@@ -324,7 +326,7 @@ def _fitting(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
 
 def _accumulate(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
     """Add up the gradients of this rank's part of a step; return each term's share of its mean."""
-    own = data.dealt(run.ranks.count)[run.ranks.rank]
+    own = data.part_of(run.ranks)
     totals: dict[str, torch.Tensor] = {}
     if run.hooks.penalty is not None and run.ranks.first:
         penalty = run.hooks.penalty(trained(run.model))
@@ -356,10 +358,27 @@ def _together(run: _Run, totals: dict[str, Tensor]) -> dict[str, Tensor]:
         if tensors[name].grad is None:
             tensors[name].grad = torch.zeros_like(tensors[name])
     run.ranks.add(
-        one.grad for name, one in tensors.items() if name in moved and one.grad is not None
+        one.grad
+        for name, one in tensors.items()
+        if name in moved and one.grad is not None and not held_in_parts(one)
     )
     names = dict.fromkeys(name for means, _ in parts for name in means)
     return {name: torch.tensor(sum(means.get(name, 0.0) for means, _ in parts)) for name in names}
+
+
+def _clip(run: _Run) -> Tensor:
+    """Clip the gradients to the largest norm that is allowed; return the norm they had."""
+    gradients = [one.grad for one in trained(run.model).values() if one.grad is not None]
+    norm = nn.utils.get_total_norm([one for one in gradients if not held_in_parts(one)])
+    if parts := [local(one) for one in gradients if held_in_parts(one)]:
+        square = torch.stack([one.float().square().sum() for one in parts]).sum()
+        run.ranks.add([square])
+        norm = (norm.to(square.device).square() + square).sqrt()
+    if run.settings.clip_norm is not None:
+        factor = (run.settings.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        for one in gradients:
+            local(one).mul_(factor.to(one.device))
+    return norm
 
 
 def _reweighted(term: Term, weights: Mapping[str, float]) -> Term:
@@ -367,6 +386,7 @@ def _reweighted(term: Term, weights: Mapping[str, float]) -> Term:
 
 
 def _save(run: _Run) -> None:
+    tensors = state_tensors(run.model, run.optimiser, good=run.good, kept=run.objective.kept)
     if not run.ranks.first:
         return
     state = {
@@ -379,12 +399,5 @@ def _save(run: _Run) -> None:
     store.save(
         run.watch.folder,
         run.done,
-        write=lambda folder: save_state(
-            folder,
-            run.model,
-            run.optimiser,
-            good=run.good,
-            kept=run.objective.kept,
-            state=state,
-        ),
+        write=lambda folder: save_state(folder, tensors, state),
     )

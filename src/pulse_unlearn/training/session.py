@@ -319,8 +319,7 @@ class MethodSession:
 
     def _own(self, data: StepData) -> list[StepData]:
         """Return this rank's part of a step, in micro-batches."""
-        own = data.dealt(self.ranks.count)[self.ranks.rank]
-        return own.micro_batches(self.settings.optimiser.micro_batch_size)
+        return data.part_of(self.ranks).micro_batches(self.settings.optimiser.micro_batch_size)
 
     def _parts(self, part: Part, batches: int) -> list[tuple[Example, ...]]:
         size = self.settings.optimiser.micro_batch_size

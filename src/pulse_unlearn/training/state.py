@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from pulse_unlearn import store
 from pulse_unlearn.errors import MethodError, Problem
+from pulse_unlearn.models.sharding import local, part_like, whole
 
 Weights = Mapping[str, Tensor]
 """Name of a tensor -> its values."""
@@ -23,23 +24,25 @@ _TENSORS = "state.safetensors"
 _STATE = "state.json"
 
 
-def save_state(
-    folder: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    *,
-    good: Weights,
-    kept: Weights,
-    state: dict[str, Any],
-) -> None:
-    """Write all that a later process needs to continue bit for bit."""
-    tensors = {f"good.{name}": value.cpu() for name, value in good.items()}
+def state_tensors(
+    model: nn.Module, optimiser: torch.optim.Optimizer, *, good: Weights, kept: Weights
+) -> dict[str, Tensor]:
+    """Return all that a later process needs to continue bit for bit, whole and on the CPU.
+
+    Of a model that is held in parts all ranks must ask for it.
+    """
+    tensors = {f"good.{name}": whole(value).cpu() for name, value in good.items()}
     tensors |= {f"kept.{name}": value.cpu().contiguous() for name, value in kept.items()}
     for name, parameter in trained(model).items():
-        tensors[f"weight.{name}"] = parameter.detach().cpu().contiguous()
+        tensors[f"weight.{name}"] = whole(parameter.detach()).cpu().contiguous()
         for key, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"adamw.{key}.{name}"] = value.detach().cpu().contiguous()
-    store.write_bytes(folder / _TENSORS, serialise(tensors))
+            tensors[f"adamw.{key}.{name}"] = whole(value.detach()).cpu().contiguous()
+    return tensors
+
+
+def save_state(folder: Path, tensors: Weights, state: dict[str, Any]) -> None:
+    """Write a training's tensors and counters."""
+    store.write_bytes(folder / _TENSORS, serialise(dict(tensors)))
     store.write_json(folder / _STATE, state)
 
 
@@ -63,11 +66,11 @@ def load_state(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer)
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = tensors.get(f"adamw.{key}.{name}")
             if value is not None:
-                moments[key] = value if key == "step" else value.to(parameter.device)
+                moments[key] = value if key == "step" else part_like(value, parameter)
         if moments:
             optimiser.state[parameter] = moments
     state: dict[str, Any] = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-    good = {name: tensors[f"good.{name}"].to(where.device) for name, where in parameters.items()}
+    good = {name: part_like(tensors[f"good.{name}"], own) for name, own in parameters.items()}
     device = next(iter(parameters.values())).device
     kept = {
         name.removeprefix("kept."): value.to(device)
@@ -86,7 +89,7 @@ def put_back(model: nn.Module, weights: Weights) -> None:
     """Give the trained tensors these values."""
     with torch.no_grad():
         for name, parameter in trained(model).items():
-            parameter.copy_(weights[name])
+            parameter.copy_(part_like(weights[name], parameter))
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -113,7 +116,7 @@ def marks_of_untrained(model: nn.Module) -> dict[str, tuple[int, int]]:
     found = {}
     for name, tensor in model.named_parameters():
         if not tensor.requires_grad:
-            bits = tensor.detach().contiguous().view(kinds[tensor.element_size()])
+            bits = local(tensor.detach()).contiguous().view(kinds[tensor.element_size()])
             found[name] = (int(bits.sum()), int((bits >> 3).sum()))
     return found
 

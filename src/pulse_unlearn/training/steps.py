@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import Literal, Protocol
 
 from pulse_unlearn.errors import DataError, Problem
-from pulse_unlearn.ranks import cut, reading_costs
+from pulse_unlearn.ranks import Ranks, cut, reading_costs
 from pulse_unlearn.records import Example
 
 Epoch = Callable[[int], Sequence[Example]]
@@ -48,15 +48,19 @@ class StepData:
             for k in range(count)
         ]
 
-    def dealt(self, count: int) -> list[StepData]:
-        """Deal the step out to so many ranks, about as many tokens to each.
+    def part_of(self, ranks: Ranks) -> StepData:
+        """Return what of the step one of several ranks does."""
+        return self.dealt(ranks.count, evenly=ranks.lockstep)[ranks.rank]
+
+    def dealt(self, count: int, *, evenly: bool = False) -> list[StepData]:
+        """Deal the step out to so many ranks: as many tokens to each, or examples if `evenly`.
 
         Like examples stay together, and both parts are cut at the same places, so that no rank has
         one without the other; with more ranks than examples some have nothing.
         """
         forget, retain = (sorted(part, key=_likeness) for part in (self.forget, self.retain))
         costs = zip_longest(reading_costs(forget), reading_costs(retain), fillvalue=0.0)
-        runs = cut([sum(both) for both in costs], count)
+        runs = cut([1.0 if evenly else sum(both) for both in costs], count)
         return [StepData(tuple(forget[run]), tuple(retain[run])) for run in runs]
 
 
