@@ -26,7 +26,7 @@ QUICK = [
     *("finetune-8", "finetune-4", "finetune-1", "projector", "single", "answers"),
     *("sharded-full", "sharded-npo", "sharded-answers"),
 ]
-"""Reference and retain data, other forms, a penalty, a gradient, a loss that decides, two phases."""
+"""Among them reference, retained data, other forms, a penalty, a look at gradients, two phases."""
 
 
 def launch(folder: Path, names: list[str]) -> Path:

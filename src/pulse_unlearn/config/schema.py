@@ -323,6 +323,10 @@ class Experiment(Settings):
     @model_validator(mode="after")
     def _counts_agree(self) -> Experiment:
         problems = self._quantised_updates()
+        if self.speed.sharding == "layers":
+            for name in ("quantise", "device_map"):
+                if getattr(self.model, name) != "none":
+                    problems.append(f"speed.sharding: layers goes with model.{name}: none")
         if not self.methods and not self.scenarios.audit:
             problems.append("methods: name at least 1, unless models are audited (scenarios.audit)")
         if len(set(self.seeds)) < len(self.seeds):
