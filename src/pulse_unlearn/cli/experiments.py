@@ -96,15 +96,19 @@ def run(
     overrides += (f"data.allow_overlap=[{','.join(allow_overlap)}]",) if allow_overlap else ()
     overrides += (ALLOWS_OTHER_BASE,) if allow_base_mismatch else ()
     overrides += (f"trackers=[{','.join(track)}]",) if track else ()
-    again = _command(experiment, overrides, runs, where)
-    load = partial(_load, experiment, overrides)
+    again = command(experiment, overrides, runs, where)
     carry_out(
-        load, runs, where=where, repair=repair, accept_env_change=accept_env_change, again=again
+        partial(load, experiment, overrides),
+        runs,
+        where=where,
+        repair=repair,
+        accept_env_change=accept_env_change,
+        again=again,
     )
 
 
 def carry_out(
-    load: Callable[[], Experiment],
+    loads: Callable[[], Experiment],
     runs: Path,
     *,
     where: str = "local",
@@ -117,7 +121,7 @@ def carry_out(
     from pulse_unlearn.ranks import joined
 
     with stop_on_signals() as stop, joined() as ranks:
-        loaded = load()
+        loaded = loads()
         from pulse_unlearn.cli.progress import make_progress
         from pulse_unlearn.launch import launched
         from pulse_unlearn.pipeline.run import follow_run, run_experiment
@@ -159,7 +163,7 @@ def _tell_failures(finished: Finished) -> None:
     finished.raise_failures()
 
 
-def _command(experiment: str, overrides: tuple[str, ...], runs: Path, where: str) -> str:
+def command(experiment: str, overrides: tuple[str, ...], runs: Path, where: str) -> str:
     """Return the command that continues a run, quoted for a shell."""
     place = [] if where == "local" else ["--on", where]
     settings = [part for override in overrides for part in ("--set", override)]
@@ -193,7 +197,7 @@ def plan(
     """
     if brief and (measure or tflops):
         raise click.UsageError("--brief takes neither --measure nor --tflops")
-    loaded = _load(experiment, overrides)
+    loaded = load(experiment, overrides)
     if brief:
         from pulse_unlearn.cli.plan_brief import show_brief
 
@@ -236,11 +240,11 @@ def score(
     if run_folder is None:
         raise click.UsageError("give RUN, or --answers and --general")
     record = str(run_folder / "experiment.yaml")
-    loaded = _load(record, ())
+    loaded = load(record, ())
     if parser:
         # Who was chosen, and when trainings ended, stays as the run decided it.
         decided = f"scoring.decided_by={loaded.scoring.decides}"
-        loaded = _load(record, (f"scoring.parser={parser}", decided))
+        loaded = load(record, (f"scoring.parser={parser}", decided))
     from pulse_unlearn.pipeline.run import rescore
 
     rescore(loaded, run_folder)
@@ -289,7 +293,8 @@ def verify(path: Path, signers: Path | None, moved: Path | None) -> None:
     click.echo(f"{path}: every file is the one that was written")
 
 
-def _load(experiment: str, overrides: tuple[str, ...]) -> Experiment:
+def load(experiment: str, overrides: tuple[str, ...]) -> Experiment:
+    """Load an experiment by name or path; raises ConfigError with everything that is wrong."""
     from pulse_unlearn import registries
     from pulse_unlearn.config import load_experiment
 

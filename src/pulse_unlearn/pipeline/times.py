@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 
@@ -32,20 +32,31 @@ def note_time(run: Path, kind: str, stage: str, seconds: float, worker: str) -> 
 
 
 def noted_times(run: Path) -> dict[str, list[float]]:
-    """Return the seconds that stages took, by kind; a line cut off by a crash is left out."""
-    path = run / LOGS / _TIMES
+    """Return the seconds that stages took, by kind."""
     found: dict[str, list[float]] = defaultdict(list)
+    for _, kind, seconds in _noted(run):
+        found[kind].append(seconds)
+    return found
+
+
+def stage_times(run: Path) -> dict[str, float]:
+    """Return the seconds that each stage took, the last time that it was computed."""
+    return {stage: seconds for stage, _, seconds in _noted(run)}
+
+
+def _noted(run: Path) -> Iterator[tuple[str, str, float]]:
+    """Yield stage, kind and seconds of each note; a line cut off by a crash is left out."""
+    path = run / LOGS / _TIMES
     if not path.is_file():
-        return found
+        return
     with file_errors(path, "read"):
         lines = path.read_text(encoding="utf-8").splitlines()
     for line in lines:
         try:
             told = json.loads(line)
-            found[str(told["kind"])].append(float(told["seconds"]))
+            yield str(told["stage"]), str(told["kind"]), float(told["seconds"])
         except (ValueError, KeyError, TypeError):
             continue
-    return found
 
 
 def time_left(

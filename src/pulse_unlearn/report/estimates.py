@@ -186,6 +186,11 @@ class Numbers:
         found = (p for p in self._places if p.scenario == scenario and p.is_retain_model)
         return min(found, default=None)
 
+    def conditions(self, place: Place) -> list[str]:
+        """Return the conditions under which a model was asked besides, its retain model's too."""
+        found = {p.condition for p in self._places if replace(p, condition=PLAIN) == place}
+        return sorted(found - {PLAIN})
+
     def relearning_steps(self, scenario: str) -> list[int]:
         """Return the steps at which relearning was measured; empty without the attack."""
         names = {place.condition for place in self._places if place.scenario == scenario}
