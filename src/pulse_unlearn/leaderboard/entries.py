@@ -87,11 +87,6 @@ class Entry:
     seeds: tuple[SeedEntry, ...]
 
     @property
-    def name(self) -> str:
-        """What tables call it; a scope is told where a method has several."""
-        return self.method
-
-    @property
     def score(self) -> float:
         """Mean over the seeds."""
         return fmean(one.score for one in self.seeds)
@@ -99,9 +94,8 @@ class Entry:
     @property
     def cost(self) -> float | None:
         """Time of its unlearning over GA's in the same run and seed; None where GA is missing."""
-        found = [
-            one.seconds / one.ga_seconds for one in self.seeds if one.seconds and one.ga_seconds
-        ]
+        timed = [(one.seconds, one.ga_seconds) for one in self.seeds]
+        found = [own / ga for own, ga in timed if own and ga]
         return fmean(found) if found else None
 
     @property

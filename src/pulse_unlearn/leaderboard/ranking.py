@@ -20,7 +20,7 @@ class Ranked:
 
     entry: Entry
     rank: int
-    """By the mean score."""
+    """By the mean score; equal ones share it."""
     best: int
     """The best rank that the seeds do not exclude: 1 + those who are surely before it."""
     worst: int
@@ -53,17 +53,22 @@ def ranked(entries: Sequence[Entry]) -> list[Ranked]:
         first, second = (i, j) if _shared(entries[i], entries[j])[0] > 0 else (j, i)
         before[second].add(first)
         behind[first].add(second)
-    order = sorted(range(len(entries)), key=lambda n: (-entries[n].score, entries[n].name))
+    order = sorted(range(len(entries)), key=lambda n: _order(entries[n]))
     return [
         Ranked(
             entries[n],
-            rank,
+            1 + sum(other.score > entries[n].score for other in entries),
             1 + len(before[n]),
             len(entries) - len(behind[n]),
             not any(_beats(entries[m], entries[n]) for m in range(len(entries)) if m != n),
         )
-        for rank, n in enumerate(order, start=1)
+        for n in order
     ]
+
+
+def _order(entry: Entry) -> tuple[float, float, str]:
+    """Sort by score; where nothing is forgotten, or nothing kept, by the other of the two."""
+    return -entry.score, -sum(both_of(entry)), entry.method
 
 
 def _differences(one: Entry, other: Entry) -> list[float]:

@@ -27,9 +27,9 @@ EXPLAINED = (
     "D_unlearn down to the retain model (or to chance, without one) is gone, by the highest "
     "reading. `after attacks`: the same after the attack that brings back most beyond the same "
     "attack on the retain model. `kept least`: usable accuracy over that before, of the set that "
-    "lost most. `score`: harmonic mean of `after attacks` and `kept least`; it orders the ranks. In "
-    "brackets are the ranks that no sure difference between seeds excludes (paired t tests, Holm). "
-    "A star marks the front: nobody forgets more and keeps more. `x GA`: time of unlearning over "
+    "lost most. `score`: harmonic mean of `after attacks` and `kept least`; by it they are ranked. "
+    "In brackets are the ranks that no sure difference between seeds excludes (paired t tests, "
+    "Holm). A star marks the front: nobody forgets more and keeps more. `x GA`: time of unlearning over "
     "that of GA in the same run."
 )
 
