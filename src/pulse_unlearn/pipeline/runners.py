@@ -23,7 +23,7 @@ from pulse_unlearn.evaluation.predict import (
 )
 from pulse_unlearn.evaluation.table import read_predictions, write_predictions
 from pulse_unlearn.isolation import deadline
-from pulse_unlearn.methods import METHODS, Part, Procedure, Request, build_method, serves
+from pulse_unlearn.methods import METHODS, Method, Part, Procedure, Request, build_method, serves
 from pulse_unlearn.models.adapter_base import note_base
 from pulse_unlearn.models.adapters import (
     AdapterStack,
@@ -228,7 +228,23 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
         views=views,
         ranks=context.ranks,
     )
-    limited = METHODS.origin(stage.method) is not None
+    outcome = _applied(context, job, session, method)
+    job.finish(
+        outcome,
+        trained=serves(stage.method) != "refusal",
+        notes={
+            "accuracy_before": limit.before if limit else None,
+            "accuracy_limit": limit.accuracy if limit else None,
+            "individuals": [person.id for person in forget],
+        },
+    )
+
+
+def _applied(
+    context: StageContext[UnlearnStage], job: _Job, session: MethodSession, method: Method
+) -> Outcome:
+    """Apply a method; a third party's within its time, and held to its update scope."""
+    limited = METHODS.origin(context.stage.method) is not None
     seconds = context.inputs.experiment.plugin_seconds if limited else 0
     untouched = marks_of_untrained(job.prepared.model) if limited else {}
     fix = "raise plugin_seconds if it needs longer"
@@ -242,15 +258,7 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
         outcome = session.apply(method)
     if limited:
         require_untouched(job.prepared.model, untouched)
-    job.finish(
-        outcome,
-        trained=serves(stage.method) != "refusal",
-        notes={
-            "accuracy_before": limit.before if limit else None,
-            "accuracy_limit": limit.accuracy if limit else None,
-            "individuals": [person.id for person in forget],
-        },
-    )
+    return outcome
 
 
 def _served_before(context: StageContext[UnlearnStage]) -> ServedSystem | None:
