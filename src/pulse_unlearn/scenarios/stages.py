@@ -133,7 +133,7 @@ class ScoreStage(Stage):
     def ingredients(self, experiment: Experiment) -> dict[str, Any]:
         """Leave out what only decides how stored answers are read: that needs no model."""
         made_of = Stage.ingredients(self, experiment)
-        idle = {"parser", "decided_by"}
+        idle = {"parser", "decided_by", "margin"}
         idle |= {"people", "general", "words"} if self.view == "other_view" else set()
         made_of["scoring"] = {k: v for k, v in made_of["scoring"].items() if k not in idle}
         made_of["general_questions"] = experiment.data.general_questions
