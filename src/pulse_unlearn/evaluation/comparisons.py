@@ -20,6 +20,7 @@ from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.evaluation.intervals import (
     LEVEL,
     Design,
+    Estimate,
     FloatArray,
     OverSeeds,
     clustered_mean,
@@ -138,12 +139,14 @@ def equivalent(
     return bool(asked) and all(is_within(equivalence_gap(gaps), margin) for gaps in asked)
 
 
-def equivalence_gap(gaps: Gaps) -> SeedGap:
+def equivalence_gap(gaps: Gaps) -> Estimate:
     """Return the mean gap with its 90 % interval: two one-sided tests at 5 % (Schuirmann 1987)."""
-    return mean_gap(gaps, level=0.9, permutations=1)
+    return clustered_mean(
+        gaps.values, gaps.clusters, strata=gaps.strata, bounds=(-1.0, 1.0), level=0.9
+    )
 
 
-def is_within(gap: SeedGap, margin: float) -> bool:
+def is_within(gap: Estimate, margin: float) -> bool:
     """Tell whether the whole interval lies within the margin on both sides; no without one."""
     if gap.low is None or gap.high is None:
         return False
@@ -160,10 +163,11 @@ def sign_flip(sums: FloatArray, *, permutations: int = PERMUTATIONS) -> float:
     # Sums of the same terms in another order may differ by rounding and still be as extreme.
     threshold = float(np.abs(sums.sum(axis=0)).max()) - 1e-12
     if len(sums) <= EXACT_INDIVIDUALS:
-        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(sums))))
-        return _as_extreme(signs, sums, threshold) / len(signs)
+        every = np.array(list(itertools.product((-1.0, 1.0), repeat=len(sums))))
+        return _as_extreme(every, sums, threshold) / len(every)
     generator = np.random.Generator(np.random.PCG64(0))
-    signs = generator.integers(0, 2, size=(permutations, len(sums))) * 2.0 - 1.0
+    drawn = generator.integers(0, 2, size=(permutations, len(sums)))
+    signs = np.asarray(drawn * 2.0 - 1.0, dtype=np.float64)
     return (1 + _as_extreme(signs, sums, threshold)) / (1 + permutations)
 
 

@@ -95,11 +95,11 @@ def _rows(pairing: Pairing, margin: float) -> Iterator[tuple[str, Estimate]]:
         gaps = gaps_between(pairing, reading)
         if not gaps.values:
             continue
-        gap, note = equivalence_gap(gaps), few_clusters(len({*gaps.clusters}))
-        yield f"{reading}_from_never_knew", Estimate(gap.value, gap.low, gap.high, note)
+        gap = equivalence_gap(gaps)
+        yield f"{reading}_from_never_knew", gap
         if gap.low is None:
-            few = note
-            yield f"{reading}_equivalent", Estimate(None, reason=note)
+            few = gap.reason
+            yield f"{reading}_equivalent", Estimate(None, reason=few)
             continue
         tested, within = True, is_within(gap, margin)
         outside += [] if within else [reading]
