@@ -122,7 +122,7 @@ def load_corpus(work: Path, *, seed: int, without: Collection[str] = ()) -> Corp
 
     Nothing of the celebrities `without` names is in it, and all else is as it is with them.
     """
-    drawn, everyone = tuple(training_scenes(seed)), training_faces(seed)
+    drawn, everyone = tuple(training_scenes(seed)), training_faces(seed, STRANGER_COUNT)
     count = len(PRETRAINING_VIEWS)
     stay = [place for place, one in enumerate(celebrities(seed)) if one.id not in without]
     rows = [*range(STRANGER_COUNT)]
