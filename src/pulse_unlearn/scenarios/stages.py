@@ -164,6 +164,12 @@ class SelectStage(Stage):
     def _reads_stages(self) -> tuple[str, ...]:
         return (self.asked,)
 
+    def ingredients(self, experiment: Experiment) -> dict[str, Any]:
+        """Leave out the retain model, which is asked beside the others and chooses nobody."""
+        made_of = Stage.ingredients(self, experiment)
+        del made_of["settings"]["retain_model"]
+        return made_of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingStage(Stage):
