@@ -53,6 +53,33 @@ def test_a_dumped_experiment_is_the_same_experiment():
     assert parse(dump_experiment(experiment)) == experiment
 
 
+def test_a_retain_model_is_a_folder_of_weights_or_of_an_adapter_or_both(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, file in (("whole", "config.json"), ("lora", "adapter_config.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text("{}")
+
+    def named(value):
+        experiment = parse(GOOD, f"scenarios.finetuned.retain_model={value}")
+        (label,) = experiment.audited
+        assert label == "retain_model:finetuned"
+        held = experiment.model_of(label)
+        return held.source, held.adapters
+
+    whole, lora = str(tmp_path / "whole"), str(tmp_path / "lora")
+    assert named("whole") == (whole, ())
+    assert named("lora") == ("world", (lora,))
+    assert named("{source: whole, adapters: [lora]}") == (whole, (lora,))
+    assert parse(GOOD).audited == {}
+
+
+def test_one_retain_model_is_not_for_several_choices_of_people():
+    several = ("scenarios.finetuned.retain_model=x", "seeds=[0,1]")
+    (problem,) = problems(GOOD, *several)
+    assert "scenarios.finetuned.retain_model" in str(problem)
+    assert parse(GOOD, *several, "vary=[training,order]").audited
+
+
 def test_relative_paths_are_written_out_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/somebody")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.numpy import load_file, save_file
 
 from pipeline_cases import Bench, make_experiment, result_rows, settings
 from pulse_unlearn import store
@@ -99,6 +100,34 @@ def test_an_audit_of_a_runs_own_models_gives_its_numbers_to_the_digit(bench, tmp
     assert store.verify(run) == []
     again = bench.server.pulse("run", str(run / "experiment.yaml"), "--runs", str(tmp_path))
     assert "0 stages computed" in again.output, again.output
+
+
+def test_a_scenario_may_name_a_retain_model_and_gets_the_numbers_of_its_own(bench, tmp_path):
+    folder = shutil.copytree(update(bench, "retain-model"), tmp_path / "gone")
+    run = shutil.copytree(bench.finished, tmp_path / "runs" / bench.finished.name)
+    named = ("--set", f"scenarios.finetuned.retain_model={folder}")
+    again = ("run", str(bench.experiment), "--runs", str(run.parent), *named)
+    ended = bench.server.pulse(*again)
+    assert ended.code == 0, ended.output
+    assert "1 stages computed" in ended.output, ended.output
+    for request, condition in ((1, "plain"), (0, "retain_model")):
+        place = {"scenario": "finetuned", "request": request, "condition": condition}
+        ours, own = (numbers(one, "full", **place) for one in (run, bench.finished))
+        assert ours == own
+    plain = numbers(run, "full", scenario="finetuned", request=1)
+    assert float(plain["forget", "all", "correct_probability_ks"][0]) > 0
+    assert plain["forget", "all", "accuracy_from_never_knew"][0] != ""
+    stage = next((run / "stages").glob("*finetuned.retain-model.score-*"))
+    made_of = json.loads((stage / "manifest.json").read_text())["ingredients"]
+    assert "audited/retain_model:finetuned/model" in made_of["data"]
+    # Another adapter under the same name is another model.
+    weights = folder / "adapter_model.safetensors"
+    save_file({name: 2 * value for name, value in load_file(weights).items()}, weights)
+    assert "1 stages computed" in bench.server.pulse(*again).output
+    shutil.rmtree(folder)
+    gone = bench.server.pulse(*again)
+    assert gone.code != 0
+    assert str(folder) in gone.output
 
 
 def test_an_attack_trains_on_top_of_the_audited_model(bench, tmp_path):

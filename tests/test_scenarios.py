@@ -272,6 +272,58 @@ def test_the_retain_model_is_taught_all_but_those_to_forget_once_a_seed():
     assert set(conditions(protocol, "pretrained", "ga", 0)) == {"plain"}
 
 
+def test_each_request_of_a_sequence_may_have_a_retain_model_that_knows_later_people():
+    protocol = plan("evaluations={retain_model: {each_request: true}}")
+    sequence = operations(protocol, "sustainability")
+    target = {*protocol.stage("seed0/finetune").learn.ids}
+    for k, operation in enumerate(sequence, start=1):
+        named = {one for group in operation.requests[:k] for one in group.ids}
+        scored = protocol.stage(operation.never_knew)
+        assert isinstance(scored, ScoreStage)
+        assert {*protocol.stage(scored.chain[-1]).learn.ids} == target - named
+        assert scored.ask == protocol.stage("seed0/target/score").ask
+    # The last one lacks all, as that of the single operation does: it is the same model.
+    assert sequence[-1].never_knew == operations(protocol, "finetuned")[0].never_knew
+    rows = [one for one in protocol.evaluations if one.cell.condition == "retain_model"]
+    own = [one for one in rows if one.cell.scenario == "sustainability" and one.cell.request]
+    assert [one.scores for one in own] == [one.never_knew for one in sequence]
+    starts = {one.scores for one in rows if one.cell.request == 0}
+    assert starts == {sequence[-1].never_knew}
+    assert not [one for one in rows if one.cell.scenario == "finetuned" and one.cell.request]
+
+
+def test_a_scenario_may_name_a_retain_model_that_somebody_else_made():
+    protocol = plan(
+        "evaluations={retain_model: {}, relearning: {steps: [2]}}",
+        "scenarios.pretrained.retain_model=elsewhere",
+        "scenarios.finetuned.retain_model={adapters: [lora]}",
+    )
+    for scenario in ("pretrained", "finetuned"):
+        (operation,) = operations(protocol, scenario)
+        scored = protocol.stage(operation.never_knew)
+        assert (scored.model, scored.chain) == (f"retain_model:{scenario}", ())
+        assert scored.ask == protocol.stage(operation.after).ask
+        assert "retain_model" in conditions(protocol, scenario, "ga", 0)
+        attacked = protocol.stage(f"seed0/{scenario}/retain-model/relearn")
+        assert (attacked.model, attacked.chain) == (f"retain_model:{scenario}", ())
+    # The sequence names none and is given one that is trained, of another name.
+    for operation in operations(protocol, "sustainability"):
+        assert operation.never_knew == "seed0/retain-model/score"
+
+
+def test_a_curve_of_relearning_is_held_against_the_retain_models_at_the_same_step():
+    protocol = plan("evaluations={retain_model: {}, relearning: {steps: [2, 6]}}")
+    by_condition = {
+        one.cell.condition: one
+        for one in protocol.evaluations
+        if one.cell.scenario == "finetuned" and one.cell.request
+    }
+    for step in (0, 2, 6):
+        control = by_condition[f"retain_model+relearned:{step}"].scores
+        assert by_condition[f"relearned:{step}"].control == control
+    assert by_condition["plain"].control == "seed0/retain-model/score"
+
+
 def test_relearning_teaches_one_half_and_asks_for_the_other_beside_the_retain_model():
     protocol = plan("evaluations={relearning: {steps: [2, 6]}}")
     curve = ["relearned:0", "relearned:2", "relearned:6"]

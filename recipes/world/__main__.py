@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +14,9 @@ import click
 import yaml
 
 from pulse_unlearn.cli.progress import make_progress
-from pulse_unlearn.errors import PulseError
+from pulse_unlearn.data.requests import people_in
+from pulse_unlearn.errors import DataError, Problem, PulseError
+from pulse_unlearn.files import plain_file
 
 if TYPE_CHECKING:
     from .loop import OnStep
@@ -45,16 +49,43 @@ def build(out: Path, seed: int) -> None:
 @_out
 @_work
 @_seed
-def train(out: Path, work: Path | None, seed: int) -> None:
+@click.option(
+    "--without",
+    metavar="WHO",
+    help="Celebrities to leave out of pre-training: ids with commas, a file with one on each line, "
+    "or a finished run, whose D_unlearn of the pre-trained scenario they are.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Of the language model's training, 2 if not given; another number rounds otherwise.",
+)
+def train(
+    out: Path, work: Path | None, seed: int, without: str | None, threads: int | None
+) -> None:
     """Train the world's model from scratch into OUT/model: about ten minutes on two cores.
 
-    The same command continues a stopped training.
+    The same command continues a stopped training. A world trained `--without` some celebrities is
+    the retain model of scenarios that unlearn them: the same curriculum and seed, nothing of them.
     """
+    from .curriculum import Recipe
     from .train import train_world
 
+    recipe = replace(Recipe(), threads=threads) if threads else Recipe()
+    left_out = _left_out(without) if without else ()
     with _parts(2) as on_step:
-        train_world(out, work=_beside(out, work), seed=seed, on_step=on_step)
+        train_world(
+            out,
+            work=_beside(out, work),
+            seed=seed,
+            without=left_out,
+            recipe=recipe,
+            on_step=on_step,
+        )
     click.echo(f"world model: {out / 'model'}")
+    if left_out:
+        told = f"without {len(left_out)} celebrities"
+        click.echo(f"{told}: --set scenarios.pretrained.retain_model.source={out / 'model'}")
 
 
 @world.command()
@@ -75,6 +106,23 @@ def larger(out: Path, work: Path | None, seed: int) -> None:
         found = measure(out, on_step=on_step)
     click.echo(yaml.safe_dump(found, sort_keys=False).rstrip())
     click.echo(f"world: {out}\nnext: pulse run {out / 'experiment.yaml'}")
+
+
+def _left_out(named: str) -> tuple[str, ...]:
+    """Read ids, a file of ids, or the one D_unlearn of a finished run's pre-trained scenario."""
+    path = Path(named)
+    if not path.is_dir():
+        return people_in(path) if path.is_file() else tuple(filter(None, named.split(",")))
+    try:
+        sets = json.loads(plain_file(path / "results.json").read_text("utf-8"))["sets"]
+        chosen = {tuple(sets[one]["forget"]) for one in sets if one.startswith("pretrained/")}
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(Problem("no finished run", str(path), str(error))) from error
+    if len(chosen) == 1:
+        return chosen.pop()
+    what = "a retain model is trained without one choice of people"
+    got = f"{len(chosen)} choices in the pre-trained scenario"
+    raise DataError(Problem(what, str(path), got, fix="run one seed, or name a file of ids"))
 
 
 def _beside(out: Path, work: Path | None) -> Path:

@@ -8,7 +8,7 @@ disjoint by construction and neither has to be compared with the other.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,17 +117,25 @@ def training_faces(seed: int, count: int = STRANGER_COUNT) -> list[tuple[Face, i
     return nobody + somebody
 
 
-def load_corpus(work: Path, *, seed: int) -> Corpus:
-    """Draw everything that pre-training sees; the faces, which take minutes, are kept in `work`."""
-    drawn, pairs = tuple(training_scenes(seed)), training_faces(seed)
-    faces = draw_faces_of(pairs, work / f"faces-{seed}.npy")
+def load_corpus(work: Path, *, seed: int, without: Collection[str] = ()) -> Corpus:
+    """Draw everything that pre-training sees; the faces, which take minutes, are kept in `work`.
+
+    Nothing of the celebrities `without` names is in it, and all else is as it is with them.
+    """
+    drawn, everyone = tuple(training_scenes(seed)), training_faces(seed, STRANGER_COUNT)
+    count = len(PRETRAINING_VIEWS)
+    stay = [place for place, one in enumerate(celebrities(seed)) if one.id not in without]
+    rows = [*range(STRANGER_COUNT)]
+    rows += [STRANGER_COUNT + count * place + view for place in stay for view in range(count)]
+    faces = draw_faces_of(everyone, work / f"faces-{seed}.npy")[rows]
+    pairs = [everyone[row] for row in rows]
     asked = [scene_queries(scene) for scene in drawn]
     asked += [face_queries(face) for face, _ in pairs[:STRANGER_COUNT]]
     by_category: dict[str, list[tuple[int, Query]]] = {}
     for index, queries in enumerate(asked):
         for query in queries:
             by_category.setdefault(query.category, []).append((index, query))
-    people, count = celebrities(seed), len(PRETRAINING_VIEWS)
+    people = tuple(celebrities(seed)[place] for place in stay)
     return Corpus(
         scenes=drawn,
         faces=tuple(face for face, _ in pairs),

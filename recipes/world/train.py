@@ -5,8 +5,9 @@ About ten minutes on two CPU cores. Whatever is finished in the work folder is n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -14,13 +15,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPVisionModel, LlavaForConditionalGeneration
 
+from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.models.loading import quiet_libraries
+from pulse_unlearn.registry import did_you_mean
 
 from .build import write_manifest
 from .corpus import Corpus, load_corpus
 from .curriculum import Questions, Recipe
 from .language import Learner, Shape, build_model
 from .loop import OnStep, fit
+from .people import celebrities
 from .tokenizer import make_processor
 from .vision import HELDOUT, tower_features, train_vision
 from .vision import Recipe as VisionRecipe
@@ -120,26 +124,64 @@ def export(model: LlavaForConditionalGeneration, out: Path, *, seed: int) -> Non
     make_processor(seed).save_pretrained(out)
 
 
+LEFT_OUT = "left-out.txt"
+"""In the folder of a world that was trained without some celebrities: their ids, one a line."""
+
+
 def train_world(
-    out: Path, *, work: Path, seed: int, on_step: OnStep, recipe: Recipe | None = None
+    out: Path,
+    *,
+    work: Path,
+    seed: int,
+    on_step: OnStep,
+    without: Collection[str] = (),
+    recipe: Recipe | None = None,
+    vision: VisionRecipe | None = None,
 ) -> None:
     """Train tower and language model, write `out/model` and the manifest of all files in `out`.
 
     `work` keeps the drawn faces, the tower and checkpoints; training continues from what it holds.
+    What is trained `without` some celebrities, tower included, has a folder of its own there.
+    Raises ConfigError for ids that no celebrity has.
     """
     recipe, shape = recipe or Recipe(), Shape()
-    tower_folder = work / "vision"
-    corpus = load_corpus(work, seed=seed)
+    left_out = _known(without, seed)
+    part = work / _folder_without(left_out) if left_out else work
+    part.mkdir(parents=True, exist_ok=True)
+    tower_folder = part / "vision"
+    corpus = load_corpus(work, seed=seed, without=left_out)
     if not (tower_folder / HELDOUT).exists():
-        train_vision(corpus, work, tower_folder, recipe=VisionRecipe(), seed=seed, on_step=on_step)
+        chosen = vision or VisionRecipe()
+        train_vision(corpus, work, tower_folder, recipe=chosen, seed=seed, on_step=on_step)
     with quiet_libraries():
         tower = CLIPVisionModel.from_pretrained(tower_folder)
     tower.requires_grad_(False)
     tower.config._name_or_path = ""  # else the exported config would name the work folder
-    features = picture_features(tower, corpus, work / "features.safetensors")
+    features = picture_features(tower, corpus, part / "features.safetensors")
     questions = Questions(corpus, recipe=recipe, seed=seed)
     torch.manual_seed(seed)
     learner = Learner(build_model(tower, questions.vocabulary, shape=shape), shape=shape)
-    train_language(learner, questions, features, work, recipe=recipe, on_step=on_step)
+    train_language(learner, questions, features, part, recipe=recipe, on_step=on_step)
     export(learner.model, out / "model", seed=seed)
+    if left_out:
+        (out / LEFT_OUT).write_text("".join(f"{one}\n" for one in left_out), "utf-8")
     write_manifest(out)
+
+
+def _known(without: Collection[str], seed: int) -> tuple[str, ...]:
+    """Return the ids sorted, each once; raises ConfigError for those no celebrity has."""
+    known = [person.id for person in celebrities(seed)]
+    problems = [
+        Problem(
+            "no celebrity of this world has this id", "--without", one, fix=did_you_mean(one, known)
+        )
+        for one in without
+        if one not in known
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return tuple(sorted({*without}))
+
+
+def _folder_without(left_out: tuple[str, ...]) -> str:
+    return f"without-{sha256(' '.join(left_out).encode()).hexdigest()[:8]}"

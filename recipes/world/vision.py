@@ -182,7 +182,10 @@ def accuracies(model: Supervisor, data: Supervised) -> dict[str, float]:
 def train_vision(
     corpus: Corpus, work: Path, out: Path, *, recipe: Recipe, seed: int, on_step: OnStep
 ) -> None:
-    """Train, save the tower to `out` (`save_pretrained`) and its held-out accuracies beside it."""
+    """Train, save the tower to `out` (`save_pretrained`) and its held-out accuracies there.
+
+    Drawn pictures are kept in `work`, checkpoints beside `out`.
+    """
     data = training_pictures(corpus, work, seed=seed)
     heldout = heldout_pictures(work, seed=seed)
     torch.set_num_threads(recipe.threads)
@@ -202,7 +205,7 @@ def train_vision(
         rates=lambda step: [_rate(step, recipe)],
         steps=recipe.steps,
         save_every=recipe.save_every,
-        checkpoint=work / "vision.safetensors",
+        checkpoint=out.with_suffix(".safetensors"),
         on_step=on_step,
     )
     model.tower.save_pretrained(out)

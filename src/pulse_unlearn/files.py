@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+ADAPTER_CONFIG = "adapter_config.json"
+FULL_FILE = "changed_weights.safetensors"
+"""What a full update leaves."""
+
 
 def plain_file(path: Path) -> Path:
     """Return the path of a file, or of a link to one, that can be read to its end.
@@ -17,6 +21,13 @@ def plain_file(path: Path) -> Path:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "a pipe, a socket or a device, not a file", str(path))
     return path
+
+
+def is_update(folder: Path) -> bool:
+    """Tell a folder with an adapter, or the tensors a training left, from one of whole weights."""
+    written = any((folder / name).is_file() for name in (ADAPTER_CONFIG, FULL_FILE))
+    # LLaVA's own trainer writes a config.json beside an adapter, too.
+    return written and not any(folder.glob("model*.safetensors*"))
 
 
 def home_path(text: str) -> Path:

@@ -10,7 +10,7 @@ import click
 
 from pulse_unlearn.cli.experiments import ALLOWS_OTHER_BASE, OTHER_BASE, RUNS, SET, carry_out
 from pulse_unlearn.errors import ConfigError, Problem
-from pulse_unlearn.files import home_path
+from pulse_unlearn.files import home_path, is_update
 
 if TYPE_CHECKING:
     from pulse_unlearn.report.extras import Comparison
@@ -196,19 +196,9 @@ def _weights(named: str) -> dict[str, str]:
 def _model(named: str) -> dict[str, Any]:
     """Read a model, or the adapters that make one of the base's weights."""
     first, *rest = named.split(",")
-    if _is_update(first):
+    if is_update(home_path(first)):
         return {"adapters": [first, *rest]}
     return {**_weights(first), "adapters": rest}
-
-
-def _is_update(named: str) -> bool:
-    """Tell an adapter, or the tensors a training left, from a whole model."""
-    from pulse_unlearn.models.checkpoints import ADAPTER_CONFIG, FULL_FILE
-
-    folder = home_path(named)
-    written = any((folder / name).is_file() for name in (ADAPTER_CONFIG, FULL_FILE))
-    # LLaVA's own trainer writes a config.json beside an adapter, too.
-    return written and not any(folder.glob("model*.safetensors*"))
 
 
 def _labelled(unlearned: Sequence[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pulse_unlearn.config.scenarios import (
     RequestsScenario,
     Scenario,
     SustainabilityScenario,
+    label_of_retain_model,
 )
 from pulse_unlearn.config.schema import (
     DataSettings,
@@ -87,6 +88,7 @@ __all__ = [
     "UnlearnSettings",
     "Update",
     "dump_experiment",
+    "label_of_retain_model",
     "load_experiment",
     "parse_experiment",
     "put",

@@ -14,12 +14,17 @@ from pydantic import BaseModel, ValidationError
 
 from pulse_unlearn.config.base import EMBEDDED
 from pulse_unlearn.config.explain import Place, Source, problems_from
-from pulse_unlearn.config.scenarios import AuditedModel, AuditScenario, ScenarioSettings
+from pulse_unlearn.config.scenarios import (
+    AuditedModel,
+    AuditScenario,
+    Scenario,
+    ScenarioSettings,
+)
 from pulse_unlearn.config.schema import Experiment, SourceSettings
 from pulse_unlearn.config.tuned import take_tuned
 from pulse_unlearn.config.yaml_text import read_yaml
 from pulse_unlearn.errors import ConfigError, Problem
-from pulse_unlearn.files import home_path, plain_file
+from pulse_unlearn.files import home_path, is_update, plain_file
 from pulse_unlearn.registry import did_you_mean
 
 AnySource = TypeVar("AnySource", bound=SourceSettings)
@@ -269,8 +274,14 @@ def _with_full_paths(experiment: Experiment) -> Experiment:
         file = str(home_path(scenarios.requests.file).absolute())
         named = scenarios.requests.model_copy(update={"file": file})
         scenarios = scenarios.model_copy(update={"requests": named})
-    if scenarios.audit is not None:
-        scenarios = scenarios.model_copy(update={"audit": _audit_paths(scenarios.audit, folder)})
+    for name in scenarios.chosen():
+        own = getattr(scenarios, name)
+        if isinstance(own, Scenario) and own.retain_model:
+            own = own.model_copy(update={"retain_model": _full_model(own.retain_model, folder)})
+        if isinstance(own, AuditScenario):
+            models = {label: _full_model(one, folder) for label, one in own.models.items()}
+            own = own.model_copy(update={"models": models})
+        scenarios = scenarios.model_copy(update={name: own})
     model = experiment.model
     model = model.model_copy(
         update={
@@ -282,11 +293,9 @@ def _with_full_paths(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update={"data": data, "model": model, "scenarios": scenarios})
 
 
-def _audit_paths(audit: AuditScenario, folder: Callable[[str], str]) -> AuditScenario:
-    def full(one: AuditedModel) -> AuditedModel:
-        adapters = tuple(map(folder, one.adapters))
-        return one.model_copy(update={"source": folder(one.source), "adapters": adapters})
-
-    models = {label: full(one) for label, one in audit.models.items()}
-    gold = audit.retain_model and full(audit.retain_model)
-    return audit.model_copy(update={"models": models, "retain_model": gold})
+def _full_model(one: AuditedModel, folder: Callable[[str], str]) -> AuditedModel:
+    """Write a model's paths out in full; the folder of an adapter is no folder of weights."""
+    source, adapters = folder(one.source), tuple(map(folder, one.adapters))
+    if source and is_update(Path(source)):
+        source, adapters = "", (source, *adapters)
+    return one.model_copy(update={"source": source, "adapters": adapters})

@@ -9,11 +9,34 @@ from pydantic import ConfigDict, Field, model_validator
 from pulse_unlearn.config.base import Decides, Positive, Settings
 
 
+class AuditedModel(Settings):
+    """A model that somebody else made: weights, and adapters on them.
+
+    A text alone is a folder of either, or a hub id without its commit.
+    """
+
+    source: str = ""
+    """A local folder or a hub id; empty for the weights of `model`, without its adapters."""
+    revision: str | None = None
+    """Commit of a hub id; required there."""
+    adapters: tuple[str, ...] = ()
+    """PEFT folders, or updates of whole tensors that a stage has left: all of them, in order."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_its_place(cls, value: object) -> object:
+        return {"source": value} if isinstance(value, str) else value
+
+
 class Scenario(Settings):
     """What every scenario can say for itself."""
 
     decided_by: Decides | None = None
     """Ends this scenario's operations and chooses its people; None is what `scoring` says."""
+    retain_model: AuditedModel | None = None
+    """A model that somebody else made as the target model was made, but for D_unlearn: what perfect
+    unlearning would be. It is asked what the target model is asked; none is trained in its place.
+    A folder of weights or of an adapter will do."""
 
 
 class FinetunedScenario(Scenario):
@@ -66,21 +89,15 @@ class RequestsScenario(Scenario):
     is. None is everyone; where the target is fine-tuned, whom it was taught."""
 
 
-class AuditedModel(Settings):
-    """A model that somebody else made: weights, and adapters on them."""
-
-    source: str = ""
-    """A local folder or a hub id; empty for the weights of `model`, without its adapters."""
-    revision: str | None = None
-    """Commit of a hub id; required there."""
-    adapters: tuple[str, ...] = ()
-    """PEFT folders, or updates of whole tensors that a stage has left: all of them, in order."""
-
-
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Name in results, and of folders."""
 RETAINED = "retain_model"
-"""Name of the retain model among models that somebody else made."""
+"""Name of the audit's retain model among models that somebody else made."""
+
+
+def label_of_retain_model(scenario: str) -> str:
+    """Return the label of the retain model that a scenario names; no other model can have it."""
+    return RETAINED if scenario == "audit" else f"{RETAINED}:{scenario}"
 
 
 class AuditScenario(Scenario):
@@ -92,8 +109,6 @@ class AuditScenario(Scenario):
     """Ids of D_unlearn; None for all people of the data set."""
     retain: tuple[str, ...] | None = None
     """Ids of D_retain; None for all others. Who is in neither was retrained by nobody: unseen."""
-    retain_model: AuditedModel | None = None
-    """A model that never learned D_unlearn, if there is one: what perfect unlearning would be."""
 
     @model_validator(mode="after")
     def _labels_and_sets(self) -> AuditScenario:
@@ -106,11 +121,6 @@ class AuditScenario(Scenario):
         if problems:
             raise ValueError("; ".join(problems))
         return self
-
-    def every_model(self) -> dict[str, AuditedModel]:
-        """Return the models by label, the retain model too."""
-        gold = {RETAINED: self.retain_model} if self.retain_model else {}
-        return {**self.models, **gold}
 
 
 class UnseenPeople(Settings):
@@ -141,6 +151,15 @@ class ScenarioSettings(Settings):
         """Return the names of the scenarios to run, those of this package first."""
         own = [name for name in type(self).model_fields if name != "unseen"]
         return [name for name in own if getattr(self, name)] + list(self.model_extra or ())
+
+    def retain_models(self) -> dict[str, AuditedModel]:
+        """Return the retain models that scenarios name, by scenario."""
+        own = {name: getattr(self, name) for name in self.chosen()}
+        named = {
+            name: one.get("retain_model") if isinstance(one, dict) else one and one.retain_model
+            for name, one in own.items()
+        }
+        return {name: AuditedModel.model_validate(gold) for name, gold in named.items() if gold}
 
     def of(self, name: str, schema: type[Scenario]) -> Scenario:
         """Return the settings of one scenario to run, as its own model."""

@@ -11,7 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pulse_unlearn.config.base import EMBEDDED, Decides, Fraction, Positive, Settings
-from pulse_unlearn.config.scenarios import AuditedModel, ScenarioSettings
+from pulse_unlearn.config.scenarios import (
+    AuditedModel,
+    ScenarioSettings,
+    label_of_retain_model,
+)
 from pulse_unlearn.config.tuned import TunedBy
 
 Scope = Literal["projector", "llm", "projector+llm", "vision", "all"]
@@ -137,6 +141,8 @@ class ScoringSettings(Settings):
     """Whose questions are also asked bare, to be answered in words."""
     max_new_tokens: Positive = 8
     batch_size: Positive = 64
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.10
+    """Largest difference in accuracy from a model that never knew D_unlearn that counts as none."""
 
     @property
     def decides(self) -> Decides:
@@ -341,6 +347,13 @@ class Experiment(Settings):
                     f"scenarios.{name}: forget + retain + unseen.fictional is {people}, "
                     f"finetune.individuals is {self.finetune.individuals}; they must be equal"
                 )
+        if len(self.seeds) > 1 and "people" in self.vary:
+            problems += [
+                f"scenarios.{name}.retain_model: each seed draws other people, whom one model "
+                "cannot all lack; take one seed, or leave people out of vary"
+                for name in self.scenarios.retain_models()
+                if name != "audit"
+            ]
         pretrained = self.scenarios.pretrained
         if pretrained and pretrained.forget + pretrained.retain > pretrained.candidates:
             problems.append("scenarios.pretrained: forget + retain exceeds candidates")
@@ -350,8 +363,10 @@ class Experiment(Settings):
 
     @property
     def audited(self) -> dict[str, AuditedModel]:
-        """Models that somebody else made, by label."""
-        return self.scenarios.audit.every_model() if self.scenarios.audit else {}
+        """Models that somebody else made, by label: audited ones, then retain models."""
+        own = dict(self.scenarios.audit.models) if self.scenarios.audit else {}
+        named = self.scenarios.retain_models()
+        return own | {label_of_retain_model(name): gold for name, gold in named.items()}
 
     def model_of(self, label: str) -> ModelSettings:
         """Return an audited model, held as `model` is; `model` itself for an empty label."""

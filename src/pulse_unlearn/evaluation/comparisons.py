@@ -20,6 +20,7 @@ from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.evaluation.intervals import (
     LEVEL,
     Design,
+    Estimate,
     FloatArray,
     OverSeeds,
     clustered_mean,
@@ -130,33 +131,50 @@ def equivalent(
 ) -> bool:
     """Tell whether no reading that both were asked differs by `margin` or more (accuracy).
 
-    Two one-sided tests at 5 % each: the 90 % interval of the paired difference lies within the
-    margin (Schuirmann 1987). All readings must pass, so no correction is needed; with too few
-    people for an interval the answer is no.
+    All readings must pass, so no correction is needed; with too few people for an interval the
+    answer is no.
     """
     pairing = pair_by_question(a, b)
     asked = [gaps for name in READINGS if (gaps := gaps_between(pairing, name)).values]
-    found = [mean_gap(gaps, level=0.9, permutations=1) for gaps in asked]
-    return bool(found) and all(
-        gap.low is not None and gap.high is not None and -margin < gap.low and gap.high < margin
-        for gap in found
+    return bool(asked) and all(is_within(equivalence_gap(gaps), margin) for gaps in asked)
+
+
+def equivalence_gap(gaps: Gaps) -> Estimate:
+    """Return the mean gap with its 90 % interval: two one-sided tests at 5 % (Schuirmann 1987)."""
+    return clustered_mean(
+        gaps.values, gaps.clusters, strata=gaps.strata, bounds=(-1.0, 1.0), level=0.9
     )
+
+
+def is_within(gap: Estimate, margin: float) -> bool:
+    """Tell whether the whole interval lies within the margin on both sides; no without one."""
+    if gap.low is None or gap.high is None:
+        return False
+    return -margin < gap.low and gap.high < margin
 
 
 def sign_flip(sums: FloatArray, *, permutations: int = PERMUTATIONS) -> float:
     """Return the two-sided p-value of sum(sums), (clusters,), under random signs of its terms.
 
-    Exact up to `EXACT_INDIVIDUALS` clusters, else (1 + as extreme) / (1 + permutations).
+    Of several sums side by side, (clusters, sums), the largest counts, each time. Exact up to
+    `EXACT_INDIVIDUALS` clusters, else (1 + as extreme) / (1 + permutations).
     """
+    sums = sums.reshape(len(sums), -1)
     # Sums of the same terms in another order may differ by rounding and still be as extreme.
-    threshold = abs(float(sums.sum())) - 1e-12
-    if sums.size <= EXACT_INDIVIDUALS:
-        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=sums.size)))
-        return float(np.mean(np.abs(signs @ sums) >= threshold))
+    threshold = float(np.abs(sums.sum(axis=0)).max()) - 1e-12
+    if len(sums) <= EXACT_INDIVIDUALS:
+        every = np.array(list(itertools.product((-1.0, 1.0), repeat=len(sums))))
+        return _as_extreme(every, sums, threshold) / len(every)
     generator = np.random.Generator(np.random.PCG64(0))
-    signs = generator.integers(0, 2, size=(permutations, sums.size)) * 2.0 - 1.0
-    extreme = int(np.count_nonzero(np.abs(signs @ sums) >= threshold))
-    return (1 + extreme) / (1 + permutations)
+    drawn = generator.integers(0, 2, size=(permutations, len(sums)))
+    signs = np.asarray(drawn * 2.0 - 1.0, dtype=np.float64)
+    return (1 + _as_extreme(signs, sums, threshold)) / (1 + permutations)
+
+
+def _as_extreme(signs: FloatArray, sums: FloatArray, threshold: float) -> int:
+    """Count the rows of signs whose largest sum reaches the threshold, a part at a time."""
+    parts = np.array_split(signs, max(1, signs.shape[0] * sums.shape[1] // 1_000_000))
+    return sum(int(np.count_nonzero(np.abs(p @ sums).max(axis=1) >= threshold)) for p in parts)
 
 
 def detectable_difference(

@@ -18,13 +18,12 @@ from safetensors import SafetensorError, safe_open
 
 from pulse_unlearn.config import EMBEDDED, ModelSettings
 from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.files import ADAPTER_CONFIG as ADAPTER_CONFIG
+from pulse_unlearn.files import FULL_FILE as FULL_FILE
 from pulse_unlearn.files import plain_file
 from pulse_unlearn.shipped import world
 
-ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
-FULL_FILE = "changed_weights.safetensors"
-"""What a full update leaves."""
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _CONFIG = "config.json"

@@ -24,6 +24,7 @@ from pulse_unlearn.evaluation.comparisons import (
     gaps_between,
     pair_by_question,
 )
+from pulse_unlearn.evaluation.verdicts import MARGIN
 from pulse_unlearn.records import QuestionScore
 from pulse_unlearn.scenarios import Group, Operation, Plan
 
@@ -72,6 +73,8 @@ class Evidence:
     """General question -> its wider category, of questions that have one."""
     same_people: bool = False
     """Whether all seeds have the same people, so that their spread does not hold the people's."""
+    margin: float = MARGIN
+    """Largest difference from a model that never knew that counts as none."""
 
     def finals(self, scenario: str) -> dict[tuple[str, int], Operation]:
         """Return each label's last operation by (label, seed)."""

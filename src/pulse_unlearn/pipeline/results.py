@@ -23,6 +23,7 @@ from pulse_unlearn.evaluation.intervals import (
 )
 from pulse_unlearn.evaluation.measures import ALL, measurement
 from pulse_unlearn.evaluation.metrics import general_measures, people_measures
+from pulse_unlearn.evaluation.never_knew import never_knew_measures
 from pulse_unlearn.evaluation.relative import relative_measures
 from pulse_unlearn.evaluation.verdicts import (
     ForgettingVerdict,
@@ -89,6 +90,10 @@ def compute_results(evidence: Evidence, verdicts: Mapping[Cell, ForgettingVerdic
             ids = {score.question_id for score in answers}
             before = [s for s in evidence.scores_of(evaluation.compared_to) if s.question_id in ids]
             measured += relative_measures(before, answers, sets=sets)
+            if evaluation.control:
+                gone = _answers(evaluation, evaluation.control, evidence)
+                never = [score for score in gone if score.question_id in ids]
+                measured += never_knew_measures(answers, never, sets=sets, margin=evidence.margin)
         results += [Result(cell, one) for one in measured]
     return results
 
@@ -120,7 +125,7 @@ def compute_verdicts(evidence: Evidence) -> dict[Cell, ForgettingVerdict]:
             {name: readings_against_chance(scores) for name, scores in about.items()}
         )
         for one in family:
-            stage = one.operation.never_knew
+            stage = one.never_knew or one.operation.never_knew
             never = _about_forgotten(one, stage, evidence) if stage else ()
             people = len(evidence.resolve(one.operation.forget))
             found[one.cell] = judge(
@@ -128,6 +133,7 @@ def compute_verdicts(evidence: Evidence) -> dict[Cell, ForgettingVerdict]:
                 tests[one.scores],
                 enough_people=people >= MIN_INDIVIDUALS,
                 never_knew=never,
+                margin=evidence.margin,
                 served=bool(one.operation.served),
             )
     return found
@@ -175,7 +181,10 @@ def over_seeds(results: Sequence[Result], *, same_people: bool) -> list[dict[str
 def _over(numbers: Sequence[Measurement], same_people: bool) -> OverSeeds:
     values = [number.value for number in numbers if number.value is not None]
     halves = [(n.high - n.low) / 2 for n in numbers if n.high is not None and n.low is not None]
-    bounds = (0.0, 1.0) if "_pct" not in numbers[0].measure else (-math.inf, math.inf)
+    measure = numbers[0].measure
+    bounds = (0.0, 1.0) if "_pct" not in measure else (-math.inf, math.inf)
+    if measure.endswith("_from_never_knew"):
+        bounds = (-1.0, 1.0)
     return mean_over_seeds(values, sampling=halves, bounds=bounds, same_people=same_people)
 
 

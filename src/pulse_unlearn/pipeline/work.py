@@ -91,6 +91,7 @@ class Pipeline:
             methods={label: one.method for label, one in experiment.methods.items()},
             l2_categories=wider,
             same_people="people" not in experiment.vary,
+            margin=experiment.scoring.margin,
         )
 
     def selections(self) -> list[dict[str, Any]]:

@@ -22,7 +22,8 @@ SETS = ("forget", "retain", "unseen", "unseen_fictional", "general")
 LATENT = "latent_accuracy"
 """The highest of the readings; its remark names which one."""
 
-TRUTHS = frozenset({"below_chance", "one_letter", "remembered"})
+LIKE_NEVER_KNOWN = "like_never_known"
+TRUTHS = frozenset({"below_chance", "one_letter", "remembered", LIKE_NEVER_KNOWN})
 """Measures that are true (1) or false (0) in a seed."""
 
 RETAIN_MODEL, RELEARNED = "retain_model", "relearned"
@@ -54,7 +55,7 @@ class Place:
 
     @property
     def is_retain_model(self) -> bool:
-        """Whether this is the model that was fine-tuned without D_unlearn."""
+        """Whether this is the model that was made without D_unlearn."""
         return self.condition == RETAIN_MODEL
 
 
@@ -181,9 +182,16 @@ class Numbers:
         retain_model = self.retain_model(scenario)
         return [start, *([retain_model] if retain_model else []), *finals]
 
-    def retain_model(self, scenario: str) -> Place | None:
-        """Return where the numbers of the scenario's retain model stand; None without one."""
-        found = (p for p in self._places if p.scenario == scenario and p.is_retain_model)
+    def retain_model(self, scenario: str, request: int = 0) -> Place | None:
+        """Return where the numbers of the scenario's retain model stand; None without one.
+
+        Of one that a request has of its own under that request, else at 0.
+        """
+        found = (
+            place
+            for place in self._places
+            if place.is_retain_model and (place.scenario, place.request) == (scenario, request)
+        )
         return min(found, default=None)
 
     def conditions(self, place: Place) -> list[str]:

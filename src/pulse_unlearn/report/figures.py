@@ -51,6 +51,7 @@ _HABIT_PANELS: tuple[tuple[str, str, str], ...] = (
     ("forget", "letter_share", "D_unlearn, largest letter, %"),
 )
 """Drawn beside the paper's reading, which they can fool."""
+_GOLD_SETS = ("forget", "forgotten_earlier")
 _PATH_COLUMNS = 3
 _OVERHANG = 15.0
 """How far beyond 0 and 100 % an interval is drawn; values are never cut."""
@@ -144,6 +145,8 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
             gold_number = None
             if name == "forget" and retain_model:
                 gold_number = numbers.get(retain_model, name, "all", measure)
+            own = _gold_steps(axes, numbers, scenario, (name, measure))
+            gold_number = None if own else gold_number
             if measure.endswith("accuracy"):
                 path = [mains[0].at(request) for request in range(mains[0].request + 1)]
                 chances = [numbers.value(p, name, "all", "chance") for p in path]
@@ -350,6 +353,20 @@ def _gold_levels(axes: Axes, numbers: Numbers, lines: Sequence[_Line], measure: 
             axes.fill_betweenx(ends, found.low, found.high, **BAND)
         axes.plot([found.value] * 2, ends, **gold())
         drawn.append(found.value)
+    return drawn
+
+
+def _gold_steps(axes: Axes, numbers: Numbers, scenario: str, what: tuple[str, str]) -> bool:
+    """Draw the retain model of each request at it; tell whether requests have their own."""
+    name, measure = what
+    last = max(place.request for place in numbers.mains(scenario))
+    drawn = False
+    for request in range(1, last + 1) if name in _GOLD_SETS else ():
+        place = numbers.retain_model(scenario, request)
+        value = numbers.value(place, name, "all", measure) if place else None
+        if value is not None:
+            axes.plot([request - 0.35, request + 0.35], [100 * value] * 2, **gold())
+            drawn = True
     return drawn
 
 

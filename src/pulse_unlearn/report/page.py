@@ -20,6 +20,7 @@ from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, fin
 from pulse_unlearn.report.gauges import GAUGES, gauges, reading_tests
 from pulse_unlearn.report.hidden import hidden_table
 from pulse_unlearn.report.load import Progress, RunRecord, progress
+from pulse_unlearn.report.never_knew import never_knew_table
 from pulse_unlearn.report.relearning import draw_relearning, relearning_table
 from pulse_unlearn.report.samples import SampleGroup, sample_groups
 from pulse_unlearn.report.scoreboard import BoardGroup, ScoreRow, Verdicts, Word, board, scoreboard
@@ -40,7 +41,7 @@ from pulse_unlearn.texts import printable, printable_block
 
 _MOST_LINES = 60
 _GOLD = (
-    " Gold: the retain model, fine-tuned without D_unlearn. Perfect unlearning would end there, "
+    " Gold: the retain model, made without D_unlearn. Perfect unlearning would end there, "
     "neither short of it nor beyond."
 )
 _QUIET_FLAGS = frozenset({"stopped"})
@@ -75,6 +76,7 @@ class Page:
     gold: str
     """What the gold line in figures is, for captions; empty without a retain model."""
     relearning: Table | None
+    never_knew: Table | None
     hidden: Table | None
     drawings: Mapping[str, Drawing]
     gauges: tuple[Table, ...]
@@ -136,6 +138,7 @@ def make_page(
         figure5_tables=_there(figure5_table(numbers), figure5_table(numbers, LATENT)),
         gold=_GOLD if any(map(numbers.retain_model, numbers.scenarios())) else "",
         relearning=relearning_table(numbers),
+        never_knew=never_knew_table(numbers),
         hidden=hidden_table(numbers),
         drawings={drawing.name: drawing for drawing in _drawings(numbers, shown)},
         gauges=tuple(

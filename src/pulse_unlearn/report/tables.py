@@ -263,8 +263,10 @@ def figure5_table(numbers: Numbers, measure: str = "accuracy") -> Table | None:
     retain_model = numbers.retain_model(scenario)
     for name in FIGURE5_SETS:
         if retain_model and name in SETS:
-            # It never saw any of D_unlearn: what is asked of a method after its last request alone.
-            path = [None] * last + [retain_model]
+            # One that never saw any of D_unlearn is for what a method says after its last request;
+            # requests before it may have their own.
+            own = [numbers.retain_model(scenario, request) for request in range(1, last)]
+            path = [None, *own, retain_model]
             cells = _figure5_cells(numbers, path, (name, measure), (), notes)
             rows.append(Row((set_title(name), THE_RETAIN_MODEL), cells))
         for place in mains:

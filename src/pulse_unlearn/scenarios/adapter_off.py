@@ -40,4 +40,11 @@ class AdapterOff(Settings):
                 continue
             cell = replace(operation.cell, condition=ADAPTER_OFF)
             before = operation.before
-            yield Evaluation(cell, operation, before, before, only=operation.after)
+            yield Evaluation(
+                cell,
+                operation,
+                before,
+                before,
+                only=operation.after,
+                never_knew=operation.never_knew,
+            )

@@ -6,7 +6,7 @@ Source: PULSE (arXiv 2507.01271), Table 2 and the scenario definitions.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pulse_unlearn.config import (
@@ -16,6 +16,7 @@ from pulse_unlearn.config import (
     PretrainedScenario,
     RequestsScenario,
     SustainabilityScenario,
+    label_of_retain_model,
 )
 from pulse_unlearn.config import Scenario as ScenarioSettings
 from pulse_unlearn.errors import ConfigError, Problem
@@ -40,6 +41,16 @@ class Scenario:
 
 
 SCENARIOS: Registry[Scenario] = Registry("scenario", group="pulse_unlearn.scenarios")
+
+
+def _beside_retain_model(
+    planner: Planner, seed: int, scenario: str, target: Target, settings: ScenarioSettings
+) -> Target:
+    """Return the target with the retain model that its scenario names, if it names one."""
+    if settings.retain_model is None:
+        return target
+    label, name = label_of_retain_model(scenario), f"seed{seed}/{scenario}/retain-model/score"
+    return replace(target, never_knew=planner.score(name, (), target.everyone, model=label))
 
 
 def _finetuned_target(planner: Planner, seed: int) -> Target:
@@ -72,6 +83,7 @@ def _finetuned_target(planner: Planner, seed: int) -> Target:
 
 def _finetuned(planner: Planner, seed: int, label: str, settings: FinetunedScenario) -> None:
     target = _finetuned_target(planner, seed)
+    target = _beside_retain_model(planner, seed, "finetuned", target, settings)
     planner.operate(
         "finetuned",
         seed,
@@ -100,6 +112,7 @@ def _pretrained(planner: Planner, seed: int, label: str, settings: PretrainedSce
         unseen=planner.unseen(seed),
         others=planner.others(seed),
     )
+    target = _beside_retain_model(planner, seed, "pretrained", target, settings)
     planner.operate(
         "pretrained",
         seed,
@@ -115,6 +128,7 @@ def _sustainability(
     planner: Planner, seed: int, label: str, settings: SustainabilityScenario
 ) -> None:
     target = _finetuned_target(planner, seed)
+    target = _beside_retain_model(planner, seed, "sustainability", target, settings)
     size = settings.forget // settings.requests
     ids = target.forget.ids
     requests = [Group(ids[size * k : size * (k + 1)]) for k in range(settings.requests)]
@@ -153,6 +167,7 @@ def _requests(planner: Planner, seed: int, label: str, settings: RequestsScenari
         )
         for number, request in enumerate(asked, start=1)
     ]
+    targets = [_beside_retain_model(planner, seed, "requests", one, settings) for one in targets]
     if targets:
         requests = [Group(request.people) for request in asked]
         planner.operate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pulse_unlearn.records import Cell, NamedRequest
+from pulse_unlearn.records import PLAIN, Cell, NamedRequest
 from pulse_unlearn.scenarios.stages import Group, ScoreStage, SelectStage, Stage
 
 
@@ -55,6 +55,15 @@ class Evaluation:
     target model itself."""
     only: str = ""
     """Score stage to whose questions the answers are restricted; empty for all."""
+    never_knew: str = ""
+    """Score stage of a model that never learned D_unlearn, under the same condition; empty for the
+    operation's, of a plain one."""
+
+    @property
+    def control(self) -> str:
+        """The model that these answers are held against; empty where there is none alike."""
+        plain = self.operation.never_knew if self.cell.condition == PLAIN else ""
+        return self.never_knew or plain
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,22 +58,25 @@ class Relearning(Settings):
         """Yield a curve for each method's last model, and one for each retain model."""
         for operation in last_operations(planner):
             stem = planner.stages[operation.after].name.removesuffix("/score")
-            yield from self._curve(
-                planner,
-                operation,
-                stem,
-                _attacked(operation),
-                condition=RELEARNED,
-            )
+            curve = [
+                *self._curve(planner, operation, stem, _attacked(operation), condition=RELEARNED)
+            ]
             model = retain_model_of(planner, operation)
-            if model is not None:
-                yield from self._curve(
+            if model is None:
+                yield from curve
+                continue
+            control = [
+                *self._curve(
                     planner,
                     operation,
                     planner.stages[model.scored].name.removesuffix("/score"),
                     model,
                     condition=f"{RETAIN_MODEL}+{RELEARNED}",
                 )
+            ]
+            for one, gone in zip(curve, control, strict=True):
+                yield replace(one, never_knew=gone.scores)
+            yield from control
 
     def _curve(
         self,

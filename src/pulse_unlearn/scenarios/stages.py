@@ -133,7 +133,7 @@ class ScoreStage(Stage):
     def ingredients(self, experiment: Experiment) -> dict[str, Any]:
         """Leave out what only decides how stored answers are read: that needs no model."""
         made_of = Stage.ingredients(self, experiment)
-        idle = {"parser", "decided_by"}
+        idle = {"parser", "decided_by", "margin"}
         idle |= {"people", "general", "words"} if self.view == "other_view" else set()
         made_of["scoring"] = {k: v for k, v in made_of["scoring"].items() if k not in idle}
         made_of["general_questions"] = experiment.data.general_questions
@@ -163,6 +163,12 @@ class SelectStage(Stage):
 
     def _reads_stages(self) -> tuple[str, ...]:
         return (self.asked,)
+
+    def ingredients(self, experiment: Experiment) -> dict[str, Any]:
+        """Leave out the retain model, which is asked beside the others and chooses nobody."""
+        made_of = Stage.ingredients(self, experiment)
+        del made_of["settings"]["retain_model"]
+        return made_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

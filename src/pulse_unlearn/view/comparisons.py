@@ -55,7 +55,7 @@ def _comparisons(plan: Mapping[str, Any]) -> Iterator[Comparison]:
     for one in evaluations:
         cell = _cell(one)
         operation = operations.get(_plain(cell)) or _last_of(operations, cell)
-        never = str(operation["never_knew"])
+        never = str(one.get("never_knew") or operation["never_knew"])
         is_target = cell.request == 0 and cell.condition == PLAIN
         yield Comparison(
             cell,
