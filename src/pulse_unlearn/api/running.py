@@ -33,6 +33,7 @@ def run(
     `LoadedRun.report` does that. Raises ConfigError for settings, PluginError if a third party's
     code failed (the rest is in the run folder), and whatever else stops `pulse run`.
     """
+    from pulse_unlearn.estimate.room import require_room
     from pulse_unlearn.launch import launched
     from pulse_unlearn.pipeline.run import run_experiment
 
@@ -43,7 +44,7 @@ def run(
         Path(runs),
         repair=repair,
         progress=progress,
-        carry_out=launched(on, resolved, Path(runs)),
+        carry_out=launched(on, resolved, Path(runs), check=require_room),
     )
     finished.raise_failures()
     return load_run(finished.run, frame=frame)

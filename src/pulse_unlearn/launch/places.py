@@ -9,6 +9,7 @@ from pathlib import Path
 from pulse_unlearn.config import Experiment, dump_experiment
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.launch.coordinator import Coordinator
+from pulse_unlearn.launch.devices import Fleet, this_machine
 from pulse_unlearn.launch.engines import Engine, Job
 from pulse_unlearn.pipeline.work import Pipeline
 
@@ -17,15 +18,44 @@ _LOCAL = re.compile(r"local:([1-9]\d{0,3})")
 _RAY = re.compile(r"ray|ray://\S+")
 
 
+Check = Callable[[Pipeline, Fleet], None]
+"""Looks at what a run is about to use before anything is computed; raises what it finds wrong."""
+
+
 def launched(
-    named: str, experiment: Experiment, runs: Path
+    named: str, experiment: Experiment, runs: Path, *, check: Check | None = None
 ) -> Callable[[Pipeline], tuple[int, int]]:
     """Return what carries a run out on the engine that `--on` names; raises ConfigError."""
     make = engine_of(named)
-    if make is None:
-        return Pipeline.carry_out
     job = Job(dump_experiment(experiment), runs.absolute())
-    return lambda pipeline: Coordinator(make(job)).carry_out(pipeline)
+
+    def carry_out(pipeline: Pipeline) -> tuple[int, int]:
+        if make is None:
+            if check:
+                check(pipeline, Fleet((this_machine(1),)))
+            return pipeline.carry_out()
+        engine = make(job)
+        if check:
+            try:
+                check(pipeline, engine.fleet())
+            except BaseException:
+                engine.close()
+                raise
+        return Coordinator(engine).carry_out(pipeline)
+
+    return carry_out
+
+
+def fleet_of(named: str) -> Fleet:
+    """Return the machines that `--on` names, of which none is given work; raises ConfigError."""
+    make = engine_of(named)
+    if make is None:
+        return Fleet((this_machine(1),))
+    engine = make(Job("", Path()))
+    try:
+        return engine.fleet()
+    finally:
+        engine.close()
 
 
 def engine_of(named: str) -> Callable[[Job], Engine] | None:
