@@ -55,6 +55,7 @@ def pipeline_of(tmp_path, parents, complete=()):
         stop=StopRequest(),
         store=SimpleNamespace(holder=lambda _: None),
         run=tmp_path,
+        folder_of=lambda name: tmp_path / name,
         is_complete=lambda stage: stage.name in complete,
     )
 

@@ -16,6 +16,7 @@ from pulse_unlearn.launch.engines import Engine, Outcome
 from pulse_unlearn.launch.schedule import ranks_of
 from pulse_unlearn.pipeline.progress import Working, working
 from pulse_unlearn.pipeline.times import note_time
+from pulse_unlearn.pipeline.tracking import STEPS
 from pulse_unlearn.pipeline.work import Pipeline
 from pulse_unlearn.scenarios import Stage
 
@@ -144,6 +145,7 @@ class Coordinator:
             return None
         error = outcome.error
         if error is None:
+            pipeline.progress.logged(stage, pipeline.folder_of(stage.name) / STEPS)
             pipeline.progress.finish(number, stage, outcome.seconds)
             note_time(pipeline.run, stage.kind, stage.name, outcome.seconds, outcome.worker)
             return "computed" if outcome.computed else "reused"
