@@ -53,7 +53,9 @@ def pipeline_of(tmp_path, parents, complete=()):
         failures=Failures(),
         progress=Silent(),
         stop=StopRequest(),
-        store=SimpleNamespace(holder=lambda _: None),
+        store=SimpleNamespace(
+            holder=lambda _: None, find=lambda _: None, has_lapsed=lambda _: False
+        ),
         run=tmp_path,
         folder_of=lambda name: tmp_path / name,
         is_complete=lambda stage: stage.name in complete,
@@ -139,6 +141,41 @@ def test_a_stage_that_another_process_holds_is_tried_later(tmp_path, monkeypatch
         tmp_path, lambda s, n: Outcome("w", 0.0, False, held) if (s, n) == ("a", 1) else None
     )
     assert (engine.started.count("a"), counts) == (2, (5, 0))
+
+
+def test_a_stage_whose_lease_ran_out_is_started_again_whatever_the_engine_says(
+    tmp_path, monkeypatch
+):
+    """The first worker at `b` is never heard of again."""
+    monkeypatch.setattr("pulse_unlearn.launch.coordinator._ASK_STORE_EVERY", 0.05)
+    pipeline, asleep = pipeline_of(tmp_path, CHAIN), threading.Event()
+    pipeline.store.has_lapsed = lambda key: key.name == "b" and not asleep.is_set()
+
+    def act(stage, count):
+        if (stage, count) == ("b", 1):
+            asleep.wait(10)
+        elif stage == "b":
+            asleep.set()
+
+    engine = Threads(act, slots=3)
+    assert Coordinator(engine, look_every=0.01).carry_out(pipeline) == (5, 0)
+    assert engine.started.count("b") == 2
+
+
+def test_a_stage_that_is_published_is_done_without_its_workers_word(tmp_path, monkeypatch):
+    monkeypatch.setattr("pulse_unlearn.launch.coordinator._ASK_STORE_EVERY", 0.05)
+    pipeline, over = pipeline_of(tmp_path, CHAIN), threading.Event()
+    pipeline.store.find = lambda key: tmp_path if key.name == "b" else None
+
+    def act(stage, _count):
+        if stage == "b":
+            over.wait(10)
+        if stage == "c":
+            over.set()
+
+    engine = Threads(act, slots=3)
+    assert Coordinator(engine, look_every=0.01).carry_out(pipeline) == (5, 0)
+    assert sorted(engine.started) == sorted(CHAIN)
 
 
 def test_a_worker_told_to_leave_is_not_the_run(tmp_path):

@@ -12,7 +12,7 @@ from graphlib import TopologicalSorter
 from typing import Literal
 
 from pulse_unlearn.errors import Interrupted, PluginError, Problem, RunLocked, StoreError
-from pulse_unlearn.launch.engines import Engine, Outcome
+from pulse_unlearn.launch.engines import Engine, Outcome, WorkerLost
 from pulse_unlearn.launch.schedule import ranks_of
 from pulse_unlearn.pipeline.progress import Working, working
 from pulse_unlearn.pipeline.times import note_time
@@ -26,6 +26,8 @@ _End = Literal["computed", "reused", "skipped"]
 _LOOK_EVERY = 1.0
 _BUSY_FOR = 2.0
 """Seconds until a stage that another process holds is tried again."""
+_ASK_STORE_EVERY = 5.0
+"""Seconds; an engine may take minutes to notice that a machine is gone, or never."""
 
 
 @dataclass
@@ -42,6 +44,10 @@ class Coordinator:
     _numbers: dict[str, int] = field(default_factory=dict)
     """Stage -> its place in the plan, from 1."""
     _ranks: dict[str, float] = field(default_factory=dict)
+    _asked: float = field(default_factory=time.monotonic)
+    """When the store was last asked about stages at work."""
+    _seen: set[str] = field(default_factory=set)
+    """Stages at work that the store held as complete then."""
 
     def carry_out(self, pipeline: Pipeline) -> tuple[int, int]:
         """Bring every stage to completion; return how many were computed and reused.
@@ -112,11 +118,40 @@ class Coordinator:
         done, _ = wait(self._running, timeout=self.look_every, return_when=FIRST_COMPLETED)
         pipeline.progress.working(self._at_work(pipeline))
         ended = []
-        for future in done:
+        for future in [*done, *self._given_up(pipeline)]:
             name, _ = self._running.pop(future)
             if end := self._judge(pipeline, stages[name], future):
                 ended.append((name, end))
         return ended
+
+    def _given_up(self, pipeline: Pipeline) -> list[Future[Outcome]]:
+        """Return, with an outcome, what stands for stages whose workers are not heard of again.
+
+        A stage is complete once the store holds it, and lost when its lease has run out; the engine
+        may say so later or never, and then it is no news.
+        """
+        now = time.monotonic()
+        if now - self._asked < _ASK_STORE_EVERY:
+            return []
+        self._asked, seen, found = now, self._seen, []
+        self._seen = set()
+        for future, (name, since) in list(self._running.items()):
+            key = pipeline.inputs.keys[name]
+            instead: Future[Outcome] = Future()
+            if future.done():
+                continue
+            if pipeline.store.find(key) is not None:
+                self._seen.add(name)
+                if name not in seen:
+                    continue  # its worker may be about to say so
+                instead.set_result(Outcome("a worker not heard of again", now - since))
+            elif pipeline.store.has_lapsed(key):
+                instead.set_exception(WorkerLost("its lease ran out"))
+            else:
+                continue
+            self._running[instead] = self._running.pop(future)
+            found.append(instead)
+        return found
 
     def _judge(
         self,

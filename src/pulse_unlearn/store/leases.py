@@ -63,6 +63,17 @@ def holder_of(folder: Path) -> Holder | None:
     return None if old > RUNS_OUT_AFTER else holder
 
 
+def has_lapsed(folder: Path) -> bool:
+    """Tell whether a holder on another machine let its lease run out without giving it back."""
+    holder = read_holder(_lease(folder))
+    if holder is None or holder["host"] == socket.gethostname():
+        return False
+    try:
+        return _age(_lease(folder)) > RUNS_OUT_AFTER
+    except OSError:
+        return False  # taken over or published in this moment
+
+
 @contextmanager
 def leased(stages: Path, rest: str, *, alone: bool) -> Iterator[Path]:
     """Hold a stage's lease, renewed in the background, and yield the folder to work in.

@@ -19,6 +19,7 @@ from pulse_unlearn.store.leases import (
     LEASE,
     PARTIAL,
     folder_of,
+    has_lapsed,
     holder_of,
     leased,
     locked,
@@ -334,6 +335,10 @@ class Store:
         On another machine a killed holder is told of until its lease has run out.
         """
         return holder_of(self.unfinished(key))
+
+    def has_lapsed(self, key: StageKey) -> bool:
+        """Tell whether somebody on another machine worked on a stage and is not heard of again."""
+        return has_lapsed(self.unfinished(key))
 
     def _folders_of(self, key: StageKey) -> list[Path]:
         planned = self.stages / key.folder
