@@ -57,7 +57,7 @@ RAY = {
 PORT = 6399
 SOCKETS = Path("/tmp/ray")
 """Where Ray keeps what belongs to one machine."""
-LIMIT = 180.0
+LIMIT = 120.0
 
 
 def obstacle() -> str:
