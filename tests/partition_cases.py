@@ -157,6 +157,10 @@ class Network:
         own = [f"--node-ip-address={self.address(number)}", f"--num-cpus={cpus}", "--block"]
         self.start(number, *ray, *where, *own, "--object-store-memory=100000000")
 
+    def is_up(self, number: int, *, times: int = 1) -> bool:
+        """Tell whether so many raylets have been started on a machine."""
+        return self.log(number).read_text().count("Ray runtime started") >= times
+
     def processes(self, number: int) -> list[int]:
         return [int(pid) for pid in _ip("netns", "pids", self.name(number)).split()]
 

@@ -78,11 +78,10 @@ class Run:
 def held(network, bench, tmp_path):
     """A run whose fine-tuning is under way on a machine that is not the head, and stays there."""
     network.raylet(1, head=1, cpus=0)
-    wait_until(lambda: "Ray runtime started" in network.log(1).read_text(), "a head")
+    wait_until(lambda: network.is_up(1), "a head")
     for number in (2, 3):
         network.raylet(number, head=1)
-    for number in (2, 3):
-        wait_until(lambda: "Ray runtime started" in network.log(number).read_text(), "a raylet")  # noqa: B023
+    wait_until(lambda: network.is_up(2) and network.is_up(3), "raylets")
     (network.hold / "all").touch()
     return Run(network, bench, tmp_path / "runs")
 
@@ -136,7 +135,14 @@ def test_a_lost_head_ends_the_run_and_the_same_command_goes_on_with_another(held
     wait_until(lambda: process.poll() is not None or held.holder(), "a fine-tuning")
     assert process.poll() is None, held.said(2)
     network.send(1, signal.SIGKILL)
+    assert process.wait(120) == 1, held.said(2)  # Ray ends the program
+    assert "GCS may have been killed" in held.said(2)
+    wait_until(lambda: not (network.processes(2) or network.processes(3)), "the rest to end")
+    assert held.holder()
     (network.hold / "all").unlink()
-    code = process.wait(180)
-    print(code, held.said(2)[-3000:])
-    assert code not in (0, None)
+    network.raylet(3, head=3)
+    wait_until(lambda: network.is_up(3, times=2), "a new head")
+    network.raylet(2, head=3)
+    wait_until(lambda: network.is_up(2, times=2), "a raylet")
+    assert held.start(2, head=3).wait(240) == 0, held.said(2)
+    held.assert_as_by_one()

@@ -181,9 +181,12 @@ class Coordinator:
         error = outcome.error
         if error is None:
             pipeline.progress.logged(stage, pipeline.folder_of(stage.name) / STEPS)
+            if not outcome.computed:  # by a worker given up, which was not lost
+                pipeline.progress.reuse(number, stage)
+                return "reused"
             pipeline.progress.finish(number, stage, outcome.seconds)
             note_time(pipeline.run, stage.kind, stage.name, outcome.seconds, outcome.worker)
-            return "computed" if outcome.computed else "reused"
+            return "computed"
         if isinstance(error, RunLocked):
             self._later[stage.name] = time.monotonic() + _BUSY_FOR
             return None

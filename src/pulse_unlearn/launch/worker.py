@@ -50,7 +50,10 @@ class Worker:
             pipeline.progress.start(key.number, stage)
             computed = pipeline.work_on(stage)
             seconds = time.monotonic() - began
-            pipeline.progress.finish(key.number, stage, seconds)
+            if computed:
+                pipeline.progress.finish(key.number, stage, seconds)
+            else:
+                pipeline.progress.reuse(key.number, stage)
             return Outcome(self.label, seconds, computed)
         except PulseError as error:
             text = "".join(traceback.format_exception(error))
