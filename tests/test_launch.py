@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import pickle
+import socket
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from pulse_unlearn.errors import (
     StoreError,
 )
 from pulse_unlearn.launch import Coordinator, Outcome, WorkerLost, engine_of
+from pulse_unlearn.launch.ray import _finds_a_cluster
 from pulse_unlearn.launch.schedule import critical_path, lower_bound, makespan, ranks_of
 from pulse_unlearn.pipeline.progress import Silent
 from pulse_unlearn.pipeline.signals import StopRequest
@@ -231,6 +233,17 @@ def test_unknown_places_are_refused(named):
     with pytest.raises(ConfigError, match="no such place to run on"):
         engine_of(named)
     assert engine_of("local") is None
+
+
+def test_a_ray_cluster_that_was_killed_is_not_asked_for_minutes(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert not _finds_a_cluster()
+    (tmp_path / "ray").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+        assert _finds_a_cluster()
+    assert not _finds_a_cluster()
 
 
 class Simulated:

@@ -90,11 +90,11 @@ def show_plan(
         _print_memory(experiment, found.stages)
         _print_disk(found.stages, run, found.model)
         takes = _print_time(inputs, found.stages, rate=rate, measured=measured)
+        _print_operations(experiment, found.stages, found.model)
         if where and fleet:
             unfit = show_fleet(
                 where, fleet, inputs, found.stages, takes, done=_complete(inputs, run)
             )
-        _print_operations(experiment, found.stages, found.model)
     if found.unknown:
         _say(f"\nmemory, disk and time are not estimated: {found.unknown}")
     _print_detectable(inputs, Store(run))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from pulse_unlearn.errors import ConfigError, Problem, StoreError
@@ -20,6 +22,7 @@ _START_UP = {
 """Nothing is reported anywhere; a cold machine may take its time to start; a machine that does not
 answer is lost after 40 s and not after the 7 minutes that Ray would give it."""
 
+_KNOCKS_FOR = 5.0
 _ANSWERS_WITHIN = 60.0
 """Seconds that machines have to say what they have."""
 
@@ -42,11 +45,13 @@ class RayEngine:
             ) from error
         self._ray = ray
         self._mine = not ray.is_initialized()
+        if address is None and "RAY_ADDRESS" not in os.environ and not _finds_a_cluster():
+            address = "local"
         if self._mine:
             try:
                 ray.init(
                     address=address,
-                    include_dashboard=False if address is None else None,
+                    include_dashboard=False if address in (None, "local") else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     configure_logging=False,
@@ -119,6 +124,20 @@ class RayEngine:
         else:
             lost = WorkerLost(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
             told.set_exception(lost)
+
+
+def _finds_a_cluster() -> bool:
+    """Tell whether one runs on this machine; of one that was killed a note stays behind.
+
+    Ray would ask that one for minutes.
+    """
+    noted = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+    try:
+        host, _, port = noted.read_text(encoding="ascii").strip().rpartition(":")
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCKS_FOR):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False
 
 
 _workers: dict[Job, Any] = {}
