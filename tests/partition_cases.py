@@ -108,6 +108,8 @@ class Network:
             _ip("-n", name, "addr", "add", f"{self.address(number)}/24", "dev", far)
             for link in (far, "lo"):
                 _ip("-n", name, "link", "set", link, "up")
+            # By the way out Ray tells a machine's address; it need not lead anywhere.
+            _ip("-n", name, "route", "add", "default", "via", self.address(254))
         return self
 
     def __exit__(self, *_: object) -> None:

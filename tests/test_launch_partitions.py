@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from contextlib import suppress
 
@@ -113,19 +114,19 @@ def test_a_machine_asleep_and_cut_off_past_its_lease_neither_publishes_nor_count
 
 
 def test_a_machine_cut_off_from_ray_alone_keeps_its_stage(held, network):
+    """It renews its lease on the disk, so nobody takes the stage, and what it publishes counts."""
     process = held.start(1)
-    number, _ = until_at_work(held, process)
+    number, pid = until_at_work(held, process)
     network.cut(number)
-    wait_until(lambda: "a worker died at seed0/finetune" in held.said(1), "Ray to notice")
     (network.hold / "all").unlink()
-    with pytest.raises(AssertionError, match="in vain"):
-        wait_until(
-            lambda: held.is_complete() or process.poll() is not None, "-", 2 * RUNS_OUT_AFTER
-        )
+    until = time.monotonic() + 3 * RUNS_OUT_AFTER
+    while time.monotonic() < until:
+        assert held.holder() == (number, pid)
+        time.sleep(0.1)
     (network.hold / network.name(number)).unlink()
     wait_until(held.is_complete, "the machine that was cut off")
+    assert process.wait(240) == 0, held.said(1)
     network.mend(number)
-    assert process.wait(180) == 0, held.said(1)
     held.assert_as_by_one()
     assert "seed0/finetune: done" in held.of_workers(number)
 

@@ -13,15 +13,8 @@ from pulse_unlearn.errors import ConfigError, Problem, StoreError
 from pulse_unlearn.launch.devices import Fleet, Machine, this_machine
 from pulse_unlearn.launch.engines import Job, Outcome, WorkerLost
 
-_START_UP = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_raylet_start_wait_time_s": "120",
-    "RAY_grpc_client_keepalive_time_ms": "20000",
-    "RAY_grpc_client_keepalive_timeout_ms": "20000",
-}
-"""Nothing is reported anywhere; a cold machine may take its time to start; a machine that does not
-answer is lost after 40 s and not after the 7 minutes that Ray would give it."""
-
+_START_UP = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
+"""Nothing is reported anywhere; a cold machine may take its time to start."""
 _KNOCKS_FOR = 5.0
 _ANSWERS_WITHIN = 60.0
 """Seconds that machines have to say what they have."""
