@@ -55,9 +55,7 @@ def pipeline_of(tmp_path, parents, complete=()):
         failures=Failures(),
         progress=Silent(),
         stop=StopRequest(),
-        store=SimpleNamespace(
-            holder=lambda _: None, find=lambda _: None, has_lapsed=lambda _: False
-        ),
+        store=SimpleNamespace(holder=lambda _: None, find=lambda _: None, lapsed=lambda _: None),
         run=tmp_path,
         folder_of=lambda name: tmp_path / name,
         is_complete=lambda stage: stage.name in complete,
@@ -148,16 +146,17 @@ def test_a_stage_that_another_process_holds_is_tried_later(tmp_path, monkeypatch
 def test_a_stage_whose_lease_ran_out_is_started_again_whatever_the_engine_says(
     tmp_path, monkeypatch
 ):
-    """The first worker at `b` is never heard of again."""
-    monkeypatch.setattr("pulse_unlearn.launch.coordinator._ASK_STORE_EVERY", 0.05)
-    pipeline, asleep = pipeline_of(tmp_path, CHAIN), threading.Event()
-    pipeline.store.has_lapsed = lambda key: key.name == "b" and not asleep.is_set()
+    """The first worker at `b` is never heard of again, and the second takes a while to begin."""
+    monkeypatch.setattr("pulse_unlearn.launch.coordinator._ASK_STORE_EVERY", 0.02)
+    pipeline, begun = pipeline_of(tmp_path, CHAIN), threading.Event()
+    pipeline.store.lapsed = lambda key: 1.0 if key.name == "b" and not begun.is_set() else None
 
     def act(stage, count):
         if (stage, count) == ("b", 1):
-            asleep.wait(10)
+            begun.wait(10)
         elif stage == "b":
-            asleep.set()
+            time.sleep(0.3)
+            begun.set()
 
     engine = Threads(act, slots=3)
     assert Coordinator(engine, look_every=0.01).carry_out(pipeline) == (5, 0)

@@ -48,6 +48,8 @@ class Coordinator:
     """When the store was last asked about stages at work."""
     _seen: set[str] = field(default_factory=set)
     """Stages at work that the store held as complete then."""
+    _gone: dict[str, float] = field(default_factory=dict)
+    """Stage -> when a worker that was given up had last renewed its lease."""
 
     def carry_out(self, pipeline: Pipeline) -> tuple[int, int]:
         """Bring every stage to completion; return how many were computed and reused.
@@ -145,7 +147,8 @@ class Coordinator:
                 if name not in seen:
                     continue  # its worker may be about to say so
                 instead.set_result(Outcome("a worker not heard of again", now - since))
-            elif pipeline.store.has_lapsed(key):
+            elif (last := pipeline.store.lapsed(key)) and last > self._gone.get(name, 0.0):
+                self._gone[name] = last  # until the next has taken over, the lease stays as it is
                 instead.set_exception(WorkerLost("its lease ran out"))
             else:
                 continue

@@ -63,15 +63,19 @@ def holder_of(folder: Path) -> Holder | None:
     return None if old > RUNS_OUT_AFTER else holder
 
 
-def has_lapsed(folder: Path) -> bool:
-    """Tell whether a holder on another machine let its lease run out without giving it back."""
-    holder = read_holder(_lease(folder))
+def lapsed(folder: Path) -> float | None:
+    """Return when a holder on another machine last renewed a lease that it let run out.
+
+    None if it has not, or has given it back. By the file system's clock.
+    """
+    lease = _lease(folder)
+    holder = read_holder(lease)
     if holder is None or holder["host"] == socket.gethostname():
-        return False
+        return None
     try:
-        return _age(_lease(folder)) > RUNS_OUT_AFTER
+        return lease.stat().st_mtime if _age(lease) > RUNS_OUT_AFTER else None
     except OSError:
-        return False  # taken over or published in this moment
+        return None  # taken over or published in this moment
 
 
 @contextmanager

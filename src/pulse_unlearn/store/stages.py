@@ -19,8 +19,8 @@ from pulse_unlearn.store.leases import (
     LEASE,
     PARTIAL,
     folder_of,
-    has_lapsed,
     holder_of,
+    lapsed,
     leased,
     locked,
     myself,
@@ -336,9 +336,9 @@ class Store:
         """
         return holder_of(self.unfinished(key))
 
-    def has_lapsed(self, key: StageKey) -> bool:
-        """Tell whether somebody on another machine worked on a stage and is not heard of again."""
-        return has_lapsed(self.unfinished(key))
+    def lapsed(self, key: StageKey) -> float | None:
+        """Return when somebody on another machine who is not heard of again last was; else None."""
+        return lapsed(self.unfinished(key))
 
     def _folders_of(self, key: StageKey) -> list[Path]:
         planned = self.stages / key.folder
