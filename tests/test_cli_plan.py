@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 import unlisted_families as unlisted
 from pulse_unlearn.cli import pulse
-from pulse_unlearn.cli.plan_text import size_of, time_of, tokens_of
 from pulse_unlearn.config import ModelSettings
 from pulse_unlearn.data.starter import write_starter
 from pulse_unlearn.errors import ModelError
 from pulse_unlearn.estimate.sizes import describe
+from pulse_unlearn.estimate.units import size_of, time_of, tokens_of
 from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.pipeline.doctor import examine
 

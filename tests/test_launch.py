@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import pickle
+import socket
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from pulse_unlearn.errors import (
     StoreError,
 )
 from pulse_unlearn.launch import Coordinator, Outcome, WorkerLost, engine_of
+from pulse_unlearn.launch.ray import _finds_a_cluster
 from pulse_unlearn.launch.schedule import critical_path, lower_bound, makespan, ranks_of
 from pulse_unlearn.pipeline.progress import Silent
 from pulse_unlearn.pipeline.signals import StopRequest
@@ -53,8 +55,9 @@ def pipeline_of(tmp_path, parents, complete=()):
         failures=Failures(),
         progress=Silent(),
         stop=StopRequest(),
-        store=SimpleNamespace(holder=lambda _: None),
+        store=SimpleNamespace(holder=lambda _: None, find=lambda _: None, lapsed=lambda _: None),
         run=tmp_path,
+        folder_of=lambda name: tmp_path / name,
         is_complete=lambda stage: stage.name in complete,
     )
 
@@ -140,6 +143,42 @@ def test_a_stage_that_another_process_holds_is_tried_later(tmp_path, monkeypatch
     assert (engine.started.count("a"), counts) == (2, (5, 0))
 
 
+def test_a_stage_whose_lease_ran_out_is_started_again_whatever_the_engine_says(
+    tmp_path, monkeypatch
+):
+    """The first worker at `b` is never heard of again, and the second takes a while to begin."""
+    monkeypatch.setattr("pulse_unlearn.launch.coordinator._ASK_STORE_EVERY", 0.02)
+    pipeline, begun = pipeline_of(tmp_path, CHAIN), threading.Event()
+    pipeline.store.lapsed = lambda key: 1.0 if key.name == "b" and not begun.is_set() else None
+
+    def act(stage, count):
+        if (stage, count) == ("b", 1):
+            begun.wait(10)
+        elif stage == "b":
+            time.sleep(0.3)
+            begun.set()
+
+    engine = Threads(act, slots=3)
+    assert Coordinator(engine, look_every=0.01).carry_out(pipeline) == (5, 0)
+    assert engine.started.count("b") == 2
+
+
+def test_a_stage_that_is_published_is_done_without_its_workers_word(tmp_path, monkeypatch):
+    monkeypatch.setattr("pulse_unlearn.launch.coordinator._ASK_STORE_EVERY", 0.05)
+    pipeline, over = pipeline_of(tmp_path, CHAIN), threading.Event()
+    pipeline.store.find = lambda key: tmp_path if key.name == "b" else None
+
+    def act(stage, _count):
+        if stage == "b":
+            over.wait(10)
+        if stage == "c":
+            over.set()
+
+    engine = Threads(act, slots=3)
+    assert Coordinator(engine, look_every=0.01).carry_out(pipeline) == (5, 0)
+    assert sorted(engine.started) == sorted(CHAIN)
+
+
 def test_a_worker_told_to_leave_is_not_the_run(tmp_path):
     gone = Interrupted("stopped")
     engine, _, counts = carry_out(
@@ -193,6 +232,17 @@ def test_unknown_places_are_refused(named):
     with pytest.raises(ConfigError, match="no such place to run on"):
         engine_of(named)
     assert engine_of("local") is None
+
+
+def test_a_ray_cluster_that_was_killed_is_not_asked_for_minutes(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert not _finds_a_cluster()
+    (tmp_path / "ray").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+        assert _finds_a_cluster()
+    assert not _finds_a_cluster()
 
 
 class Simulated:

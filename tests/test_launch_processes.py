@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from pipeline_cases import LIMIT, environment, in_own_process, outcome
 from pulse_unlearn import store
 
+KILLS = 50
 PULSE = [sys.executable, "-c", "from pulse_unlearn.cli import main; main()"]
 
 
@@ -90,22 +92,40 @@ def test_stopped_its_workers_write_checkpoints_and_the_next_run_goes_on(bench, t
 
 @pytest.mark.slow
 def test_fifty_kills_of_coordinator_and_workers_change_nothing(bench, tmp_path):
-    draw, runs, kills = random.Random(0), tmp_path / "two", 0
+    """As many runs as fifty kills take, each from nothing to its end."""
+    draw, told, number = random.Random(0), Counter(), 0
+    while told.total() < KILLS:
+        runs, number = tmp_path / f"two{number}", number + 1
+        told += killed_at_random(bench, runs, draw, KILLS - told.total())
+        assert_same(bench, runs)
+    print(f"{number} runs, killed: {dict(told)}")
+
+
+def killed_at_random(bench, runs, draw, most):
+    """Start a run until it ends, killing coordinator, worker or both at random; count the kills."""
+    told = Counter()
     while True:
         process = start(bench, runs, "local:2")
-        left = time.monotonic() + draw.uniform(0.5, 6.0)
-        while process.poll() is None and (kills >= 50 or time.monotonic() < left):
-            time.sleep(0.02)
-        if process.poll() is not None:
-            assert process.returncode == 0, said(runs)
-            break
-        workers = [*holders(runs / "tiny").values()]
-        kill(draw.choice([process.pid, *workers]))
-        kills += 1
-        if draw.random() < 0.5:
-            kill(process.pid)
-        process.wait(LIMIT)
-    assert_same(bench, runs)
+        while process.poll() is None:
+            next_one = time.monotonic() + draw.uniform(0.5, 6.0)
+            while process.poll() is None and (told.total() >= most or time.monotonic() < next_one):
+                time.sleep(0.02)
+            if process.poll() is None:
+                told[kill_one(process, [*holders(runs / "tiny").values()], draw)] += 1
+        if process.returncode == 0:
+            return told
+        # Killed, or given up after the third worker that died at one stage.
+        assert process.returncode == -signal.SIGKILL or "workers died at this" in said(runs)
+
+
+def kill_one(process, workers, draw):
+    chosen = draw.choice([process.pid, *workers])
+    kill(chosen)
+    if chosen != process.pid and draw.random() < 0.7:
+        return "worker"
+    kill(process.pid)
+    process.wait(LIMIT)
+    return "coordinator" if chosen == process.pid else "both"
 
 
 def test_an_error_in_a_worker_is_the_runs_own(bench, tmp_path):

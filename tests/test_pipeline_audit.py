@@ -10,7 +10,14 @@ import pytest
 import yaml
 from safetensors.numpy import load_file, save_file
 
-from pipeline_cases import Bench, make_experiment, result_rows, settings
+from pipeline_cases import (
+    Bench,
+    in_own_process,
+    make_experiment,
+    outcome,
+    result_rows,
+    settings,
+)
 from pulse_unlearn import store
 
 
@@ -128,6 +135,19 @@ def test_a_scenario_may_name_a_retain_model_and_gets_the_numbers_of_its_own(benc
     gone = bench.server.pulse(*again)
     assert gone.code != 0
     assert str(folder) in gone.output
+
+
+@pytest.mark.slow  # two audits
+def test_an_audit_by_two_processes_is_that_of_one(bench, tmp_path):
+    taught, full = update(bench, "finetune"), update(bench, "full.unlearn")
+    models = ("--unlearned", f"full={taught},{full}", "--unlearned", f"same={taught}")
+    alone = bench.server.pulse(*asked_alike(bench, tmp_path / "one"), *models)
+    assert alone.code == 0, alone.output
+    two = in_own_process(*asked_alike(bench, tmp_path / "two"), *models, "--on", "local:2")
+    assert two.returncode == 0, two.stderr
+    run = tmp_path / "two" / "audit"
+    assert outcome(run) == outcome(tmp_path / "one" / "audit")
+    assert {path.name for path in (run / "logs").glob("local-*")} == {"local-0.log", "local-1.log"}
 
 
 def test_an_attack_trains_on_top_of_the_audited_model(bench, tmp_path):

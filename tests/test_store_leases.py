@@ -52,6 +52,19 @@ def test_a_fresh_lease_of_another_machine_is_respected(tmp_path):
         assert there.publish(key(), **inputs()).is_dir()
 
 
+@pytest.mark.parametrize(
+    ("host", "age", "ran_out"),
+    [("elsewhere", 0, False), ("elsewhere", HOUR, True), ("", HOUR, False)],
+)
+def test_a_lease_of_another_machine_lapses_and_one_of_this_is_the_systems_to_judge(
+    tmp_path, host, age, ran_out
+):
+    with held_elsewhere(tmp_path, age=age, host=host or leases.myself()["host"]) as (there, _):
+        found = there.lapsed(key())
+        assert (found is not None and found < time.time() - HOUR / 2) is ran_out
+    assert there.lapsed(key()) is None  # given back
+
+
 def test_a_lease_that_ran_out_is_taken_over_and_its_holder_can_do_nothing(tmp_path):
     with held_elsewhere(tmp_path, age=HOUR) as (there, folder):
         here = store.Store(tmp_path)

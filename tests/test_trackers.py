@@ -18,6 +18,7 @@ from pipeline_cases import outcome, result_rows
 from pulse_unlearn.cli import pulse
 from pulse_unlearn.config import load_experiment
 from pulse_unlearn.errors import ConfigError
+from pulse_unlearn.launch import launched
 from pulse_unlearn.pipeline.progress import Silent
 from pulse_unlearn.pipeline.run import Finished, run_experiment
 from pulse_unlearn.pipeline.tracking import Tracked
@@ -172,6 +173,25 @@ def test_a_tracker_is_told_stages_steps_and_results_and_those_that_fail_are_left
     there = result_rows(run)
     (results,) = (one for one in told if one[0] == "results")
     assert results == ("results", len(there), sum(row["value"] != "" for row in there))
+
+
+def test_steps_of_other_processes_are_told_as_those_of_this_one(continued, bench, tmp_path, told):
+    runs = tmp_path / "beside"
+    unfinished(bench, runs)
+    experiment = load_experiment(
+        str(bench.experiment), overrides=["trackers=[recording]"], schemas=schemas()
+    )
+    run_experiment(experiment, runs, carry_out=launched("local:2", experiment, runs))
+    kept = [one for one in continued.told if one[0] == "step"]
+    steps = [one for one in told if one[0] == "step"]
+    # What a step took is no result.
+    for *_, values in (*kept, *steps):
+        values.pop("seconds")
+    assert len(steps) == 3
+    assert steps == kept
+    at = [one[:3] if one[0] == "stage" else one[0] for one in told]
+    assert at.index("step") > at.index(("stage", "started", kept[0][1]))
+    assert at.index("step") < at.index(("stage", "finished", kept[0][1]))
 
 
 def test_a_tracker_is_in_no_fingerprint_and_changes_no_file_of_results(bench, tmp_path, told):

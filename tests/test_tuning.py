@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import pytest
 import yaml
 
-from pipeline_cases import CELEBRITIES, make_experiment, settings
+from pipeline_cases import CELEBRITIES, in_own_process, make_experiment, settings
 from pulse_unlearn.config import (
     LEARNING_RATE,
     STEPS,
@@ -285,6 +285,33 @@ def tuned(world, server):
     ended = server.pulse("tune", str(world), "npo", *TRIALS, "--runs", str(runs), "--out", str(out))
     assert ended.code == 0, ended.output
     return out, runs / "tiny-tuning", ended
+
+
+@pytest.mark.slow  # a whole tuning again
+def test_side_by_side_it_finds_the_same(world, tuned, tmp_path):
+    out = tmp_path / "again.json"
+    command = ("tune", str(world), "npo", *TRIALS, "--runs", str(tmp_path), "--out", str(out))
+    ended = in_own_process(*command, "--on", "local:2")
+    assert ended.returncode == 0, ended.stderr
+    assert out.read_bytes() == tuned[0].read_bytes()
+    for name in ("results.csv", "plan.json", "experiment.yaml"):
+        whole = (tuned[1] / name).read_text().replace(str(tuned[1].parent), str(tmp_path))
+        assert (tmp_path / "tiny-tuning" / name).read_text() == whole
+    # All three are drawn at random: none waited for the one before.
+    began = ended.stderr.index("npo-002/unlearn")
+    assert began < ended.stderr.index("trial 0:")
+
+
+def test_trials_drawn_at_random_are_computed_together_and_then_one_by_one(known_optimum, tmp_path):
+    alone = study.tune(load(), "knobs", tmp_path, trials=8, seed=3).tuning
+    one_by_one = known_optimum.copy()
+    known_optimum.clear()
+    beside = study.tune(load(), "knobs", tmp_path, trials=8, seed=3, on="local:2").tuning
+    assert beside == alone
+    kept = [one for one in alone.trials[: study.AT_RANDOM] if not one.failed]
+    together, *rest = known_optimum
+    assert rest == one_by_one
+    assert together == [one.label for one in kept]
 
 
 @pytest.mark.slow  # a whole tuning again

@@ -5,7 +5,8 @@ PulseError                 anything below; the command line prints it without a 
 ├── ConfigError            the experiment file or a `--set` cannot be used
 ├── DataError              a data set cannot be used as it is
 ├── ModelError             a model, processor or adapter cannot be used as it is
-│   └── SizesUnknown       a model's sizes cannot be told; a run may use it all the same
+│   ├── SizesUnknown       a model's sizes cannot be told; a run may use it all the same
+│   └── TooLarge           a stage cannot fit into the memory of what is to carry it out
 ├── MethodError            a method or plug-in does not keep its contract
 │   └── PluginError        a third party's code raised, or did not return
 ├── StoreError             the run folder cannot be read or written
@@ -82,6 +83,10 @@ class ModelError(PulseError):
 
 class SizesUnknown(ModelError):
     """A model's sizes cannot be told, so neither what a run takes; it may use it all the same."""
+
+
+class TooLarge(ModelError):
+    """A stage cannot fit into the memory of what is to carry it out, by what it needs at least."""
 
 
 class MethodError(PulseError):

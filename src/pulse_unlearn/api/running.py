@@ -34,6 +34,7 @@ def run(
     get the same. Raises ConfigError for settings, PluginError if a third party's
     code failed (the rest is in the run folder), and whatever else stops `pulse run`.
     """
+    from pulse_unlearn.estimate.room import require_room
     from pulse_unlearn.launch import launched
     from pulse_unlearn.pipeline.run import follow_run, run_experiment
     from pulse_unlearn.ranks import joined
@@ -41,7 +42,7 @@ def run(
     choose_frame(frame)  # before anything is spent
     resolved = resolve(experiment, overrides)
     with joined() as ranks:
-        carry_out = launched(on, resolved, Path(runs), ranks)
+        carry_out = launched(on, resolved, Path(runs), ranks=ranks, check=require_room)
         if ranks.first:
             finished = run_experiment(
                 resolved,

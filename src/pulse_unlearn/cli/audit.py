@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pulse_unlearn.cli.experiments import ALLOWS_OTHER_BASE, OTHER_BASE, RUNS, SET, carry_out
+from pulse_unlearn.cli.experiments import (
+    ALLOWS_OTHER_BASE,
+    ON,
+    OTHER_BASE,
+    RUNS,
+    SET,
+    carry_out,
+)
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.files import home_path, is_update
 
@@ -65,6 +72,7 @@ _MODEL = "[LABEL=]MODEL"
 @OTHER_BASE
 @SET
 @RUNS
+@ON
 @click.option("--repair", is_flag=True, help="Set damaged stages aside and compute them anew.")
 def audit(
     base: str,
@@ -84,6 +92,7 @@ def audit(
     allow_base_mismatch: bool,
     overrides: tuple[str, ...],
     runs: Path,
+    where: str,
     repair: bool,
 ) -> None:
     """Score models that somebody else unlearned, beside the model they were made from.
@@ -127,7 +136,7 @@ def audit(
     loaded = parse_experiment(
         text, where="pulse audit", overrides=overrides, schemas=registries.schemas()
     )
-    carry_out(lambda: loaded, runs, repair=repair, again="the same command")
+    carry_out(lambda: loaded, runs, where=where, repair=repair, again="the same command")
     for line in _ranking(runs / name):
         click.echo(line)
 

@@ -33,6 +33,15 @@ RUNS = click.option(
     show_default=True,
     help="Folder that holds the run folders.",
 )
+ON = click.option(
+    "--on",
+    "where",
+    default="local",
+    show_default=True,
+    metavar="WHERE",
+    help="What carries the stages out: local (this process), local:N (N processes, a GPU each), "
+    "ray (the cluster that RAY_ADDRESS names, or one on this machine), ray://HOST:PORT.",
+)
 OTHER_BASE = click.option(
     "--allow-base-mismatch",
     is_flag=True,
@@ -69,15 +78,7 @@ _RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Pat
     help="Show losses and results there, too: tensorboard, wandb, trackio; repeatable. Takes the "
     "place of the file's `trackers`.",
 )
-@click.option(
-    "--on",
-    "where",
-    default="local",
-    show_default=True,
-    metavar="WHERE",
-    help="What carries the stages out: local (this process), local:N (N processes, a GPU each), "
-    "ray (the cluster that RAY_ADDRESS names, or one on this machine), ray://HOST:PORT.",
-)
+@ON
 def run(
     experiment: str,
     overrides: tuple[str, ...],
@@ -123,10 +124,11 @@ def carry_out(
     with stop_on_signals() as stop, joined() as ranks:
         loaded = loads()
         from pulse_unlearn.cli.progress import make_progress
+        from pulse_unlearn.estimate.room import require_room
         from pulse_unlearn.launch import launched
         from pulse_unlearn.pipeline.run import follow_run, run_experiment
 
-        engine = launched(where, loaded, runs, ranks)
+        engine = launched(where, loaded, runs, ranks=ranks, check=require_room)
         if not ranks.first:
             follow_run(loaded, runs, ranks, stop=stop)
             return
@@ -181,6 +183,12 @@ def command(experiment: str, overrides: tuple[str, ...], runs: Path, where: str)
     type=click.FloatRange(min=0, min_open=True),
     help="Rate for the estimate of time, in 10^12 operations a second.",
 )
+@click.option(
+    "--on",
+    "where",
+    metavar="WHERE",
+    help="Also say what these workers would bring and whether it fits: as for `pulse run`.",
+)
 @click.option("--brief", is_flag=True, help="Ten lines: what, time, memory, disk, what is missing.")
 def plan(
     experiment: str,
@@ -188,15 +196,16 @@ def plan(
     runs: Path,
     measure: bool,
     tflops: float | None,
+    where: str | None,
     brief: bool,
 ) -> None:
     """Print what EXPERIMENT would do and take: stages, people per set, memory, disk, time.
 
     No weights are loaded, unless --measure asks for it. What is not there yet is named at the end;
-    a model that a run would refuse is an error.
+    a model that a run would refuse, or that cannot fit where --on says, is an error.
     """
-    if brief and (measure or tflops):
-        raise click.UsageError("--brief takes neither --measure nor --tflops")
+    if brief and (measure or tflops or where):
+        raise click.UsageError("--brief takes none of --measure, --tflops and --on")
     loaded = load(experiment, overrides)
     if brief:
         from pulse_unlearn.cli.plan_brief import show_brief
@@ -205,7 +214,7 @@ def plan(
         return
     from pulse_unlearn.cli.plan_text import show_plan
 
-    show_plan(loaded, runs / loaded.name, measure=measure, rate=tflops)
+    show_plan(loaded, runs / loaded.name, measure=measure, rate=tflops, where=where)
 
 
 @click.command()

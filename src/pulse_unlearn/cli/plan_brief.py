@@ -17,6 +17,7 @@ from pulse_unlearn.estimate.placeholders import (
     placeholder_inputs,
     still_missing,
 )
+from pulse_unlearn.estimate.units import size_of, time_of
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
 from pulse_unlearn.pipeline.leaks import find_leaks, known_sides
 from pulse_unlearn.store import Store
@@ -42,7 +43,6 @@ def show_brief(experiment: Experiment, run: Path) -> None:
         missing = [*missing, *gathered(refused(leaks, experiment.data.allow_overlap))]
     _line("missing", "; ".join(map(_short, missing)) or "nothing")
 
-    from pulse_unlearn.cli.plan_text import size_of, time_of
     from pulse_unlearn.estimate.outlook import ASSUMED_RATES, look_ahead
 
     found, dtype = look_ahead(inputs), experiment.model.dtype

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from pulse_unlearn.cli.plan_devices import devices_told
+from pulse_unlearn.cli.plan_devices import devices_told, show_fleet
 from pulse_unlearn.cli.wrapped import WIDTH, wrapped
 from pulse_unlearn.config import Experiment, Scope
 from pulse_unlearn.data.checks import gathered
 from pulse_unlearn.data.leaks import refused
-from pulse_unlearn.errors import ModelError, Problem
+from pulse_unlearn.errors import ModelError, Problem, TooLarge
 from pulse_unlearn.estimate import counts
 from pulse_unlearn.estimate.outlook import ASSUMED_RATES, look_ahead
 from pulse_unlearn.estimate.placeholders import (
@@ -29,10 +29,12 @@ from pulse_unlearn.estimate.placeholders import (
 from pulse_unlearn.estimate.questions import TEMPLATE_TOKENS, Form, likely_people
 from pulse_unlearn.estimate.sizes import SizedModel
 from pulse_unlearn.estimate.stages import CHECKPOINT_NUMBERS, CHECKPOINTS, StageEstimate
+from pulse_unlearn.estimate.units import size_of, time_of, tokens_of
 from pulse_unlearn.evaluation.comparisons import RHO, detectable_difference
 from pulse_unlearn.evaluation.intervals import intraclass_correlation
 from pulse_unlearn.evaluation.scoring import score_all
 from pulse_unlearn.evaluation.table import read_predictions
+from pulse_unlearn.launch import fleet_of
 from pulse_unlearn.models.backends import packing_obstacle
 from pulse_unlearn.pipeline.asked import PREDICTIONS, words_notes
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
@@ -53,12 +55,16 @@ _FORMS: dict[Form, str] = {
 }
 
 
-def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float | None) -> None:
+def show_plan(
+    experiment: Experiment, run: Path, *, measure: bool, rate: float | None, where: str | None
+) -> None:
     """Print sets, stages, what they take, what the design can detect, and what is missing.
 
-    `measure` loads the model and raises if anything is missing; `rate` is in TFLOP/s. Raises
-    ModelError, at the end, for a model that a run would refuse.
+    `measure` loads the model and raises if anything is missing; `rate` is in TFLOP/s; `where` is
+    what `--on` names. Raises ModelError, at the end, for a model that a run would refuse, and
+    TooLarge for stages that do not fit there.
     """
+    fleet = fleet_of(where) if where else None
     missing = still_missing(experiment)
     if missing and measure:
         raise ModelError(missing)
@@ -67,7 +73,7 @@ def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float |
     found = look_ahead(inputs)
     if found.refused and measure:
         raise ModelError(found.refused)
-    plan = inputs.plan
+    plan, unfit = inputs.plan, list[Problem]()
     seeds = ", ".join(map(str, experiment.seeds))
     _say(f"experiment {plan.name}: {len(plan.stages)} stages, seeds {seeds}, run folder {run}")
     _print_sets(inputs)
@@ -83,8 +89,12 @@ def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float |
             _say(found.on_trial, indent=2)
         _print_memory(experiment, found.stages)
         _print_disk(found.stages, run, found.model)
-        _print_time(inputs, found.stages, rate=rate, measured=measured)
+        takes = _print_time(inputs, found.stages, rate=rate, measured=measured)
         _print_operations(experiment, found.stages, found.model)
+        if where and fleet:
+            unfit = show_fleet(
+                where, fleet, inputs, found.stages, takes, done=_complete(inputs, run)
+            )
     if found.unknown:
         _say(f"\nmemory, disk and time are not estimated: {found.unknown}")
     _print_detectable(inputs, Store(run))
@@ -97,6 +107,13 @@ def show_plan(experiment: Experiment, run: Path, *, measure: bool, rate: float |
     if found.refused:
         click.echo("\na run would refuse the model")
         raise ModelError(found.refused)
+    if unfit:
+        raise TooLarge(unfit)
+
+
+def _complete(inputs: Inputs, run: Path) -> set[str]:
+    store = Store(run)
+    return {name for name, key in inputs.keys.items() if store.find(key)}
 
 
 def _say(text: str, *, indent: int = 0) -> None:
@@ -292,7 +309,8 @@ def _print_time(
     *,
     rate: float | None,
     measured: Measured | None,
-) -> None:
+) -> Callable[[StageEstimate], float]:
+    """Say what the plan takes on one device, and return what a stage does."""
     dtype = inputs.experiment.model.dtype
     training = asking = (rate or ASSUMED_RATES[dtype]) * 1e12
     if measured:
@@ -308,7 +326,7 @@ def _print_time(
     parts = ", ".join(f"{kind} {time_of(value)}" for kind, value in seconds.items() if value)
     total = time_of(sum(seconds.values()))
     _say(f"\ntime: about {total} of model time, if no stop rule ends a training ({parts})")
-    if devices := devices_told(inputs.plan, stages, takes, time_of):
+    if devices := devices_told(inputs.plan, stages, takes):
         _say(devices, indent=2)
     if measured is None:
         whose = "as given" if rate else f"assumed for {dtype}: {_WHOSE[dtype]}"
@@ -317,7 +335,7 @@ def _print_time(
             "less); --measure takes three steps here, --tflops sets the rate",
             indent=2,
         )
-        return
+        return takes
     _say(
         f"measured on {measured.device}: {measured.step_seconds:.2f} s a step "
         f"({training / 1e12:.3g} TFLOP/s), {measured.questions_per_second:.1f} questions "
@@ -326,6 +344,7 @@ def _print_time(
     )
     if measured.peak_bytes is not None:
         click.echo(f"  memory it really took: {size_of(measured.peak_bytes)}")
+    return takes
 
 
 def _print_operations(
@@ -410,25 +429,6 @@ def _questions_each(group: Group, inputs: Inputs) -> float:
     """Return the mean number of questions a person of the group is asked."""
     people = _everybody(group, inputs)
     return sum(len(inputs.people[key].questions) for key in people) / max(len(people), 1)
-
-
-def tokens_of(count: float) -> str:
-    """Return a count of tokens, such as `1.2 M`."""
-    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.0f} k"
-
-
-def size_of(count: float) -> str:
-    """Return bytes in the unit that fits; 1 GB = 10^9 bytes."""
-    units = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6))
-    unit, factor = next((one for one in units if count >= one[1]), ("kB", 1e3))
-    return f"{count / factor:.1f} {unit}"
-
-
-def time_of(seconds: float) -> str:
-    """Return a duration in the unit that fits."""
-    units = (("days", 86400.0), ("h", 3600.0), ("min", 60.0))
-    unit, factor = next((one for one in units if seconds >= 2 * one[1]), ("s", 1.0))
-    return f"{seconds / factor:.{0 if unit == 's' else 1}f} {unit}"
 
 
 def _count_of(parameters: int) -> str:

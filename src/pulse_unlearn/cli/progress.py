@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -82,6 +83,9 @@ class OnTerminal:
             self._bars.update(
                 self._beside[one.stage], completed=one.done, total=one.total, values=one.worker
             )
+
+    def logged(self, stage: Named, log: Path) -> None:
+        """Show nothing more of a stage that is done."""
 
     def warn(self, text: str) -> None:
         """Print a warning above the bars."""

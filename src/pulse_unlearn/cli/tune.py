@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from pulse_unlearn.cli.experiments import RUNS, SET
+from pulse_unlearn.cli.experiments import ON, RUNS, SET
 from pulse_unlearn.cli.wrapped import wrapped
 from pulse_unlearn.errors import Interrupted
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 )
 @SET
 @RUNS
+@ON
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -50,13 +51,14 @@ def tune(
     scenario: Literal["finetuned", "sustainability"],
     overrides: tuple[str, ...],
     runs: Path,
+    where: str,
     out: Path | None,
 ) -> None:
     """Look for good settings of METHOD, a label or registered name, as EXPERIMENT would use it.
 
     Trials are runs of EXPERIMENT on people whom it does not report on, in one run folder that all
-    methods share. The same command continues where it stopped. `tuned: FILE` in a methods entry
-    takes the winner's settings.
+    methods share. The same command continues where it stopped, and --on changes no result.
+    `tuned: FILE` in a methods entry takes the winner's settings.
     """
     from pulse_unlearn import registries
     from pulse_unlearn import tuning as room
@@ -79,6 +81,7 @@ def tune(
                     scenario=scenario,
                     progress=progress,
                     stop=stop,
+                    on=where,
                     tell=lambda trial: click.echo(
                         f"trial {trial.number}: {_number(trial)}", err=True
                     ),

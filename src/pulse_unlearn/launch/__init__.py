@@ -5,7 +5,21 @@ so results depend neither on where stages ran nor on their order.
 """
 
 from pulse_unlearn.launch.coordinator import Coordinator
+from pulse_unlearn.launch.devices import Fleet, Machine, Memory
 from pulse_unlearn.launch.engines import Engine, Job, Outcome, WorkerLost
-from pulse_unlearn.launch.places import engine_of, launched
+from pulse_unlearn.launch.places import Check, engine_of, fleet_of, launched
 
-__all__ = ["Coordinator", "Engine", "Job", "Outcome", "WorkerLost", "engine_of", "launched"]
+__all__ = [
+    "Check",
+    "Coordinator",
+    "Engine",
+    "Fleet",
+    "Job",
+    "Machine",
+    "Memory",
+    "Outcome",
+    "WorkerLost",
+    "engine_of",
+    "fleet_of",
+    "launched",
+]

@@ -12,10 +12,11 @@ from graphlib import TopologicalSorter
 from typing import Literal
 
 from pulse_unlearn.errors import Interrupted, PluginError, Problem, RunLocked, StoreError
-from pulse_unlearn.launch.engines import Engine, Outcome
+from pulse_unlearn.launch.engines import Engine, Outcome, WorkerLost
 from pulse_unlearn.launch.schedule import ranks_of
 from pulse_unlearn.pipeline.progress import Working, working
 from pulse_unlearn.pipeline.times import note_time
+from pulse_unlearn.pipeline.tracking import STEPS
 from pulse_unlearn.pipeline.work import Pipeline
 from pulse_unlearn.scenarios import Stage
 
@@ -25,6 +26,8 @@ _End = Literal["computed", "reused", "skipped"]
 _LOOK_EVERY = 1.0
 _BUSY_FOR = 2.0
 """Seconds until a stage that another process holds is tried again."""
+_ASK_STORE_EVERY = 5.0
+"""Seconds; an engine may take minutes to notice that a machine is gone, or never."""
 
 
 @dataclass
@@ -41,6 +44,12 @@ class Coordinator:
     _numbers: dict[str, int] = field(default_factory=dict)
     """Stage -> its place in the plan, from 1."""
     _ranks: dict[str, float] = field(default_factory=dict)
+    _asked: float = field(default_factory=time.monotonic)
+    """When the store was last asked about stages at work."""
+    _seen: set[str] = field(default_factory=set)
+    """Stages at work that the store held as complete then."""
+    _gone: dict[str, float] = field(default_factory=dict)
+    """Stage -> when a worker that was given up had last renewed its lease."""
 
     def carry_out(self, pipeline: Pipeline) -> tuple[int, int]:
         """Bring every stage to completion; return how many were computed and reused.
@@ -111,11 +120,41 @@ class Coordinator:
         done, _ = wait(self._running, timeout=self.look_every, return_when=FIRST_COMPLETED)
         pipeline.progress.working(self._at_work(pipeline))
         ended = []
-        for future in done:
+        for future in [*done, *self._given_up(pipeline)]:
             name, _ = self._running.pop(future)
             if end := self._judge(pipeline, stages[name], future):
                 ended.append((name, end))
         return ended
+
+    def _given_up(self, pipeline: Pipeline) -> list[Future[Outcome]]:
+        """Return, with an outcome, what stands for stages whose workers are not heard of again.
+
+        A stage is complete once the store holds it, and lost when its lease has run out; the engine
+        may say so later or never, and then it is no news.
+        """
+        now = time.monotonic()
+        if now - self._asked < _ASK_STORE_EVERY:
+            return []
+        self._asked, seen, found = now, self._seen, []
+        self._seen = set()
+        for future, (name, since) in list(self._running.items()):
+            key = pipeline.inputs.keys[name]
+            instead: Future[Outcome] = Future()
+            if future.done():
+                continue
+            if pipeline.store.find(key) is not None:
+                self._seen.add(name)
+                if name not in seen:
+                    continue  # its worker may be about to say so
+                instead.set_result(Outcome("a worker not heard of again", now - since))
+            elif (last := pipeline.store.lapsed(key)) and last > self._gone.get(name, 0.0):
+                self._gone[name] = last  # until the next has taken over, the lease stays as it is
+                instead.set_exception(WorkerLost("its lease ran out"))
+            else:
+                continue
+            self._running[instead] = self._running.pop(future)
+            found.append(instead)
+        return found
 
     def _judge(
         self,
@@ -144,9 +183,13 @@ class Coordinator:
             return None
         error = outcome.error
         if error is None:
+            pipeline.progress.logged(stage, pipeline.folder_of(stage.name) / STEPS)
+            if not outcome.computed:  # by a worker given up, which was not lost
+                pipeline.progress.reuse(number, stage)
+                return "reused"
             pipeline.progress.finish(number, stage, outcome.seconds)
             note_time(pipeline.run, stage.kind, stage.name, outcome.seconds, outcome.worker)
-            return "computed" if outcome.computed else "reused"
+            return "computed"
         if isinstance(error, RunLocked):
             self._later[stage.name] = time.monotonic() + _BUSY_FOR
             return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pulse_unlearn.errors import PulseError
+from pulse_unlearn.launch.devices import Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ class Engine(Protocol):
     @property
     def slots(self) -> int:
         """How many stages are worked on at a time; may change while a run is under way."""
+
+    def fleet(self) -> Fleet:
+        """Return the machines there are now."""
 
     def start(self, stage: str, fingerprint: str) -> Future[Outcome]:
         """Start a stage whose parents are complete.

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from pulse_unlearn.errors import Interrupted
+from pulse_unlearn.launch.devices import Fleet, this_machine, visible_gpus
 from pulse_unlearn.launch.engines import Job, Outcome
 from pulse_unlearn.pipeline.signals import SIGNALS, StopRequest
 
@@ -57,6 +58,10 @@ class LocalEngine:
     def slots(self) -> int:
         """The number of processes."""
         return self._count
+
+    def fleet(self) -> Fleet:
+        """Return this machine."""
+        return Fleet((this_machine(self._count),))
 
     def start(self, stage: str, fingerprint: str) -> Future[Outcome]:
         """Start a stage in a free process; a process that died is replaced by another."""
@@ -136,13 +141,7 @@ def _carry_out(stage: str, fingerprint: str) -> Outcome:
 
 def _take_device(number: int) -> None:
     """Show this process one of the GPUs that the run may use, in turn."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        nodes = sorted(Path("/proc/driver/nvidia/gpus").glob("*"))
-        devices = [str(place) for place in range(len(nodes))]
-    else:
-        devices = [one for one in visible.split(",") if one]
-    if devices:
+    if devices := visible_gpus():
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from pulse_unlearn.errors import ConfigError, Problem, StoreError
+from pulse_unlearn.launch.devices import Fleet, Machine, this_machine
 from pulse_unlearn.launch.engines import Job, Outcome, WorkerLost
 
 _START_UP = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
 """Nothing is reported anywhere; a cold machine may take its time to start."""
+_KNOCKS_FOR = 5.0
+_ANSWERS_WITHIN = 60.0
+"""Seconds that machines have to say what they have."""
 
 
 class RayEngine:
@@ -32,11 +38,13 @@ class RayEngine:
             ) from error
         self._ray = ray
         self._mine = not ray.is_initialized()
+        if address is None and "RAY_ADDRESS" not in os.environ and not _finds_a_cluster():
+            address = "local"
         if self._mine:
             try:
                 ray.init(
                     address=address,
-                    include_dashboard=False if address is None else None,
+                    include_dashboard=False if address in (None, "local") else None,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     configure_logging=False,
@@ -58,6 +66,21 @@ class RayEngine:
         """The GPUs, or cores, of the machines that are there now."""
         found = self._resources().get("GPU" if self._gpu else "CPU", 1)
         return max(int(found), 1)
+
+    def fleet(self) -> Fleet:
+        """Ask each machine of the cluster what it has; those that do not answer are left out."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        ask = self._ray.remote(num_cpus=0)(_look)
+        nodes: list[dict[str, Any]] = self._ray.nodes()  # type: ignore[no-untyped-call]
+        asked = []
+        for node in nodes:
+            slots = int(node["Resources"].get("GPU" if self._gpu else "CPU", 0))
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            if slots and node["Alive"]:
+                asked.append(ask.options(scheduling_strategy=here).remote(slots, self._gpu))
+        told, _ = self._ray.wait(asked, num_returns=len(asked), timeout=_ANSWERS_WITHIN)
+        return Fleet(tuple(self._ray.get(told)))
 
     def _resources(self) -> dict[str, float]:
         found: dict[str, float] = self._ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -96,6 +119,20 @@ class RayEngine:
             told.set_exception(lost)
 
 
+def _finds_a_cluster() -> bool:
+    """Tell whether one runs on this machine; of one that was killed a note stays behind.
+
+    Ray would ask that one for minutes.
+    """
+    noted = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+    try:
+        host, _, port = noted.read_text(encoding="ascii").strip().rpartition(":")
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCKS_FOR):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False
+
+
 _workers: dict[Job, Any] = {}
 """The worker of this process, which Ray gives one task after another."""
 
@@ -112,3 +149,9 @@ def _carry_out(job: Job, stage: str, fingerprint: str) -> Outcome:
             _workers[job] = Worker(job, f"ray-{platform.node()}-{os.getpid()}")
         outcome: Outcome = _workers[job].carry_out(stage, fingerprint, stop)
         return outcome
+
+
+def _look(workers: int, gpu: bool) -> Machine:
+    if gpu:  # which Ray hides from a task that takes none
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    return this_machine(workers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 
 Parents = Mapping[str, Sequence[str]]
@@ -59,6 +59,14 @@ def lower_bound(parents: Parents, cost: Cost, *, workers: int) -> float:
 
 def makespan(parents: Parents, cost: Cost, *, workers: int) -> float:
     """Return the time that so many workers take in the order in which the coordinator starts."""
+    ends = [now for now, _ in moments(parents, cost, workers=workers)]
+    return ends[-1] if ends else 0.0
+
+
+def moments(
+    parents: Parents, cost: Cost, *, workers: int
+) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """Yield each moment after which one of so many workers is free, and the stages at work then."""
     ranks, graph = ranks_of(parents), TopologicalSorter(parents)
     graph.prepare()
     now = 0.0
@@ -70,6 +78,7 @@ def makespan(parents: Parents, cost: Cost, *, workers: int) -> float:
         while waiting and len(busy) < workers:
             _, name = heapq.heappop(waiting)
             heapq.heappush(busy, (now + cost(name), name))
+        together = tuple(name for _, name in busy)
         now, name = heapq.heappop(busy)
+        yield now, together
         graph.done(name)
-    return now

@@ -42,7 +42,10 @@ class Worker:
             pipeline.progress.start(number, stage)
             computed = pipeline.work_on(stage)
             seconds = time.monotonic() - began
-            pipeline.progress.finish(number, stage, seconds)
+            if computed:
+                pipeline.progress.finish(number, stage, seconds)
+            else:
+                pipeline.progress.reuse(number, stage)
             return Outcome(self.label, seconds, computed)
         except PulseError as error:
             text = "".join(traceback.format_exception(error))

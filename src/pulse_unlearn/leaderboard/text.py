@@ -29,8 +29,8 @@ EXPLAINED = (
     "attack on the retain model. `kept least`: usable accuracy over that before, of the set that "
     "lost most. `score`: harmonic mean of `after attacks` and `kept least`; by it they are ranked. "
     "In brackets are the ranks that no sure difference between seeds excludes (paired t tests, "
-    "Holm). A star marks the front: nobody forgets more and keeps more. `x GA`: time of unlearning over "
-    "that of GA in the same run."
+    "Holm). A star marks the front: nobody forgets more and keeps more. `x GA`: time of unlearning "
+    "over that of GA in the same run."
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from pulse_unlearn.scenarios import Stage
@@ -83,6 +84,9 @@ class Progress(StageProgress, Protocol):
     def working(self, now: Sequence[Working]) -> None:
         """These stages are worked on by other processes at the moment."""
 
+    def logged(self, stage: Stage, log: Path) -> None:
+        """A stage that another process has finished may have logged its steps here."""
+
 
 class Noting:
     """Passes everything on, and notes every few seconds how far a stage is, for other processes."""
@@ -128,6 +132,9 @@ class Silent:
         """Ignore."""
 
     def working(self, now: Sequence[Working]) -> None:
+        """Ignore."""
+
+    def logged(self, stage: Stage, log: Path) -> None:
         """Ignore."""
 
     def warn(self, text: str) -> None:
@@ -184,6 +191,9 @@ class Lines:
         self._last = time.monotonic()
         for one in now:
             self._say(f"    {one}")
+
+    def logged(self, stage: Named, log: Path) -> None:
+        """Say nothing more of a stage that is done."""
 
     def warn(self, text: str) -> None:
         """Say what was repaired or skipped."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -21,6 +22,8 @@ from pulse_unlearn.trackers import TRACKERS, StageEvent, TrackedRun, Tracker
 
 FOLDER = "trackers"
 """Folder in a run folder, with one for each tracker: the user's, no product of the run."""
+STEPS = "train.jsonl"
+"""File that a training stage leaves, with a line for each step."""
 _INSTALL = "the run goes on without it; `pip install 'pulse-unlearn[{name}]'` if it is missing"
 
 
@@ -61,18 +64,26 @@ class Tracked:
     def advance(self, done: int, total: int, values: Mapping[str, object]) -> None:
         """Tell of a step that was logged; batches of questions have no values and are not told."""
         self._inner.advance(done, total, values)
-        told = {
-            name: float(value)
-            for name, value in values.items()
-            if isinstance(value, int | float) and not isinstance(value, bool) and name != "step"
-        }
+        told = _losses(values)
         if not told:
             return
         if done <= self._last:  # the next phase of a procedure counts from 1 again
             self._before += self._last
         self._last = done
-        step = self._before + done
-        self._tell(lambda tracker: tracker.step(self._stage, step, told))
+        self._step(self._stage, self._before + done, told)
+
+    def logged(self, stage: Stage, log: Path) -> None:
+        """Tell the steps of a stage that another process trained: the same as in this one."""
+        self._inner.logged(stage, log)
+        if not self._trackers or not log.is_file():
+            return
+        with file_errors(log, "read"):
+            rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        for step, row in enumerate(rows, start=1):
+            self._step(stage.name, step, _losses(row))
+
+    def _step(self, stage: str, step: int, told: Mapping[str, float]) -> None:
+        self._tell(lambda tracker: tracker.step(stage, step, told))
 
     def finish(self, number: int, stage: Stage, seconds: float) -> None:
         """Tell of a stage that is done."""
@@ -115,6 +126,15 @@ class Tracked:
         except PluginError as error:
             self._trackers.pop(name, None)
             self._inner.warn(str(error))
+
+
+def _losses(values: Mapping[str, object]) -> dict[str, float]:
+    """Return the numbers of a step."""
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and name != "step"
+    }
 
 
 @contextmanager

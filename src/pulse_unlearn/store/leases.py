@@ -63,6 +63,21 @@ def holder_of(folder: Path) -> Holder | None:
     return None if old > RUNS_OUT_AFTER else holder
 
 
+def lapsed(folder: Path) -> float | None:
+    """Return when a holder on another machine last renewed a lease that it let run out.
+
+    None if it has not, or has given it back. By the file system's clock.
+    """
+    lease = _lease(folder)
+    holder = read_holder(lease)
+    if holder is None or holder["host"] == socket.gethostname():
+        return None
+    try:
+        return lease.stat().st_mtime if _age(lease) > RUNS_OUT_AFTER else None
+    except OSError:
+        return None  # taken over or published in this moment
+
+
 @contextmanager
 def leased(stages: Path, rest: str, *, alone: bool) -> Iterator[Path]:
     """Hold a stage's lease, renewed in the background, and yield the folder to work in.

@@ -20,6 +20,7 @@ from pulse_unlearn.store.leases import (
     PARTIAL,
     folder_of,
     holder_of,
+    lapsed,
     leased,
     locked,
     myself,
@@ -334,6 +335,10 @@ class Store:
         On another machine a killed holder is told of until its lease has run out.
         """
         return holder_of(self.unfinished(key))
+
+    def lapsed(self, key: StageKey) -> float | None:
+        """Return when somebody on another machine who is not heard of again last was; else None."""
+        return lapsed(self.unfinished(key))
 
     def _folders_of(self, key: StageKey) -> list[Path]:
         planned = self.stages / key.folder

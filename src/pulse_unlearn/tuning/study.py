@@ -1,13 +1,16 @@
 """One method's trials, one after the other, in a run folder that all of them share.
 
 The folder is the memory: the draws follow from the seed and the numbers so far, so a study that was
-stopped is walked through again, and finds every stage that was complete.
+stopped is walked through again, and finds every stage that was complete. With several workers the
+first trials, which are drawn at random, are computed side by side and then walked through likewise;
+each later one is drawn by those before it, and only its own stages go side by side.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +25,8 @@ from pulse_unlearn.config import (
     Tuning,
 )
 from pulse_unlearn.errors import ConfigError, MethodError, Problem
+from pulse_unlearn.estimate.room import require_room
+from pulse_unlearn.launch import launched
 from pulse_unlearn.pipeline.inputs import OUTCOME, read_inputs
 from pulse_unlearn.pipeline.progress import Progress, Silent
 from pulse_unlearn.pipeline.run import Finished, run_experiment
@@ -35,6 +40,7 @@ from pulse_unlearn.tuning.space import Values, short, space_of, values_given, wi
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.study import Study
+    from optuna.trial import Trial as DrawnTrial
 
 AT_RANDOM = 5
 """Trials drawn at random before the sampler learns from them, that of the given settings too."""
@@ -58,11 +64,13 @@ def tune(
     scenario: Scenario = "finetuned",
     progress: Progress | None = None,
     stop: StopRequest | None = None,
+    on: str = "local",
     tell: Callable[[Trial], None] = lambda trial: None,
 ) -> Studied:
     """Tune a label or registered method of an experiment; the same call continues where it stopped.
 
-    `tell` is given each trial as it ends. A trial whose settings are refused has no number; the
+    `on` is as for `pulse run`; what is found does not depend on it. `tell` is given each trial as
+    it ends. A trial whose settings are refused has no number; the
     first one raises. Raises ConfigError if optuna is missing, too few people are left, or the
     target does not know them.
     """
@@ -70,14 +78,15 @@ def tune(
     space = space_of(experiment, entry)
     study = _new_study(seed)
     base = tuning_experiment(experiment, entry, scenario=scenario, seed=seed)
-    work = _Work(base, method, runs, progress or Silent(), stop or StopRequest())
+    work = _Work(base, method, runs, progress or Silent(), stop or StopRequest(), on)
     given = values_given(entry, space)
+    if on != "local":
+        work.ahead([given, *_at_random(seed, space, min(trials, AT_RANDOM) - 1)])
     done: list[Trial] = []
     for number in range(trials):
-        asked = None
+        asked: DrawnTrial | None = None
         if number:
-            asked = study.ask({knob.name: _distribution(knob) for knob in space})
-            values = {knob.name: short(asked.params[knob.name]) for knob in space}
+            asked, values = _draw(study, space)
         else:
             values = given
         done.append(work.trial(number, values))
@@ -103,15 +112,36 @@ class _Work:
     """Carries out trials in one run folder."""
 
     def __init__(
-        self, base: Experiment, method: str, runs: Path, progress: Progress, stop: StopRequest
+        self,
+        base: Experiment,
+        method: str,
+        runs: Path,
+        progress: Progress,
+        stop: StopRequest,
+        on: str,
     ) -> None:
-        self.base, self.method, self.runs = base, method, runs
+        self.base, self.method, self.runs, self.on = base, method, runs, on
         self.progress, self.stop = progress, stop
         self.entries: dict[str, MethodEntry] = {}
 
+    def ahead(self, drawn: list[Values]) -> None:
+        """Compute the stages of trials side by side, for `trial` to find.
+
+        What is wrong with one of them is left for its own trial to tell, where it comes again.
+        """
+        entries = {}
+        for number, values in enumerate(drawn):
+            with suppress(ConfigError, MethodError):
+                entries[self._label(number)] = with_values(self.base.methods["given"], values)
+        with suppress(ConfigError, MethodError):
+            self._run(entries)
+
+    def _label(self, number: int) -> str:
+        return f"{self.method}-{number:03d}"
+
     def trial(self, number: int, values: Values) -> Trial:
         """Run one trial, or find it complete, and measure it."""
-        label = f"{self.method}-{number:03d}"
+        label = self._label(number)
         said = Trial(number=number, label=label, values=values)
         try:
             entry = with_values(self.base.methods["given"], values)
@@ -138,7 +168,13 @@ class _Work:
 
     def _run(self, methods: dict[str, MethodEntry]) -> Finished:
         experiment = self.base.model_copy(update={"methods": methods})
-        return run_experiment(experiment, self.runs, progress=self.progress, stop=self.stop)
+        return run_experiment(
+            experiment,
+            self.runs,
+            progress=self.progress,
+            stop=self.stop,
+            carry_out=launched(self.on, experiment, self.runs, check=require_room),
+        )
 
 
 def _steps(run: Path) -> int:
@@ -173,6 +209,17 @@ def _new_study(seed: int) -> Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=AT_RANDOM)
     return optuna.create_study(direction="maximize", sampler=sampler)
+
+
+def _draw(study: Study, space: tuple[Knob, ...]) -> tuple[DrawnTrial, Values]:
+    asked = study.ask({knob.name: _distribution(knob) for knob in space})
+    return asked, {knob.name: short(asked.params[knob.name]) for knob in space}
+
+
+def _at_random(seed: int, space: tuple[Knob, ...], count: int) -> list[Values]:
+    """Return the draws after the settings as given, which follow from the seed alone."""
+    study = _new_study(seed)
+    return [_draw(study, space)[1] for _ in range(count)]
 
 
 def _distribution(knob: Knob) -> BaseDistribution:
