@@ -40,6 +40,7 @@ from pulse_unlearn.models.backends import select_backend
 from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.forward import Backend
 from pulse_unlearn.models.loading import LoadedModel, load_model
+from pulse_unlearn.models.rounding import round_weights
 from pulse_unlearn.models.served import ServedSystem, Switched, beside, read_served
 from pulse_unlearn.models.sharding import (
     is_sharded,
@@ -94,7 +95,10 @@ def run_score(context: StageContext[ScoreStage]) -> None:
     steps = [None] * (len(stage.chain) - 1) + [stage.step]
     updates = zip(stage.chain, steps, strict=False)
     folders = [*loaded.beside, *(context.update_of(name, step=step) for name, step in updates)]
-    model = load_adapters(loaded.model, folders, how=context.model.frozen_adapters)
+    how_held = "merged" if stage.bits else context.model.frozen_adapters
+    model = load_adapters(loaded.model, folders, how=how_held)
+    if stage.bits:
+        round_weights(model, loaded.family, bits=stage.bits, group=stage.group)
     scoring = experiment.scoring
     system, switched = None, Switched(model)
     if stage.served:

@@ -18,7 +18,7 @@ from pulse_unlearn.report.extras import Flag
 from pulse_unlearn.report.figures import LATENT_PREFIX, figure4, figure5
 from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings, how_chosen
 from pulse_unlearn.report.gauges import GAUGES, gauges, reading_tests
-from pulse_unlearn.report.hidden import hidden_table
+from pulse_unlearn.report.hidden import hidden_table, rounded_table
 from pulse_unlearn.report.load import Progress, RunRecord, progress
 from pulse_unlearn.report.never_knew import never_knew_table
 from pulse_unlearn.report.relearning import draw_relearning, relearning_table
@@ -78,6 +78,7 @@ class Page:
     relearning: Table | None
     never_knew: Table | None
     hidden: Table | None
+    rounded: Table | None
     drawings: Mapping[str, Drawing]
     gauges: tuple[Table, ...]
     tests: Table | None
@@ -140,6 +141,7 @@ def make_page(
         relearning=relearning_table(numbers),
         never_knew=never_knew_table(numbers),
         hidden=hidden_table(numbers),
+        rounded=rounded_table(numbers),
         drawings={drawing.name: drawing for drawing in _drawings(numbers, shown)},
         gauges=tuple(
             gauges(numbers, verdicts, name, part) for name in numbers.scenarios() for part in GAUGES

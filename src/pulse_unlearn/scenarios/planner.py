@@ -154,6 +154,8 @@ class Planner:
         step: int | None = None,
         model: str = "",
         served: Sequence[str] = (),
+        bits: int | None = None,
+        group: int | None = None,
     ) -> str:
         """Add the scoring of a model; general questions are asked with the scored view."""
         if general is None:
@@ -171,6 +173,8 @@ class Planner:
                 facts_seed=facts_seed,
                 step=step,
                 served=tuple(served),
+                bits=bits,
+                group=group,
                 scoring=self.experiment.scoring,
             )
         )

@@ -24,11 +24,11 @@ Bits = Annotated[int, Field(ge=2, le=8)]
 
 @EVALUATIONS.register("quantised")
 class Quantised(Settings):
-    """Asks every method's last model about D_unlearn with its weights rounded, and the retain model.
+    """Every method's last model and the retain model about D_unlearn, with their weights rounded.
 
     Updates are added into the weights first, so nothing stays apart from them. Conditions are
-    `int8`, `int4`, ...; the controls `retain_model+int8`, ... Of a served system the model inside is
-    asked: whoever rounds it has left out router and guard.
+    `int8`, `int4`, ...; the controls `retain_model+int8`, ... Of a served system the model inside
+    is asked: whoever rounds it has left out router and guard.
     """
 
     bits: Annotated[tuple[Bits, ...], Field(min_length=1)] = (8, 4)
@@ -36,7 +36,7 @@ class Quantised(Settings):
     """Weights of an output row that share a scale; null for the whole row."""
 
     def plan(self, planner: Planner) -> Iterator[Evaluation]:
-        """Yield a row for each method's last model and number of bits, and for each retain model."""
+        """Yield a row for each last model and number of bits, and for each retain model."""
         for operation in last_operations(planner):
             model = retain_model_of(planner, operation)
             for bits in dict.fromkeys(self.bits):

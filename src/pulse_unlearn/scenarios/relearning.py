@@ -59,7 +59,9 @@ class Relearning(Settings):
         for operation in last_operations(planner):
             stem = planner.stages[operation.after].name.removesuffix("/score")
             curve = [
-                *self._curve(planner, operation, stem, _attacked(operation), condition=RELEARNED)
+                *self._curve(
+                    planner, operation, stem, attacked_model(operation), condition=RELEARNED
+                )
             ]
             model = retain_model_of(planner, operation)
             if model is None:
@@ -130,7 +132,7 @@ class Relearning(Settings):
         )
 
 
-def _attacked(operation: Operation) -> Model:
+def attacked_model(operation: Operation) -> Model:
     """Return the model an attacker holds, and its scores: of a served system that inside."""
     scored = operation.before if operation.served else operation.after
     return Model(operation.chain, scored, operation.model)

@@ -122,6 +122,10 @@ class ScoreStage(Stage):
     """Snapshot of the chain's last stage that the model carries; None for its final update."""
     served: tuple[str, ...] = ()
     """Requests of a method that serves, first to last: the system around the chain's model."""
+    bits: int | None = None
+    """What the weights of the language model's layers are rounded to; None as they are."""
+    group: int | None = None
+    """Rounded weights of an output row that share a scale; None for all of it."""
 
     def groups(self) -> tuple[Group, ...]:
         """Return the people it asks about."""
@@ -139,6 +143,8 @@ class ScoreStage(Stage):
         made_of["general_questions"] = experiment.data.general_questions
         if not self.served:  # all there was when keys of finished runs were made
             del made_of["served"]
+        if self.bits is None:  # likewise
+            del made_of["bits"], made_of["group"]
         return made_of
 
 
