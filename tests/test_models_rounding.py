@@ -1,4 +1,4 @@
-"""Weights rounded to few bits: as torchao rounds them, and what that brings back of a tiny update."""
+"""Weights rounded to few bits: as torchao rounds them, and what that brings back."""
 
 from __future__ import annotations
 
