@@ -55,10 +55,14 @@ _GOLD_SETS = ("forget", "forgotten_earlier")
 _PATH_COLUMNS = 3
 _OVERHANG = 15.0
 """How far beyond 0 and 100 % an interval is drawn; values are never cut."""
-_DODGE = 0.07
+_DODGE, _MOST_DODGE = 0.07, 0.45
+"""Distance of two methods at a request, and of the first from the last, in requests."""
 GOLD_TOLD = "The gold line is the retain model, which never saw D_unlearn. "
 BAND: dict[str, Any] = {"color": GOLD, "alpha": 0.22, "lw": 0}
 """The look of the retain model's interval."""
+_GAP = (math.nan, math.nan)
+_LEGEND_COLUMNS, _LEGEND_LINE = 7, 0.2
+"""Entries beside each other, and the height of a line of them in inches."""
 _LIFT = 0.26
 """Height of the paper's marker above ours, so that neither hides the other."""
 
@@ -139,8 +143,7 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
         )
         grid = list(figure.subplots(rows, _PATH_COLUMNS, sharey=True, squeeze=False).flat)
         for axes, (name, measure, title) in zip(grid, panels, strict=False):
-            for position, place in enumerate(mains):
-                shift = (position - (len(mains) - 1) / 2) * _DODGE
+            for place, shift in dodged(mains, _DODGE, _MOST_DODGE):
                 _path(axes, numbers, place, (name, measure), shift)
             gold_number = None
             if name == "forget" and retain_model:
@@ -289,6 +292,12 @@ def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], shi
         )
 
 
+def dodged(places: Sequence[Place], step: float, most: float) -> list[tuple[Place, float]]:
+    """Return how far each place is drawn beside its request, `step` apart or less if many."""
+    apart = min(step, most / max(len(places) - 1, 1))
+    return [(p, (position - (len(places) - 1) / 2) * apart) for position, p in enumerate(places)]
+
+
 def seed_look(look: int) -> dict[str, Any]:
     """Return the look of the numbers of single seeds beside their mean: small points, no line."""
     return {"color": colour(look), "ls": "none", "marker": ".", "ms": 6, "mew": 0, "alpha": 0.8}
@@ -302,15 +311,25 @@ def draw_path(axes: Axes, points: Sequence[tuple[float, Estimate]], look: int) -
     from matplotlib.transforms import ScaledTranslation
 
     inside = [(x, one.value, one.low, one.high) for x, one in points if one.value is not None]
-    for x, _, low, high in inside:
-        if low is not None and high is not None:
-            limits = [100 * low, 100 * high]
-            axes.plot([x] * 2, limits, color=colour(look), lw=1.2, alpha=0.5)
-    for x, one in points:
-        of_seeds = [100 * value for _, value in one.seeds if value is not None]
-        if len(of_seeds) > 1:
-            beside = axes.transData + ScaledTranslation(4 / 72, 0, axes.figure.dpi_scale_trans)
-            axes.plot([x] * len(of_seeds), of_seeds, transform=beside, **seed_look(look))
+    limits = [
+        (x, 100 * low, 100 * high)
+        for x, _, low, high in inside
+        if low is not None and high is not None
+    ]
+    if limits:
+        # One line with gaps: an artist for each bar is most of the time of drawing many methods.
+        bars = [(at, end) for x, low, high in limits for at, end in ((x, low), (x, high), _GAP)]
+        axes.plot(*zip(*bars, strict=True), color=colour(look), lw=1.2, alpha=0.5)
+    of_seeds = [
+        (x, 100 * value)
+        for x, one in points
+        if sum(value is not None for _, value in one.seeds) > 1
+        for _, value in one.seeds
+        if value is not None
+    ]
+    if of_seeds:
+        beside = axes.transData + ScaledTranslation(4 / 72, 0, axes.figure.dpi_scale_trans)
+        axes.plot(*zip(*of_seeds, strict=True), transform=beside, **seed_look(look))
     xs, ys = [x for x, *_ in inside], [100 * value for _, value, *_ in inside]
     axes.plot(xs, ys, color=colour(look), marker=marker(look), ms=5, lw=1.8, zorder=3)
 
@@ -407,4 +426,8 @@ def explain_marks(
             Line2D([], [], color=INK, marker="o", mfc=PAGE, ms=6, lw=1, ls=dash, label="paper")
         )
     handles += [Line2D([], [], **gold())] if with_gold else []
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
+    columns = min(len(handles), _LEGEND_COLUMNS)
+    figure.set_figheight(
+        figure.get_figheight() + _LEGEND_LINE * (math.ceil(len(handles) / columns) - 1)
+    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9)

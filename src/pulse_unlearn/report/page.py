@@ -102,13 +102,16 @@ class Page:
 
 
 def make_page(
-    record: RunRecord, *, digests: Sequence[tuple[str, str]], scores: Sequence[str] = ()
+    record: RunRecord,
+    numbers: Numbers,
+    *,
+    digests: Sequence[tuple[str, str]],
+    scores: Sequence[str] = (),
 ) -> Page:
     """Compute the page; `digests` are (file, SHA-256) of the files that its numbers come from.
 
     `scores` are the files with the verdicts on all answers, which the page links to.
     """
-    numbers = Numbers(record.results, record.labels, record.extras.over_seeds)
     verdicts = Verdicts(record.extras.verdicts)
     rows = scoreboard(numbers, verdicts)
     shown = panels(record, numbers)

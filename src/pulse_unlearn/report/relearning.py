@@ -10,6 +10,7 @@ from pulse_unlearn.report.estimates import Estimate, Numbers, Place
 from pulse_unlearn.report.figures import (
     BAND,
     GOLD_TOLD,
+    dodged,
     draw_chance,
     draw_path,
     explain_marks,
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _READINGS = (("rotated_accuracy", "Rotated accuracy, %"), ("accuracy", "Strict accuracy, %"))
-_DODGE = 0.012
-"""Distance of two methods' intervals, as a share of the axis."""
+_DODGE, _MOST_DODGE = 0.012, 0.06
+"""Distance of two methods' intervals, and of the first from the last, as shares of the axis."""
 _MOST_LABELS = 14
 
 
@@ -148,8 +149,7 @@ def _panel(axes: Axes, numbers: Numbers, scenario: str, measure: str) -> None:
     last = (path[-1][1].value or 0.0) if path else 1.0
     if path:
         axes.plot([s for s, _ in path], [100 * (one.value or 0.0) for _, one in path], **gold())
-    for position, place in enumerate(mains):
-        shift = (position - (len(mains) - 1) / 2) * _DODGE * max(steps)
+    for place, shift in dodged(mains, _DODGE * max(steps), _MOST_DODGE * max(steps)):
         points = [(step + shift, one) for step, one in _path(numbers, place, measure)]
         draw_path(axes, points, numbers.look(place.method))
     chances = [numbers.value(p.relearned(0), "forget", "all", "chance") for p in mains]
