@@ -265,7 +265,7 @@ def test_comparisons_stand_by_scenario_and_set() -> None:
         for reading in ("accuracy", "rotated_accuracy")
     )
     (table,) = compared(extras(comparisons=ones))
-    assert [title for title, _ in table.groups] == ["D_unlearn", "General ability"]
+    assert [title for title, _, _ in table.groups] == ["D_unlearn", "General ability"]
     (line,) = table.groups[0][1]
     assert line.label == "GA − NPO"
     assert [gap.points for gap in line.gaps] == ["−10.0", "−10.0"]

@@ -60,6 +60,8 @@ _DODGE, _MOST_DODGE = 0.07, 0.45
 GOLD_TOLD = "The gold line is the retain model, which never saw D_unlearn. "
 BAND: dict[str, Any] = {"color": GOLD, "alpha": 0.22, "lw": 0}
 """The look of the retain model's interval."""
+MOST_WITH_SEEDS = 8
+"""Methods in one panel beyond which points of single seeds hide more than they show."""
 _GAP = (math.nan, math.nan)
 _LEGEND_COLUMNS, _LEGEND_LINE = 7, 0.2
 """Entries beside each other, and the height of a line of them in inches."""
@@ -135,7 +137,7 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
     if not mains or not panels:
         return None
     last = max(place.request for place in mains)
-    retain_model = numbers.retain_model(scenario)
+    retain_model, with_seeds = numbers.retain_model(scenario), shows_seeds(numbers, mains)
     with style():
         rows = math.ceil(len(panels) / _PATH_COLUMNS)
         figure = Figure(
@@ -144,7 +146,7 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
         grid = list(figure.subplots(rows, _PATH_COLUMNS, sharey=True, squeeze=False).flat)
         for axes, (name, measure, title) in zip(grid, panels, strict=False):
             for place, shift in dodged(mains, _DODGE, _MOST_DODGE):
-                _path(axes, numbers, place, (name, measure), shift)
+                _path(axes, numbers, place, (name, measure), shift, with_seeds=with_seeds)
             gold_number = None
             if name == "forget" and retain_model:
                 gold_number = numbers.get(retain_model, name, "all", measure)
@@ -169,7 +171,7 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
             looks,
             with_paper=is_papers and not prefix,
             with_gold=bool(retain_model),
-            with_seeds=len(numbers.all_seeds()) > 1,
+            with_seeds=with_seeds,
         )
         return finish(
             figure,
@@ -227,9 +229,9 @@ def _ratio_panel(
     """Draw one panel; intervals that run far out are cut at its edge, values never are."""
     name, measure, attribute = what
     values, ends = [0.0, 100.0], [0.0, 100.0]
+    _whiskers(axes, [(line, numbers.get(line.place, name, "all", measure)) for line in lines])
     for line in lines:
         found = numbers.get(line.place, name, "all", measure)
-        _whisker(axes, found, line)
         values += [found.value] if found and found.value is not None else []
         ends += [end for end in (found.low, found.high) if end is not None] if found else []
         theirs = papers_ratios(numbers, line.place)
@@ -253,28 +255,53 @@ def _ratio_panel(
     quiet(axes, grid="x")
 
 
-def _whisker(axes: Axes, found: Estimate | None, line: _Line) -> None:
-    if found is None or found.value is None:
-        axes.annotate(
-            "n/a" if found else "not finished", (0, line.y), color=MUTED, va="center", fontsize=8
-        )
-        return
-    if found.low is not None and found.high is not None:
-        axes.plot([found.low, found.high], [line.y] * 2, color=colour(line.look), lw=2, alpha=0.55)
-    values = [value for _, value in found.seeds if value is not None]
-    if len(found.seeds) > 1:
-        axes.plot(values, [line.y - 0.24] * len(values), **seed_look(line.look))
-    axes.plot([found.value], [line.y], marker(line.look), color=colour(line.look), ms=7, zorder=3)
+def _whiskers(axes: Axes, rows: Sequence[tuple[_Line, Estimate | None]]) -> None:
+    """Draw mean, interval and seeds of every row; rows that look alike are one artist each."""
+    bars, seeds, means = ({look: [] for look in dict.fromkeys(line.look for line, _ in rows)}
+                          for _ in range(3))  # fmt: skip
+    for line, found in rows:
+        if found is None or found.value is None:
+            text = "n/a" if found else "not finished"
+            axes.annotate(text, (0, line.y), color=MUTED, va="center", fontsize=8)
+            continue
+        if found.low is not None and found.high is not None:
+            bars[line.look] += [(found.low, line.y), (found.high, line.y), _GAP]
+        if len(found.seeds) > 1:
+            seeds[line.look] += [(v, line.y - 0.24) for _, v in found.seeds if v is not None]
+        means[line.look].append((found.value, line.y))
+    for look, points in bars.items():
+        _plot(axes, points, color=colour(look), lw=2, alpha=0.55)
+        _plot(axes, seeds[look], **seed_look(look))
+        dots: dict[str, Any] = {"ls": "none", "marker": marker(look), "ms": 7, "zorder": 3}
+        _plot(axes, means[look], color=colour(look), **dots)
 
 
-def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], shift: float) -> None:
+def _plot(axes: Axes, points: Sequence[tuple[float, float]], **look: Any) -> None:
+    """Draw all points as one line, with a gap at each `_GAP`; none draw nothing.
+
+    An artist for each bar would be most of the time of drawing many methods.
+    """
+    if points:
+        axes.plot([x for x, _ in points], [y for _, y in points], **look)
+
+
+def _path(
+    axes: Axes,
+    numbers: Numbers,
+    place: Place,
+    what: tuple[str, str],
+    shift: float,
+    *,
+    with_seeds: bool,
+) -> None:
     name, measure = what
     look = numbers.look(place.method)
     found = [
         (request + shift, numbers.get(place.at(request), name, "all", measure))
         for request in range(place.request + 1)
     ]
-    draw_path(axes, [(x, one) for x, one in found if one], look)
+    points = [(x, one) for x, one in found if one]
+    draw_path(axes, points, look, with_seeds=with_seeds)
     label = numbers.paper(place) if place.scenario == PAPERS_SEQUENCE else None
     theirs = paper.FIGURE5.get((name, label)) if label and measure == "accuracy" else None
     if theirs:
@@ -298,15 +325,22 @@ def dodged(places: Sequence[Place], step: float, most: float) -> list[tuple[Plac
     return [(p, (position - (len(places) - 1) / 2) * apart) for position, p in enumerate(places)]
 
 
+def shows_seeds(numbers: Numbers, places: Sequence[Place]) -> bool:
+    """Return whether lines of these models have room for a point for each seed."""
+    return len(numbers.all_seeds()) > 1 and len(places) <= MOST_WITH_SEEDS
+
+
 def seed_look(look: int) -> dict[str, Any]:
     """Return the look of the numbers of single seeds beside their mean: small points, no line."""
     return {"color": colour(look), "ls": "none", "marker": ".", "ms": 6, "mew": 0, "alpha": 0.8}
 
 
-def draw_path(axes: Axes, points: Sequence[tuple[float, Estimate]], look: int) -> None:
+def draw_path(
+    axes: Axes, points: Sequence[tuple[float, Estimate]], look: int, *, with_seeds: bool
+) -> None:
     """Draw one model's accuracies at their places, in percent, with an upright bar for each.
 
-    Where there are several seeds, each stands as a point to the right of their mean.
+    With several seeds each stands as a point to the right of their mean, if it is asked for.
     """
     from matplotlib.transforms import ScaledTranslation
 
@@ -316,20 +350,17 @@ def draw_path(axes: Axes, points: Sequence[tuple[float, Estimate]], look: int) -
         for x, _, low, high in inside
         if low is not None and high is not None
     ]
-    if limits:
-        # One line with gaps: an artist for each bar is most of the time of drawing many methods.
-        bars = [(at, end) for x, low, high in limits for at, end in ((x, low), (x, high), _GAP)]
-        axes.plot(*zip(*bars, strict=True), color=colour(look), lw=1.2, alpha=0.5)
+    bars = [point for x, low, high in limits for point in ((x, low), (x, high), _GAP)]
+    _plot(axes, bars, color=colour(look), lw=1.2, alpha=0.5)
     of_seeds = [
         (x, 100 * value)
         for x, one in points
-        if sum(value is not None for _, value in one.seeds) > 1
+        if with_seeds and sum(value is not None for _, value in one.seeds) > 1
         for _, value in one.seeds
         if value is not None
     ]
-    if of_seeds:
-        beside = axes.transData + ScaledTranslation(4 / 72, 0, axes.figure.dpi_scale_trans)
-        axes.plot(*zip(*of_seeds, strict=True), transform=beside, **seed_look(look))
+    beside = axes.transData + ScaledTranslation(4 / 72, 0, axes.figure.dpi_scale_trans)
+    _plot(axes, of_seeds, transform=beside, **seed_look(look))
     xs, ys = [x for x, *_ in inside], [100 * value for _, value, *_ in inside]
     axes.plot(xs, ys, color=colour(look), marker=marker(look), ms=5, lw=1.8, zorder=3)
 

@@ -15,7 +15,7 @@ from pulse_unlearn.report.curves import Panel, draw_curves, panels
 from pulse_unlearn.report.drawing import Drawing
 from pulse_unlearn.report.estimates import LATENT, Numbers
 from pulse_unlearn.report.extras import Flag
-from pulse_unlearn.report.figures import LATENT_PREFIX, figure4, figure5
+from pulse_unlearn.report.figures import LATENT_PREFIX, MOST_WITH_SEEDS, figure4, figure5
 from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings, how_chosen
 from pulse_unlearn.report.gauges import GAUGES, gauges, reading_tests
 from pulse_unlearn.report.hidden import hidden_table, rounded_table
@@ -73,6 +73,8 @@ class Page:
     figure4_tables: tuple[Table, ...]
     """In the paper's reading, then in the highest where a run has it."""
     figure5_tables: tuple[Table, ...]
+    crowded: int
+    """Methods in a panel up to which single seeds are drawn, if there are more; else 0."""
     gold: str
     """What the gold line in figures is, for captions; empty without a retain model."""
     relearning: Table | None
@@ -141,13 +143,16 @@ def make_page(
         figure4_tables=_there(figure4_table(numbers), figure4_table(numbers, LATENT_PREFIX)),
         figure5_tables=_there(figure5_table(numbers), figure5_table(numbers, LATENT)),
         gold=_GOLD if any(map(numbers.retain_model, numbers.scenarios())) else "",
+        crowded=_crowded(numbers),
         relearning=relearning_table(numbers),
         never_knew=never_knew_table(numbers),
         hidden=hidden_table(numbers),
         rounded=rounded_table(numbers),
         drawings={drawing.name: drawing for drawing in _drawings(numbers, shown)},
         gauges=tuple(
-            gauges(numbers, verdicts, name, part) for name in numbers.scenarios() for part in GAUGES
+            gauges(numbers, verdicts, name, part, briefly=True)
+            for name in numbers.scenarios()
+            for part in GAUGES
         ),
         tests=reading_tests(numbers, record.extras.verdicts),
         categories=category_tables(numbers),
@@ -187,6 +192,11 @@ def _drawings(numbers: Numbers, shown: Sequence[Panel]) -> list[Drawing]:
         draw_curves(shown, numbers),
     )
     return [drawing for drawing in drawn if drawing]
+
+
+def _crowded(numbers: Numbers) -> int:
+    most = max((len(numbers.mains(name)) for name in numbers.scenarios()), default=0)
+    return MOST_WITH_SEEDS if most > MOST_WITH_SEEDS and len(numbers.all_seeds()) > 1 else 0
 
 
 def _there(*tables: Table | None) -> tuple[Table, ...]:

@@ -14,6 +14,7 @@ from pulse_unlearn.report.figures import (
     draw_chance,
     draw_path,
     explain_marks,
+    shows_seeds,
 )
 from pulse_unlearn.report.tables import Notes, Row, Shown, Table, seed_count, shown
 from pulse_unlearn.report.words import (
@@ -74,7 +75,7 @@ def draw_relearning(numbers: Numbers) -> Drawing | None:
             sorted(looks.items()),
             with_paper=False,
             with_gold=has_gold,
-            with_seeds=len(numbers.all_seeds()) > 1,
+            with_seeds=any(shows_seeds(numbers, numbers.mains(name)) for name in scenarios),
         )
         return finish(
             figure,
@@ -151,7 +152,8 @@ def _panel(axes: Axes, numbers: Numbers, scenario: str, measure: str) -> None:
         axes.plot([s for s, _ in path], [100 * (one.value or 0.0) for _, one in path], **gold())
     for place, shift in dodged(mains, _DODGE * max(steps), _MOST_DODGE * max(steps)):
         points = [(step + shift, one) for step, one in _path(numbers, place, measure)]
-        draw_path(axes, points, numbers.look(place.method))
+        look = numbers.look(place.method)
+        draw_path(axes, points, look, with_seeds=shows_seeds(numbers, mains))
     chances = [numbers.value(p.relearned(0), "forget", "all", "chance") for p in mains]
     draw_chance(axes, chances, at="right", away_from=last)
     axes.set_ylim(-3, 103)
