@@ -109,8 +109,9 @@ class Pools:
         self._count = TextCounter(model.files.get(TOKENIZER))
         self._packed = not packing_obstacle(model.config, model.family, inputs.experiment.speed)
         self._known: dict[object, Pool] = {}
-        self._read: dict[object, list[Example]] = {}
-        """What a score stage asks, while its forms are measured one by one."""
+        self._reading = ("", False)
+        self._read: dict[frozenset[str], list[Example]] = {}
+        """What one score stage asks of people, while its forms are measured one by one."""
 
     def trained(self, stage: TrainingStage, group: Group) -> Pool:
         """Return an epoch of a stage's questions about people."""
@@ -191,9 +192,11 @@ class Pools:
         def resolve(group: Group) -> list[str]:
             return [one for one in likely_people(self._inputs, group) if one in chosen]
 
-        key = ("asked", stage.name, stage.general, frozenset(chosen))
+        key = frozenset(chosen)
+        if self._reading != (stage.name, stage.general):
+            self._reading, self._read = (stage.name, stage.general), {}
         if key not in self._read:
-            self._read = {key: stage_examples(self._inputs, stage, resolve)}
+            self._read[key] = stage_examples(self._inputs, stage, resolve)
         return [example for example in self._read[key] if _form_of(example) == form]
 
     def steps(self, stage: FinetuneStage) -> int:

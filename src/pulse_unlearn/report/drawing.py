@@ -88,9 +88,9 @@ def _with_short_ids(body: str, name: str) -> str:
     named = dict.fromkeys(re.findall(r"(?:url\(|href=\")#([^)\"]+)", body))
     short = {old: f"{name}-{number}" for number, old in enumerate(named)}
     body = re.sub(r' id="([^"]*)"', lambda m: f' id="{short[m[1]]}"' if m[1] in short else "", body)
-    return re.sub(
-        r"(url\(|href=\")#([^)\"]+)", lambda m: f"{m[1]}#{short[m[2]]}", body
-    ).replace("xlink:href", "href")
+    return re.sub(r"(url\(|href=\")#([^)\"]+)", lambda m: f"{m[1]}#{short[m[2]]}", body).replace(
+        "xlink:href", "href"
+    )
 
 
 def _with_classes(body: str, name: str) -> str:
@@ -100,7 +100,9 @@ def _with_classes(body: str, name: str) -> str:
     classes = {style: f"{name}-s{number}" for number, style in enumerate(often)}
     rules = "".join(f".{label}{{{style}}}" for style, label in classes.items())
     body = re.sub(
-        r' style="([^"]*)"', lambda m: f' class="{classes[m[1]]}"' if m[1] in classes else m[0], body
+        r' style="([^"]*)"',
+        lambda m: f' class="{classes[m[1]]}"' if m[1] in classes else m[0],
+        body,
     )
     return f"<style>{rules}</style>{body}" if rules else body
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache, partial
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import PLAIN
@@ -203,12 +203,21 @@ def _condition(entry: object) -> str:
     return str(entry.get("condition", PLAIN)) if isinstance(entry, dict) else PLAIN
 
 
+class _Field(NamedTuple):
+    """How one field of a dataclass is read."""
+
+    name: str
+    read: Callable[[Mapping[str, Any]], object]
+    is_plain: bool
+    """A text, a whole number or a float, which must be there if it has no default."""
+    has_default: bool
+
+
 @cache
-def _fields(kind: type) -> tuple[tuple[str, Callable[[Mapping[str, Any]], object], bool, bool], ...]:
-    """Return (name, how it is read, whether it is plain, whether it has a default) of fields."""
+def _fields(kind: type) -> tuple[_Field, ...]:
     hints = get_type_hints(kind)
     return tuple(
-        (
+        _Field(
             f.name,
             partial(_reader(hints[f.name]), f.name),
             hints[f.name] in (str, int, float),

@@ -257,8 +257,10 @@ def _ratio_panel(
 
 def _whiskers(axes: Axes, rows: Sequence[tuple[_Line, Estimate | None]]) -> None:
     """Draw mean, interval and seeds of every row; rows that look alike are one artist each."""
-    bars, seeds, means = ({look: [] for look in dict.fromkeys(line.look for line, _ in rows)}
-                          for _ in range(3))  # fmt: skip
+    looks = dict.fromkeys(line.look for line, _ in rows)
+    bars: dict[int, list[tuple[float, float]]] = {look: [] for look in looks}
+    seeds: dict[int, list[tuple[float, float]]] = {look: [] for look in looks}
+    means: dict[int, list[tuple[float, float]]] = {look: [] for look in looks}
     for line, found in rows:
         if found is None or found.value is None:
             text = "n/a" if found else "not finished"
@@ -269,8 +271,8 @@ def _whiskers(axes: Axes, rows: Sequence[tuple[_Line, Estimate | None]]) -> None
         if len(found.seeds) > 1:
             seeds[line.look] += [(v, line.y - 0.24) for _, v in found.seeds if v is not None]
         means[line.look].append((found.value, line.y))
-    for look, points in bars.items():
-        _plot(axes, points, color=colour(look), lw=2, alpha=0.55)
+    for look in looks:
+        _plot(axes, bars[look], color=colour(look), lw=2, alpha=0.55)
         _plot(axes, seeds[look], **seed_look(look))
         dots: dict[str, Any] = {"ls": "none", "marker": marker(look), "ms": 7, "zorder": 3}
         _plot(axes, means[look], color=colour(look), **dots)

@@ -83,9 +83,7 @@ def gauges(
     heads = ("Method", "Set")
     title = f"{scenario_title(scenario)}: {', '.join(parts)}"
     told = [("", f"Left out of so long a table: {listed(sorted(left_out))}. results.csv has them")]
-    return Table(
-        title, heads, columns, tuple(rows), (*notes.items(), *(told if left_out else ()))
-    )
+    return Table(title, heads, columns, tuple(rows), (*notes.items(), *(told if left_out else ())))
 
 
 def reading_tests(numbers: Numbers, verdicts: Sequence[Verdict]) -> Table | None:
