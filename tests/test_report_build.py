@@ -21,15 +21,15 @@ import yaml
 
 import synthetic_findings
 import synthetic_run
-
 from pulse_unlearn.errors import StoreError
 from pulse_unlearn.records import RESULT_COLUMNS
 from pulse_unlearn.report import build, build_report
 from pulse_unlearn.report.drawing import GOLD, SERIES
 from pulse_unlearn.report.estimates import Numbers
-from pulse_unlearn.report.figures import dodged, figure4
+from pulse_unlearn.report.figures import figure4
 from pulse_unlearn.report.gauges import gauges
 from pulse_unlearn.report.load import load_run
+from pulse_unlearn.report.marks import dodged
 from pulse_unlearn.report.samples import sample_groups
 from pulse_unlearn.report.scoreboard import Verdicts
 from synthetic_run import Recipe, write_run

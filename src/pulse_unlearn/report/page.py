@@ -15,11 +15,12 @@ from pulse_unlearn.report.curves import Panel, draw_curves, panels
 from pulse_unlearn.report.drawing import Drawing
 from pulse_unlearn.report.estimates import LATENT, Numbers
 from pulse_unlearn.report.extras import Flag
-from pulse_unlearn.report.figures import LATENT_PREFIX, MOST_WITH_SEEDS, figure4, figure5
+from pulse_unlearn.report.figures import LATENT_PREFIX, figure4, figure5
 from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings, how_chosen
 from pulse_unlearn.report.gauges import GAUGES, gauges, reading_tests
 from pulse_unlearn.report.hidden import hidden_table, rounded_table
 from pulse_unlearn.report.load import Progress, RunRecord, progress
+from pulse_unlearn.report.marks import MOST_WITH_SEEDS
 from pulse_unlearn.report.never_knew import never_knew_table
 from pulse_unlearn.report.relearning import draw_relearning, relearning_table
 from pulse_unlearn.report.samples import SampleGroup, sample_groups

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pulse_unlearn.report.drawing import Drawing, finish, gold, quiet, style
 from pulse_unlearn.report.estimates import Estimate, Numbers, Place
-from pulse_unlearn.report.figures import (
+from pulse_unlearn.report.marks import (
     BAND,
     GOLD_TOLD,
     dodged,
