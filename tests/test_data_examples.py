@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,15 @@ PEOPLE = [person("p1", seed=10), person("p2", seed=20), person("p3", seed=30)]
 
 def order(example):
     return tuple(option.text for option in example.options)
+
+
+@pytest.mark.parametrize("forms", ["multiple_choice", "short_answer", "both"])
+def test_what_an_epoch_trains_on_is_counted_without_making_it(forms):
+    silent = replace(PEOPLE[0], id="p4", short_answers=())
+    terse = replace(PEOPLE[1], id="p5", questions=PEOPLE[1].questions[:1])
+    people = [*PEOPLE, silent, terse]
+    made = make.training(people, profile="short", seed=0, epoch=0, forms=forms)
+    assert make.training_count(people, forms) == len(made)
 
 
 def truth(example):

@@ -167,7 +167,11 @@ def test_faults_of_json_lines_are_told_together(tmp_path):
         '{"ID": ',
         "[1]",
         {"ID": "7", "image": "none.png"},
+        line("8", image="out/secret.png"),
+        line("9", image="out/link.png"),
     ]
+    (folder / "out").symlink_to(tmp_path)
+    (tmp_path / "link.png").symlink_to(folder / "broken.png")
     write_lines(folder, "Full_Set", rows)
     found = {}
     for problem in problems_of(folder):
@@ -183,6 +187,8 @@ def test_faults_of_json_lines_are_told_together(tmp_path):
         6: {"not a line of JSON"},
         7: {"not a person"},
         8: {"columns are missing"},
+        9: {"the picture lies outside the folder", needs},
+        10: {"not a usable picture"},
     }
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from pulse_unlearn.config import load_experiment
 from pulse_unlearn.data.starter import write_starter
+from pulse_unlearn.estimate import questions
 from pulse_unlearn.estimate.counts import NOTHING, Adapter, training_operations
 from pulse_unlearn.estimate.placeholders import (
     ASSUMED_SIDE,
@@ -286,6 +287,29 @@ def test_replay_takes_its_share_and_real_files_are_measured():
     )
     assert stage.asked == NOTHING
     assert stage.operations == spent
+
+
+def test_some_of_many_people_stand_for_all(tmp_path, monkeypatch):
+    """Mutations: counts of the sample left as they are; the longest question looked for in it."""
+    write_starter(tmp_path / "mine")
+    rows = (tmp_path / "mine" / "people.jsonl").read_text(encoding="utf-8").splitlines()
+    rows[-1] = rows[-1].replace("?", f", {'and how ' * 40}?", 1)
+    (tmp_path / "mine" / "people.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    whole, some = [], []
+    for found, many in ((whole, 400), (some, 4)):
+        monkeypatch.setattr(questions, "SURVEYED", many)
+        monkeypatch.setattr(questions, "LONGEST", 1)
+        with monkeypatch.context() as here:
+            here.chdir(tmp_path / "mine")
+            found += estimate(load("experiment.yaml", "seeds=[0]")).values()
+    assert [one.name for one in some] == [one.name for one in whole]
+    for one, other in zip(some, whole, strict=True):
+        assert one.steps == other.steps
+        assert one.asked.questions == pytest.approx(other.asked.questions)
+        assert one.trained.tokens == pytest.approx(other.trained.tokens, rel=0.05)
+        assert one.asked.tokens == pytest.approx(other.asked.tokens, rel=0.05)
+        assert one.batch == other.batch
+    assert some[0].batch.longest > 100
 
 
 def test_what_is_missing_is_named_with_the_way_to_get_it(tmp_path, monkeypatch):

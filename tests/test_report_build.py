@@ -19,14 +19,19 @@ from urllib.parse import unquote
 import pytest
 import yaml
 
+import synthetic_findings
+import synthetic_run
 from pulse_unlearn.errors import StoreError
 from pulse_unlearn.records import RESULT_COLUMNS
 from pulse_unlearn.report import build, build_report
 from pulse_unlearn.report.drawing import GOLD, SERIES
 from pulse_unlearn.report.estimates import Numbers
 from pulse_unlearn.report.figures import figure4
+from pulse_unlearn.report.gauges import gauges
 from pulse_unlearn.report.load import load_run
+from pulse_unlearn.report.marks import dodged
 from pulse_unlearn.report.samples import sample_groups
+from pulse_unlearn.report.scoreboard import Verdicts
 from synthetic_run import Recipe, write_run
 from synthetic_samples import HOSTILE
 
@@ -439,6 +444,39 @@ def test_the_retain_model_and_relearning_stand_beside_the_methods(tmp_path: Path
     assert "What comes back faster than in the retain model was hidden, not gone" in relearning
     assert "step 40" in relearning
     assert len(re.findall("[a-z] retain model", relearning)) > 1
+
+
+@pytest.mark.slow  # seconds of a core; parts of it are tested quickly
+def test_a_run_of_many_methods_says_what_its_page_leaves_out(tmp_path, monkeypatch) -> None:
+    """Mutations: a legend in one row, which runs off the figure; a distance that never shrinks."""
+    names = [f"method{number:02d}" for number in range(13)]
+    for name in names:
+        for table in (synthetic_run.AFTER, synthetic_findings.WORDS):
+            like = table["sustainability", "GA", "projector+llm"]
+            monkeypatch.setitem(table, ("sustainability", name, "projector+llm"), like)
+    recipe = Recipe(scenarios=("sustainability",), methods=names, seeds=(0, 1), samples=0)
+    folder = write_run(tmp_path / "run", recipe)
+    text = build_report(folder).path.read_text(encoding="utf-8")
+    page = _text(text)
+    assert "And 33 more pairs, none of them settled: comparisons in results.json" in page
+    left = re.search(r"Left out of so long a table: ([\w ,]+)\. results\.csv has them", page)
+    assert left
+    assert "Requested earlier" in left[1]
+    assert "D_retain" not in left[1]
+    assert "Single seeds are drawn with up to 8 methods in a panel" in page
+    whole = (folder / "figures" / "figure-5.svg").read_text(encoding="utf-8")
+    assert "each seed" not in whole
+    assert "each seed" in (folder / "figures" / "figure-4.svg").read_text(encoding="utf-8")
+    places = re.findall(r'x="(-?[\d.]+)"[^>]*>method\d\d<', whole)
+    assert len(places) == 13
+    assert all(20 < float(place) < 660 for place in places)
+    record = load_run(folder)
+    numbers = Numbers(record.results, record.labels, record.extras.over_seeds)
+    mains = numbers.mains("sustainability")
+    shifts = [shift for _, shift in dodged(mains, 0.07, 0.45)]
+    assert shifts[-1] - shifts[0] == pytest.approx(0.45)
+    whole_table = gauges(numbers, Verdicts(record.extras.verdicts), "sustainability", "readings")
+    assert "Requested earlier, text only" in {row.heads[1] for row in whole_table.rows}
 
 
 PARTS = ("over_seeds", "verdicts", "paper_findings", "comparisons", "selections")

@@ -265,10 +265,29 @@ def test_comparisons_stand_by_scenario_and_set() -> None:
         for reading in ("accuracy", "rotated_accuracy")
     )
     (table,) = compared(extras(comparisons=ones))
-    assert [title for title, _ in table.groups] == ["D_unlearn", "General ability"]
+    assert [title for title, _, _ in table.groups] == ["D_unlearn", "General ability"]
     (line,) = table.groups[0][1]
     assert line.label == "GA − NPO"
     assert [gap.points for gap in line.gaps] == ["−10.0", "−10.0"]
+
+
+@pytest.mark.parametrize(("settled", "told"), [((48, 49), "none"), (range(48), "3")])
+def test_of_many_pairs_the_settled_ones_are_shown_and_the_others_counted(settled, told) -> None:
+    """Mutation: the first pairs, as they come; then pairs 48 and 49 are not on the page."""
+    ones = tuple(
+        Comparison(
+            "finetuned",
+            "forget",
+            "accuracy",
+            contrast(f"m{n:02d} - ga", "seen" if n in settled else "not settled", 0.1, 0.1, 0.1),
+        )
+        for n in range(50)
+    )
+    ((_, lines, left),) = compared(extras(comparisons=ones))[0].groups
+    assert left == f"And 5 more pairs, {told} of them settled"
+    labels = [line.label for line in lines]
+    assert labels == sorted(labels)
+    assert {f"m{n:02d} − GA" for n in list(settled)[:45]} <= set(labels)
 
 
 def test_how_people_were_chosen_says_what_decided() -> None:

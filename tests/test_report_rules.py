@@ -220,12 +220,27 @@ def test_inline_svg_is_named_and_escaped() -> None:
     )
     text = inline_svg(source, "fig", title="a < b", description='"quoted"')
     assert text.startswith("<svg")
-    assert 'id="fig-a"' in text
-    assert 'xlink:href="#fig-a"' in text
-    assert "url(#fig-a)" in text
+    assert '<g id="fig-0"><use href="#fig-0" style="clip: url(#fig-0)"/></g>' in text
     assert "a &lt; b" in text
     assert "metadata" not in text
     assert 'width="' not in text
+
+
+def test_inline_svg_leaves_out_only_what_shows_nothing() -> None:
+    """Texts keep every digit: rounding them too was tried, and the axis then read 0.12."""
+    source = (
+        '<svg viewBox="0 0 9 9">\n <g id="line2d_1"/>\n <g id="text_1">\n'
+        '  <text style="font-size: 9px; font-family: \'DejaVu Sans\'" x="1.23456" y="2" '
+        'transform="rotate(-0 1.23456 2)">0.12345 > 1</text>\n </g>\n'
+        ' <path d="M 1.23456 2 \nL 3 4.5 \nz\n" style="fill: #1d232b"/>\n'
+        ' <path d="M 0 0 \n" style="fill: #1d232b"/>\n</svg>'
+    )
+    text = inline_svg(source, "fig", title="t", description="d")
+    assert text.partition("</desc>")[2] == (
+        "<style>.fig-s0{fill: var(--ink)}</style>\n"
+        ' <g><text style="font-size: 9px; font-family: var(--sans)" x="1.23" y="2">0.12345 > 1'
+        '</text></g><path d="M1.23 2L3 4.5z" class="fig-s0"/><path d="M0 0" class="fig-s0"/></svg>'
+    )
 
 
 def test_assumptions_show_settings_once() -> None:

@@ -5,6 +5,7 @@ Rooms are imported inside the commands that need them, so that `pulse --help` ta
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -69,6 +70,9 @@ def main() -> None:
     A stop that was asked for is no error: what it says is told once, and 130 returned as shells do.
     """
     debug = "--debug" in sys.argv
+    # Read when numpy is imported. In the small products of the search for copies its threads wait
+    # for each other, several times as long as one takes; that search has threads of its own.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # PEFT asks transformers for a name that transformers 6 will drop; nothing a user can mend.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
     # Its new name is unknown to the first versions of transformers 5, which are supported too.

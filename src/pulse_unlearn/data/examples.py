@@ -16,6 +16,7 @@ file's: training and `other_view` share it, and the file's order stays untouched
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -175,6 +176,19 @@ def training(
                 for answer in _drawn(person, seed=seed, epoch=epoch)
             ]
     return examples
+
+
+def training_count(individuals: Sequence[Individual], forms: Forms) -> int:
+    """Return how many examples `training` gives in an epoch, without making them."""
+    count = 0
+    for person in individuals:
+        asked = Counter(question.modality for question in person.questions)
+        if forms in ("multiple_choice", "both"):
+            count += len(person.questions)
+        if forms in ("short_answer", "both"):
+            answers = Counter(answer.modality for answer in person.short_answers)
+            count += sum(min(asked[modality], answers[modality]) for modality in MODALITIES)
+    return count
 
 
 def general_training(

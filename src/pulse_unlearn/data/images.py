@@ -72,7 +72,8 @@ class Album:
         # A snapshot in the hub's cache has links to a folder of its own.
         hub = [place.parent for place in (self._folder, *self._folder.parents)]
         blobs = (place.parent / "blobs" for place in hub if place.name == "snapshots")
-        self._roots = (self._folder, *blobs)
+        self._roots = tuple(os.path.join(root, "") for root in (self._folder, *blobs))
+        self._real: dict[str, str] = {}
         self._files: dict[str, bytes | None] = {}
         self.digests: dict[str, str] = {}
         """Picture file, relative to the folder -> SHA-256."""
@@ -124,21 +125,32 @@ class Album:
         return None
 
     def _file(self, name: str, where: str) -> bytes | None:
-        path = Path(os.path.realpath(self._folder / name))  # a link that leads to itself stays one
-        inside = any(path.is_relative_to(root) for root in self._roots)
-        if Path(name).is_absolute() or not inside:
+        path = self._followed(name)
+        if os.path.isabs(name) or not os.path.join(path, "").startswith(self._roots):
             fix = "copy it into the folder, and name it from there"
             what, allowed = "the picture lies outside the folder", "a path inside it"
             self._problems.add(what, where, allowed=allowed, fix=fix)
             return None
         if name not in self._files:
-            self._files[name] = _bytes_of(path)
+            self._files[name] = _bytes_of(Path(path))
         data = self._files[name]
         if data is None:
             # `exists` raises where a name is longer than the system's.
             what = "not a readable file" if os.path.lexists(path) else "there is no such picture"
             self._problems.add(what, where, fix=_INSIDE)
         return data
+
+    def _followed(self, name: str) -> str:
+        """Return where a name leads, links followed; each folder is followed once.
+
+        A link that leads to itself stays one.
+        """
+        folder, last = os.path.split(os.path.join(self._folder, name))
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        path = os.path.join(self._real[folder], last)
+        is_plain = last not in ("", os.curdir, os.pardir) and not os.path.islink(path)
+        return path if is_plain else os.path.realpath(path)
 
 
 def picture_from_bytes(data: bytes, where: str) -> Picture:

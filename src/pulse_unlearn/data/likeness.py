@@ -32,8 +32,10 @@ brighter ones of the world's drawings, and none of the faces.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Iterator, Sequence
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from threading import Lock
 from typing import NamedTuple
 
@@ -178,17 +180,19 @@ def _sought(pictures: Sequence[Picture]) -> Iterator[tuple[int, int]]:
     shown = np.array([*made])
     sketches = np.stack([sketch.views for sketch in made.values()])
     wholes = np.ascontiguousarray(sketches[:, 0, : _FEW + 1].T)
-    for begin in range(0, len(shown), _BLOCK):
-        ones, views, others = _near(sketches, wholes, begin)
-        for one in np.unique(ones).tolist():
-            seen = _views(pictures[shown[one]])
-            same = ones == one
-            beside = np.stack([made[n].whole for n in shown[others[same]].tolist()])
-            if seen is None:
-                continue
-            apart = ((seen[views[same]] - beside) ** 2).sum(1)
-            for other in shown[others[same][apart <= _SOUGHT**2]].tolist():
-                yield min(shown[one].item(), other), max(shown[one].item(), other)
+    # Products of matrices leave the interpreter lock.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        blocks = pool.map(partial(_near, sketches, wholes), range(0, len(shown), _BLOCK))
+        for ones, views, others in blocks:
+            for one in np.unique(ones).tolist():
+                seen = _views(pictures[shown[one]])
+                same = ones == one
+                beside = np.stack([made[n].whole for n in shown[others[same]].tolist()])
+                if seen is None:
+                    continue
+                apart = ((seen[views[same]] - beside) ** 2).sum(1)
+                for other in shown[others[same][apart <= _SOUGHT**2]].tolist():
+                    yield min(shown[one].item(), other), max(shown[one].item(), other)
 
 
 def _near(sketches: Floats, wholes: Floats, begin: int) -> tuple[Places, Places, Places]:

@@ -14,6 +14,7 @@ from typing import Literal
 from PIL import Image
 
 from pulse_unlearn.data.alternatives import with_alternative
+from pulse_unlearn.data.examples import training_count
 from pulse_unlearn.data.facts import with_facts
 from pulse_unlearn.estimate.counts import NOTHING, Asked, Batch
 from pulse_unlearn.estimate.placeholders import ASSUMED_SIDE
@@ -24,7 +25,6 @@ from pulse_unlearn.models.forward import expand_options
 from pulse_unlearn.pipeline.asked import other_view_examples, stage_examples
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.pipeline.stage_context import (
-    finetune_steps,
     general_epochs,
     people_epochs,
     variants_of,
@@ -41,6 +41,7 @@ from pulse_unlearn.scenarios import (
     TrainingStage,
     UnlearnStage,
 )
+from pulse_unlearn.training.steps import steps_of_epochs
 
 Reading = Literal["answer", "options", "reply"]
 """What is read of a question: its answer, in training; how likely its options are, by a stop rule;
@@ -53,6 +54,10 @@ TEMPLATE_TOKENS = 16
 """Beginning, roles and end of a turn; templates of the known families take 8 to 20."""
 SAMPLE = 200
 """Questions of a pool whose tokens are counted; the rest is taken to be like them."""
+SURVEYED = 400
+"""People of a group up to whom everything asked of them is built. Of more, what is asked of so many
+stands for the rest by their questions: exactly, where all are asked alike; the longest questions
+are looked for among all."""
 LONGEST = 20
 """And the questions of most characters, for the longest."""
 
@@ -104,15 +109,22 @@ class Pools:
         self._count = TextCounter(model.files.get(TOKENIZER))
         self._packed = not packing_obstacle(model.config, model.family, inputs.experiment.speed)
         self._known: dict[object, Pool] = {}
+        self._reading = ("", False)
+        self._read: dict[frozenset[str], list[Example]] = {}
+        """What one score stage asks of people, while its forms are measured one by one."""
 
     def trained(self, stage: TrainingStage, group: Group) -> Pool:
         """Return an epoch of a stage's questions about people."""
         key = ("trained", group, stage.settings.forms)
-        return self._pool(key, lambda: self.epoch(stage, group))
+        read = partial(self._first_epoch, stage)
+        return self._pool_of_people(key, self._people(group), read)
 
     def epoch(self, stage: TrainingStage, group: Group) -> list[Example]:
         """Return the first epoch's examples."""
-        return people_epochs(self._inputs, stage, self._people(group))(0)
+        return self._first_epoch(stage, self._people(group))
+
+    def _first_epoch(self, stage: TrainingStage, people: Sequence[Individual]) -> list[Example]:
+        return people_epochs(self._inputs, stage, people)(0)
 
     def others(self, stage: UnlearnStage, needs: Needs) -> list[Beside]:
         """Return what a loss asks of each forget example besides itself, kind by kind."""
@@ -149,10 +161,10 @@ class Pools:
         """Return what stop rules ask of a group, by the reading that decides."""
         reading: Reading = "options" if decides in ("rotated", "likelihood") else "answer"
         turned = decides == "rotated"
-        people = self._people(group)
-        return self._pool(
+        return self._pool_of_people(
             ("checked", group, turned, reading),
-            lambda: other_view_examples(self._inputs, people, turned=turned),
+            self._people(group),
+            partial(other_view_examples, self._inputs, turned=turned),
             reading,
         )
 
@@ -162,23 +174,43 @@ class Pools:
         # General questions are the same for every stage.
         for part in (replace(stage, general=False), replace(stage, ask=())):
             # Which group somebody is in, and where in it, does not change what is asked of them.
-            people = frozenset(
+            ids = dict.fromkeys(
                 one for group in part.ask for one in likely_people(self._inputs, group)
             )
-            key = (people, part.view, part.turned, part.general, part.facts, part.facts_seed)
-            if (key, FORMS[0]) not in self._known:
-                examples = stage_examples(self._inputs, part, partial(likely_people, self._inputs))
-                for form in FORMS:
-                    chosen = [example for example in examples if _form_of(example) == form]
-                    self._known[key, form] = self._measured(chosen, "reply")
-            found += [(form, self._known[key, form]) for form in FORMS]
+            who = frozenset(ids)
+            key = (who, part.view, part.turned, part.general, part.facts, part.facts_seed)
+            people = [self._inputs.people[one] for one in ids]
+            for form in FORMS:
+                read = partial(self._asked, part, form)
+                found.append((form, self._pool_of_people((key, form), people, read, "reply")))
         return [(form, pool) for form, pool in found if pool.count]
+
+    def _asked(self, stage: ScoreStage, form: Form, people: Sequence[Individual]) -> list[Example]:
+        """Return what a score stage asks of some of its people, in one form."""
+        chosen = {person.id for person in people}
+
+        def resolve(group: Group) -> list[str]:
+            return [one for one in likely_people(self._inputs, group) if one in chosen]
+
+        key = frozenset(chosen)
+        if self._reading != (stage.name, stage.general):
+            self._reading, self._read = (stage.name, stage.general), {}
+        if key not in self._read:
+            self._read[key] = stage_examples(self._inputs, stage, resolve)
+        return [example for example in self._read[key] if _form_of(example) == form]
 
     def steps(self, stage: FinetuneStage) -> int:
         """Return how many steps a fine-tuning takes at most."""
         people = self._people(stage.learn)
         learned = [with_facts(one, stage.facts, seed=stage.facts_seed) for one in people]
-        return len(finetune_steps(self._inputs, stage, learned))
+        settings = stage.settings
+        return steps_of_epochs(
+            training_count(learned, settings.forms),
+            batch_size=settings.optimiser.batch_size,
+            replay=settings.replay,
+            epochs=settings.epochs,
+            steps=settings.steps,
+        )
 
     def taken(self, examples: Sequence[Example], reading: Reading = "answer") -> Asked:
         """Return what these examples take together."""
@@ -194,14 +226,35 @@ class Pools:
             self._known[key] = self._measured(read(), reading)
         return self._known[key]
 
-    def _measured(self, examples: Sequence[Example], reading: Reading) -> Pool:
+    def _pool_of_people(
+        self,
+        key: object,
+        people: Sequence[Individual],
+        read: Callable[[Sequence[Individual]], Sequence[Example]],
+        reading: Reading = "answer",
+    ) -> Pool:
+        """Return the pool of what is read of people; of many, of some who stand for the rest."""
+        if key in self._known:
+            return self._known[key]
+        if len(people) <= SURVEYED:
+            return self._pool(key, lambda: read(people), reading)
+        some = [people[place * len(people) // SURVEYED] for place in range(SURVEYED)]
+        pool = self._measured(read(some), reading, beside=read(_longest(people)))
+        share = _questions_of(people) / max(_questions_of(some), 1)
+        self._known[key] = replace(pool, count=round(pool.count * share))
+        return self._known[key]
+
+    def _measured(
+        self, examples: Sequence[Example], reading: Reading, *, beside: Sequence[Example] = ()
+    ) -> Pool:
+        """Measure a pool; `beside` are further ones that may hold the longest."""
         if not examples:
             return Pool()
         # Kind by kind: every n-th of five and five questions a person might be all of one.
         ordered = sorted(examples, key=lambda example: example.picture is None)
         count = min(SAMPLE, len(ordered))
         sample = [ordered[place * len(ordered) // count] for place in range(count)]
-        by_length = sorted(examples, key=lambda example: len(example.prompt))
+        by_length = sorted((*examples, *beside), key=lambda example: len(example.prompt))
         looked_at = (*sample, *by_length[-LONGEST:])
         most = [one for example in looked_at for one in self._passes(example, reading)]
         return Pool(
@@ -251,6 +304,25 @@ class Pools:
             return [(sum(texts), sum(texts))]
         apart = [(tokens, tokens) for tokens in texts] if reading != "answer" else []
         return [(answer, answer), *apart] if reading == "reply" or not apart else apart
+
+
+def _longest(people: Sequence[Individual]) -> list[Individual]:
+    """Return the people who are asked the questions of most characters, options included."""
+
+    def characters(person: Individual) -> int:
+        return max(
+            (
+                len(q.hint) + len(q.question) + sum(len(option.text) for option in q.options)
+                for q in person.questions
+            ),
+            default=0,
+        )
+
+    return sorted(people, key=characters)[-LONGEST:]
+
+
+def _questions_of(people: Sequence[Individual]) -> int:
+    return sum(len(person.questions) for person in people)
 
 
 def _form_of(example: Example) -> Form:

@@ -70,14 +70,16 @@ def _write(
 ) -> tuple[tuple[str, ...], list[str]]:
     """Write report and figures; return the summary and the names of the files written."""
     # Imported here: a report that need not be drawn needs none of it.
+    from pulse_unlearn.report.estimates import Numbers
     from pulse_unlearn.report.load import load_run
     from pulse_unlearn.report.page import make_page
     from pulse_unlearn.report.summary import summary_lines
 
     refuse_links(run)
     record = load_run(run)
-    page = make_page(record, digests=digests, scores=scores)
-    html, summary = render(page), tuple(summary_lines(record))
+    numbers = Numbers(record.results, record.labels, record.extras.over_seeds)
+    page = make_page(record, numbers, digests=digests, scores=scores)
+    html, summary = render(page), tuple(summary_lines(record, numbers))
     figures = run / FIGURES
     with file_errors(figures, "make the folder"):
         figures.mkdir(exist_ok=True)

@@ -6,6 +6,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from statistics import fmean
 
 from pulse_unlearn.records import PLAIN, Cell, Result
@@ -97,15 +99,16 @@ class Numbers:
         """`labels` maps the experiment's method labels to registered methods where they differ."""
         self._labels = labels or {}
         self._over = over_seeds or {}
-        self._by_key: dict[tuple[Place, str, str, str], list[Result]] = defaultdict(list)
+        self._at: dict[Place, dict[tuple[str, str, str], list[Result]]] = {}
         self._places: dict[Place, set[int]] = defaultdict(set)
-        self._sets: dict[Place, set[str]] = defaultdict(set)
-        for result in results:
-            place = _place(result.cell)
-            number = result.measurement
-            self._by_key[place, number.set, number.modality, number.measure].append(result)
-            self._places[place].add(result.cell.seed)
-            self._sets[place].add(number.set)
+        for cell, found in groupby(results, key=attrgetter("cell")):
+            place = _place(cell)
+            self._places[place].add(cell.seed)
+            by_key = self._at.setdefault(place, {})
+            for result in found:
+                number = result.measurement
+                by_key.setdefault((number.set, number.modality, number.measure), []).append(result)
+        self._sets = {place: {key[0] for key in keys} for place, keys in self._at.items()}
         plain = (seeds for place, seeds in self._places.items() if place.condition == PLAIN)
         self._all_seeds = tuple(sorted({seed for seeds in plain for seed in seeds}))
         self._looks = {name: look for look, name in enumerate(self._methods())}
@@ -248,7 +251,7 @@ class Numbers:
 
     def parts(self, measure: str) -> list[str]:
         """Return what follows `measure:` among the general questions' measures, sorted."""
-        names = {key[3] for key in self._by_key if key[1] == "general"}
+        names = {key[2] for keys in self._at.values() for key in keys if key[0] == "general"}
         return sorted(name.partition(":")[2] for name in names if name.startswith(f"{measure}:"))
 
     def order(self, place: Place) -> tuple[int, int, int, str, str, int]:
@@ -266,7 +269,7 @@ class Numbers:
         self, place: Place, name: str, modality: str, measure: str
     ) -> tuple[Place, list[Result]]:
         for candidate in self._candidates(place):
-            found = self._by_key.get((candidate, name, modality, measure))
+            found = self._at.get(candidate, {}).get((name, modality, measure))
             if found:
                 return candidate, found
         return place, []

@@ -7,10 +7,10 @@ Dataclass fields are named as in the file; numbers that are not finite count as 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cache
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from functools import cache, partial
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from pulse_unlearn.errors import Problem
 from pulse_unlearn.records import PLAIN
@@ -203,11 +203,28 @@ def _condition(entry: object) -> str:
     return str(entry.get("condition", PLAIN)) if isinstance(entry, dict) else PLAIN
 
 
+class _Field(NamedTuple):
+    """How one field of a dataclass is read."""
+
+    name: str
+    read: Callable[[Mapping[str, Any]], object]
+    is_plain: bool
+    """A text, a whole number or a float, which must be there if it has no default."""
+    has_default: bool
+
+
 @cache
-def _fields(kind: type) -> tuple[tuple[str, Any, bool], ...]:
-    """Return (name, type, whether it has a default) of a dataclass's fields."""
+def _fields(kind: type) -> tuple[_Field, ...]:
     hints = get_type_hints(kind)
-    return tuple((f.name, hints[f.name], f.default is not MISSING) for f in fields(kind))
+    return tuple(
+        _Field(
+            f.name,
+            partial(_reader(hints[f.name]), f.name),
+            hints[f.name] in (str, int, float),
+            f.default is not MISSING,
+        )
+        for f in fields(kind)
+    )
 
 
 def _read(kind: type[_Kind], entry: object) -> _Kind | None:
@@ -215,33 +232,50 @@ def _read(kind: type[_Kind], entry: object) -> _Kind | None:
     if not isinstance(entry, dict):
         return None
     values: dict[str, Any] = {}
-    for name, hint, has_default in _fields(kind):  # type: ignore[arg-type]
-        value = _value(entry, name, hint)
-        if value not in (None, ""):
+    for name, read, is_plain, has_default in _fields(kind):  # type: ignore[arg-type]
+        value = read(entry)
+        if value is not None and value != "":
             values[name] = value
-        elif hint not in (str, int, float):
+        elif not is_plain:
             values[name] = None
         elif not has_default:
             return None
     return kind(**values)
 
 
-def _value(entry: Mapping[str, Any], name: str, hint: Any) -> object:
-    """Return one field's value: parts without a name of their own stand in the same entry."""
-    found = entry.get(name)
+def _reader(hint: Any) -> Callable[[str, Mapping[str, Any]], object]:
+    """Return what reads a field of this type; parts without a name stand in the same entry."""
     if is_dataclass(hint):
-        return _read(hint, entry)  # type: ignore[arg-type]
+        return lambda name, entry: _read(hint, entry)  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
-        read = (_read(get_args(hint)[0], one) for one in _list(found))
-        return tuple(one for one in read if one is not None)
-    if hint is str:
-        return "" if found is None else str(found)
-    if hint is bool:
-        return found is True
+        return partial(_several, get_args(hint)[0])
+    named: dict[Any, Callable[[str, Mapping[str, Any]], object]] = {
+        str: _text,
+        bool: lambda name, entry: entry.get(name) is True,
+        int: _whole,
+    }
+    return named.get(hint, _finite)
+
+
+def _several(kind: type, name: str, entry: Mapping[str, Any]) -> tuple[object, ...]:
+    read = (_read(kind, one) for one in _list(entry.get(name)))
+    return tuple(one for one in read if one is not None)
+
+
+def _text(name: str, entry: Mapping[str, Any]) -> str:
+    found = entry.get(name)
+    return "" if found is None else str(found)
+
+
+def _whole(name: str, entry: Mapping[str, Any]) -> int | None:
+    found = entry.get(name)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def _finite(name: str, entry: Mapping[str, Any]) -> float | None:
+    found = entry.get(name)
     if isinstance(found, bool) or not isinstance(found, int | float):
         return None
-    if hint is int:
-        return found if isinstance(found, int) else None
     return float(found) if math.isfinite(found) else None
 
 

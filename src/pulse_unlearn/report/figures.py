@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pulse_unlearn.report import paper
 from pulse_unlearn.report.drawing import (
-    GOLD,
-    INK,
     MUTED,
     PAGE,
     Drawing,
@@ -22,12 +20,23 @@ from pulse_unlearn.report.drawing import (
     style,
 )
 from pulse_unlearn.report.estimates import PAPERS_SEQUENCE, Estimate, Numbers, Place
+from pulse_unlearn.report.marks import (
+    BAND,
+    GAP,
+    GOLD_TOLD,
+    dodged,
+    draw_chance,
+    draw_path,
+    explain_marks,
+    plot_all,
+    seed_look,
+    shows_seeds,
+)
 from pulse_unlearn.report.tables import papers_ratios
 from pulse_unlearn.report.words import method_title, scenario_title, scope_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 STRICT, LATENT_PREFIX = "", "latent_"
 """Prefix of the measures of a reading: the paper's, and the highest."""
@@ -55,10 +64,8 @@ _GOLD_SETS = ("forget", "forgotten_earlier")
 _PATH_COLUMNS = 3
 _OVERHANG = 15.0
 """How far beyond 0 and 100 % an interval is drawn; values are never cut."""
-_DODGE = 0.07
-GOLD_TOLD = "The gold line is the retain model, which never saw D_unlearn. "
-BAND: dict[str, Any] = {"color": GOLD, "alpha": 0.22, "lw": 0}
-"""The look of the retain model's interval."""
+_DODGE, _MOST_DODGE = 0.07, 0.45
+"""Distance of two methods at a request, and of the first from the last, in requests."""
 _LIFT = 0.26
 """Height of the paper's marker above ours, so that neither hides the other."""
 
@@ -131,7 +138,7 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
     if not mains or not panels:
         return None
     last = max(place.request for place in mains)
-    retain_model = numbers.retain_model(scenario)
+    retain_model, with_seeds = numbers.retain_model(scenario), shows_seeds(numbers, mains)
     with style():
         rows = math.ceil(len(panels) / _PATH_COLUMNS)
         figure = Figure(
@@ -139,9 +146,8 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
         )
         grid = list(figure.subplots(rows, _PATH_COLUMNS, sharey=True, squeeze=False).flat)
         for axes, (name, measure, title) in zip(grid, panels, strict=False):
-            for position, place in enumerate(mains):
-                shift = (position - (len(mains) - 1) / 2) * _DODGE
-                _path(axes, numbers, place, (name, measure), shift)
+            for place, shift in dodged(mains, _DODGE, _MOST_DODGE):
+                _path(axes, numbers, place, (name, measure), shift, with_seeds=with_seeds)
             gold_number = None
             if name == "forget" and retain_model:
                 gold_number = numbers.get(retain_model, name, "all", measure)
@@ -166,7 +172,7 @@ def figure5(numbers: Numbers, prefix: str = STRICT) -> Drawing | None:
             looks,
             with_paper=is_papers and not prefix,
             with_gold=bool(retain_model),
-            with_seeds=len(numbers.all_seeds()) > 1,
+            with_seeds=with_seeds,
         )
         return finish(
             figure,
@@ -224,9 +230,9 @@ def _ratio_panel(
     """Draw one panel; intervals that run far out are cut at its edge, values never are."""
     name, measure, attribute = what
     values, ends = [0.0, 100.0], [0.0, 100.0]
+    _whiskers(axes, [(line, numbers.get(line.place, name, "all", measure)) for line in lines])
     for line in lines:
         found = numbers.get(line.place, name, "all", measure)
-        _whisker(axes, found, line)
         values += [found.value] if found and found.value is not None else []
         ends += [end for end in (found.low, found.high) if end is not None] if found else []
         theirs = papers_ratios(numbers, line.place)
@@ -250,28 +256,46 @@ def _ratio_panel(
     quiet(axes, grid="x")
 
 
-def _whisker(axes: Axes, found: Estimate | None, line: _Line) -> None:
-    if found is None or found.value is None:
-        axes.annotate(
-            "n/a" if found else "not finished", (0, line.y), color=MUTED, va="center", fontsize=8
-        )
-        return
-    if found.low is not None and found.high is not None:
-        axes.plot([found.low, found.high], [line.y] * 2, color=colour(line.look), lw=2, alpha=0.55)
-    values = [value for _, value in found.seeds if value is not None]
-    if len(found.seeds) > 1:
-        axes.plot(values, [line.y - 0.24] * len(values), **seed_look(line.look))
-    axes.plot([found.value], [line.y], marker(line.look), color=colour(line.look), ms=7, zorder=3)
+def _whiskers(axes: Axes, rows: Sequence[tuple[_Line, Estimate | None]]) -> None:
+    """Draw mean, interval and seeds of every row; rows that look alike are one artist each."""
+    looks = dict.fromkeys(line.look for line, _ in rows)
+    bars: dict[int, list[tuple[float, float]]] = {look: [] for look in looks}
+    seeds: dict[int, list[tuple[float, float]]] = {look: [] for look in looks}
+    means: dict[int, list[tuple[float, float]]] = {look: [] for look in looks}
+    for line, found in rows:
+        if found is None or found.value is None:
+            text = "n/a" if found else "not finished"
+            axes.annotate(text, (0, line.y), color=MUTED, va="center", fontsize=8)
+            continue
+        if found.low is not None and found.high is not None:
+            bars[line.look] += [(found.low, line.y), (found.high, line.y), GAP]
+        if len(found.seeds) > 1:
+            seeds[line.look] += [(v, line.y - 0.24) for _, v in found.seeds if v is not None]
+        means[line.look].append((found.value, line.y))
+    for look in looks:
+        plot_all(axes, bars[look], color=colour(look), lw=2, alpha=0.55)
+        plot_all(axes, seeds[look], **seed_look(look))
+        dots: dict[str, Any] = {"ls": "none", "marker": marker(look), "ms": 7, "zorder": 3}
+        plot_all(axes, means[look], color=colour(look), **dots)
 
 
-def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], shift: float) -> None:
+def _path(
+    axes: Axes,
+    numbers: Numbers,
+    place: Place,
+    what: tuple[str, str],
+    shift: float,
+    *,
+    with_seeds: bool,
+) -> None:
     name, measure = what
     look = numbers.look(place.method)
     found = [
         (request + shift, numbers.get(place.at(request), name, "all", measure))
         for request in range(place.request + 1)
     ]
-    draw_path(axes, [(x, one) for x, one in found if one], look)
+    points = [(x, one) for x, one in found if one]
+    draw_path(axes, points, look, with_seeds=with_seeds)
     label = numbers.paper(place) if place.scenario == PAPERS_SEQUENCE else None
     theirs = paper.FIGURE5.get((name, label)) if label and measure == "accuracy" else None
     if theirs:
@@ -286,56 +310,6 @@ def _path(axes: Axes, numbers: Numbers, place: Place, what: tuple[str, str], shi
             mfc=PAGE,
             ms=5,
             mew=1,
-        )
-
-
-def seed_look(look: int) -> dict[str, Any]:
-    """Return the look of the numbers of single seeds beside their mean: small points, no line."""
-    return {"color": colour(look), "ls": "none", "marker": ".", "ms": 6, "mew": 0, "alpha": 0.8}
-
-
-def draw_path(axes: Axes, points: Sequence[tuple[float, Estimate]], look: int) -> None:
-    """Draw one model's accuracies at their places, in percent, with an upright bar for each.
-
-    Where there are several seeds, each stands as a point to the right of their mean.
-    """
-    from matplotlib.transforms import ScaledTranslation
-
-    inside = [(x, one.value, one.low, one.high) for x, one in points if one.value is not None]
-    for x, _, low, high in inside:
-        if low is not None and high is not None:
-            limits = [100 * low, 100 * high]
-            axes.plot([x] * 2, limits, color=colour(look), lw=1.2, alpha=0.5)
-    for x, one in points:
-        of_seeds = [100 * value for _, value in one.seeds if value is not None]
-        if len(of_seeds) > 1:
-            beside = axes.transData + ScaledTranslation(4 / 72, 0, axes.figure.dpi_scale_trans)
-            axes.plot([x] * len(of_seeds), of_seeds, transform=beside, **seed_look(look))
-    xs, ys = [x for x, *_ in inside], [100 * value for _, value, *_ in inside]
-    axes.plot(xs, ys, color=colour(look), marker=marker(look), ms=5, lw=1.8, zorder=3)
-
-
-def draw_chance(
-    axes: Axes, found: Iterable[float | None], *, at: str = "left", away_from: float = 0.0
-) -> None:
-    """Draw the first chance there is: sets need not exist before every request.
-
-    Its name stands at the left or right end, on the other side of the line than `away_from`.
-    """
-    chance = next((value for value in found if value is not None), None)
-    if chance is not None:
-        below = away_from >= chance
-        axes.axhline(100 * chance, color=MUTED, lw=1.2, ls=(0, (1, 2)), zorder=1)
-        axes.annotate(
-            "chance",
-            (0.02 if at == "left" else 0.98, 100 * chance),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, -3 if below else 3),
-            textcoords="offset points",
-            ha=at,
-            va="top" if below else "baseline",
-            fontsize=8,
-            color=MUTED,
         )
 
 
@@ -378,33 +352,3 @@ def _gold_across(axes: Axes, found: Estimate | None) -> float:
         axes.axhspan(100 * found.low, 100 * found.high, **BAND)
     axes.axhline(100 * found.value, **gold())
     return found.value
-
-
-def explain_marks(
-    figure: Figure,
-    methods: Sequence[tuple[int, str]] = (),
-    *,
-    with_paper: bool,
-    with_gold: bool = False,
-    with_seeds: bool = False,
-) -> None:
-    """Add one legend under the panels; `methods` are (look, title)."""
-    from matplotlib.lines import Line2D
-
-    handles: list[Any] = [
-        Line2D([], [], color=colour(look), marker=marker(look), ms=6, lw=1.8, label=title[:40])
-        for look, title in methods
-    ]
-    handles.append(
-        Line2D([], [], color=INK, marker="o", ms=6, lw=1.8, label="this run, with interval")
-    )
-    if with_seeds:
-        one_seed = {**seed_look(0), "color": INK, "ms": 8}
-        handles.append(Line2D([], [], label="each seed", **one_seed))
-    if with_paper:
-        dash: Any = (0, (4, 3)) if methods else "none"
-        handles.append(
-            Line2D([], [], color=INK, marker="o", mfc=PAGE, ms=6, lw=1, ls=dash, label="paper")
-        )
-    handles += [Line2D([], [], **gold())] if with_gold else []
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)

@@ -29,6 +29,8 @@ from pulse_unlearn.report.words import (
 from pulse_unlearn.texts import printable
 
 READINGS: tuple[str, ...] = ("accuracy", "rotated_accuracy")
+MOST_PAIRS = 45
+"""Pairs of one set that the page shows: all of ten methods."""
 NOT_TESTED, TOO_FEW = "not tested", "too few runs"
 
 RULE = (
@@ -97,6 +99,11 @@ class Line:
     label: str
     gaps: tuple[Gap, ...]
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether a reading found a difference, one way or the other."""
+        return any(gap.kind in ("seen", "absent") for gap in self.gaps)
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -115,7 +122,8 @@ class Compared:
     """All pairs of methods of one scenario, set by set."""
 
     title: str
-    groups: tuple[tuple[str, tuple[Line, ...]], ...]
+    groups: tuple[tuple[str, tuple[Line, ...], str], ...]
+    """Set, its pairs, and what is said of those that only `results.json` has."""
 
 
 def findings(extras: Extras) -> list[Finding]:
@@ -129,11 +137,22 @@ def compared(extras: Extras) -> list[Compared]:
     for scenario in dict.fromkeys(one.scenario for one in extras.comparisons):
         inside = [one for one in extras.comparisons if one.scenario == scenario]
         sets = dict.fromkeys(one.set for one in inside)
-        groups = tuple(
-            (set_title(name), _pairs([one for one in inside if one.set == name])) for name in sets
-        )
-        tables.append(Compared(scenario_title(scenario), groups))
+        groups = []
+        for name in sets:
+            pairs = _pairs([one for one in inside if one.set == name])
+            groups.append((set_title(name), *_most_telling(pairs)))
+        tables.append(Compared(scenario_title(scenario), tuple(groups)))
     return tables
+
+
+def _most_telling(pairs: tuple[Line, ...]) -> tuple[tuple[Line, ...], str]:
+    """Of more pairs than anybody reads return settled ones before others, and what is left out."""
+    if len(pairs) <= MOST_PAIRS:
+        return pairs, ""
+    ranked = sorted(range(len(pairs)), key=lambda at: (not pairs[at].is_settled, at))
+    settled = sum(pairs[at].is_settled for at in ranked[MOST_PAIRS:])
+    left = f"And {len(pairs) - MOST_PAIRS} more pairs, {settled or 'none'} of them settled"
+    return tuple(pairs[at] for at in sorted(ranked[:MOST_PAIRS])), left
 
 
 def _finding(found: Sequence[PaperFinding], claimed: _Claimed) -> Finding:

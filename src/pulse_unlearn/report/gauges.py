@@ -10,6 +10,7 @@ from pulse_unlearn.report.scoreboard import Verdicts
 from pulse_unlearn.report.tables import Notes, Row, Shown, Table, seed_count, shown
 from pulse_unlearn.report.words import (
     MISSING,
+    listed,
     method_title,
     model_title,
     p_value,
@@ -42,16 +43,31 @@ HABIT_GAUGES: Measures = (
 GAUGES: Mapping[str, Measures] = {"readings": READING_GAUGES, "habits": HABIT_GAUGES}
 """What is measured beside accuracy, in two tables, so that each has room on a page."""
 
+MOST_MODELS = 12
+"""Models of one scenario beyond which the page's gauges have `BRIEF_SETS` alone."""
+BRIEF_SETS = ("forget", "retain", "general")
 
-def gauges(numbers: Numbers, verdicts: Verdicts, scenario: str, *parts: str) -> Table:
-    """Build parts of a scenario's gauges: each model, methods after their last request."""
-    notes, rows = Notes(), []
+
+def gauges(
+    numbers: Numbers, verdicts: Verdicts, scenario: str, *parts: str, briefly: bool = False
+) -> Table:
+    """Build parts of a scenario's gauges: each model, methods after their last request.
+
+    `briefly` leaves out all sets but `BRIEF_SETS` where there are more models than a reader can
+    survey, and says so in a note.
+    """
+    notes, rows, left_out = Notes(), [], set[str]()
     measures = tuple(one for part in parts for one in GAUGES[part])
-    for place in numbers.models(scenario):
+    models = numbers.models(scenario)
+    shown_sets = BRIEF_SETS if briefly and len(models) > MOST_MODELS else None
+    for place in models:
         name = model_title(place)
         for group in numbers.sets(place):
             if place.is_retain_model and group not in SETS:
                 continue  # it forgot no request before another
+            if shown_sets and group not in shown_sets:
+                left_out.add(set_title(group))
+                continue
             modalities = ("all",) if group == "general" else ("multimodal", "text_only")
             for modality in modalities:
                 cells = _gauge_cells(numbers, place, (group, modality), (measures, notes))
@@ -66,7 +82,8 @@ def gauges(numbers: Numbers, verdicts: Verdicts, scenario: str, *parts: str) -> 
     columns = tuple(title for _, title in measures)
     heads = ("Method", "Set")
     title = f"{scenario_title(scenario)}: {', '.join(parts)}"
-    return Table(title, heads, columns, tuple(rows), tuple(notes.items()))
+    told = [("", f"Left out of so long a table: {listed(sorted(left_out))}. results.csv has them")]
+    return Table(title, heads, columns, tuple(rows), (*notes.items(), *(told if left_out else ())))
 
 
 def reading_tests(numbers: Numbers, verdicts: Sequence[Verdict]) -> Table | None:

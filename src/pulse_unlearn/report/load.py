@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +69,10 @@ def load_run(run: Path) -> RunRecord:
     or broken file of another kind becomes an entry of `problems`.
     """
     reader = _Reader(run)
-    content = reader.json("results.json", {})
-    results = _read_results(run, reader)
-    extras = read_extras(_mapping(content), reader.problems)
+    with _uncollected():
+        content = reader.json("results.json", {})
+        results = _read_results(run, reader)
+        extras = read_extras(_mapping(content), reader.problems)
     plan = reader.json("plan.json", {})
     text = reader.text("experiment.yaml")
     samples = reader.json("samples.json", [])
@@ -89,6 +93,18 @@ def load_run(run: Path) -> RunRecord:
         letters=one_letters(_mapping(content).get("verdicts")),
         problems=tuple(reader.problems),
     )
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Hold the search for cycles back: among half a million records it is half of the reading."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Reader:
@@ -156,18 +172,22 @@ def _parse(table: csv.DictReader[str], where: str) -> tuple[list[Result], list[P
     results: list[Result] = []
     problems: list[Problem] = []
     seen: dict[tuple[str, ...], int] = {}
+    cells: dict[tuple[str, ...], Cell] = {}
+    names = list(table.fieldnames or ())
+    # By place, not by name: runs of many cells have hundreds of thousands of rows.
+    columns = itemgetter(*(len(names) - 1 - names[::-1].index(name) for name in RESULT_COLUMNS))
     try:
-        for row in table:
-            line = table.line_num
-            key = tuple(str(row[name]) for name in _KEY)
-            if key in seen:
-                problems.append(
-                    Problem(f"repeats line {seen[key]}", where=f"{where}:{line}", got=" ".join(key))
-                )
-            seen[key] = line
+        for row in filter(None, table.reader):
+            line = table.reader.line_num
             try:
-                results.append(_result(row))
-            except (ValueError, TypeError) as error:
+                texts = columns(row)
+                key = texts[: len(_KEY)]
+                if key in seen:
+                    said = f"repeats line {seen[key]}"
+                    problems.append(Problem(said, where=f"{where}:{line}", got=" ".join(key)))
+                seen[key] = line
+                results.append(_result(texts, cells))
+            except (ValueError, IndexError) as error:
                 problems.append(
                     Problem(
                         "row is not well formed",
@@ -184,26 +204,26 @@ def _parse(table: csv.DictReader[str], where: str) -> tuple[list[Result], list[P
     return results, problems
 
 
-def _result(row: Mapping[str, str]) -> Result:
+def _result(texts: tuple[str, ...], cells: dict[tuple[str, ...], Cell]) -> Result:
+    """Read one row, its texts in the order of `RESULT_COLUMNS`; `cells` are those seen before."""
+    at = texts[:6]
+    cell = cells.get(at)
+    if cell is None:
+        scenario, method, scope, seed, request, condition = at
+        cell = cells[at] = Cell(scenario, method, scope, int(seed), int(request), condition)
+    name, modality, measure, value, low, high, questions, individuals, reason = texts[6:]
     return Result(
-        Cell(
-            row["scenario"],
-            row["method"],
-            row["scope"],
-            int(row["seed"]),
-            int(row["request"]),
-            row["condition"],
-        ),
+        cell,
         Measurement(
-            set=row["set"],
-            modality=row["modality"],
-            measure=row["measure"],
-            value=_number(row["value"]),
-            low=_number(row["low"]),
-            high=_number(row["high"]),
-            questions=int(row["questions"] or 0),
-            individuals=int(row["individuals"] or 0),
-            reason=row["reason"],
+            set=name,
+            modality=modality,
+            measure=measure,
+            value=_number(value),
+            low=_number(low),
+            high=_number(high),
+            questions=int(questions or 0),
+            individuals=int(individuals or 0),
+            reason=reason,
         ),
     )
 

@@ -20,6 +20,7 @@ from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, fin
 from pulse_unlearn.report.gauges import GAUGES, gauges, reading_tests
 from pulse_unlearn.report.hidden import hidden_table, rounded_table
 from pulse_unlearn.report.load import Progress, RunRecord, progress
+from pulse_unlearn.report.marks import MOST_WITH_SEEDS
 from pulse_unlearn.report.never_knew import never_knew_table
 from pulse_unlearn.report.relearning import draw_relearning, relearning_table
 from pulse_unlearn.report.samples import SampleGroup, sample_groups
@@ -73,6 +74,8 @@ class Page:
     figure4_tables: tuple[Table, ...]
     """In the paper's reading, then in the highest where a run has it."""
     figure5_tables: tuple[Table, ...]
+    crowded: int
+    """Methods in a panel up to which single seeds are drawn, if there are more; else 0."""
     gold: str
     """What the gold line in figures is, for captions; empty without a retain model."""
     relearning: Table | None
@@ -102,13 +105,16 @@ class Page:
 
 
 def make_page(
-    record: RunRecord, *, digests: Sequence[tuple[str, str]], scores: Sequence[str] = ()
+    record: RunRecord,
+    numbers: Numbers,
+    *,
+    digests: Sequence[tuple[str, str]],
+    scores: Sequence[str] = (),
 ) -> Page:
     """Compute the page; `digests` are (file, SHA-256) of the files that its numbers come from.
 
     `scores` are the files with the verdicts on all answers, which the page links to.
     """
-    numbers = Numbers(record.results, record.labels, record.extras.over_seeds)
     verdicts = Verdicts(record.extras.verdicts)
     rows = scoreboard(numbers, verdicts)
     shown = panels(record, numbers)
@@ -138,13 +144,16 @@ def make_page(
         figure4_tables=_there(figure4_table(numbers), figure4_table(numbers, LATENT_PREFIX)),
         figure5_tables=_there(figure5_table(numbers), figure5_table(numbers, LATENT)),
         gold=_GOLD if any(map(numbers.retain_model, numbers.scenarios())) else "",
+        crowded=_crowded(numbers),
         relearning=relearning_table(numbers),
         never_knew=never_knew_table(numbers),
         hidden=hidden_table(numbers),
         rounded=rounded_table(numbers),
         drawings={drawing.name: drawing for drawing in _drawings(numbers, shown)},
         gauges=tuple(
-            gauges(numbers, verdicts, name, part) for name in numbers.scenarios() for part in GAUGES
+            gauges(numbers, verdicts, name, part, briefly=True)
+            for name in numbers.scenarios()
+            for part in GAUGES
         ),
         tests=reading_tests(numbers, record.extras.verdicts),
         categories=category_tables(numbers),
@@ -184,6 +193,11 @@ def _drawings(numbers: Numbers, shown: Sequence[Panel]) -> list[Drawing]:
         draw_curves(shown, numbers),
     )
     return [drawing for drawing in drawn if drawing]
+
+
+def _crowded(numbers: Numbers) -> int:
+    most = max((len(numbers.mains(name)) for name in numbers.scenarios()), default=0)
+    return MOST_WITH_SEEDS if most > MOST_WITH_SEEDS and len(numbers.all_seeds()) > 1 else 0
 
 
 def _there(*tables: Table | None) -> tuple[Table, ...]:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from pulse_unlearn.report.drawing import Drawing, finish, gold, quiet, style
 from pulse_unlearn.report.estimates import Estimate, Numbers, Place
-from pulse_unlearn.report.figures import (
+from pulse_unlearn.report.marks import (
     BAND,
     GOLD_TOLD,
+    dodged,
     draw_chance,
     draw_path,
     explain_marks,
+    shows_seeds,
 )
 from pulse_unlearn.report.tables import Notes, Row, Shown, Table, seed_count, shown
 from pulse_unlearn.report.words import (
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _READINGS = (("rotated_accuracy", "Rotated accuracy, %"), ("accuracy", "Strict accuracy, %"))
-_DODGE = 0.012
-"""Distance of two methods' intervals, as a share of the axis."""
+_DODGE, _MOST_DODGE = 0.012, 0.06
+"""Distance of two methods' intervals, and of the first from the last, as shares of the axis."""
 _MOST_LABELS = 14
 
 
@@ -73,7 +75,7 @@ def draw_relearning(numbers: Numbers) -> Drawing | None:
             sorted(looks.items()),
             with_paper=False,
             with_gold=has_gold,
-            with_seeds=len(numbers.all_seeds()) > 1,
+            with_seeds=any(shows_seeds(numbers, numbers.mains(name)) for name in scenarios),
         )
         return finish(
             figure,
@@ -148,10 +150,10 @@ def _panel(axes: Axes, numbers: Numbers, scenario: str, measure: str) -> None:
     last = (path[-1][1].value or 0.0) if path else 1.0
     if path:
         axes.plot([s for s, _ in path], [100 * (one.value or 0.0) for _, one in path], **gold())
-    for position, place in enumerate(mains):
-        shift = (position - (len(mains) - 1) / 2) * _DODGE * max(steps)
+    for place, shift in dodged(mains, _DODGE * max(steps), _MOST_DODGE * max(steps)):
         points = [(step + shift, one) for step, one in _path(numbers, place, measure)]
-        draw_path(axes, points, numbers.look(place.method))
+        look = numbers.look(place.method)
+        draw_path(axes, points, look, with_seeds=shows_seeds(numbers, mains))
     chances = [numbers.value(p.relearned(0), "forget", "all", "chance") for p in mains]
     draw_chance(axes, chances, at="right", away_from=last)
     axes.set_ylim(-3, 103)

@@ -31,12 +31,11 @@ _MOST_MISSING = 8
 _WIDTH = 80
 
 
-def summary_lines(record: RunRecord) -> list[str]:
+def summary_lines(record: RunRecord, numbers: Numbers) -> list[str]:
     """Return the table in ASCII, percent, before and after each method's last request.
 
     Control characters of labels are shown, not sent.
     """
-    numbers = Numbers(record.results, record.labels, record.extras.over_seeds)
     rows = scoreboard(numbers, Verdicts(record.extras.verdicts))
     done = progress(record, numbers)
     seeds = plain(seeds_phrase(numbers.all_seeds()), 80)

@@ -139,6 +139,14 @@ def _by_picture(examples: Sequence[Example]) -> list[list[Example]]:
     return list(units.values())
 
 
+def steps_of_epochs(
+    examples: int, *, batch_size: int, replay: float, epochs: int, steps: int | None
+) -> int:
+    """Return how many steps a fine-tuning takes: as many as the epochs, unless given."""
+    learned = batch_size - round(batch_size * replay)
+    return steps or math.ceil(examples * epochs / max(learned, 1))
+
+
 class FinetuneSteps:
     """Each batch: people to learn, and a share of general questions replayed.
 
@@ -161,8 +169,9 @@ class FinetuneSteps:
         self._people_count = batch_size - self._replay
         self._people = Stream(people, seed=seed, name="people", shuffle=shuffle)
         self._general = Stream(general, seed=seed, name="replay") if self._replay else None
-        whole = math.ceil(self._people.length * epochs / max(self._people_count, 1))
-        self._steps = steps or whole
+        self._steps = steps_of_epochs(
+            self._people.length, batch_size=batch_size, replay=replay, epochs=epochs, steps=steps
+        )
 
     def __len__(self) -> int:
         return self._steps
