@@ -96,7 +96,7 @@ def _gain(
     """Say how much faster than one device; workers that share one have their part of it each."""
     takes = {stage.name: seconds(stage) for stage in stages}
     parents = {stage.name: stage.parents for stage in plan.stages}
-    devices = sum(on_gpus(one, settings) or 1 for one in fleet.machines)
+    devices = sum(on_gpus(one, settings) or 1 for one in fleet.machines) or 1
     share = max(1.0, fleet.workers / devices)
     total = sum(takes.values())
     took = share * makespan(parents, lambda name: takes.get(name, 0.0), workers=fleet.workers)
