@@ -74,6 +74,9 @@ def show_fleet(
         _say("nothing is left to compute" if everything else "no memory is told")
     if settings.device_map != "none":
         _say("model.device_map spreads the layers, so the memory of one device decides nothing")
+    if inputs.experiment.speed.sharding != "none":
+        _say("speed.sharding divides the layers, so the memory of one device decides nothing")
+        return []
     for doubt in doubts_of(fits, settings):
         _say(f"warning: {doubt}")
     return problems_of(fits, settings)
