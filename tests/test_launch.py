@@ -165,18 +165,19 @@ def test_a_stage_whose_lease_ran_out_is_started_again_whatever_the_engine_says(
 
 def test_a_stage_that_is_published_is_done_without_its_workers_word(tmp_path, monkeypatch):
     monkeypatch.setattr("pulse_unlearn.launch.coordinator._ASK_STORE_EVERY", 0.05)
-    pipeline, over = pipeline_of(tmp_path, CHAIN), threading.Event()
+    pipeline, over, waited = pipeline_of(tmp_path, CHAIN), threading.Event(), []
     pipeline.store.find = lambda key: tmp_path if key.name == "b" else None
 
     def act(stage, _count):
         if stage == "b":
-            over.wait(10)
+            waited.append(over.wait(10))
         if stage == "c":
             over.set()
 
     engine = Threads(act, slots=3)
     assert Coordinator(engine, look_every=0.01).carry_out(pipeline) == (5, 0)
     assert sorted(engine.started) == sorted(CHAIN)
+    assert waited == [True]
 
 
 def test_a_worker_told_to_leave_is_not_the_run(tmp_path):

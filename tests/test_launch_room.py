@@ -13,12 +13,13 @@ from click.testing import CliRunner
 
 from pipeline_cases import environment
 from pulse_unlearn.cli import pulse
-from pulse_unlearn.config import ModelSettings
+from pulse_unlearn.config import ModelSettings, load_experiment
 from pulse_unlearn.errors import TooLarge
-from pulse_unlearn.estimate.room import doubts_of, fits_of, places_of, problems_of
+from pulse_unlearn.estimate.room import doubts_of, fits_of, places_of, problems_of, require_room
 from pulse_unlearn.launch import Fleet, Machine, Memory, fleet_of
 from pulse_unlearn.launch.devices import this_machine, visible_gpus
 from pulse_unlearn.launch.schedule import moments
+from pulse_unlearn.registries import schemas
 
 GB = 10**9
 MACHINE = Memory("memory of here", 64 * GB, 60 * GB)
@@ -147,14 +148,22 @@ def crowded(monkeypatch):
 
 
 def test_plan_and_run_refuse_what_cannot_fit_by_the_same_words(crowded, tmp_path):
-    planned = CliRunner().invoke(pulse, ["plan", "smoke", "--on", "local:2"])
+    less = ["smoke", "--on", "local:2", "--set", "scenarios.sustainability=null"]
+    planned = CliRunner().invoke(pulse, ["plan", *less])
     assert isinstance(planned.exception, TooLarge)
     assert "on local:2: 2 workers on one machine, no GPU" in planned.output
     assert "times as fast" in planned.output.split("on local:2")[1]
-    ran = CliRunner().invoke(pulse, ["run", "smoke", "--on", "local:2", "--runs", str(tmp_path)])
+    ran = CliRunner().invoke(pulse, ["run", *less, "--runs", str(tmp_path)])
     assert isinstance(ran.exception, TooLarge)
     assert str(ran.exception) == str(planned.exception)
     assert not (tmp_path / "smoke" / "stages").exists()
+
+
+def test_what_several_processes_divide_is_not_judged_by_one_of_them(crowded):
+    inputs = SimpleNamespace(
+        experiment=load_experiment("smoke", overrides=["speed.sharding=layers"], schemas=schemas())
+    )
+    require_room(SimpleNamespace(inputs=inputs), fleet_of("local:2"))
 
 
 def test_no_machine_is_started_to_look_at_it():

@@ -74,6 +74,9 @@ def show_fleet(
         _say("nothing is left to compute" if everything else "no memory is told")
     if settings.device_map != "none":
         _say("model.device_map spreads the layers, so the memory of one device decides nothing")
+    if inputs.experiment.speed.sharding != "none":
+        _say("speed.sharding divides the layers, so the memory of one device decides nothing")
+        return []
     for doubt in doubts_of(fits, settings):
         _say(f"warning: {doubt}")
     return problems_of(fits, settings)
@@ -96,7 +99,7 @@ def _gain(
     """Say how much faster than one device; workers that share one have their part of it each."""
     takes = {stage.name: seconds(stage) for stage in stages}
     parents = {stage.name: stage.parents for stage in plan.stages}
-    devices = sum(on_gpus(one, settings) or 1 for one in fleet.machines)
+    devices = sum(on_gpus(one, settings) or 1 for one in fleet.machines) or 1
     share = max(1.0, fleet.workers / devices)
     total = sum(takes.values())
     took = share * makespan(parents, lambda name: takes.get(name, 0.0), workers=fleet.workers)

@@ -220,9 +220,12 @@ def doubts_of(fits: Sequence[Fit], settings: ModelSettings) -> list[str]:
 def require_room(pipeline: Pipeline, fleet: Fleet) -> None:
     """Raise TooLarge if what is left of a run cannot fit; warn if it may not.
 
-    Tells nothing of a model whose sizes cannot be told, nor of one that loading refuses anyway.
+    Tells nothing of a model whose sizes cannot be told, of one that loading refuses anyway, nor
+    where several processes hold a part of each layer.
     """
     settings = pipeline.inputs.experiment.model
+    if pipeline.inputs.experiment.speed.sharding != "none":
+        return
     done = pipeline.finished()
     if len(done) == len(pipeline.inputs.plan.stages) or _surely_fits(settings, fleet):
         return

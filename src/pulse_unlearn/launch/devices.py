@@ -49,8 +49,8 @@ class Fleet:
 
     @property
     def workers(self) -> int:
-        """How many stages are worked on at a time."""
-        return sum(one.workers for one in self.machines)
+        """How many stages are worked on at a time; one, if no machine has answered."""
+        return sum(one.workers for one in self.machines) or 1
 
 
 def this_machine(workers: int) -> Machine:

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,14 @@ class RayEngine:
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             if slots and node["Alive"]:
                 asked.append(ask.options(scheduling_strategy=here).remote(slots, self._gpu))
+        machines: list[Machine] = []
+        if not asked:
+            return Fleet(())
         told, _ = self._ray.wait(asked, num_returns=len(asked), timeout=_ANSWERS_WITHIN)
-        return Fleet(tuple(self._ray.get(told)))
+        for one in told:
+            with suppress(self._ray.exceptions.RayError):  # it went away in this moment
+                machines.append(self._ray.get(one))
+        return Fleet(tuple(machines))
 
     def _resources(self) -> dict[str, float]:
         found: dict[str, float] = self._ray.cluster_resources()  # type: ignore[no-untyped-call]
