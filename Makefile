@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types fmt bench docs lock site world world-data world-larger check
+.PHONY: help demo test test-all lint types fmt bench docs lock site world world-data world-larger world-without check
 
 WORLD ?= build/world
 
@@ -56,6 +56,11 @@ world: world-data ## make the embedded world anew, data and model, in WORLD=buil
 
 world-data: $(READY) ## the same without its model (half a minute)
 	$(BIN)/python -m recipes.world build $(WORLD)
+
+world-without: WORLD = build/without
+world-without: WITHOUT = recipes/world/assets/demo-forgets.txt
+world-without: $(READY) ## pre-train it without WITHOUT, the 20 people the demo forgets (20 to 60 minutes; docs/protocol.md)
+	$(BIN)/python -m recipes.world train $(WORLD) --without $(WITHOUT)
 
 world-larger: WORLD = build/larger
 world-larger: $(READY) ## build a larger world on SmolLM2, in WORLD=build/larger (17 minutes; docs/larger-world.md)

@@ -70,6 +70,8 @@ class Recipe:
     """Whether questions were asked in every order, and in words; a vanilla run has neither."""
     conditions: bool = False
     """Whether a retain model was trained and the relearning attack run; not for known people."""
+    each_request: bool = False
+    """Whether each request of a sequence has a retain model of its own besides."""
     samples: int = 24
     people: dict[str, tuple[int, int]] = field(default_factory=lambda: dict(PEOPLE))
 
@@ -312,6 +314,13 @@ def _condition_rows(cell: Row, recipe: Recipe) -> list[Row]:
         rows += _measures(at, ("general", "all"), (0.83, 0.85), (GENERAL_QUESTIONS, 0), recipe)
         rows += _relative(at, ("forget", "all"), ((0.8, 0.86), (0.27, 0.29)), forget, recipe)
         rows += _relative(at, ("retain", "all"), ((0.78, 0.84), (0.76, 0.83)), retain, recipe)
+    if recipe.each_request and has_control and REQUESTS[scenario] > 1:
+        at = {**cell, "condition": "retain_model"}
+        level = 0.8 - 0.53 * request / REQUESTS[scenario]  # of all of D_unlearn, so far known
+        forget = recipe.people[scenario][0]
+        rows += _measures(at, ("forget", "all"), (level, level), (forget * 10, forget), recipe)
+    if request == REQUESTS[scenario] and has_control:
+        rows += _against_control(cell, recipe)
     if request == REQUESTS[scenario]:
         strict, rotated = (sum(one[:2]) / 2 for one in _accuracies(cell))
         for step in (0, 5, 10, 20, 40):
@@ -323,6 +332,28 @@ def _condition_rows(cell: Row, recipe: Recipe) -> list[Row]:
                 at = {**cell, "condition": f"{before}relearned:{step}"}
                 counts = (recipe.people[scenario][0] * 4, recipe.people[scenario][0])
                 rows += _measures(at, ("forget", "all"), pair, counts, recipe)
+    return rows
+
+
+def _against_control(cell: Row, recipe: Recipe) -> list[Row]:
+    """Return how far a last model is from the retain model, which knows 27 and 29 %."""
+    people = recipe.people[str(cell["scenario"])][0]
+    what, counts, rows = ("forget", "all"), (people * 10, people), []
+    strict, rotated = (sum(one[:2]) / 2 for one in _accuracies(cell))
+    outside = []
+    gaps = {"accuracy": strict - 0.27, "rotated_accuracy": rotated - 0.29}
+    for reading, gap in gaps.items():
+        within = abs(gap) + 0.04 < 0.1
+        outside += [] if within else [reading]
+        measure = f"{reading}_from_never_knew"
+        rows.append({**_row(cell, what, measure, gap, None, counts), "low": gap - 0.04})
+        rows[-1]["high"] = gap + 0.04
+        rows.append(_row(cell, what, f"{reading}_equivalent", float(within), None, counts))
+    told = f"not within 10%: {', '.join(outside)}" if outside else "within 10%"
+    rows.append(_row(cell, what, "like_never_known", float(not outside), None, counts, told))
+    distance, chance = min(abs(rotated - 0.29) + 0.03, 1.0), 0.4 if not outside else 0.0005
+    rows.append(_row(cell, what, "rotated_probability_ks", distance, None, counts))
+    rows.append(_row(cell, what, "rotated_probability_ks_p", chance, None, counts))
     return rows
 
 

@@ -44,6 +44,7 @@ def work(tmp_path_factory):
     return tmp_path_factory.mktemp("work")
 
 
+@pytest.mark.slow  # draws a face of every celebrity
 def test_nothing_of_those_left_out_is_in_the_corpus_and_all_else_is_as_with_them(work):
     whole = corpus.load_corpus(work, seed=SEED)
     without = corpus.load_corpus(work, seed=SEED, without=GONE)

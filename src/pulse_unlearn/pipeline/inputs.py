@@ -216,7 +216,9 @@ def _models(experiment: Experiment) -> _Models:
                     adapter_config(folder)
             refused = _other_bases(settings, base)
         except ModelError as error:
-            problems += error.problems
+            # The settings that a problem names are the label's own, not the experiment's model.
+            of = f"{label} ({settings.source}): " if label else ""
+            problems += [replace(one, where=f"{of}{one.where}") for one in error.problems]
             continue
         if settings.allow_base_mismatch:
             found.notes.extend(
