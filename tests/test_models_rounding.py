@@ -93,6 +93,7 @@ def test_every_last_model_and_the_retain_model_are_asked_rounded():
     assert all("retain-model/int4" in one.never_knew for one in pairs)
 
 
+@pytest.mark.slow  # asks every model of a run again
 def test_a_finished_run_is_asked_again_with_rounded_weights(bench, tmp_path):
     run = bench.copied(tmp_path)
     more = "evaluations={quantised: {bits: [8, 2]}}"

@@ -175,6 +175,7 @@ def test_a_tracker_is_told_stages_steps_and_results_and_those_that_fail_are_left
     assert results == ("results", len(there), sum(row["value"] != "" for row in there))
 
 
+@pytest.mark.slow  # a run by two processes
 def test_steps_of_other_processes_are_told_as_those_of_this_one(continued, bench, tmp_path, told):
     runs = tmp_path / "beside"
     unfinished(bench, runs)

@@ -311,9 +311,11 @@ def _fitting(run: _Run, data: StepData) -> dict[str, torch.Tensor]:
                 raise
             # In lockstep a rank cannot go another way than the others.
             if run.micro_batch_size == 1 or run.ranks.lockstep:
+                size = run.micro_batch_size
+                count = "one example does" if size == 1 else f"{size} examples do"
                 raise ModelError(
                     Problem(
-                        f"{run.micro_batch_size} examples do not fit into the device's memory",
+                        f"{count} not fit into the device's memory",
                         got=str(error),
                         fix="a smaller model dtype, gradient checkpointing or a larger device",
                     )
