@@ -60,11 +60,16 @@ def test_what_is_forgotten_is_a_share_of_the_way_down_to_the_floor():
 
 
 def test_the_attack_that_brings_back_most_counts():
-    attacked = replace(SEED, attacks={"adapter_off": 0.65, "relearned": 0.2})
+    attacked = replace(SEED, attacks={"int4": 0.65, "relearned": 0.2})
     assert attacked.forgotten == SEED.forgotten
     assert attacked.forgotten_for_good == 0.0
     mild = replace(SEED, attacks={"relearned": 0.2})
     assert mild.forgotten_for_good == pytest.approx((0.9 - 0.45) / 0.65)
+
+
+def test_what_is_hidden_behind_a_guard_is_not_forgotten():
+    assert replace(SEED, word="hidden").forgotten == SEED.forgotten
+    assert replace(SEED, word="hidden").forgotten_for_good == 0.0
 
 
 def test_kept_is_the_set_that_lost_most_and_never_more_than_all():
@@ -93,7 +98,7 @@ def test_the_cost_is_against_ga_in_the_same_run():
         ("one letter", False, {}, "broken habit"),
         ("avoids", False, {}, "broken habit"),
         ("output broken", False, {}, "output broken"),
-        ("not recovered", False, {"relearned": 0.09}, "not recovered"),
+        ("not recovered", False, {"relearned": 0.14}, "not recovered"),
         ("not recovered", False, {"relearned": 0.3}, "hidden"),
         ("like never known", False, {"int4": 0.3}, "hidden"),
         ("hidden", False, {}, "hidden"),

@@ -11,6 +11,7 @@ from statistics import fmean, harmonic_mean
 from pulse_unlearn.pipeline.times import stage_times
 from pulse_unlearn.report.estimates import LATENT, RETAIN_MODEL, Numbers, Place
 from pulse_unlearn.report.extras import Verdict
+from pulse_unlearn.report.hidden import ADAPTER_OFF
 from pulse_unlearn.report.load import RunRecord
 
 KEPT = ("retain", "unseen", "unseen_fictional", "general")
@@ -34,7 +35,7 @@ class SeedEntry:
     kept: Mapping[str, float]
     """Set -> usable accuracy after, over that before."""
     attacks: Mapping[str, float]
-    """Attack -> what it brings back of D_unlearn, beyond the same attack on the retain model."""
+    """Attack -> what it finds of D_unlearn, beyond the same attack on the retain model."""
     word: str
     """The run's own verdict."""
     broken: bool
@@ -51,9 +52,17 @@ class SeedEntry:
 
     @property
     def forgotten_for_good(self) -> float:
-        """The same after the attack that brings back most."""
+        """The same after the attack that brings back most; nothing of what is only hidden."""
+        if self.word == "hidden":
+            return 0.0
         worst = max([self.remembered, *(self.floor + back for back in self.attacks.values())])
         return self._gone(worst)
+
+    @property
+    def brought_back(self) -> dict[str, float]:
+        """Attack -> what it finds beyond what is found without it."""
+        known = max(self.remembered - self.floor, 0.0)
+        return {name: found - known for name, found in self.attacks.items()}
 
     @property
     def kept_least(self) -> float:
@@ -135,7 +144,7 @@ def verdict_of(one: SeedEntry) -> str:
     if one.word in ("remembered", "suppressed", "one letter", "avoids") or one.broken:
         usable_too = one.word == "remembered" and not one.broken
         return "remembered" if usable_too else "broken habit"
-    if any(back >= RECOVERED for back in one.attacks.values()) or one.word == "hidden":
+    if any(back >= RECOVERED for back in one.brought_back.values()) or one.word == "hidden":
         return "hidden"
     return one.word
 
@@ -226,10 +235,12 @@ def _attacks(
     """Yield each condition of a model with what it brings back beyond its control.
 
     Of a curve over steps the last; the control is the retain model under the same condition.
+    Adapters switched off are no attack here: whoever hands a model over can merge them. Around a
+    router or guard there is nothing to merge, and the verdict `hidden` says so.
     """
     last: dict[str, tuple[int, str]] = {}
     for condition in numbers.conditions(place):
-        if condition.startswith(RETAIN_MODEL):
+        if condition.startswith(RETAIN_MODEL) or condition == ADAPTER_OFF:
             continue
         match = _STEP.match(condition)
         attack, step = (match["attack"], int(match["step"])) if match else (condition, 0)

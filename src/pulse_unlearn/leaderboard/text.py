@@ -12,6 +12,8 @@ from pulse_unlearn.leaderboard.ranking import Ranked, both_of, ranked
 from pulse_unlearn.report.words import method_title, scenario_title, scope_title
 from pulse_unlearn.texts import printable
 
+_TOLD = 0.005
+"""Least that an attack has to bring back to be named: what is not 0 in whole percent."""
 HEADS = (
     *("rank", "method", "score", "forgotten", "after attacks", "kept least", "of"),
     *("brought back by", "x GA", "verdict"),
@@ -25,12 +27,14 @@ _SETS = {
 EXPLAINED = (
     "Percent, means over the seeds. `forgotten`: how much of the way from what was known of "
     "D_unlearn down to the retain model (or to chance, without one) is gone, by the highest "
-    "reading. `after attacks`: the same after the attack that brings back most beyond the same "
-    "attack on the retain model. `kept least`: usable accuracy over that before, of the set that "
-    "lost most. `score`: harmonic mean of `after attacks` and `kept least`; by it they are ranked. "
-    "In brackets are the ranks that no sure difference between seeds excludes (paired t tests, "
-    "Holm). A star marks the front: nobody forgets more and keeps more. `x GA`: time of unlearning "
-    "over that of GA in the same run."
+    "reading. `after attacks`: the same after the attack that finds most beyond the same "
+    "attack on the retain model; adapters switched off are none, since they can be merged. "
+    "`brought back by`: what it finds more than is found without it. `kept least`: usable "
+    "accuracy over that before, of the set that lost most. `score`: harmonic mean of `after "
+    "attacks` and `kept least`; by it they are ranked. In brackets are the ranks that no sure"
+    " difference between seeds excludes (paired t tests, Holm). A star marks the front: "
+    "nobody forgets more and keeps more. `x GA`: time of unlearning over that of GA in the "
+    "same run."
 )
 
 
@@ -129,9 +133,9 @@ def _least_kept(seeds: Sequence[SeedEntry]) -> str:
 def _strongest(seeds: Sequence[SeedEntry]) -> tuple[str, float] | None:
     """Return the attack that brings back most on the mean, if it brings back anything."""
     names = sorted({name for one in seeds for name in one.attacks})
-    means = {n: fmean(one.attacks.get(n, 0.0) for one in seeds) for n in names}
+    means = {n: fmean(one.brought_back.get(n, 0.0) for one in seeds) for n in names}
     best = max(means, key=lambda name: means[name], default="")
-    return (best, means[best]) if best and means[best] > 0 else None
+    return (best, means[best]) if best and means[best] >= _TOLD else None
 
 
 def _percent(value: float) -> str:
