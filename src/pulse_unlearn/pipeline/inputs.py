@@ -14,7 +14,7 @@ from pulse_unlearn.data.leaks import left_out, unknown_people
 from pulse_unlearn.data.requests import read_request_file
 from pulse_unlearn.errors import ConfigError, DataError, ModelError, Problem, StoreError
 from pulse_unlearn.isolation import Origin
-from pulse_unlearn.methods import METHODS, Checked, build_method, serves
+from pulse_unlearn.methods import METHODS, Checked, build_method, goes_by_steps, serves
 from pulse_unlearn.models.adapter_base import Base, base_of, base_problem
 from pulse_unlearn.models.adapter_files import adapter_config
 from pulse_unlearn.models.checkpoints import FULL_FILE, model_digest
@@ -98,7 +98,8 @@ def read_inputs(
         named = read_request_file(Path(experiment.scenarios.requests.file), individuals)
         roster = replace(roster, requests=named.requests, retained=named.retained)
     serving = {label for label, entry in experiment.methods.items() if serves(entry.method)}
-    plan = build_plan(experiment, roster, serving=serving)
+    stepless = {one for one, e in experiment.methods.items() if not goes_by_steps(e.method)}
+    plan = build_plan(experiment, roster, serving=serving, stepless=stepless)
     tuned = _tuned_notes(experiment, plan, people.digests)
     allowed = experiment.data.allow_overlap
     kept, about = left_out(real, general.general, allowed=allowed)

@@ -29,6 +29,7 @@ from pulse_unlearn.scenarios.stages import (
     UnlearnStage,
     View,
 )
+from pulse_unlearn.scenarios.trajectory import Trajectory
 
 __all__ = [
     "ADAPTER_OFF",
@@ -54,6 +55,7 @@ __all__ = [
     "Stage",
     "Target",
     "TrainingStage",
+    "Trajectory",
     "UnlearnStage",
     "View",
     "build_plan",
