@@ -81,6 +81,10 @@ def frontier(
     return best[::-1]
 
 
+def _share(value: float) -> float:
+    return min(max(value, 0.0), 1.0)
+
+
 def area_under(points: Sequence[tuple[float, float]]) -> float:
     """Return the area under a frontier, by trapezoids, from 0 to 1.
 

@@ -29,7 +29,7 @@ from pulse_unlearn.scenarios.stages import (
     UnlearnStage,
     View,
 )
-from pulse_unlearn.scenarios.trajectory import Trajectory
+from pulse_unlearn.scenarios.trajectory import TRAJECTORY, Trajectory
 
 __all__ = [
     "ADAPTER_OFF",
@@ -37,6 +37,7 @@ __all__ = [
     "EVALUATIONS",
     "RETAIN_MODEL",
     "SCENARIOS",
+    "TRAJECTORY",
     "AdapterOff",
     "Condition",
     "Evaluation",
