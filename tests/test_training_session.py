@@ -505,7 +505,7 @@ def test_an_alternative_is_the_same_text_in_every_order_and_never_the_truth():
         with_alternative(replace(one, options=()), "option", seed=0)
 
 
-class TwoPhases:
+class ThreeAndThree:
     """A procedure of two phases, three steps each."""
 
     needs = Needs()
@@ -529,7 +529,7 @@ def test_snapshots_count_the_steps_over_all_phases_and_change_nothing(encoder, t
             taken[name, step] = session.current
 
         session.watch = replace(session.watch, on_snapshot=keep)
-        session.apply(TwoPhases())
+        session.apply(ThreeAndThree())
         return session.current
 
     without, whole = applied("without", ()), applied("whole", (2, 4, 9))

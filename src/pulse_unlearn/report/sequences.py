@@ -191,8 +191,10 @@ def _cells(axes: Axes, matrix: Sequence[Line]) -> None:
         for column, value in enumerate(line):
             if value is None:
                 continue
-            look = {"facecolor": SERIES[0], "alpha": 0.75 * value, "lw": 0}
-            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, **look))
+            cell = Rectangle(
+                (column - 0.5, row - 0.5), 1, 1, fc=SERIES[0], alpha=0.75 * value, lw=0
+            )
+            axes.add_patch(cell)
             text = percent(value, digits=0)
             axes.annotate(text, (column, row), ha="center", va="center", color=INK, fontsize=8)
         # Its own request stands between the columns of before and after it.
