@@ -251,7 +251,8 @@ def draw_trajectories(numbers: Numbers) -> Drawing | None:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     scenarios = [name for name in numbers.scenarios() if numbers.steps_on_the_way(name)]
-    places = [place for scenario in scenarios for place in numbers.mains(scenario)]
+    mains = [place for scenario in scenarios for place in numbers.mains(scenario)]
+    places = [place for place in mains if any(_path(numbers, place, name) for name in _DRAWN)]
     sets = [n for n in _DRAWN if any(len(_path(numbers, p, n)) > 1 for p in places)]
     if not sets:
         return None
@@ -260,19 +261,23 @@ def draw_trajectories(numbers: Numbers) -> Drawing | None:
             figsize=(10, 0.9 + 2.5 * len(sets)),
             layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.06),
         )
-        grid = figure.subplots(len(sets), max(len(scenarios), 2), sharey="row", squeeze=False)
+        grid = figure.subplots(
+            len(sets), max(len(scenarios), 2), sharex="col", sharey="row", squeeze=False
+        )
         for axes, scenario in zip(grid[0], scenarios, strict=False):
             axes.set_title(scenario_title(scenario))
         for row, name in zip(grid, sets, strict=True):
+            heights = [y for p in places for _, y, *_ in _path(numbers, p, name)]
             for axes, scenario in zip(row, scenarios, strict=False):
                 _panel(axes, numbers, scenario, name)
+                axes.set_ylim(min(-3, *heights) - 2, max(103, *heights) + 2)
             row[0].set_ylabel(f"{set_title(name)} kept, %")
             for axes in row[len(scenarios) :]:
                 axes.set_axis_off()
         for axes in grid[-1][: len(scenarios)]:
             axes.set_xlabel("D_unlearn remembered, %")
         has_gold = any(numbers.retain_model(scenario) for scenario in scenarios)
-        looks = {numbers.look(place.method): method_title(place.method) for place in places}
+        looks = {numbers.look(p.method): method_title(p.method) for p in places}
         explain_marks(figure, sorted(looks.items()), with_paper=False, with_gold=has_gold)
         return finish(
             figure,
@@ -305,7 +310,7 @@ def _path(
 
 
 def _panel(axes: Axes, numbers: Numbers, scenario: str, name: str) -> None:
-    tops, lows = [105.0], [-3.0]
+    reached = []
     for place in numbers.mains(scenario):
         path, look = _path(numbers, place, name), numbers.look(place.method)
         if not path:
@@ -320,14 +325,14 @@ def _panel(axes: Axes, numbers: Numbers, scenario: str, name: str) -> None:
         xs, ys = [x for x, *_ in path], [y for _, y, *_ in path]
         axes.plot(xs, ys, color=colour(look), marker=marker(look), ms=3.5, lw=1.6, zorder=3)
         axes.plot(xs[-1:], ys[-1:], color=colour(look), marker=marker(look), ms=8, zorder=4)
-        tops.append(max(ys) + 5)
-        lows.append(min(ys) - 5)
+        reached += xs
     model = numbers.retain_model(scenario)
     never = numbers.get(model, "forget", "all", LATENT) if model else None
     if never and never.value is not None:
         if never.low is not None and never.high is not None:
             axes.axvspan(100 * never.low, 100 * never.high, **BAND)
         axes.axvline(100 * never.value, **gold())
-    axes.set_ylim(min(lows), max(tops))
-    axes.set_xlim(103, -3)  # so that forgetting goes to the right
+        reached.append(100 * never.value)
+    if reached:  # forgetting goes to the right
+        axes.set_xlim(max(reached) + 4, min(reached) - 4)
     quiet(axes, grid="y")
