@@ -93,7 +93,6 @@ def test_relearning_is_a_curve_on_the_other_half_of_the_facts(doors):
 
 
 def test_a_trajectory_ends_where_its_operation_did_to_the_last_bit(doors):
-    """Mutations: a seed drawn from the stage's name; a snapshot taken with the optimiser's state."""
     for stem in ("finetuned.rmu", "sustainability.gradient_projection.request2"):
         (operation,) = (doors.finished / "stages").glob(f"*-seed0.{stem}.unlearn-*")
         (again,) = (doors.finished / "stages").glob(f"*-seed0.{stem}.trajectory-????????")
