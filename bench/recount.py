@@ -368,6 +368,24 @@ def recount_cell(
                 yield (name, modality, f"{measure}:{category}"), number
 
 
+def request_numbers(
+    questions: Mapping[str, Question], requests: Sequence[Sequence[str]]
+) -> Numbers:
+    """Yield what is known of each of several requests' people."""
+    sets = {f"request:{turn}": set(people) for turn, people in enumerate(requests, start=1)}
+    people_alone = {key: q for key, q in questions.items() if q.individual}
+    for name, modality, keys, there in parts_of(people_alone, sets) if len(sets) > 1 else ():
+        if modality == "all":
+            some = [questions[key] for key in keys]
+            values = {
+                "accuracy": measured(some, "accuracy"),
+                "latent_accuracy": highest(some, READINGS),
+            }
+            people = len({q.individual for q in some})
+            for measure, value in values.items():
+                yield (name, modality, measure), (value if there else None, len(some), people)
+
+
 def recount(run: Run) -> dict[Key, Number]:
     """Return every number that the stored answers give, by the columns `KEYS`."""
     numbers: dict[Key, Number] = {}
@@ -385,6 +403,10 @@ def recount(run: Run) -> dict[Key, Number]:
         label = tuple(str(one[name]) for name in CELL)
         counted = recount_cell(answers, sets, before)
         numbers |= {(*label, *key): number for key, number in counted}
+        if one["condition"] in ("plain", "retain_model"):
+            requests = run.sets[f"{one['scenario']}/{one['seed']}"]["requests"]
+            counted = request_numbers(answers, requests)
+            numbers |= {(*label, *key): number for key, number in counted}
     return numbers
 
 

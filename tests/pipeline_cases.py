@@ -159,6 +159,7 @@ def every_door(root: Path) -> dict[str, Any]:
             "lora": {"rank": 2, "alpha": 4},
             "optimiser": {"learning_rate": 1e-3, "batch_size": 8, "micro_batch_size": 8},
         },
+        "trajectory": {"steps": [1]},
     }
     return chosen
 

@@ -212,6 +212,22 @@ def test_of_a_relearning_curve_the_last_step_counts_beyond_its_control(entries):
     assert one.cost == 3.0
 
 
+def test_steps_on_the_way_of_an_operation_are_no_attack(entries):
+    record, numbers, _ = entries
+    place = next(p for p in numbers.finals("finetuned") if p.method == "NPO")
+    more = [
+        replace(one, cell=replace(one.cell, condition="step:8"))
+        for one in record.results
+        if (one.cell.scenario, one.cell.method) == ("finetuned", "NPO")
+        and (one.cell.request, one.cell.condition) == (place.request, "plain")
+    ]
+    assert more
+    with_steps = Numbers([*record.results, *more], record.labels, record.extras.over_seeds)
+    found = entries_of(record.path, record, with_steps, told="run (0)")
+    one = next(e for e in found if (e.scenario, e.method) == ("finetuned", "NPO"))
+    assert set(one.seeds[0].attacks) == {"relearned"}
+
+
 def test_the_page_shows_every_method_and_breaks_on_no_name(entries, tmp_path):
     found = entries[2]
     hostile = replace(found[0], method="<b>|`x`", run="<script> (1)")

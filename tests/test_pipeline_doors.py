@@ -17,6 +17,7 @@ from pipeline_cases import (
 )
 from pulse_unlearn import store
 
+WEIGHTS = "adapter_model.safetensors"
 MOMENTS = (
     ("phase1/step-00000002", 1),  # within the first phase of a method
     ("phase1-done", 1),  # when the task vector has been learned, before it is negated
@@ -89,6 +90,39 @@ def test_relearning_is_a_curve_on_the_other_half_of_the_facts(doors):
     sets = {row["set"] for row in rows if "relearned" in row["condition"]}
     assert "retain" not in sets
     assert "general" not in sets
+
+
+def test_a_trajectory_ends_where_its_operation_did_to_the_last_bit(doors):
+    for stem in ("finetuned.rmu", "sustainability.gradient_projection.request2"):
+        (operation,) = (doors.finished / "stages").glob(f"*-seed0.{stem}.unlearn-*")
+        (again,) = (doors.finished / "stages").glob(f"*-seed0.{stem}.trajectory-????????")
+        ends = [(one / "adapter" / WEIGHTS).read_bytes() for one in (operation, again)]
+        assert ends[0] == ends[1]
+        assert (again / "adapter-step1" / WEIGHTS).read_bytes() != ends[0]
+        assert not (operation / "adapter-step1").exists()
+
+
+def test_a_trajectory_is_asked_what_its_end_is_asked(doors):
+    rows = result_rows(doors.finished)
+    asked = {
+        condition: {
+            (row["method"], row["set"], row["modality"], row["questions"])
+            for row in rows
+            if (row["condition"], row["measure"]) == (condition, "accuracy")
+            and row["method"] in ("rmu", "gradient_projection")
+            and row["request"] == ("2" if row["scenario"] == "sustainability" else "1")
+            and not row["set"].startswith("request:")
+        }
+        for condition in ("plain", "step:0", "step:1")
+    }
+    assert asked["step:1"] == asked["step:0"] == asked["plain"]
+    assert {"general", "retain", "unseen", "forget"} <= {name for _, name, *_ in asked["step:1"]}
+    assert {row["method"] for row in rows if row["condition"] == "step:1"} == {
+        *("rmu", "gradient_projection")
+    }
+    notes = json.loads((doors.finished / "results.json").read_text(encoding="utf-8"))["notes"]
+    for label in ("task_vector", "manu"):
+        assert any(f"trajectory: left out for {label}," in note for note in notes)
 
 
 def test_the_attacker_is_taught_nothing_that_is_asked(doors):

@@ -13,7 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pulse_unlearn.evaluation.metrics import general_measures, people_measures
+from pulse_unlearn.evaluation.metrics import (
+    general_measures,
+    people_measures,
+    request_measures,
+)
 from pulse_unlearn.evaluation.relative import relative_measures
 from pulse_unlearn.evaluation.scoring import by_question, score_all
 from pulse_unlearn.evaluation.table import read_predictions, write_predictions, write_scores
@@ -123,6 +127,7 @@ def all_rows(scores: Sequence[Sequence[QuestionScore]]) -> Iterator[dict[str, ob
         sets = {name: frozenset(people) for name, people in told.items()}
         people = [one for one in some if one.individual]
         yield from rows_of(request, people_measures(people, sets=sets))
+        yield from rows_of(request, request_measures(people, [["p1"], ["p2"]]))
         if general := [one for one in some if not one.individual]:
             yield from rows_of(request, general_measures(general))
         if request:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pulse_unlearn.config import Scenario as ScenarioSettings
@@ -446,3 +448,67 @@ def test_only_methods_that_take_part_are_planned_and_one_must():
             "scenarios={pretrained: {forget: 20, retain: 25}}",
             "methods={ga: {scenarios: [finetuned]}}",
         )
+
+
+# --- trajectories
+
+
+def test_a_trajectory_goes_the_last_operation_again_and_leaves_it_as_it_was():
+    """Mutations: snapshots put on the operation itself; a seed drawn from the new name."""
+    plain = plan()
+    protocol = plan("evaluations={trajectory: {steps: [2, 6]}}")
+    assert protocol.stages[: len(plain.stages)] == plain.stages
+    (operation,) = operations(protocol, "finetuned")
+    unlearn = protocol.stage(operation.unlearn)
+    again = protocol.stage("seed0/finetuned/ga/trajectory")
+    assert again.snapshots == (2, 6)
+    same = replace(again, name=unlearn.name, snapshots=(), cell=unlearn.cell)
+    assert same == unlearn  # seeds and orders, too
+    scored = protocol.stage("seed0/finetuned/ga/trajectory/score-step6")
+    after = protocol.stage(operation.after)
+    assert (scored.ask, scored.general) == (after.ask, after.general)
+    assert (scored.chain, scored.step) == ((*unlearn.chain, again.name), 6)
+    path = ["plain", "step:0", "step:2", "step:6"]
+    assert conditions(protocol, "finetuned", "ga", 1) == path
+    assert conditions(protocol, "sustainability", "ga", 4) == ["plain"]
+    assert conditions(protocol, "sustainability", "ga", 5) == path
+
+
+def test_a_trajectory_of_a_sequence_begins_where_its_last_request_did():
+    protocol = plan(
+        "evaluations={trajectory: {steps: [2]}}", "methods.ga.unlearn.adapter=continued"
+    )
+    starts = {
+        one.cell.scenario: one.scores
+        for one in protocol.evaluations
+        if (one.cell.method, one.cell.condition) == ("ga", "step:0")
+    }
+    assert starts["sustainability"] == "seed0/sustainability/ga/request4/score"
+    assert starts["finetuned"] == "seed0/target/score"
+    scored = protocol.stage("seed0/sustainability/ga/request5/trajectory/score-step2")
+    # A continued adapter takes the place of the one it began with.
+    assert scored.chain[-1] == "seed0/sustainability/ga/request5/trajectory"
+    assert "seed0/sustainability/ga/request4/unlearn" not in scored.chain
+
+
+def test_methods_with_nothing_on_the_way_have_no_trajectory_and_a_note_says_so():
+    experiment = make(
+        "evaluations={trajectory: {steps: [2, 40]}}",
+        "methods={ga: {}, short: {method: ga, unlearn: {stop: {max_steps: 2}}}, "
+        "task_vector: {}, refusal_guard: {}}",
+    )
+    protocol = build_plan(
+        experiment,
+        ROSTER,
+        serving={"refusal_guard"},
+        stepless={"task_vector", "refusal_guard"},
+    )
+    found = {one.cell.method for one in protocol.evaluations if one.cell.condition == "step:2"}
+    assert found == {"ga"}
+    for label in ("short", "task_vector", "refusal_guard"):
+        assert sum(f"left out for {label}," in note for note in protocol.notes) == 1
+
+
+def test_steps_of_a_trajectory_rise():
+    with pytest.raises(ConfigError, match="steps must rise"):
+        plan("evaluations={trajectory: {steps: [6, 2]}}")

@@ -12,7 +12,16 @@ from method_cases import OTHER_FORMS, costly
 from pulse_unlearn.config import LoraSettings, OptimiserSettings, StopSettings, UnlearnSettings
 from pulse_unlearn.data.alternatives import REFUSALS, with_alternative
 from pulse_unlearn.errors import DataError, Interrupted, MethodError, ModelError
-from pulse_unlearn.methods import METHODS, Needs, Procedure, Term, Views, build_method, losses
+from pulse_unlearn.methods import (
+    METHODS,
+    Needs,
+    Procedure,
+    Term,
+    Views,
+    build_method,
+    goes_by_steps,
+    losses,
+)
 from pulse_unlearn.models.adapters import AdapterStack, prepare, prepare_full
 from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.models.forward import Plain
@@ -494,3 +503,50 @@ def test_an_alternative_is_the_same_text_in_every_order_and_never_the_truth():
     assert with_alternative(one, "refusal", seed=1).answer in REFUSALS
     with pytest.raises(DataError, match="no other option"):
         with_alternative(replace(one, options=()), "option", seed=0)
+
+
+class ThreeAndThree:
+    """A procedure of two phases, three steps each."""
+
+    needs = Needs()
+
+    def run(self, session):
+        for _ in range(2):
+            session.train(build_method("ga", {}), steps=3, stop=False)
+
+
+def test_snapshots_count_the_steps_over_all_phases_and_change_nothing(encoder, tmp_path):
+    """Mutation: a phase that counts its snapshots from its own beginning."""
+    settings, taken = settings_of(), {}
+
+    def applied(name, snapshots, stop_at=None):
+        made = model_of(settings)
+        session = session_of(
+            tmp_path / name, encoder, settings, made=made, snapshots=snapshots, stop_at=stop_at
+        )
+
+        def keep(step):
+            taken[name, step] = session.current
+
+        session.watch = replace(session.watch, on_snapshot=keep)
+        session.apply(ThreeAndThree())
+        return session.current
+
+    without, whole = applied("without", ()), applied("whole", (2, 4, 9))
+    assert all(torch.equal(whole[one], without[one]) for one in whole)
+    four = applied("four", (4,))
+    at = taken["whole", 4]
+    assert all(torch.equal(at[one], taken["four", 4][one]) for one in at)
+    assert not all(torch.equal(at[one], taken["whole", 2][one]) for one in at)
+    assert not all(torch.equal(at[one], four[one]) for one in at)
+    # What it ended with stands for a step it never made.
+    assert all(torch.equal(taken["whole", 9][one], whole[one]) for one in whole)
+
+
+def test_which_methods_have_a_model_on_the_way():
+    """Every loss; of procedures those that only train, in one phase."""
+    by_steps = {name for name in METHODS.names() if goes_by_steps(name)}
+    assert {"ga", "npo", "rmu", "composed", "ewc", "fit", "mmunlearner", "pdu"} <= by_steps
+    assert {"sine_project", "gradient_projection"} <= by_steps
+    ends_alone = {"task_vector", "alkn", "manu", "smfa", "adapter_router", "refusal_guard"}
+    assert not by_steps & ends_alone

@@ -50,6 +50,8 @@ class StageEstimate:
     """Of one of them."""
     references: int = 0
     """Bytes kept of what the reference said."""
+    updates: int = 1
+    """How many times the finished stage holds what was trained: its end, and snapshots."""
     forms: Mapping[Form, float] = field(default_factory=dict)
     """Operations of a score stage by what it asks."""
 
@@ -63,7 +65,7 @@ class StageEstimate:
         """What the finished stage leaves on disk."""
         if self.kind == ScoreStage.kind:
             return round(self.asked.questions * ANSWER_BYTES)
-        return self.trained_parameters * self.number_bytes
+        return self.trained_parameters * self.number_bytes * self.updates
 
     @property
     def passing_bytes(self) -> int:
@@ -263,6 +265,7 @@ class _Estimator:
             trained_parameters=counts.trained_parameters(self.model, adapter),
             number_bytes=adapter.number_bytes(held),
             references=references,
+            updates=1 + len(stage.snapshots),
         )
 
     def _frozen(self, stage: Stage, *, merged: int) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, harmonic_mean
 
 from pulse_unlearn.pipeline.times import stage_times
-from pulse_unlearn.report.estimates import LATENT, RETAIN_MODEL, Numbers, Place
+from pulse_unlearn.report.estimates import ON_THE_WAY, RETAIN_MODEL, Numbers, Place
 from pulse_unlearn.report.extras import Verdict
 from pulse_unlearn.report.hidden import ADAPTER_OFF
 from pulse_unlearn.report.load import RunRecord
@@ -198,19 +198,19 @@ def _seed(
     verdicts: Mapping[tuple[str, str, int, int], Verdict],
 ) -> SeedEntry | None:
     start = place.at(0)
-    before = _highest(numbers, start, "forget", seed)
-    after = _highest(numbers, place, "forget", seed)
+    before = numbers.remembered(seed, start)
+    after = numbers.remembered(seed, place)
     if before is None or after is None:
         return None
-    chance = _value(numbers, place, "forget", "chance", seed) or 0.0
+    chance = numbers.in_seed(seed, place, "forget", "chance") or 0.0
     model = numbers.retain_model(place.scenario)
-    floor = _highest(numbers, model, "forget", seed) if model else None
+    floor = numbers.remembered(seed, model)
     lowest = chance if floor is None else floor
     kept = {
         name: now / then
         for name in KEPT
-        if (then := _value(numbers, start, name, "accuracy", seed))
-        and (now := _value(numbers, place, name, "accuracy", seed)) is not None
+        if (then := numbers.in_seed(seed, start, name, "accuracy"))
+        and (now := numbers.in_seed(seed, place, name, "accuracy")) is not None
     }
     verdict = verdicts.get((place.method, place.scope, place.request, seed))
     readings = verdict.readings if verdict else ()
@@ -240,30 +240,21 @@ def _attacks(
     """
     last: dict[str, tuple[int, str]] = {}
     for condition in numbers.conditions(place):
-        if condition.startswith(RETAIN_MODEL) or condition == ADAPTER_OFF:
+        own_way = condition.startswith(f"{ON_THE_WAY}:")
+        if condition.startswith(RETAIN_MODEL) or condition == ADAPTER_OFF or own_way:
             continue
         match = _STEP.match(condition)
         attack, step = (match["attack"], int(match["step"])) if match else (condition, 0)
         last[attack] = max(last.get(attack, (-1, "")), (step, condition))
     for attack, (_, condition) in sorted(last.items()):
-        found = _highest(numbers, replace(place, condition=condition), "forget", seed)
+        found = numbers.remembered(seed, replace(place, condition=condition))
         if found is None:
             continue
         control = replace(place, condition=f"{RETAIN_MODEL}+{condition}")
-        same = _highest(numbers, control, "forget", seed)
+        same = numbers.remembered(seed, control)
         if same is None:
-            same = _highest(numbers, control.at(0), "forget", seed)
+            same = numbers.remembered(seed, control.at(0))
         yield attack, found - (floor if same is None else same)
-
-
-def _highest(numbers: Numbers, place: Place, name: str, seed: int) -> float | None:
-    latent = _value(numbers, place, name, LATENT, seed)
-    return latent if latent is not None else _value(numbers, place, name, "accuracy", seed)
-
-
-def _value(numbers: Numbers, place: Place, name: str, measure: str, seed: int) -> float | None:
-    found = numbers.get(place, name, "all", measure)
-    return dict(found.seeds).get(seed) if found else None
 
 
 def _seconds(times: Mapping[str, float], scenario: str, method: str, seed: int) -> float | None:

@@ -104,6 +104,7 @@ __all__ = [
     "fit",
     "ga",
     "ga_klr",
+    "goes_by_steps",
     "grad_diff",
     "gradient_projection",
     "idk",
@@ -142,3 +143,12 @@ def serves(name: str) -> Serves | None:
     """Return what a registered method serves; None for one that changes weights and no more."""
     found: Serves | None = getattr(METHODS.get(name), "serves", None)
     return found
+
+
+def goes_by_steps(name: str) -> bool:
+    """Tell whether the model after each step of a registered method is one on its way.
+
+    That of every loss is; of a procedure where a class variable `by_steps` says so.
+    """
+    method = METHODS.get(name)
+    return bool(getattr(method, "by_steps", not hasattr(method, "run")))

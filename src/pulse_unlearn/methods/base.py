@@ -304,7 +304,10 @@ class Session(Protocol):
 
 @runtime_checkable
 class Procedure(Protocol):
-    """A frozen settings model that drives a session."""
+    """A frozen settings model that drives a session.
+
+    Where it only trains, in one phase, a class variable `by_steps` is true: see `goes_by_steps`.
+    """
 
     @property
     def needs(self) -> Needs:

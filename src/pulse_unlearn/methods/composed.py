@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -178,6 +178,8 @@ Regulariser = Annotated[L1 | L2Previous | Ewc | OrthogonalLora, Field(discrimina
 
 class Restrained(Settings):
     """A loss trained under constraints: what `composed` and the methods for sequences share."""
+
+    by_steps: ClassVar[bool] = True
 
     def _loss(self) -> Loss:
         raise NotImplementedError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -41,6 +41,8 @@ class Fit(Settings):
     `at_least` is the highest that the request's importance reaches; of the language model only the
     layers are trained whose absence changes the forget loss most, and all else stays exactly as is.
     """
+
+    by_steps: ClassVar[bool] = True
 
     losses: Annotated[tuple[GradedLoss, ...], Field(min_length=1)] = Field(default_factory=_grades)
     similarity: Annotated[float, Field(gt=0, le=1), Span(0.8, 0.99, log=False)] = 0.9

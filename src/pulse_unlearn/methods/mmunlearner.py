@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -31,6 +31,8 @@ class MMUnlearner(Settings):
     model as the request finds it; every other one is put back after each update. Of LoRA it is rows
     of B that are trained or held: such a row is an output row of the weight.
     """
+
+    by_steps: ClassVar[bool] = True
 
     loss: LossChoice = Field(default_factory=lambda: LossChoice(method="grad_diff"))
     """What is trained with, by its registered name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -22,6 +22,8 @@ class PrimalDual(Settings):
     no state and is resumed. Published code takes every position, prompt and padding too, and moves
     the dual variable with each micro-batch.
     """
+
+    by_steps: ClassVar[bool] = True
 
     forget_weight: Annotated[float, Field(gt=0), Span(0.001, 1.0)] = 1.0
     """The term is in nats squared: a peak of 15 nats above the mean weighs 225."""

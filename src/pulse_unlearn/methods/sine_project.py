@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -25,6 +25,8 @@ class SineProject(Settings):
     No entry of the projector leaves `W0 +- bound`, whatever the optimiser does; tensors outside the
     projector are trained as they always are.
     """
+
+    by_steps: ClassVar[bool] = True
 
     loss: LossChoice = Field(
         default_factory=lambda: LossChoice(method="npo", settings={"retain_weight": 1.0})

@@ -142,6 +142,55 @@ def comparisons(evidence: Evidence) -> list[Comparison]:
     return found
 
 
+def sequences_against_one_shot(evidence: Evidence) -> list[Comparison]:
+    """Compare a sequence of requests with all of its people forgotten at once, method by method.
+
+    Sequence minus one-shot, paired by question, where `finetuned` takes the same D_unlearn out of
+    the same model. Holm's correction is over the methods of one scenario and number, seed by seed.
+    """
+    at_once = evidence.finals("finetuned")
+    found = []
+    for scenario in dict.fromkeys(one.cell.scenario for one in evidence.plan.operations):
+        finals = {
+            key: (last, at_once[key])
+            for key, last in evidence.finals(scenario).items()
+            if last.cell.request > 1 and key in at_once and _alike(evidence, last, at_once[key])
+        }
+        unseen = [name for name, _ in next((last.unseen for last, _ in finals.values()), ())]
+        for of_set in ("forget", "retain", "general", *unseen) if finals else ():
+            for measure in READINGS:
+                pairs = [
+                    _sequence_against(evidence, finals, label, (of_set, measure))
+                    for label in dict.fromkeys(label for label, _ in finals)
+                ]
+                found += [Comparison(scenario, of_set, measure, c) for c in correct_family(pairs)]
+    return found
+
+
+def _alike(evidence: Evidence, last: Operation, once: Operation) -> bool:
+    """Tell whether both forget the same people out of the same model, and ask of the same."""
+    sets = [
+        (dict(one.unseen), one.target, one.cell.scope, {*evidence.resolve(one.forget)})
+        for one in (last, once)
+    ]
+    return sets[0] == sets[1]
+
+
+def _sequence_against(
+    evidence: Evidence,
+    finals: Mapping[tuple[str, int], tuple[Operation, Operation]],
+    label: str,
+    what: tuple[str, str],
+) -> Contrast:
+    of_set, measure = what
+    by_seed = {}
+    for (other, seed), both in finals.items():
+        if other == label:
+            last, once = (evidence.pairs(one, of_set).after for one in both)
+            by_seed[seed] = gaps_between(pair_by_question(once, last), measure)
+    return contrast(f"{label} - {label} at once", by_seed)
+
+
 def _against(
     evidence: Evidence,
     finals: Mapping[tuple[str, int], Operation],

@@ -14,7 +14,7 @@ from pulse_unlearn.data.leaks import left_out, unknown_people
 from pulse_unlearn.data.requests import read_request_file
 from pulse_unlearn.errors import ConfigError, DataError, ModelError, Problem, StoreError
 from pulse_unlearn.isolation import Origin
-from pulse_unlearn.methods import METHODS, Checked, build_method, serves
+from pulse_unlearn.methods import METHODS, Checked, build_method, goes_by_steps, serves
 from pulse_unlearn.models.adapter_base import Base, base_of, base_problem
 from pulse_unlearn.models.adapter_files import adapter_config
 from pulse_unlearn.models.checkpoints import FULL_FILE, model_digest
@@ -97,8 +97,7 @@ def read_inputs(
     if experiment.scenarios.requests is not None and real:
         named = read_request_file(Path(experiment.scenarios.requests.file), individuals)
         roster = replace(roster, requests=named.requests, retained=named.retained)
-    serving = {label for label, entry in experiment.methods.items() if serves(entry.method)}
-    plan = build_plan(experiment, roster, serving=serving)
+    plan = _laid_out(experiment, roster)
     tuned = _tuned_notes(experiment, plan, people.digests)
     allowed = experiment.data.allow_overlap
     kept, about = left_out(real, general.general, allowed=allowed)
@@ -151,6 +150,17 @@ def read_inputs(
         ingredients=ingredients,
         bases=models.bases,
         notes=notes,
+    )
+
+
+def _laid_out(experiment: Experiment, roster: Roster) -> Plan:
+    """Lay out the plan, which is told what methods are like and knows none."""
+    methods = {label: entry.method for label, entry in experiment.methods.items()}
+    return build_plan(
+        experiment,
+        roster,
+        serving={label for label, name in methods.items() if serves(name)},
+        stepless={label for label, name in methods.items() if not goes_by_steps(name)},
     )
 
 

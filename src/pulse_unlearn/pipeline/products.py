@@ -10,7 +10,7 @@ from pulse_unlearn.evaluation.parsers import PARSERS
 from pulse_unlearn.evaluation.table import write_scores
 from pulse_unlearn.evaluation.verdicts import ForgettingVerdict
 from pulse_unlearn.pipeline.asked import words_notes
-from pulse_unlearn.pipeline.findings import comparisons, paper_findings
+from pulse_unlearn.pipeline.findings import comparisons, paper_findings, sequences_against_one_shot
 from pulse_unlearn.pipeline.leaks import (
     leak_notes,
     sides_of,
@@ -82,7 +82,7 @@ def _make_products(pipeline: Pipeline) -> None:
         verdicts,
         collect_flags(evidence, verdicts),
         paper_findings(evidence),
-        comparisons(evidence),
+        [*comparisons(evidence), *sequences_against_one_shot(evidence)],
         pipeline.selections(),
         resolved_sets(evidence),
         [

@@ -10,7 +10,7 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pulse_unlearn.evaluation.intervals import (
     mean_over_seeds,
 )
 from pulse_unlearn.evaluation.measures import ALL, measurement
-from pulse_unlearn.evaluation.metrics import general_measures, people_measures
+from pulse_unlearn.evaluation.metrics import general_measures, people_measures, request_measures
 from pulse_unlearn.evaluation.never_knew import never_knew_measures
 from pulse_unlearn.evaluation.relative import relative_measures
 from pulse_unlearn.evaluation.verdicts import (
@@ -41,7 +41,14 @@ from pulse_unlearn.records import (
     QuestionScore,
     Result,
 )
-from pulse_unlearn.scenarios import Evaluation, Operation, by_turn
+from pulse_unlearn.scenarios import (
+    RETAIN_MODEL,
+    TRAJECTORY,
+    Evaluation,
+    Operation,
+    TrainingStage,
+    by_turn,
+)
 from pulse_unlearn.store import write_json, write_text
 
 VERSION = 4
@@ -78,11 +85,14 @@ def compute_results(evidence: Evidence, verdicts: Mapping[Cell, ForgettingVerdic
     for evaluation in evidence.plan.evaluations:
         cell = evaluation.cell
         answers = _answers(evaluation, evaluation.scores, evidence)
-        sets = measured_sets(_groups(evaluation.operation, evidence), request=cell.request)
+        groups = _groups(evaluation.operation, evidence)
+        sets = measured_sets(groups, request=cell.request)
         if cell.condition != PLAIN:  # which may ask about some of the people only
             asked = {score.individual for score in answers}
             sets = {name: people for name, people in sets.items() if people & asked}
         measured = people_measures(answers, sets=sets)
+        if cell.condition in (PLAIN, RETAIN_MODEL):
+            measured += request_measures(answers, groups["requests"])
         if general := [score for score in answers if not score.individual]:
             measured += general_measures(general, l2_categories=evidence.l2_categories)
         if cell in verdicts:
@@ -197,6 +207,7 @@ def collect_flags(evidence: Evidence, verdicts: Mapping[Cell, ForgettingVerdict]
             detail = f"{outcome['steps']} steps, stopped by {outcome['stopped_by']}"
             flags.append(Flag(operation.cell, "stopped", detail))
             flags += _trouble(operation.cell, outcome, detail)
+            flags += _strayed(operation.cell, outcome, evidence)
         verdict = verdicts[operation.cell]
         if verdict.word == "output broken":
             flags.append(Flag(operation.cell, "collapsed", verdict.why))
@@ -208,6 +219,27 @@ def collect_flags(evidence: Evidence, verdicts: Mapping[Cell, ForgettingVerdict]
             below = evidence.outcome_of(name)
             flags += _trouble(operation.cell, below, f"{name}: stopped by {below['stopped_by']}")
     return flags
+
+
+_AS_IT_WENT = ("steps", "stopped_by", "checks")
+
+
+def _strayed(cell: Cell, outcome: Mapping[str, Any], evidence: Evidence) -> list[Flag]:
+    """Say so where the way of an operation, gone once more for its snapshots, was another."""
+    again = replace(cell, condition=TRAJECTORY)
+    measured = {one.scores for one in evidence.plan.evaluations}
+    ways = {
+        stage.chain[-1] for stage in evidence.plan.stages if stage.name in measured and stage.chain
+    }
+    found = []
+    for stage in evidence.plan.stages:
+        if not isinstance(stage, TrainingStage) or stage.cell != again or stage.name not in ways:
+            continue
+        other = evidence.outcome_of(stage.name)
+        if any(other[name] != outcome[name] for name in _AS_IT_WENT):
+            detail = f"{other['steps']} steps, stopped by {other['stopped_by']}, on the way again"
+            found.append(Flag(cell, "trajectory_strayed", detail))
+    return found
 
 
 def _trouble(cell: Cell, outcome: Mapping[str, Any], detail: str) -> list[Flag]:

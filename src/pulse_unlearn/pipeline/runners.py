@@ -230,9 +230,12 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
         stage=stage.name,
         served=_served_before(context),
         views=views,
+        snapshots=stage.snapshots,
         ranks=context.ranks,
     )
     outcome = _applied(context, job, session, method)
+    for step in stage.snapshots if not session.phases else ():  # there was nothing to train
+        job.save(step)
     job.finish(
         outcome,
         trained=serves(stage.method) != "refusal",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pulse_unlearn.files import plain_file
+from pulse_unlearn.records import PLAIN
 from pulse_unlearn.report.drawing import Drawing, colour, finish, quiet, style
 from pulse_unlearn.report.estimates import Numbers, Place
 from pulse_unlearn.report.load import RunRecord, Stage
@@ -64,8 +65,8 @@ def panels(record: RunRecord, numbers: Numbers) -> list[Panel]:
     for stage in record.stages:
         folder = _folder(record.path / "stages", stage.folder)
         entries = _entries(folder / LOG) if folder else []
-        if not entries:
-            continue
+        if not entries or (stage.cell and stage.cell.condition != PLAIN):
+            continue  # the way of an operation gone once more shows the same
         key, title = _group(stage, numbers)
         groups.setdefault(key, (title, []))[1].append(_curve(stage, entries))
     ordered = sorted(groups.items(), key=lambda item: item[0])

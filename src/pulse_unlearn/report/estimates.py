@@ -31,8 +31,10 @@ TRUTHS = frozenset({"below_chance", "one_letter", "remembered", LIKE_NEVER_KNOWN
 RETAIN_MODEL, RELEARNED = "retain_model", "relearned"
 """Conditions of the retain model, and of models after a relearning attack (`relearned:STEP`)."""
 
+ON_THE_WAY = "step"
+"""Condition of models on the way of an operation: `step:STEP`."""
+
 _BY = re.compile(r"by (\w+)")
-_RELEARNED = re.compile(rf"{RELEARNED}:(\d+)")
 _LETTER = re.compile(r"letter (\w+)")
 
 
@@ -54,6 +56,10 @@ class Place:
         """Return this model, or its control, the retain model, after steps of relearning."""
         before = f"{RETAIN_MODEL}+" if control else ""
         return replace(self, condition=f"{before}{RELEARNED}:{step}")
+
+    def on_the_way(self, step: int) -> Place:
+        """Return this model's operation after so many of its steps."""
+        return replace(self, condition=f"{ON_THE_WAY}:{step}")
 
     @property
     def is_retain_model(self) -> bool:
@@ -161,6 +167,16 @@ class Numbers:
         found = self.get(place, name, modality, measure)
         return found.value if found else None
 
+    def in_seed(self, seed: int, place: Place | None, name: str, measure: str) -> float | None:
+        """Return the value of one seed, over both modalities; None if absent or undefined."""
+        found = self.get(place, name, "all", measure) if place else None
+        return dict(found.seeds).get(seed) if found else None
+
+    def remembered(self, seed: int, place: Place | None, name: str = "forget") -> float | None:
+        """Return a seed's accuracy on a set by the highest reading, or the strict one alone."""
+        latent = self.in_seed(seed, place, name, LATENT)
+        return latent if latent is not None else self.in_seed(seed, place, name, "accuracy")
+
     def seeds(self, place: Place) -> frozenset[int]:
         """Return the seeds that have numbers at this place."""
         return frozenset(self._places.get(place, ()))
@@ -204,9 +220,15 @@ class Numbers:
 
     def relearning_steps(self, scenario: str) -> list[int]:
         """Return the steps at which relearning was measured; empty without the attack."""
-        names = {place.condition for place in self._places if place.scenario == scenario}
-        found = (_RELEARNED.fullmatch(name) for name in names)
-        return sorted({int(match[1]) for match in found if match})
+        return self._steps(scenario, RELEARNED)
+
+    def steps_on_the_way(self, scenario: str) -> list[int]:
+        """Return the steps at which operations were measured on their way; empty if none was."""
+        return self._steps(scenario, ON_THE_WAY)
+
+    def sequences(self) -> list[str]:
+        """Return the scenarios with several requests, in the paper's order."""
+        return [name for name in self.scenarios() if any(p.request > 1 for p in self.finals(name))]
 
     def finals(self, scenario: str = "") -> list[Place]:
         """Return each method's place after its last request that has numbers."""
@@ -264,6 +286,11 @@ class Numbers:
             place.scope,
             place.request,
         )
+
+    def _steps(self, scenario: str, condition: str) -> list[int]:
+        names = {place.condition for place in self._places if place.scenario == scenario}
+        found = (re.fullmatch(rf"{condition}:(\d+)", name) for name in names)
+        return sorted({int(match[1]) for match in found if match})
 
     def _find(
         self, place: Place, name: str, modality: str, measure: str

@@ -259,7 +259,8 @@ def _cell(entry: Mapping[str, Any]) -> Cell | None:
     if not scenario or not isinstance(seed, int) or not isinstance(request, int):
         return None
     method, scope = (str(entry.get(name) or "") for name in ("method", "scope"))
-    return Cell(str(scenario), method, scope, seed, request)
+    condition = str(entry.get("condition") or PLAIN)
+    return Cell(str(scenario), method, scope, seed, request, condition)
 
 
 def _entries(content: object, name: str) -> list[Mapping[str, Any]]:
@@ -321,7 +322,7 @@ def _with_shared_starts(planned: set[Cell], done: set[Cell]) -> set[Cell]:
 
 
 def _counts(cell: Cell) -> bool:
-    return cell.request == 0 or bool(cell.method)
+    return cell.condition == PLAIN and (cell.request == 0 or bool(cell.method))
 
 
 def _lines(missing: Sequence[Cell]) -> list[str]:

@@ -25,6 +25,7 @@ from pulse_unlearn.report.never_knew import never_knew_table
 from pulse_unlearn.report.relearning import draw_relearning, relearning_table
 from pulse_unlearn.report.samples import SampleGroup, sample_groups
 from pulse_unlearn.report.scoreboard import BoardGroup, ScoreRow, Verdicts, Word, board, scoreboard
+from pulse_unlearn.report.sequences import draw_matrices, matrix_table, sequence_table
 from pulse_unlearn.report.tables import (
     Table,
     category_tables,
@@ -32,6 +33,7 @@ from pulse_unlearn.report.tables import (
     figure5_table,
     table3,
 )
+from pulse_unlearn.report.trajectory import draw_trajectories, frontier_table, matched_table
 from pulse_unlearn.report.words import (
     method_title,
     scenario_title,
@@ -78,6 +80,12 @@ class Page:
     """Methods in a panel up to which single seeds are drawn, if there are more; else 0."""
     gold: str
     """What the gold line in figures is, for captions; empty without a retain model."""
+    matched: Table | None
+    """Methods along the way, where they have forgotten as much."""
+    frontiers: Table | None
+    sequence: Table | None
+    matrix: Table | None
+    """Who of a sequence is known after which request."""
     relearning: Table | None
     never_knew: Table | None
     hidden: Table | None
@@ -145,6 +153,10 @@ def make_page(
         figure5_tables=_there(figure5_table(numbers), figure5_table(numbers, LATENT)),
         gold=_GOLD if any(map(numbers.retain_model, numbers.scenarios())) else "",
         crowded=_crowded(numbers),
+        matched=matched_table(numbers, flags),
+        frontiers=frontier_table(numbers, flags),
+        sequence=sequence_table(numbers),
+        matrix=matrix_table(numbers),
         relearning=relearning_table(numbers),
         never_knew=never_knew_table(numbers),
         hidden=hidden_table(numbers),
@@ -189,6 +201,8 @@ def _drawings(numbers: Numbers, shown: Sequence[Panel]) -> list[Drawing]:
         figure4(numbers, LATENT_PREFIX),
         figure5(numbers),
         figure5(numbers, LATENT_PREFIX),
+        draw_matrices(numbers),
+        draw_trajectories(numbers),
         draw_relearning(numbers),
         draw_curves(shown, numbers),
     )

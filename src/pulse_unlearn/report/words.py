@@ -55,6 +55,8 @@ def scenario_title(name: str) -> str:
 
 def set_title(name: str) -> str:
     """Return the printed name of a set."""
+    if match := re.fullmatch(r"request:(\d+)", name):
+        return f"People of request {match[1]}"
     return SET_TITLES.get(name, printable(name.replace("_", " "), 60))
 
 

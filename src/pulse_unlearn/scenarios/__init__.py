@@ -29,6 +29,7 @@ from pulse_unlearn.scenarios.stages import (
     UnlearnStage,
     View,
 )
+from pulse_unlearn.scenarios.trajectory import TRAJECTORY, Trajectory
 
 __all__ = [
     "ADAPTER_OFF",
@@ -36,6 +37,7 @@ __all__ = [
     "EVALUATIONS",
     "RETAIN_MODEL",
     "SCENARIOS",
+    "TRAJECTORY",
     "AdapterOff",
     "Condition",
     "Evaluation",
@@ -54,6 +56,7 @@ __all__ = [
     "Stage",
     "Target",
     "TrainingStage",
+    "Trajectory",
     "UnlearnStage",
     "View",
     "build_plan",

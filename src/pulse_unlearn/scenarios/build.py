@@ -262,12 +262,19 @@ def _labels(
     ]
 
 
-def build_plan(experiment: Experiment, roster: Roster, *, serving: Collection[str] = ()) -> Plan:
+def build_plan(
+    experiment: Experiment,
+    roster: Roster,
+    *,
+    serving: Collection[str] = (),
+    stepless: Collection[str] = (),
+) -> Plan:
     """Lay out every stage of the experiment; raises ConfigError if people are too few.
 
-    `serving` are the labels of methods that change what is served (`methods.Serves`).
+    `serving` are the labels of methods that change what is served (`methods.Serves`), `stepless`
+    of those whose steps are not on the way to their end (`methods.goes_by_steps`).
     """
-    planner = Planner(experiment, roster, serving=serving)
+    planner = Planner(experiment, roster, serving=serving, stepless=stepless)
     planner.score_base()
     chosen = experiment.scenarios.chosen()
     for seed in experiment.seeds:

@@ -109,12 +109,18 @@ class Planner:
     """Collects stages and operations in the order they are asked for."""
 
     def __init__(
-        self, experiment: Experiment, roster: Roster, *, serving: Collection[str] = ()
+        self,
+        experiment: Experiment,
+        roster: Roster,
+        *,
+        serving: Collection[str] = (),
+        stepless: Collection[str] = (),
     ) -> None:
-        """Plan for an experiment; `serving` are the labels of methods that serve."""
+        """Plan for an experiment; see `build_plan` for the labels of methods."""
         self.experiment = experiment
         self.roster = roster
         self.serving = serving
+        self.stepless = stepless
         self.notes: list[str] = []
         self.stages: dict[str, Stage] = {}
         self.operations: list[Operation] = []

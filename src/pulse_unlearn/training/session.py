@@ -94,6 +94,8 @@ class MethodSession:
     """Other forms of the forget questions; None for losses that look at none."""
     ranks: Ranks = ALONE
     """The processes that apply the method together: each does all of it but for shared steps."""
+    snapshots: Sequence[int] = ()
+    """Steps, counted over the phases, after which `watch.on_snapshot` is called."""
     phases: list[Outcome] = field(default_factory=list)
     _procedure: bool = False
 
@@ -158,8 +160,13 @@ class MethodSession:
             vocabulary=len(self.backend.encoder.tokenizer),
             # A phase of its own seed, so that dropout is not that of the phase before.
             seed=self.seed + before,
-            watch=replace(self.watch, folder=checkpoints / f"phase{number}"),
+            watch=replace(
+                self.watch,
+                folder=checkpoints / f"phase{number}",
+                on_snapshot=lambda step: self.watch.on_snapshot(before + step),
+            ),
             hooks=Hooks(gradient_hook, update_hook, penalty, term_weights),
+            snapshots=[step - before for step in self.snapshots if step > before],
             ranks=self.ranks,
         )
         if self._procedure and self.ranks.first:
