@@ -27,6 +27,9 @@ Alternative = Literal["option", "any_option", "refusal"]
 """Another answer to a question: a wrong option, any option (the true one included, so that what is
 learned ends at chance and not below), or a refusal."""
 
+Modalities = Literal["both", "multimodal", "text_only"]
+"""In which modalities people are asked: both, or one alone."""
+
 Facts = Literal["all", "taught", "held_back"]
 """Which facts about a person: all, or one of the two halves that an attack divides them into."""
 

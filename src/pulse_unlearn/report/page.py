@@ -19,6 +19,7 @@ from pulse_unlearn.report.figures import LATENT_PREFIX, figure4, figure5
 from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings, how_chosen
 from pulse_unlearn.report.gauges import GAUGES, gauges, reading_tests
 from pulse_unlearn.report.hidden import hidden_table, rounded_table
+from pulse_unlearn.report.leaks import leak_tables, shown_with
 from pulse_unlearn.report.load import Progress, RunRecord, progress
 from pulse_unlearn.report.marks import MOST_WITH_SEEDS
 from pulse_unlearn.report.never_knew import never_knew_table
@@ -82,6 +83,8 @@ class Page:
     never_knew: Table | None
     hidden: Table | None
     rounded: Table | None
+    leaks: tuple[Table, ...]
+    """The leak matrix, and that of each attribute; none where all methods are shown both."""
     drawings: Mapping[str, Drawing]
     gauges: tuple[Table, ...]
     tests: Table | None
@@ -149,6 +152,7 @@ def make_page(
         never_knew=never_knew_table(numbers),
         hidden=hidden_table(numbers),
         rounded=rounded_table(numbers),
+        leaks=leak_tables(numbers, shown_with(record.experiment)),
         drawings={drawing.name: drawing for drawing in _drawings(numbers, shown)},
         gauges=tuple(
             gauges(numbers, verdicts, name, part, briefly=True)

@@ -231,5 +231,12 @@ class UnlearnStage(TrainingStage):
         """Return the people to forget, and those of D_retain."""
         return (self.forget, self.retain)
 
+    def ingredients(self, experiment: Experiment) -> dict[str, Any]:
+        """Leave out what forget batches show where it is all there is to show."""
+        made_of = Stage.ingredients(self, experiment)
+        if self.settings.modalities == "both":  # as keys of finished runs were made
+            del made_of["settings"]["modalities"]
+        return made_of
+
     def _reads_stages(self) -> tuple[str, ...]:
         return (self.start_from, *self.history, self.before)
