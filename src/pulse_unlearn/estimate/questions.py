@@ -330,8 +330,9 @@ def _longest(people: Sequence[Individual]) -> list[Individual]:
 
 def _modalities(stage: TrainingStage, group: Group) -> Modalities:
     """Return what a training shows of a group: of D_unlearn perhaps one modality alone."""
-    forgotten = isinstance(stage, UnlearnStage) and group == stage.forget
-    return stage.settings.modalities if forgotten else "both"
+    if isinstance(stage, UnlearnStage) and group == stage.forget:
+        return stage.settings.modalities
+    return "both"
 
 
 def _questions_of(people: Sequence[Individual]) -> int:
