@@ -185,7 +185,8 @@ class Pools:
                 one for group in part.ask for one in likely_people(self._inputs, group)
             )
             who = frozenset(ids)
-            key = (who, part.view, part.turned, part.general, part.facts, part.facts_seed)
+            how = (part.facts, part.facts_seed, part.prompted, part.shots)
+            key = (who, part.view, part.turned, part.general, *how)
             people = [self._inputs.people[one] for one in ids]
             for form in FORMS:
                 read = partial(self._asked, part, form)
@@ -277,7 +278,8 @@ class Pools:
 
     def _passes(self, example: Example, reading: Reading) -> list[Asked]:
         """Return what each pass over an example takes; the first one counts as the question."""
-        prompt = self._count(example.system + example.prompt) + TEMPLATE_TOKENS
+        written = example.system + example.prompt + example.begun
+        prompt = self._count(written) + TEMPLATE_TOKENS
         pictures, patches = 0, 0
         if example.picture is not None:
             size = picture_size(example.picture)

@@ -15,6 +15,7 @@ from pulse_unlearn.scenarios.plan import (
     by_turn,
 )
 from pulse_unlearn.scenarios.planner import Planner, Target, derive_seed
+from pulse_unlearn.scenarios.prompted import Prompted
 from pulse_unlearn.scenarios.quantised import Quantised
 from pulse_unlearn.scenarios.relearning import Relearning
 from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, RetainModel
@@ -44,6 +45,7 @@ __all__ = [
     "Operation",
     "Plan",
     "Planner",
+    "Prompted",
     "Quantised",
     "Relearning",
     "RetainModel",

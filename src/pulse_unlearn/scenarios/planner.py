@@ -17,7 +17,7 @@ from pulse_unlearn.config import (
 )
 from pulse_unlearn.config import Scenario as ScenarioSettings
 from pulse_unlearn.errors import ConfigError, Problem
-from pulse_unlearn.records import Cell, Facts
+from pulse_unlearn.records import Cell, Facts, Prompting
 from pulse_unlearn.scenarios.plan import Operation, Roster
 from pulse_unlearn.scenarios.stages import (
     FinetuneStage,
@@ -156,6 +156,8 @@ class Planner:
         served: Sequence[str] = (),
         bits: int | None = None,
         group: int | None = None,
+        prompted: Prompting | None = None,
+        shots: int = 0,
     ) -> str:
         """Add the scoring of a model; general questions are asked with the scored view."""
         if general is None:
@@ -175,6 +177,8 @@ class Planner:
                 served=tuple(served),
                 bits=bits,
                 group=group,
+                prompted=prompted,
+                shots=shots,
                 scoring=self.experiment.scoring,
             )
         )
