@@ -269,6 +269,8 @@ class QuestionScore:
     """Probability of the true text by the sum, renormalised over the options."""
     words_named: float | None
     """1 if the greedy answer to the bare question names the true option and no other."""
+    words_log_likelihood: float | None = None
+    """Natural log-probability of the true text behind the bare question, mean over its tokens."""
 
 
 @dataclass(frozen=True, slots=True)

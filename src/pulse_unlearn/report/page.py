@@ -22,7 +22,7 @@ from pulse_unlearn.report.hidden import hidden_table, prompted_table, rounded_ta
 from pulse_unlearn.report.leaks import leak_tables, shown_with
 from pulse_unlearn.report.load import Progress, RunRecord, progress
 from pulse_unlearn.report.marks import MOST_WITH_SEEDS
-from pulse_unlearn.report.never_knew import never_knew_table
+from pulse_unlearn.report.never_knew import membership_table, never_knew_table
 from pulse_unlearn.report.relearning import draw_relearning, relearning_table
 from pulse_unlearn.report.samples import SampleGroup, sample_groups
 from pulse_unlearn.report.scoreboard import BoardGroup, ScoreRow, Verdicts, Word, board, scoreboard
@@ -81,6 +81,7 @@ class Page:
     """What the gold line in figures is, for captions; empty without a retain model."""
     relearning: Table | None
     never_knew: Table | None
+    membership: Table | None
     hidden: Table | None
     rounded: Table | None
     prompted: Table | None
@@ -151,6 +152,7 @@ def make_page(
         crowded=_crowded(numbers),
         relearning=relearning_table(numbers),
         never_knew=never_knew_table(numbers),
+        membership=membership_table(numbers),
         hidden=hidden_table(numbers),
         rounded=rounded_table(numbers),
         prompted=prompted_table(numbers),

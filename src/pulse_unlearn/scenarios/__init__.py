@@ -7,6 +7,7 @@ anything is spent.
 from pulse_unlearn.scenarios.adapter_off import ADAPTER_OFF, AdapterOff
 from pulse_unlearn.scenarios.build import SCENARIOS, Scenario, build_plan
 from pulse_unlearn.scenarios.evaluations import EVALUATIONS, Condition
+from pulse_unlearn.scenarios.membership import Membership
 from pulse_unlearn.scenarios.plan import (
     Evaluation,
     Operation,
@@ -42,6 +43,7 @@ __all__ = [
     "Evaluation",
     "FinetuneStage",
     "Group",
+    "Membership",
     "Operation",
     "Plan",
     "Planner",

@@ -287,4 +287,5 @@ def build_plan(experiment: Experiment, roster: Roster, *, serving: Collection[st
         tuple(planner.operations),
         evaluations,
         notes=tuple(dict.fromkeys(planner.notes)),
+        never_learned=planner.never_learned,
     )

@@ -118,6 +118,8 @@ class Planner:
         self.notes: list[str] = []
         self.stages: dict[str, Stage] = {}
         self.operations: list[Operation] = []
+        self.never_learned: dict[str, str] = {}
+        """Score stage -> that of the same model about people it never learned."""
 
     def add(self, stage: Stage) -> str:
         """Add a stage, or find the same one under its name; return the name."""
