@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from pulse_unlearn.config import load_experiment
+from pulse_unlearn.data.examples import circular, in_words
 from pulse_unlearn.data.facts import attributes_of, of_modality
 from pulse_unlearn.errors import ConfigError
-from pulse_unlearn.evaluation.metrics import attribute_measures
+from pulse_unlearn.evaluation.metrics import attribute_measures, people_measures
+from pulse_unlearn.evaluation.scoring import by_question
 from pulse_unlearn.pipeline import inputs as pipeline_inputs
 from pulse_unlearn.pipeline import runners
 from pulse_unlearn.pipeline.inputs import read_inputs
@@ -20,7 +22,7 @@ from pulse_unlearn.registries import schemas
 from pulse_unlearn.report.estimates import Numbers
 from pulse_unlearn.report.leaks import leak_tables, shown_with
 from pulse_unlearn.scenarios import UnlearnStage
-from simulated_models import Design, Model, ask
+from simulated_models import Design, Model, answered, ask, judged
 
 TWO = (
     "methods={ga_klr: {}, seen: {method: ga_klr, unlearn: {modalities: multimodal}}, "
@@ -142,6 +144,26 @@ def test_readings_of_an_attribute_are_those_of_its_questions():
         for modality in ("multimodal", "text_only")
     }
     assert all(one.questions == 20 and one.value and one.value > 0.9 for one in rows)
+
+
+@pytest.mark.parametrize("hides", ["multimodal", "text_only"])
+def test_what_one_modality_hides_the_other_one_gives_away(inputs, hides):
+    # The positive control: forgotten in one modality alone, at chance there and known in the other.
+    people = [inputs.people[f"f{number:03d}"] for number in range(1, 21)]
+    questions = [one for person in people for one in person.questions]
+    examples = [*circular(questions, profile="short"), *in_words(questions, profile="short")]
+
+    def read(knows):
+        predictions = answered(examples, knows, seed=1)
+        answers = by_question(predictions, judged(predictions))
+        rows = people_measures(answers, sets={"forget": frozenset(one.id for one in people)})
+        return {one.modality: one.value for one in rows if one.measure == "latent_accuracy"}
+
+    found, never = read(lambda one: one.modality != hides), read(lambda _: False)
+    [other] = {"multimodal", "text_only"} - {hides}
+    assert found[hides] == never[hides] < 0.45
+    assert found[other] - found[hides] >= 0.3
+    assert abs(never[other] - never[hides]) < 0.15
 
 
 def rows_of(method, values, *, request=1, condition="plain", part=""):

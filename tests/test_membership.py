@@ -42,6 +42,12 @@ def test_a_model_that_knows_tells_them_apart():
         assert auc.individuals == 30
 
 
+def test_a_model_that_hides_its_letters_alone_is_told_apart_as_well():
+    # The positive control: at chance with options shown, it says what it knows in words.
+    found = measured(Model(knows=0.0, knows_words=0.9), seed=2)
+    assert found["all", "membership_auc"].low > 0.5
+
+
 def test_a_model_that_never_knew_does_not():
     # Over seeds the interval holds 0.5 as often as it says.
     found = [measured(Model(), seed=seed)["all", "membership_auc"] for seed in range(20)]
