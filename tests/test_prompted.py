@@ -62,9 +62,7 @@ def test_every_way_asks_the_same_questions_about_the_forgotten_alone(asked, forg
     assert all(asked[way] != asked[None] for way in PROMPTINGS)
 
 
-def test_solved_questions_are_about_others_and_never_about_the_forgotten(
-    inputs, asked, forgotten
-):
+def test_solved_questions_are_about_others_and_never_about_the_forgotten(inputs, asked, forgotten):
     # Fails if everybody is drawn on: each of the twenty is then in some of 600 shots.
     names = {inputs.people[one].name for one in forgotten}
     others = {one.name for one in inputs.people.values() if one.id not in forgotten}
@@ -137,16 +135,10 @@ def latent(examples, knows, forgotten, *, seed):
 
 
 @pytest.mark.parametrize("way", PROMPTINGS)
-def test_what_hides_in_this_way_comes_back_and_what_was_never_known_does_not(
-    way, asked, forgotten
-):
+def test_what_hides_in_this_way_comes_back_and_what_was_never_known_does_not(way, asked, forgotten):
     # The positive control of each attack; fails where the way of asking changes nothing.
-    plainly, found = (
-        latent(asked[how], HIDES[way], forgotten, seed=1) for how in (None, way)
-    )
-    before, after = (
-        latent(asked[how], lambda _: False, forgotten, seed=2) for how in (None, way)
-    )
+    plainly, found = (latent(asked[how], HIDES[way], forgotten, seed=1) for how in (None, way))
+    before, after = (latent(asked[how], lambda _: False, forgotten, seed=2) for how in (None, way))
     assert plainly < 0.4
     assert found - plainly >= 0.3
     assert abs(after - before) < 0.1

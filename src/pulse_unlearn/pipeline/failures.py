@@ -79,7 +79,9 @@ class Failures:
             operations=tuple(one for one in plan.operations if not self._lacks(_of(one))),
             evaluations=tuple(one for one in plan.evaluations if not self._lacks(_asked(one))),
             never_learned={
-                name: stage for name, stage in plan.never_learned.items() if not self._lacks([stage])
+                name: stage
+                for name, stage in plan.never_learned.items()
+                if not self._lacks([stage])
             },
         )
 

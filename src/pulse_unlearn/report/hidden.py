@@ -121,7 +121,8 @@ def _attacked_table(
         if control and model:
             rows.append(row(told, THE_RETAIN_MODEL, "", plain=model, attacked=control))
         rows += [
-            row(told, *model_heads(one), plain=one, attacked=one) for one in filter(attacked, finals)
+            row(told, *model_heads(one), plain=one, attacked=one)
+            for one in filter(attacked, finals)
         ]
     if not rows:
         return None

@@ -27,7 +27,7 @@ class Membership(Settings):
     """
 
     people: Annotated[int, Field(ge=2)] = 20
-    """Never-learned people at most, drawn by seed; below ten on either side there is no interval."""
+    """Never-learned people at most, drawn by seed; with fewer than ten there is no interval."""
 
     def plan(self, planner: Planner) -> Iterator[Evaluation]:
         """Have them asked of each model; yield no row of their own."""
@@ -61,7 +61,9 @@ class Membership(Settings):
 def _never_learned(planner: Planner, operation: Operation) -> tuple[str, ...]:
     """Return fictional people whom a target model never learned; nobody where that is not known."""
     taught = [planner.stages[name] for name in operation.target]
-    learned = {one for stage in taught if isinstance(stage, FinetuneStage) for one in stage.learn.ids}
+    learned = {
+        one for stage in taught if isinstance(stage, FinetuneStage) for one in stage.learn.ids
+    }
     fictional = planner.roster.fictional
     named = {*operation.forget.ids}
     if operation.model or (not learned and named & {*fictional}):
