@@ -236,6 +236,7 @@ def test_the_table_holds_each_way_against_the_retain_model():
     assert prompted_table(Numbers(rows_of("ga", "plain", 0.3, 0.2))) is None
 
 
+@pytest.mark.slow  # twenty more stages of a run, each of which reads the model
 def test_a_finished_run_is_asked_again_in_other_ways_and_about_strangers(bench, tmp_path):
     run = bench.copied(tmp_path)
     ways = "[few_shot, answer_begun, paraphrase_quiz, blank_picture, swapped_picture]"
