@@ -149,6 +149,12 @@ def test_every_last_model_and_the_retain_model_are_asked_in_each_way():
     ways = {"few_shot", "blank_picture"}
     found = [one for one in protocol.evaluations if one.cell.condition.partition("+")[2] in ways]
     found += [one for one in protocol.evaluations if one.cell.condition in ways]
+    before = [one for one in found if one.cell.request == 0]
+    assert {one.cell.condition for one in before} == ways
+    for one in before:
+        assert protocol.stage(one.scores).chain == one.operation.target
+        assert protocol.stage(one.scores).prompted == one.cell.condition
+    found = [one for one in found if one.cell.request]
     conditions = {one.cell.condition for one in found if one.cell.scenario == "sustainability"}
     assert conditions == ways | {f"retain_model+{way}" for way in ways}
     for one in found:
@@ -166,7 +172,7 @@ def test_a_served_system_is_asked_as_it_is_served():
     experiment = make("evaluations={prompted: {ways: [answer_begun]}}")
     served = build_plan(experiment, ROSTER, serving={"ga"})
     rows = [one for one in served.evaluations if one.cell.condition == "answer_begun"]
-    own = [one for one in rows if one.cell.method == "ga"]
+    own = [one for one in rows if one.cell.method == "ga" and one.cell.request]
     assert own
     for one in own:
         stage, plainly = served.stage(one.scores), served.stage(one.operation.after)
@@ -212,6 +218,8 @@ def test_the_table_holds_each_way_against_the_retain_model():
             *rows_of("ga", "plain", 0.3, 0.2),
             *rows_of("ga", "few_shot", 0.8, 0.6),
             *rows_of("ga", "blank_picture", 0.2, 0.4),
+            *rows_of("ga", "plain", 0.9, 0.8, request=0),
+            *rows_of("ga", "few_shot", 0.7, 0.6, request=0),
             *rows_of("ga", "retain_model", 0.24, 0.26, request=0),
             *rows_of("ga", "retain_model+few_shot", 0.28, 0.22),
             *rows_of("ga", "int8", 0.3, 0.2),
@@ -221,6 +229,11 @@ def test_the_table_holds_each_way_against_the_retain_model():
     assert table.columns == ("plainly", "few-shot", "blank picture")
     told = {row.heads[1]: [(cell.value, *cell.beside) for cell in row.cells] for row in table.rows}
     assert told == {
+        "before": [
+            ("85.0", "image 90.0", "name 80.0"),
+            ("65.0", "image 70.0", "name 60.0"),
+            ("–",),
+        ],
         "retain model": [
             ("25.0", "image 24.0", "name 26.0"),
             ("25.0", "image 28.0", "name 22.0"),

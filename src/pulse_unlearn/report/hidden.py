@@ -99,7 +99,8 @@ def _attacked_table(
 ) -> Table | None:
     """Build a table with a column for each condition, behind one of no attack.
 
-    The retain model stands before the models of its scenario. `apart` shows modalities, too.
+    The target model, where it was asked so, and the retain model stand before the models of their
+    scenario. `apart` shows modalities, too.
     """
 
     def row(*heads: str, plain: Place, attacked: Place) -> Row:
@@ -117,6 +118,9 @@ def _attacked_table(
     for scenario in numbers.scenarios() if columns else ():
         finals, told = numbers.finals(scenario), scenario_title(scenario)
         controls = [replace(one, condition=RETAIN_MODEL) for one in finals]
+        target = finals[0].at(0)
+        if attacked(target):
+            rows.append(row(told, *model_heads(target), plain=target, attacked=target))
         control, model = next(filter(attacked, controls), None), numbers.retain_model(scenario)
         if control and model:
             rows.append(row(told, THE_RETAIN_MODEL, "", plain=model, attacked=control))

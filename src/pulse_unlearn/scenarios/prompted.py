@@ -27,7 +27,8 @@ class Prompted(Settings):
     assistant's turn; `paraphrase_memory` and `paraphrase_quiz` put the question in other words;
     `blank_picture` and `swapped_picture` show a uniform picture or that of somebody else, also
     beside questions by name. Each is a condition of that name; the controls are
-    `retain_model+few_shot`, ... A served system is asked as it is served.
+    `retain_model+few_shot`, ... A served system is asked as it is served. The target model, asked
+    alike at request 0, says how much of what is known such a question can reach at all.
     """
 
     ways: Annotated[tuple[Prompting, ...], Field(min_length=1)] = PROMPTINGS
@@ -35,7 +36,7 @@ class Prompted(Settings):
     """Solved questions in front of each with `few_shot`."""
 
     def plan(self, planner: Planner) -> Iterator[Evaluation]:
-        """Yield a row for each last model and way of asking, and for each retain model."""
+        """Yield a row for each way of asking a last model, its target and its retain model."""
         for operation in last_operations(planner):
             model = retain_model_of(planner, operation)
             for way in dict.fromkeys(self.ways):
@@ -63,9 +64,24 @@ class Prompted(Settings):
                     cell, operation, asked, operation.before, only=asked, never_knew=control
                 )
                 yield row
+                if not operation.model:
+                    yield self._before(planner, operation, way)
                 if control:
                     of_control = replace(cell, condition=f"{RETAIN_MODEL}+{way}")
                     yield replace(row, cell=of_control, scores=control, never_knew="")
+
+    def _before(self, planner: Planner, operation: Operation, way: Prompting) -> Evaluation:
+        """Ask the target model in one way; all methods of a scenario share it."""
+        cell = replace(operation.cell, request=0, condition=way)
+        target = planner.score(
+            f"seed{cell.seed}/{cell.scenario}/target/{way}/score",
+            operation.target,
+            (operation.forget,),
+            general=False,
+            prompted=way,
+            shots=self.shots if way == "few_shot" else 0,
+        )
+        return Evaluation(cell, operation, target, only=target)
 
     def _asked(
         self,
