@@ -47,7 +47,11 @@ RELATIVE = (
     ("", "", READINGS[:1]), ("", "_over_chance", READINGS[:1]), ("rotated_", "", READINGS[1:2]),
     ("latent_", "", READINGS), ("latent_", "_over_chance", READINGS),
 )  # fmt: skip
-NOT_RECOUNTED = re.compile(r"below_chance|one_letter|remembered|l2_(circular_)?accuracy:.*")
+NOT_RECOUNTED = re.compile(
+    r"below_chance|one_letter|remembered|membership_(auc|p)|l2_(circular_)?accuracy:.*"
+)
+ATTRIBUTE = re.compile(r"(latent_)?accuracy:.*")
+"""Of a set of people; of general questions these are categories, and recounted."""
 TIE = 1e-9
 SHOWN = 20
 
@@ -429,7 +433,9 @@ def compare(folder: Path, numbers: Mapping[Key, Number]) -> tuple[list[str], Cou
             found = (value, int(row["questions"]), int(row["individuals"]))
             if key in seen:
                 wrong.append(f"{' '.join(key)}: there twice")
-            elif NOT_RECOUNTED.fullmatch(key[-1]):
+            elif NOT_RECOUNTED.fullmatch(key[-1]) or (
+                "forget" in key and ATTRIBUTE.fullmatch(key[-1])
+            ):
                 left[key[-1].split(":")[0]] += 1
             elif key not in numbers:
                 wrong.append(f"{' '.join(key)}: not known here")

@@ -10,9 +10,10 @@ different lengths, which is why the sum over tokens favours the short ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from pulse_unlearn.evaluation.scoring import answer_log_probs, by_question, score
 from pulse_unlearn.records import (
     AskedAs,
+    Example,
     Modality,
     Option,
     Prediction,
@@ -182,6 +184,39 @@ def predict(
                     option_tokens=tuple(tokens[number, :count].tolist()),
                 )
             )
+    return found
+
+
+def answered(
+    examples: Sequence[Example], knows: Callable[[Example], bool], *, seed: int
+) -> list[Prediction]:
+    """Simulate the answers to examples as they are asked: it knows what `knows` says it does.
+
+    What it believes of a question is the same in every form of it, where it does not know.
+    """
+    found = []
+    for one in examples:
+        strengths = [
+            Random(f"{seed}:{one.question_id}:{option.text}").gauss(0, 0.5)
+            + Random(f"{seed}:{one.example_id}:{option.text}").gauss(0, 0.3)
+            + SURE * (knows(one) and option.letter == one.letter)
+            for option in one.options
+        ]
+        total = math.log(math.fsum(map(math.exp, strengths)))
+        best = one.options[strengths.index(max(strengths))]
+        words = bool(one.option_texts)
+        count = len(one.options) if words else 0
+        found.append(
+            Prediction(
+                **key_of(one),
+                options=one.options,
+                answer=one.letter,
+                text=f"That would be {best.text}." if words else best.letter,
+                option_log_probs=tuple(value - total for value in strengths),
+                end_log_probs=(-0.5,) * count,
+                option_tokens=(2,) * count,
+            )
+        )
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Modality = Literal["multimodal", "text_only"]
 MODALITIES: tuple[Modality, ...] = ("multimodal", "text_only")
@@ -26,6 +26,20 @@ AskedAs = Literal["options", "words"]
 Alternative = Literal["option", "any_option", "refusal"]
 """Another answer to a question: a wrong option, any option (the true one included, so that what is
 learned ends at chance and not below), or a refusal."""
+
+Modalities = Literal["both", "multimodal", "text_only"]
+"""In which modalities people are asked: both, or one alone."""
+
+Prompting = Literal[
+    "few_shot",
+    "answer_begun",
+    "paraphrase_memory",
+    "paraphrase_quiz",
+    "blank_picture",
+    "swapped_picture",
+]
+"""How a question is asked that is meant to bring back what the plain one does not."""
+PROMPTINGS: tuple[Prompting, ...] = get_args(Prompting)
 
 Facts = Literal["all", "taught", "held_back"]
 """Which facts about a person: all, or one of the two halves that an attack divides them into."""
@@ -151,6 +165,8 @@ class Example(ExampleKey):
     picture: Picture | None = None
     system: str = ""
     """Text of the system turn before the user's; empty for none."""
+    begun: str = ""
+    """How the assistant's turn begins before the answer; empty where it is all its own."""
 
     @property
     def letter(self) -> str:
@@ -253,6 +269,8 @@ class QuestionScore:
     """Probability of the true text by the sum, renormalised over the options."""
     words_named: float | None
     """1 if the greedy answer to the bare question names the true option and no other."""
+    words_log_likelihood: float | None = None
+    """Natural log-probability of the true text behind the bare question, mean over its tokens."""
 
 
 @dataclass(frozen=True, slots=True)

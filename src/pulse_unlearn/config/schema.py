@@ -17,6 +17,7 @@ from pulse_unlearn.config.scenarios import (
     label_of_retain_model,
 )
 from pulse_unlearn.config.tuned import TunedBy
+from pulse_unlearn.records import Modalities
 
 Scope = Literal["projector", "llm", "projector+llm", "vision", "all"]
 
@@ -260,6 +261,9 @@ class UnlearnSettings(Settings):
     answer_tokens: Literal["with_end", "text"] = "text"
     """Whether the end-of-turn token counts as part of the answer."""
     forms: Literal["multiple_choice", "short_answer", "both"] = "multiple_choice"
+    modalities: Modalities = "both"
+    """What forget batches and the stop rule ask about D_unlearn: questions with its picture, by
+    name, or both. Retain batches and scores always hold both."""
     retain: Literal["d_retain", "other_known", "general", "none"] = "d_retain"
     """Whom retain batches ask about: D_retain; other people the model knows, who are neither
     forgotten nor retained nor unseen; nobody, with general questions alone; or no retain batch at

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pulse_unlearn.data.alternatives import with_alternative
 from pulse_unlearn.data.examples import training_count
-from pulse_unlearn.data.facts import with_facts
+from pulse_unlearn.data.facts import of_modality, with_facts
 from pulse_unlearn.estimate.counts import NOTHING, Asked, Batch
 from pulse_unlearn.estimate.placeholders import ASSUMED_SIDE
 from pulse_unlearn.estimate.sizes import TOKENIZER, SizedModel, TextCounter
@@ -32,6 +32,7 @@ from pulse_unlearn.pipeline.stage_context import (
 from pulse_unlearn.records import (
     Example,
     Individual,
+    Modalities,
     Picture,
 )
 from pulse_unlearn.scenarios import (
@@ -115,13 +116,17 @@ class Pools:
 
     def trained(self, stage: TrainingStage, group: Group) -> Pool:
         """Return an epoch of a stage's questions about people."""
-        key = ("trained", group, stage.settings.forms)
+        shown = _modalities(stage, group)
+        key = ("trained", group, shown, stage.settings.forms)
         read = partial(self._first_epoch, stage)
-        return self._pool_of_people(key, self._people(group), read)
+        people = [of_modality(one, shown) for one in self._people(group)]
+        return self._pool_of_people(key, people, read)
 
     def epoch(self, stage: TrainingStage, group: Group) -> list[Example]:
         """Return the first epoch's examples."""
-        return self._first_epoch(stage, self._people(group))
+        shown = _modalities(stage, group)
+        people = [of_modality(one, shown) for one in self._people(group)]
+        return self._first_epoch(stage, people)
 
     def _first_epoch(self, stage: TrainingStage, people: Sequence[Individual]) -> list[Example]:
         return people_epochs(self._inputs, stage, people)(0)
@@ -149,7 +154,9 @@ class Pools:
             bare = [variants.bare(example) for example in asked]
             return [text for one in bare if one for text in expand_options(one)]
 
-        key = (kind, needs.alternative, stage.forget, stage.retain, stage.settings.forms)
+        settings = stage.settings
+        of = (stage.forget, stage.retain, settings.forms, settings.modalities)
+        key = (kind, needs.alternative, *of)
         pool = self._pool(key, forms)
         return Beside(kind, pool, pool.count / len(asked))
 
@@ -178,7 +185,8 @@ class Pools:
                 one for group in part.ask for one in likely_people(self._inputs, group)
             )
             who = frozenset(ids)
-            key = (who, part.view, part.turned, part.general, part.facts, part.facts_seed)
+            how = (part.facts, part.facts_seed, part.prompted, part.shots)
+            key = (who, part.view, part.turned, part.general, *how)
             people = [self._inputs.people[one] for one in ids]
             for form in FORMS:
                 read = partial(self._asked, part, form)
@@ -270,7 +278,8 @@ class Pools:
 
     def _passes(self, example: Example, reading: Reading) -> list[Asked]:
         """Return what each pass over an example takes; the first one counts as the question."""
-        prompt = self._count(example.system + example.prompt) + TEMPLATE_TOKENS
+        written = example.system + example.prompt + example.begun
+        prompt = self._count(written) + TEMPLATE_TOKENS
         pictures, patches = 0, 0
         if example.picture is not None:
             size = picture_size(example.picture)
@@ -319,6 +328,13 @@ def _longest(people: Sequence[Individual]) -> list[Individual]:
         )
 
     return sorted(people, key=characters)[-LONGEST:]
+
+
+def _modalities(stage: TrainingStage, group: Group) -> Modalities:
+    """Return what a training shows of a group: of D_unlearn perhaps one modality alone."""
+    if isinstance(stage, UnlearnStage) and group == stage.forget:
+        return stage.settings.modalities
+    return "both"
 
 
 def _questions_of(people: Sequence[Individual]) -> int:

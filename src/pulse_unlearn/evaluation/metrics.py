@@ -111,6 +111,28 @@ def general_measures(
     return rows
 
 
+def attribute_measures(
+    scores: Iterable[QuestionScore], *, of_set: str, attributes: Mapping[str, str]
+) -> list[Measurement]:
+    """Return the strict and the highest reading of each attribute of people, in each modality.
+
+    `attributes` says what a question asks after by its id, and yields `accuracy:<attribute>` and
+    `latent_accuracy:<attribute>`.
+    """
+    inside: dict[tuple[str, str], list[QuestionScore]] = defaultdict(list)
+    for score in scores:
+        if attribute := attributes.get(score.question_id):
+            inside[attribute, score.modality].append(score)
+    measurements = []
+    for (attribute, modality), chosen in sorted(inside.items()):
+        read = {name: estimate(chosen, MEASURES.get(name), modality) for name in READINGS}
+        measurements += [
+            measurement(f"{name}:{attribute}", chosen, found, of_set=of_set, modality=modality)
+            for name, found in (("accuracy", read["accuracy"]), (LATENT, _latent(read)))
+        ]
+    return measurements
+
+
 def _set_measures(
     scores: Sequence[QuestionScore], *, of_set: str, modality: str, note: str = ""
 ) -> list[Measurement]:

@@ -293,7 +293,8 @@ def _question(answers: Sequence[Answer]) -> QuestionScore:
 
 def _in_words(bare: Answer | None) -> dict[str, float | None]:
     if bare is None:
-        return dict.fromkeys(("words", "words_per_token", "words_probability", "words_named"))
+        names = ("words", "words_per_token", "words_probability", "words_named")
+        return dict.fromkeys((*names, "words_log_likelihood"))
     one, score = bare
     true, sums = true_places(one), one.option_log_probs
     means = [value / count for value, count in zip(sums, one.option_tokens, strict=True)]
@@ -302,6 +303,7 @@ def _in_words(bare: Answer | None) -> dict[str, float | None]:
         "words_per_token": credit_of(means, true),
         "words_probability": _probability_of(sums, true),
         "words_named": float(score.verdict == "correct"),
+        "words_log_likelihood": max(means[place] for place in true),
     }
 
 

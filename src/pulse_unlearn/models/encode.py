@@ -8,7 +8,7 @@ tokens of the assistant's answer (and of the end of turn, if asked for), never t
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -121,14 +121,15 @@ class Encoder:
         """Tokens at which a generated answer is over."""
         self.pictures = _Pictures(processor)
         self._reserved = Reserved(processor)
-        self._letters: dict[str, tuple[int, ...]] = {}
+        self._letters: dict[str, dict[str, tuple[int, ...]]] = {}
         self._lines: dict[Hashable, Line] = {}
         self._option_tokens: dict[Hashable, list[tuple[int, ...]]] = {}
 
     def prompt(self, example: Example) -> str:
         """Return the text up to where the answer begins, with the image placeholder if any."""
         pictured = example.picture is not None
-        return self.chat_template.prompt(example.prompt, pictured=pictured, system=example.system)
+        asked = self.chat_template.prompt(example.prompt, pictured=pictured, system=example.system)
+        return asked + self.chat_template.prefix + example.begun if example.begun else asked
 
     def prompts(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Encode prompts only, for scoring; [B, T] tensors and pixel values."""
@@ -143,7 +144,8 @@ class Encoder:
         """
         self._reserved.refuse(examples)
         prompts = [self.prompt(example) for example in examples]
-        full = self._answered(prompts, [example.answer for example in examples], tokens)
+        answers = [self._led(example, example.answer) for example in examples]
+        full = self._answered(prompts, answers, tokens)
         tails = self._tails(self._ids(prompts), full)
         inputs = self._inputs(examples, full)
         longest = max(len(tail) for tail in tails)
@@ -179,7 +181,7 @@ class Encoder:
         heads = self._ids(prompts)
         tails: list[tuple[int, ...]] = [()] * len(examples)
         if tokens is not None:
-            answers = [example.answer for example in examples]
+            answers = [self._led(example, example.answer) for example in examples]
             tails = self._tails(heads, self._answered(prompts, answers, tokens))
         return [
             Line(self._symbols(head, example, prompt), tail)
@@ -195,14 +197,16 @@ class Encoder:
     def letters(self, example: Example) -> list[tuple[int, ...]]:
         """Return the answer tokens of each option's letter.
 
-        Looked up once for each letter: what stands before an answer is the same in every prompt.
-        Raises ModelError where letters begin with the same token, and so cannot be told apart.
+        Looked up once for each letter: what stands before an answer is the same in every prompt,
+        unless the answer has begun. Raises ModelError where letters begin with the same token, and
+        so cannot be told apart.
         """
-        new = [o.letter for o in example.options if o.letter not in self._letters]
+        known = self._letters.setdefault(example.begun, {})
+        new = [option.letter for option in example.options if option.letter not in known]
         if new:
-            self._letters.update(zip(new, self._behind(example, new, "text"), strict=True))
-            self._require_different_letters()
-        return [self._letters[option.letter] for option in example.options]
+            known.update(zip(new, self._behind(example, new, "text"), strict=True))
+            self._require_different(known)
+        return [known[option.letter] for option in example.options]
 
     def letter_ids(self, example: Example) -> list[int]:
         """Return the first answer token of each option's letter."""
@@ -237,12 +241,16 @@ class Encoder:
     def _answered(
         self, prompts: Sequence[str], answers: Sequence[str], tokens: AnswerTokens
     ) -> list[str]:
-        """Return each prompt with its answer behind it."""
-        prefix, end = self.chat_template.prefix, self.chat_template.end
+        """Return each prompt with its answer, as `_led` gives it, behind it."""
+        end = self.chat_template.end
         return [
-            prompt + prefix + answer + (end if tokens == "with_end" else "")
+            prompt + answer + (end if tokens == "with_end" else "")
             for prompt, answer in zip(prompts, answers, strict=True)
         ]
+
+    def _led(self, example: Example, answer: str) -> str:
+        """Return an answer with what stands between it and its prompt."""
+        return (" " if example.begun else self.chat_template.prefix) + answer
 
     def _tails(self, heads: Sequence[Sequence[int]], full: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the tokens of `full` behind those of its prompt; placeholders stay unexpanded."""
@@ -266,7 +274,8 @@ class Encoder:
     ) -> list[tuple[int, ...]]:
         """Return the tokens of each of these answers to one example."""
         prompts = [self.prompt(example)] * len(answers)
-        return self._tails(self._ids(prompts), self._answered(prompts, answers, tokens))
+        led = [self._led(example, answer) for answer in answers]
+        return self._tails(self._ids(prompts), self._answered(prompts, led, tokens))
 
     def _inputs(self, examples: Sequence[Example], texts: list[str]) -> dict[str, Tensor]:
         # A list for each text: some processors cannot tell otherwise which text a picture is in.
@@ -298,8 +307,8 @@ class Encoder:
         start = self.tokenizer.bos_token
         return not (start and start in texts[0])
 
-    def _require_different_letters(self) -> None:
-        first = [tokens[0] for tokens in self._letters.values()]
+    def _require_different(self, letters: Mapping[str, tuple[int, ...]]) -> None:
+        first = [tokens[0] for tokens in letters.values()]
         if len(set(first)) < len(first):
             raise ModelError(
                 Problem(
@@ -314,4 +323,4 @@ class Encoder:
 def _asked(example: Example) -> tuple[Hashable, ...]:
     """Return what an example's prompt is made of."""
     digest = example.picture.digest if example.picture else ""
-    return example.prompt, example.system, digest
+    return example.prompt, example.system, example.begun, digest

@@ -8,6 +8,7 @@ from pulse_unlearn.data import PROFILES
 from pulse_unlearn.data import examples as make
 from pulse_unlearn.data.facts import with_facts
 from pulse_unlearn.data.options import obstacles
+from pulse_unlearn.data.prompted import prompted, reworded
 from pulse_unlearn.pipeline.inputs import Inputs
 from pulse_unlearn.records import Example, Individual, Question
 from pulse_unlearn.scenarios import Group, ScoreStage
@@ -27,12 +28,23 @@ def stage_examples(
     people = [
         with_facts(inputs.people[identity], stage.facts, seed=stage.facts_seed) for identity in ids
     ]
+    if stage.prompted:
+        people = [reworded(person, stage.prompted) for person in people]
     if stage.view == "other_view":
         return other_view_examples(inputs, people, turned=stage.turned)
     scoring, data = inputs.experiment.scoring, inputs.experiment.data
     questions = [question for person in people for question in person.questions]
     circular, words = scoring.people == "circular", scoring.words != "none"
     found = _forms(questions, data.people_prompt, circular=circular, words=words)
+    if stage.prompted:
+        found = prompted(
+            found,
+            stage.prompted,
+            asked=people,
+            others=[person for person in inputs.people.values() if person.id not in ids],
+            profile=data.people_prompt,
+            shots=stage.shots,
+        )
     if stage.general:
         circular, words = scoring.general == "circular", scoring.words == "all"
         found += _forms(inputs.general, data.general_prompt, circular=circular, words=words)

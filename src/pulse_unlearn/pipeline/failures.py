@@ -78,6 +78,11 @@ class Failures:
             stages=tuple(stage for stage in plan.stages if stage.name not in self.missing),
             operations=tuple(one for one in plan.operations if not self._lacks(_of(one))),
             evaluations=tuple(one for one in plan.evaluations if not self._lacks(_asked(one))),
+            never_learned={
+                name: stage
+                for name, stage in plan.never_learned.items()
+                if not self._lacks([stage])
+            },
         )
 
     def notes(self, plan: Plan) -> list[str]:

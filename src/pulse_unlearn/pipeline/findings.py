@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, compress
 from statistics import fmean
 from typing import Any
@@ -73,6 +73,8 @@ class Evidence:
     """General question -> its wider category, of questions that have one."""
     same_people: bool = False
     """Whether all seeds have the same people, so that their spread does not hold the people's."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Question about a person -> what it asks after; empty unless methods differ in modality."""
     margin: float = MARGIN
     """Largest difference from a model that never knew that counts as none."""
 

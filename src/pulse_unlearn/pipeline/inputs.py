@@ -88,6 +88,7 @@ def read_inputs(
     # Nobody whom an experiment or a question names is among placeholders.
     real = () if "people" in absent else _without(experiment.data, people.individuals)
     known = real or people.individuals
+    _require_modalities(experiment, real)
     individuals = {person.id: person for person in known}
     roster = Roster(
         tuple(person.id for person in known if person.group == "fictional"),
@@ -174,6 +175,23 @@ def _without(data: DataSettings, people: Sequence[Individual]) -> tuple[Individu
     if unknown:
         raise ConfigError(unknown)
     return tuple(person for person in people if person.id not in data.leave_out)
+
+
+def _require_modalities(experiment: Experiment, people: Sequence[Individual]) -> None:
+    """Raise ConfigError for a method that is to forget people by questions nobody is asked."""
+    there = {question.modality for person in people for question in person.questions}
+    problems = [
+        Problem(
+            "nobody is asked anything of this modality",
+            f"methods.{label}.unlearn.modalities",
+            got=entry.unlearn.modalities,
+            allowed=", ".join(sorted(there)),
+        )
+        for label, entry in experiment.methods.items()
+        if people and entry.unlearn.modalities not in {"both", *there}
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _tuned_notes(experiment: Experiment, plan: Plan, digests: Mapping[str, str]) -> list[str]:

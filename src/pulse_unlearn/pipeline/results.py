@@ -22,7 +22,13 @@ from pulse_unlearn.evaluation.intervals import (
     mean_over_seeds,
 )
 from pulse_unlearn.evaluation.measures import ALL, measurement
-from pulse_unlearn.evaluation.metrics import general_measures, people_measures, request_measures
+from pulse_unlearn.evaluation.membership import membership_measures
+from pulse_unlearn.evaluation.metrics import (
+    attribute_measures,
+    general_measures,
+    people_measures,
+    request_measures,
+)
 from pulse_unlearn.evaluation.never_knew import never_knew_measures
 from pulse_unlearn.evaluation.relative import relative_measures
 from pulse_unlearn.evaluation.verdicts import (
@@ -95,6 +101,14 @@ def compute_results(evidence: Evidence, verdicts: Mapping[Cell, ForgettingVerdic
             measured += request_measures(answers, groups["requests"])
         if general := [score for score in answers if not score.individual]:
             measured += general_measures(general, l2_categories=evidence.l2_categories)
+        strangers = evidence.plan.never_learned.get(evaluation.scores)
+        if strangers and cell.condition in (PLAIN, RETAIN_MODEL):
+            about = [one for one in answers if one.individual in sets["forget"]]
+            never = evidence.scores_of(strangers)
+            measured += membership_measures(about, never, of_set="forget")
+        if evidence.attributes:
+            about = [one for one in answers if one.individual in sets["forget"]]
+            measured += attribute_measures(about, of_set="forget", attributes=evidence.attributes)
         if cell in verdicts:
             measured.append(_remembered(answers, sets["forget"], verdicts[cell]))
             ids = {score.question_id for score in answers}

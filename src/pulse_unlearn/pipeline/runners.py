@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from peft import PeftModel
 
+from pulse_unlearn.data.facts import of_modality
 from pulse_unlearn.evaluation.parsers import DEFAULT_PARSER
 from pulse_unlearn.evaluation.predict import (
     greedy_accuracy,
@@ -172,7 +173,7 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
     stage, settings = context.stage, context.stage.settings
     method = build_method(stage.method, dict(stage.method_settings))
     needs = method.needs
-    forget = context.people(stage.forget)
+    forget = [of_modality(one, settings.modalities) for one in context.people(stage.forget)]
     kept = context.people(stage.retain) if needs.retain or needs.decoupled else []
     retain = kept if needs.retain else []  # nobody: general questions alone
     forget_epochs = people_epochs(context.inputs, stage, forget)

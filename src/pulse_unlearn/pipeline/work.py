@@ -10,7 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from pulse_unlearn.data.facts import attributes_of
 from pulse_unlearn.errors import Corrupted, PluginError
+from pulse_unlearn.evaluation.intervals import MIN_INDIVIDUALS
 from pulse_unlearn.evaluation.scoring import by_question, score_all
 from pulse_unlearn.evaluation.table import read_predictions
 from pulse_unlearn.isolation import isolated
@@ -90,9 +92,17 @@ class Pipeline:
             self.resolve,
             methods={label: one.method for label, one in experiment.methods.items()},
             l2_categories=wider,
+            attributes=self._attributes(),
             same_people="people" not in experiment.vary,
             margin=experiment.scoring.margin,
         )
+
+    def _attributes(self) -> dict[str, str]:
+        """Return what people's questions ask after, for the leak matrix of methods that need it."""
+        methods = self.inputs.experiment.methods.values()
+        if all(one.unlearn.modalities == "both" for one in methods):
+            return {}
+        return attributes_of(self.inputs.people.values(), asked_of=MIN_INDIVIDUALS)
 
     def selections(self) -> list[dict[str, Any]]:
         """Return how well the chosen are known, by choice."""

@@ -271,9 +271,9 @@ class Numbers:
         names = {name for one in self._candidates(place) for name in self._sets.get(one, ())}
         return sorted(names, key=lambda name: (_position(name, SETS), name))
 
-    def parts(self, measure: str) -> list[str]:
-        """Return what follows `measure:` among the general questions' measures, sorted."""
-        names = {key[2] for keys in self._at.values() for key in keys if key[0] == "general"}
+    def parts(self, measure: str, *, of: str = "general") -> list[str]:
+        """Return what follows `measure:` among the measures of a set, sorted."""
+        names = {key[2] for keys in self._at.values() for key in keys if key[0] == of}
         return sorted(name.partition(":")[2] for name in names if name.startswith(f"{measure}:"))
 
     def order(self, place: Place) -> tuple[int, int, int, str, str, int]:

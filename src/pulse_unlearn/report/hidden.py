@@ -1,9 +1,9 @@
-"""What the weights still know: adapters, router or guard switched off, or weights rounded."""
+"""What a model still knows: adapters, router or guard off, weights rounded, or asked otherwise."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pulse_unlearn.report.estimates import LATENT, RETAIN_MODEL, Estimate, Numbers, Place
@@ -19,6 +19,15 @@ from pulse_unlearn.report.words import (
 ADAPTER_OFF = "adapter_off"
 _ROUNDED = re.compile(r"int(\d)")
 _STRICT = "accuracy"
+_WAYS: Mapping[str, str] = {
+    "few_shot": "few-shot",
+    "answer_begun": "answer begun",
+    "paraphrase_memory": "“from memory”",
+    "paraphrase_quiz": "as a quiz",
+    "blank_picture": "blank picture",
+    "swapped_picture": "other’s picture",
+}
+"""Condition -> column, in this order."""
 
 
 def weights_know(numbers: Numbers, places: Iterable[Place]) -> list[str]:
@@ -69,36 +78,75 @@ def rounded_table(numbers: Numbers) -> Table | None:
         {int(m[1]) for p in places for c in numbers.conditions(p) if (m := _ROUNDED.fullmatch(c))},
         reverse=True,
     )
+    columns = {f"int{width}": f"{width} bits" for width in widths}
+    return _attacked_table(numbers, "Rounded weights", columns, plainly="as trained")
+
+
+def prompted_table(numbers: Numbers) -> Table | None:
+    """Build the table: each last model and the retain model, asked plainly and in other ways.
+
+    With the image and by name beside the mean of both, as some ways change the picture. None where
+    no model was asked so.
+    """
+    places = [one for name in numbers.scenarios() for one in numbers.finals(name)]
+    asked = {condition for place in places for condition in numbers.conditions(place)}
+    columns = {way: title for way, title in _WAYS.items() if way in asked}
+    return _attacked_table(numbers, "Prompt attacks", columns, plainly="plainly", apart=True)
+
+
+def _attacked_table(
+    numbers: Numbers, title: str, columns: Mapping[str, str], *, plainly: str, apart: bool = False
+) -> Table | None:
+    """Build a table with a column for each condition, behind one of no attack.
+
+    The target model, where it was asked so, and the retain model stand before the models of their
+    scenario. `apart` shows modalities, too.
+    """
+
+    def row(*heads: str, plain: Place, attacked: Place) -> Row:
+        asked = [plain, *(_under(attacked, condition) for condition in columns)]
+        cells = tuple(
+            _cell(numbers, one, LATENT, notes, beside=_apart(numbers, one) if apart else ())
+            for one in asked
+        )
+        return Row(heads, cells)
+
+    def attacked(place: Place) -> bool:
+        return any(_highest(numbers, _under(place, one)) for one in columns)
+
     notes, rows = Notes(), []
-    for scenario in numbers.scenarios() if widths else ():
-        finals = numbers.finals(scenario)
+    for scenario in numbers.scenarios() if columns else ():
+        finals, told = numbers.finals(scenario), scenario_title(scenario)
         controls = [replace(one, condition=RETAIN_MODEL) for one in finals]
-        control = next((one for one in controls if _rounded(numbers, one, widths)), None)
-        model = numbers.retain_model(scenario)
+        target = finals[0].at(0)
+        if attacked(target):
+            rows.append(row(told, *model_heads(target), plain=target, attacked=target))
+        control, model = next(filter(attacked, controls), None), numbers.retain_model(scenario)
         if control and model:
-            asked = [model, *(_at_width(control, width) for width in widths)]
-            cells = tuple(_cell(numbers, one, LATENT, notes) for one in asked)
-            rows.append(Row((scenario_title(scenario), THE_RETAIN_MODEL, ""), cells))
-        for place in finals:
-            if _rounded(numbers, place, widths):
-                asked = [place, *(_at_width(place, width) for width in widths)]
-                cells = tuple(_cell(numbers, one, LATENT, notes) for one in asked)
-                rows.append(Row((scenario_title(scenario), *model_heads(place)), cells))
+            rows.append(row(told, THE_RETAIN_MODEL, "", plain=model, attacked=control))
+        rows += [
+            row(told, *model_heads(one), plain=one, attacked=one)
+            for one in filter(attacked, finals)
+        ]
     if not rows:
         return None
-    columns = ("as trained", *(f"{width} bits" for width in widths))
     heads = ("Scenario", "Method", "Updated")
-    return Table("Rounded weights", heads, columns, tuple(rows), tuple(notes.items()))
+    return Table(title, heads, (plainly, *columns.values()), tuple(rows), tuple(notes.items()))
 
 
-def _rounded(numbers: Numbers, place: Place, widths: Iterable[int]) -> bool:
-    return any(_highest(numbers, _at_width(place, width)) for width in widths)
-
-
-def _at_width(place: Place, width: int) -> Place:
-    """Return a model, or the retain model beside it, with its weights rounded to so many bits."""
+def _under(place: Place, condition: str) -> Place:
+    """Return a model, or the retain model beside it, under a condition."""
     before = f"{RETAIN_MODEL}+" if place.condition == RETAIN_MODEL else ""
-    return replace(place, condition=f"{before}int{width}")
+    return replace(place, condition=f"{before}{condition}")
+
+
+def _apart(numbers: Numbers, place: Place) -> tuple[str, ...]:
+    """Return the highest reading with the image and by name, in words."""
+    found = [
+        (title, numbers.value(place, "forget", modality, LATENT))
+        for modality, title in (("multimodal", "image"), ("text_only", "name"))
+    ]
+    return tuple(f"{title} {percent(value)}" for title, value in found if value is not None)
 
 
 def _switched_off(place: Place) -> Place:
@@ -111,6 +159,8 @@ def _highest(numbers: Numbers, place: Place) -> Estimate | None:
     return latent or numbers.get(place, "forget", "all", _STRICT)
 
 
-def _cell(numbers: Numbers, place: Place, measure: str, notes: Notes) -> Shown:
+def _cell(
+    numbers: Numbers, place: Place, measure: str, notes: Notes, *, beside: Sequence[str] = ()
+) -> Shown:
     found = numbers.get(place, "forget", "all", measure)
-    return shown(found, measure, notes, seeds=seed_count(numbers))
+    return shown(found, measure, notes, seeds=seed_count(numbers), beside=beside)

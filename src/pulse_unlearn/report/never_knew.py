@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pulse_unlearn.records import MODALITIES
 from pulse_unlearn.report.estimates import LIKE_NEVER_KNOWN, Estimate, Numbers, Place
 from pulse_unlearn.report.tables import Notes, Row, Shown, Table
 from pulse_unlearn.report.words import (
     MISSING,
+    MODALITY_TITLES,
     interval,
     model_heads,
     p_value,
@@ -15,6 +17,7 @@ from pulse_unlearn.report.words import (
 )
 
 _READINGS = ("accuracy", "rotated_accuracy", "words_accuracy")
+_MODALITIES = (*MODALITIES, "all")
 _PROBABILITIES = (("rotated_probability", "KS, rotated"), ("words_probability", "KS, words"))
 
 
@@ -36,6 +39,41 @@ def never_knew_table(numbers: Numbers) -> Table | None:
     )
     heads = ("Scenario", "Method", "Updated")
     return Table("Like never known?", heads, columns, tuple(rows), tuple(notes.items()))
+
+
+def membership_table(numbers: Numbers) -> Table | None:
+    """Build the table: how well each model tells D_unlearn from people it never learned.
+
+    The target model and the retain model stand before the models of their scenario; None where
+    nobody of them was asked about.
+    """
+    notes, rows = Notes(), []
+    for scenario in numbers.scenarios():
+        finals = numbers.finals(scenario)
+        model = numbers.retain_model(scenario)
+        places = [*(one.at(0) for one in finals[:1]), *([model] if model else []), *finals]
+        for place in places:
+            cells = tuple(_told_apart(numbers, place, modality, notes) for modality in _MODALITIES)
+            if any(cell.value != MISSING for cell in cells):
+                rows.append(Row((scenario_title(scenario), *model_heads(place)), cells))
+    if not rows:
+        return None
+    columns = tuple(MODALITY_TITLES[modality] for modality in _MODALITIES)
+    heads = ("Scenario", "Method", "Updated")
+    return Table("Membership", heads, columns, tuple(rows), tuple(notes.items()))
+
+
+def _told_apart(numbers: Numbers, place: Place, modality: str, notes: Notes) -> Shown:
+    found, chance = (
+        numbers.get(place, "forget", modality, f"membership_{kind}") for kind in ("auc", "p")
+    )
+    if found is None or found.value is None:
+        return Shown(MISSING, mark=notes.mark(found.reason) if found else "")
+    told = tuple(p_value(value) for _, value in chance.seeds) if chance else ()
+    ends = "" if found.low is None or found.high is None else f"{found.low:.2f} – {found.high:.2f}"
+    beside = tuple(dict.fromkeys(filter(None, told)))
+    mark = notes.mark(found.reason)
+    return Shown(f"{found.value:.2f}", ends, mark, beside=beside, estimate=found)
 
 
 def _difference(numbers: Numbers, place: Place, reading: str, notes: Notes) -> Shown:

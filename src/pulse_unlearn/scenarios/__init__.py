@@ -7,6 +7,7 @@ anything is spent.
 from pulse_unlearn.scenarios.adapter_off import ADAPTER_OFF, AdapterOff
 from pulse_unlearn.scenarios.build import SCENARIOS, Scenario, build_plan
 from pulse_unlearn.scenarios.evaluations import EVALUATIONS, Condition
+from pulse_unlearn.scenarios.membership import Membership
 from pulse_unlearn.scenarios.plan import (
     Evaluation,
     Operation,
@@ -15,6 +16,7 @@ from pulse_unlearn.scenarios.plan import (
     by_turn,
 )
 from pulse_unlearn.scenarios.planner import Planner, Target, derive_seed
+from pulse_unlearn.scenarios.prompted import Prompted
 from pulse_unlearn.scenarios.quantised import Quantised
 from pulse_unlearn.scenarios.relearning import Relearning
 from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, RetainModel
@@ -43,9 +45,11 @@ __all__ = [
     "Evaluation",
     "FinetuneStage",
     "Group",
+    "Membership",
     "Operation",
     "Plan",
     "Planner",
+    "Prompted",
     "Quantised",
     "Relearning",
     "RetainModel",

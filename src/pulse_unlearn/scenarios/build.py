@@ -294,4 +294,5 @@ def build_plan(
         tuple(planner.operations),
         evaluations,
         notes=tuple(dict.fromkeys(planner.notes)),
+        never_learned=planner.never_learned,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from pulse_unlearn.records import PLAIN, Cell, NamedRequest
 from pulse_unlearn.scenarios.stages import Group, ScoreStage, SelectStage, Stage
@@ -76,6 +76,8 @@ class Plan:
     evaluations: tuple[Evaluation, ...]
     notes: tuple[str, ...] = ()
     """What evaluations leave out, and why."""
+    never_learned: Mapping[str, str] = field(default_factory=dict)
+    """Score stage -> that of the same model about people it never learned."""
 
     def stage(self, name: str) -> Stage:
         """Return the stage of that name; raises KeyError."""

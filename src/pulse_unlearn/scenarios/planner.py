@@ -17,7 +17,7 @@ from pulse_unlearn.config import (
 )
 from pulse_unlearn.config import Scenario as ScenarioSettings
 from pulse_unlearn.errors import ConfigError, Problem
-from pulse_unlearn.records import Cell, Facts
+from pulse_unlearn.records import Cell, Facts, Prompting
 from pulse_unlearn.scenarios.plan import Operation, Roster
 from pulse_unlearn.scenarios.stages import (
     FinetuneStage,
@@ -124,6 +124,8 @@ class Planner:
         self.notes: list[str] = []
         self.stages: dict[str, Stage] = {}
         self.operations: list[Operation] = []
+        self.never_learned: dict[str, str] = {}
+        """Score stage -> that of the same model about people it never learned."""
 
     def add(self, stage: Stage) -> str:
         """Add a stage, or find the same one under its name; return the name."""
@@ -162,6 +164,8 @@ class Planner:
         served: Sequence[str] = (),
         bits: int | None = None,
         group: int | None = None,
+        prompted: Prompting | None = None,
+        shots: int = 0,
     ) -> str:
         """Add the scoring of a model; general questions are asked with the scored view."""
         if general is None:
@@ -181,6 +185,8 @@ class Planner:
                 served=tuple(served),
                 bits=bits,
                 group=group,
+                prompted=prompted,
+                shots=shots,
                 scoring=self.experiment.scoring,
             )
         )

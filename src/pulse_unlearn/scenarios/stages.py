@@ -19,7 +19,7 @@ from pulse_unlearn.config import (
     ScoringSettings,
     UnlearnSettings,
 )
-from pulse_unlearn.records import Cell, Facts
+from pulse_unlearn.records import Cell, Facts, Prompting
 
 View = Literal["scored", "other_view"]
 
@@ -126,6 +126,10 @@ class ScoreStage(Stage):
     """What the weights of the language model's layers are rounded to; None as they are."""
     group: int | None = None
     """Rounded weights of an output row that share a scale; None for all of it."""
+    prompted: Prompting | None = None
+    """How questions are asked that are meant to bring back what plain ones do not; None plainly."""
+    shots: int = 0
+    """Solved questions in front of each, about people who are not asked about."""
 
     def groups(self) -> tuple[Group, ...]:
         """Return the people it asks about."""
@@ -145,6 +149,8 @@ class ScoreStage(Stage):
             del made_of["served"]
         if self.bits is None:  # likewise
             del made_of["bits"], made_of["group"]
+        if self.prompted is None:
+            del made_of["prompted"], made_of["shots"]
         return made_of
 
 
@@ -230,6 +236,13 @@ class UnlearnStage(TrainingStage):
     def groups(self) -> tuple[Group, ...]:
         """Return the people to forget, and those of D_retain."""
         return (self.forget, self.retain)
+
+    def ingredients(self, experiment: Experiment) -> dict[str, Any]:
+        """Leave out what forget batches show where it is all there is to show."""
+        made_of = Stage.ingredients(self, experiment)
+        if self.settings.modalities == "both":  # as keys of finished runs were made
+            del made_of["settings"]["modalities"]
+        return made_of
 
     def _reads_stages(self) -> tuple[str, ...]:
         return (self.start_from, *self.history, self.before)
