@@ -24,8 +24,8 @@ class Board:
     """Entries of runs that asked the same of the same models."""
 
     protocol: Mapping[str, str]
-    """Stage that belongs to no method (base model, target, who was chosen, retain model) -> its
-    fingerprint: of data, model, settings and seeds. Runs are comparable where these agree."""
+    """Stage that no method's settings touch (base model, target, who was chosen, retain model) ->
+    its fingerprint: of data, model, settings and seeds. Runs are comparable where these agree."""
     entries: tuple[Entry, ...]
 
     @property
@@ -114,14 +114,22 @@ def _numbers(record: RunRecord) -> Numbers:
 
 
 def _protocol(run: Path) -> dict[str, str]:
-    """Return the fingerprints of the stages that belong to no method."""
+    """Return the fingerprints of what operations begin from and are held against.
+
+    The models before, who never knew, and the stages that these rest on: what a method's own
+    settings do not touch.
+    """
     with store.file_errors(run, "read the plan"):
         plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
-    return {
-        str(one["name"]): str(one["fingerprint"])
-        for one in plan["stages"]
-        if "method" not in one and "/relearn" not in one["name"]
-    }
+    stages = {one["name"]: one for one in plan["stages"]}
+    left = {one["before"] for one in plan["operations"]}
+    left |= {one["never_knew"] for one in plan["operations"] if one["never_knew"]}
+    found: dict[str, str] = {}
+    while left:
+        name = left.pop()
+        found[name] = str(stages[name]["fingerprint"])
+        left |= {one for one in stages[name]["parents"] if one not in found}
+    return found
 
 
 def _require_same(board: Mapping[str, str], run: Mapping[str, str], where: Path) -> None:
