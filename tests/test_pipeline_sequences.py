@@ -8,7 +8,12 @@ import pytest
 
 from pulse_unlearn.evaluation.metrics import LATENT, request_measures
 from pulse_unlearn.pipeline.findings import Evidence, sequences_against_one_shot
-from pulse_unlearn.pipeline.results import collect_flags, compute_results, compute_verdicts
+from pulse_unlearn.pipeline.results import (
+    collect_flags,
+    compute_results,
+    compute_verdicts,
+    request_sets,
+)
 from pulse_unlearn.records import PLAIN
 from pulse_unlearn.scenarios import ScoreStage, build_plan
 from synthetic_scores import people_scores, person_score
@@ -50,13 +55,13 @@ def evidence_of(*more, known=lambda stage, number: True, outcome=lambda stage: O
 
 def test_each_request_of_several_has_its_own_accuracy():
     scores = people_scores([5, 0, 2], [5, 0, 4])
-    rows = request_measures(scores, [("p000", "p001"), ("p002",)])
+    rows = request_measures(scores, request_sets({"requests": [("p000", "p001"), ("p002",)]}))
     found = {(row.set, row.measure): row.value for row in rows}
     assert {row.modality for row in rows} == {"all"}
     assert found["request:1", "accuracy"] == 0.5
     assert found["request:2", LATENT] == pytest.approx(0.6)
     assert set(found) == {(f"request:{k}", m) for k in (1, 2) for m in ("accuracy", LATENT)}
-    assert request_measures(scores, [("p000", "p001", "p002")]) == []
+    assert request_sets({"requests": [("p000", "p001", "p002")]}) == {}
 
 
 def test_rows_of_requests_stand_before_and_after_each_and_under_no_attack():

@@ -127,7 +127,9 @@ def all_rows(scores: Sequence[Sequence[QuestionScore]]) -> Iterator[dict[str, ob
         sets = {name: frozenset(people) for name, people in told.items()}
         people = [one for one in some if one.individual]
         yield from rows_of(request, people_measures(people, sets=sets))
-        yield from rows_of(request, request_measures(people, [["p1"], ["p2"]]))
+        yield from rows_of(
+            request, request_measures(people, {"request:1": {"p1"}, "request:2": {"p2"}})
+        )
         if general := [one for one in some if not one.individual]:
             yield from rows_of(request, general_measures(general))
         if request:

@@ -20,7 +20,7 @@ from pulse_unlearn.evaluation.scoring import by_question
 from pulse_unlearn.evaluation.table import read_predictions, read_scores
 from pulse_unlearn.files import plain_file
 from pulse_unlearn.pipeline.asked import PREDICTIONS
-from pulse_unlearn.pipeline.results import measured_sets
+from pulse_unlearn.pipeline.results import measured_sets, request_sets
 from pulse_unlearn.records import Cell, Prediction, Question, QuestionScore, Result, Score
 from pulse_unlearn.report.load import load_run as load_record
 from pulse_unlearn.store import file_errors, read_manifest
@@ -242,6 +242,7 @@ class LoadedRun:
         groups = self.sets.get(f"{cell.scenario}/{cell.seed}")
         try:
             found = measured_sets(groups, request=cell.request) if groups else {}
+            found |= request_sets(groups) if groups else {}
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             got = f"{type(error).__name__}: {error}"
             where = str(self.path / "results.json")

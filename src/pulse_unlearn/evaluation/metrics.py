@@ -70,22 +70,20 @@ def people_measures(scores: Iterable[QuestionScore], *, sets: Sets) -> list[Meas
     return measurements
 
 
-def request_measures(
-    scores: Iterable[QuestionScore], requests: Sequence[Collection[str]]
-) -> list[Measurement]:
-    """Return `accuracy` and `latent_accuracy` of each request's people: sets `request:1`, ...
+def request_measures(scores: Iterable[QuestionScore], sets: Sets) -> list[Measurement]:
+    """Return `accuracy` and `latent_accuracy` of each request's people.
 
-    Nothing where there is but one request. In modality `all` alone: who of 25 requests lost what
-    after which is hundreds of numbers as it is.
+    In modality `all` alone: who of 25 requests lost what after which is hundreds of numbers as it
+    is.
     """
     scores = tuple(scores)
     measurements = []
-    for turn, people in enumerate(requests if len(requests) > 1 else (), start=1):
+    for name_of_set, people in sets.items():
         about = [score for score in scores if score.individual in people]
         found = {name: estimate(about, MEASURES.get(name)) for name in READINGS}
         found = {"accuracy": found["accuracy"], LATENT: _latent(found)}
         measurements += [
-            measurement(name, about, one, of_set=f"request:{turn}", modality=ALL)
+            measurement(name, about, one, of_set=name_of_set, modality=ALL)
             for name, one in found.items()
         ]
     return measurements

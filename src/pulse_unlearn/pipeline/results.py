@@ -98,7 +98,7 @@ def compute_results(evidence: Evidence, verdicts: Mapping[Cell, ForgettingVerdic
             sets = {name: people for name, people in sets.items() if people & asked}
         measured = people_measures(answers, sets=sets)
         if cell.condition in (PLAIN, RETAIN_MODEL):
-            measured += request_measures(answers, groups["requests"])
+            measured += request_measures(answers, request_sets(groups))
         if general := [score for score in answers if not score.individual]:
             measured += general_measures(general, l2_categories=evidence.l2_categories)
         strangers = evidence.plan.never_learned.get(evaluation.scores)
@@ -386,3 +386,9 @@ def measured_sets(groups: Mapping[str, Any], *, request: int) -> dict[str, froze
     sets = {name: frozenset(ids) for name, ids in groups.items() if name != "requests"}
     sets |= by_turn(groups["requests"], request)
     return {name: people for name, people in sets.items() if people or name != "retain"}
+
+
+def request_sets(groups: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Return the people of each request of a sequence, `request:1`, ...; none of a single one."""
+    requests = groups["requests"] if len(groups["requests"]) > 1 else ()
+    return {f"request:{turn}": frozenset(ids) for turn, ids in enumerate(requests, start=1)}
