@@ -7,11 +7,25 @@ evaluations that ask them. Each names its condition in the cell, which is a colu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
+
+from pydantic import AfterValidator, Field
 
 from pulse_unlearn.registry import Registry
 from pulse_unlearn.scenarios.plan import Evaluation, Operation, plain_evaluations
 from pulse_unlearn.scenarios.planner import Planner
+
+
+def _rising(steps: tuple[int, ...]) -> tuple[int, ...]:
+    if list(steps) != sorted(set(steps)):
+        raise ValueError("steps must rise")
+    return steps
+
+
+RisingSteps = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1), AfterValidator(_rising)
+]
+"""Optimiser steps after which a model is asked, one after the other."""
 
 
 @runtime_checkable

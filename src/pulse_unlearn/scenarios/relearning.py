@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated
-
-from pydantic import Field, field_validator
 
 from pulse_unlearn.config import (
     FinetuneSettings,
@@ -20,7 +17,7 @@ from pulse_unlearn.config import (
     Settings,
     Update,
 )
-from pulse_unlearn.scenarios.evaluations import EVALUATIONS, last_operations
+from pulse_unlearn.scenarios.evaluations import EVALUATIONS, RisingSteps, last_operations
 from pulse_unlearn.scenarios.plan import Evaluation, Operation
 from pulse_unlearn.scenarios.planner import Planner, derive_seed
 from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, Model, retain_model_of
@@ -38,7 +35,7 @@ class Relearning(Settings):
     system does without its router or guard: what is attacked there is the model inside.
     """
 
-    steps: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (5, 10, 20, 40)
+    steps: RisingSteps = (5, 10, 20, 40)
     """After how many optimiser steps the other half is asked for; step 0 is always measured."""
     scope: Scope = "projector+llm"
     update: Update = "lora"
@@ -46,13 +43,6 @@ class Relearning(Settings):
     optimiser: OptimiserSettings = OptimiserSettings(
         learning_rate=1e-3, batch_size=32, micro_batch_size=8
     )
-
-    @field_validator("steps")
-    @classmethod
-    def _in_order(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
-        if list(steps) != sorted(set(steps)):
-            raise ValueError("steps must rise")
-        return steps
 
     def plan(self, planner: Planner) -> Iterator[Evaluation]:
         """Yield a curve for each method's last model, and one for each retain model."""

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated
-
-from pydantic import Field, field_validator
 
 from pulse_unlearn.config import Settings
-from pulse_unlearn.scenarios.evaluations import EVALUATIONS, last_operations
+from pulse_unlearn.scenarios.evaluations import EVALUATIONS, RisingSteps, last_operations
 from pulse_unlearn.scenarios.plan import Evaluation, Operation
 from pulse_unlearn.scenarios.planner import Planner
 from pulse_unlearn.scenarios.stages import ScoreStage, UnlearnStage
@@ -32,15 +29,8 @@ class Trajectory(Settings):
     model on the way, only an end: systems that serve, edits without steps, what others unlearned.
     """
 
-    steps: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (5, 10, 20, 40)
+    steps: RisingSteps = (5, 10, 20, 40)
     """After how many optimiser steps everything is asked; step 0 and the end are there already."""
-
-    @field_validator("steps")
-    @classmethod
-    def _in_order(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
-        if list(steps) != sorted(set(steps)):
-            raise ValueError("steps must rise")
-        return steps
 
     def plan(self, planner: Planner) -> Iterator[Evaluation]:
         """Yield the model at step 0 and after each step; the end is the operation's own row."""
