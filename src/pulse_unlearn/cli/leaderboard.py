@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pulse_unlearn.cli.experiments import RUNS, SET, carry_out, command, load
+from pulse_unlearn.cli.experiments import ON, RUNS, SET, carry_out, command, load
 
 _OUT = click.option(
     "--out",
@@ -27,7 +27,7 @@ _OUT = click.option(
 )
 @SET
 @RUNS
-@click.option("--on", "where", default="local", show_default=True, help="As for `pulse run`.")
+@ON
 @_OUT
 @click.pass_context
 def leaderboard(

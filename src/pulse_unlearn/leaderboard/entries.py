@@ -166,18 +166,10 @@ def entries_of(run: Path, record: RunRecord, numbers: Numbers, *, told: str) -> 
             made = [
                 one
                 for seed in sorted(numbers.seeds(place))
-                if (one := _seed(numbers, place, seed, verdicts)) is not None
+                if (one := _seed(numbers, place, seed, verdicts, times)) is not None
             ]
             if not made:
                 continue
-            timed = [
-                replace(
-                    one,
-                    seconds=_seconds(times, scenario, place.method, one.seed),
-                    ga_seconds=_seconds(times, scenario, "ga", one.seed),
-                )
-                for one in made
-            ]
             found.append(
                 Entry(
                     scenario,
@@ -185,7 +177,7 @@ def entries_of(run: Path, record: RunRecord, numbers: Numbers, *, told: str) -> 
                     place.scope,
                     told,
                     numbers.retain_model(scenario) is not None,
-                    tuple(timed),
+                    tuple(made),
                 )
             )
     return found
@@ -196,6 +188,7 @@ def _seed(
     place: Place,
     seed: int,
     verdicts: Mapping[tuple[str, str, int, int], Verdict],
+    times: Mapping[str, float],
 ) -> SeedEntry | None:
     start = place.at(0)
     before = numbers.remembered(seed, start)
@@ -224,8 +217,8 @@ def _seed(
         attacks=dict(_attacks(numbers, place, seed, lowest)),
         word=verdict.word if verdict else "",
         broken=bool(verdict and verdict.remembered and strict and not strict.above_chance),
-        seconds=None,
-        ga_seconds=None,
+        seconds=_seconds(times, place.scenario, place.method, seed),
+        ga_seconds=_seconds(times, place.scenario, "ga", seed),
     )
 
 

@@ -50,7 +50,7 @@ def ranked(entries: Sequence[Entry]) -> list[Ranked]:
     for (i, j), p in zip(pairs, corrected, strict=True):
         if p is None or p >= SURE:
             continue
-        first, second = (i, j) if _shared(entries[i], entries[j])[0] > 0 else (j, i)
+        first, second = (i, j) if fmean(_differences(entries[i], entries[j])) > 0 else (j, i)
         before[second].add(first)
         behind[first].add(second)
     order = sorted(range(len(entries)), key=lambda n: _order(entries[n]))
@@ -74,11 +74,6 @@ def _order(entry: Entry) -> tuple[float, float, str]:
 def _differences(one: Entry, other: Entry) -> list[float]:
     theirs = {seed.seed: seed.score for seed in other.seeds}
     return [seed.score - theirs[seed.seed] for seed in one.seeds if seed.seed in theirs]
-
-
-def _shared(one: Entry, other: Entry) -> tuple[float, int]:
-    gaps = _differences(one, other)
-    return (fmean(gaps) if gaps else 0.0), len(gaps)
 
 
 def _p_value(one: Entry, other: Entry) -> float | None:
