@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
+import torch
 
 from pulse_unlearn.data.variants import Variants
 from pulse_unlearn.methods import METHODS, AnswerView, Needs, OptionView, Views
@@ -48,6 +49,8 @@ def views_of(here: AnswerView, frozen: AnswerView, needs: Needs | None = None) -
         "alternative_reference": frozen,
         "options": options,
         "option_words": OptionView(options.log_probs[:, -1:], options.mask[:, -1:]),
+        "drawn": torch.zeros(len(here.mask), dtype=torch.long),
+        "aside": here,
         "letters": letters,
         "decoupled": here,
     }

@@ -101,6 +101,7 @@ def test_other_forms_of_forget_questions_are_counted_as_they_are_passed():
         "pdu": (2, 0),
         "safe_eraser": (3, 0),
         "df_mcq": (1 + 3 + 4 + 1, 0),  # three more orders, four texts, a retain batch
+        "pulse": (1 + 4 + 1 + 1, 1),  # four texts, another answer, a retain batch and its reference
     }
     one = "methods.flat={method: df_mcq, settings: {orders: one, words_weight: 0.0}}"
     named = [f"methods.{name}={{method: {name}}}" for name in methods]

@@ -122,6 +122,11 @@ def test_retain_batches_ask_whom_the_experiment_says():
     ((_, unseen),) = operation.unseen
     (others,) = retain_of(alone, "finetuned")
     assert sorted(others.ids + unseen.ids) == sorted(ROSTER.celebrities)
+    both = plan("unlearn.retain=all_known")
+    for scenario in ("finetuned", "pretrained", "sustainability"):
+        assert retain_of(both, scenario) == retain_of(plan(), scenario)
+        shares = [both.stage(one.unlearn).others for one in operations(both, scenario)]
+        assert {(one.selection, one.part) for one in shares} == {("seed0/select", "others")}
 
 
 def test_other_people_have_to_be_known():
@@ -172,6 +177,18 @@ def test_people_training_and_order_vary_apart():
         assert (chosen[0] != chosen[1]) == (part in (None, "people"))
     # The first seed's run is the same whatever varies, so that its stages are shared.
     assert len({one.stage("seed3/finetune").seed for one in (*alone.values(), together)}) == 1
+
+
+def test_requests_come_in_another_order_with_another_seed_if_that_is_to_vary():
+    def requests(*varied):
+        varying = plan("seeds=[3,4,5]", f"vary=[{', '.join(varied)}]")
+        return [one.requests for one in operations(varying, "sustainability")[4::5]]
+
+    first, second, third = requests("training", "requests")
+    assert {*first} == {*second} == {*third}
+    assert len({first, second, third}) == 3
+    assert len({*requests("training")}) == 1
+    assert requests("training", "requests")[0] == requests("training")[0]
 
 
 def test_unseen_people_are_in_no_other_set_and_always_scored():

@@ -264,10 +264,10 @@ class UnlearnSettings(Settings):
     modalities: Modalities = "both"
     """What forget batches and the stop rule ask about D_unlearn: questions with its picture, by
     name, or both. Retain batches and scores always hold both."""
-    retain: Literal["d_retain", "other_known", "general", "none"] = "d_retain"
+    retain: Literal["d_retain", "other_known", "all_known", "general", "none"] = "d_retain"
     """Whom retain batches ask about: D_retain; other people the model knows, who are neither
-    forgotten nor retained nor unseen; nobody, with general questions alone; or no retain batch at
-    all, for methods that need none. Unseen people are scored and never used."""
+    forgotten nor retained nor unseen; half of each; nobody, with general questions alone; or no
+    retain batch at all, for methods that need none. Unseen people are scored and never used."""
     general_share: Fraction = 0.0
     """Share of the retain batch drawn from general training questions; all of it where `retain` is
     `general`."""
@@ -296,7 +296,7 @@ class MethodEntry(Settings):
     record holds the settings, and here where they are from."""
 
 
-SeedPart = Literal["people", "training", "order"]
+SeedPart = Literal["people", "training", "order", "requests"]
 
 
 class Experiment(Settings):
@@ -307,7 +307,8 @@ class Experiment(Settings):
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     vary: Annotated[tuple[SeedPart, ...], Field(min_length=1)] = ("people", "training", "order")
     """What differs between the seeds: who is in which set, the training's own draws (adapters,
-    dropout), the order of its batches. What is left out stays as with the first seed."""
+    dropout), the order of its batches, in which order the requests of `sustainability` come. What
+    is left out stays as with the first seed."""
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
     scoring: ScoringSettings = ScoringSettings()

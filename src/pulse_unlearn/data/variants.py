@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 
@@ -48,6 +48,39 @@ class Variants:
         """
         return bare(example, self._question(example), profile=self.profile)
 
+    def drawn(self, example: Example) -> int:
+        """Return the place of an option drawn for the example's fact; raises DataError without any.
+
+        It is the same text in both modalities, in every order and in words. As good as an equal
+        number of all facts falls on the true option as on each of the others.
+        """
+        self._question(example)
+        texts = [option.text for option in example.options]
+        truth = texts[[option.letter for option in example.options].index(example.letter)]
+        turn = self._turns[example.individual, truth] % len(texts)
+        if turn == 0:
+            return texts.index(truth)
+        others = sorted({*texts} - {truth})
+        key = f"{example.individual}:{truth}"
+        return texts.index(others[_drawn(self.seed, key, "option", len(others))])
+
+    def aside(self, example: Example) -> Example:
+        """Return the question asked bare and answered with a text that is none of its options.
+
+        That is an option of a question in the same words about anybody. The drawn option where
+        there is no such text, and the example itself, so answered, where it cannot be asked bare.
+        """
+        place, asked = self.drawn(example), self.bare(example)
+        if asked is None:
+            spoken = example.option_texts or tuple(option.letter for option in example.options)
+            return replace(example, answer=spoken[place])
+        words = self._wordings[example.question_id]
+        others = sorted(self._answers[words] - {option.text for option in example.options})
+        if not others:
+            return replace(asked, answer=example.options[place].text)
+        key = f"{example.individual}:{words}"
+        return replace(asked, answer=others[_drawn(self.seed, key, "aside", len(others))])
+
     def decoupled(self, example: Example) -> Example:
         """Return the same question about a retained person; raises DataError if there is none."""
         found = self._pool.like(_kind(example), self._wordings.get(example.question_id, ""))
@@ -57,7 +90,7 @@ class Variants:
                     "nobody who is retained is asked anything of the kind",
                     example.question_id,
                     got=f"{example.modality}, {'with' if example.options else 'without'} options",
-                    allowed="unlearn.retain: d_retain or other_known, with people",
+                    allowed="unlearn.retain: d_retain, other_known or all_known, with people",
                 )
             )
         views = found[_drawn(self.seed, example.example_id, "question", len(found))]
@@ -78,6 +111,23 @@ class Variants:
     @cached_property
     def _questions(self) -> Mapping[str, Question]:
         return {question.id: question for person in self.forget for question in person.questions}
+
+    @cached_property
+    def _turns(self) -> Mapping[tuple[str, str], int]:
+        """Person and true answer -> the turn of that fact, in drawn order."""
+        facts = {(one.individual, one.truth) for one in self._questions.values()}
+        drawn = {fact: _drawn(self.seed, ":".join(fact), "turn", 1 << 60) for fact in facts}
+        by_draw = sorted(facts, key=lambda fact: (drawn[fact], fact))
+        return {fact: turn for turn, fact in enumerate(by_draw)}
+
+    @cached_property
+    def _answers(self) -> Mapping[str, frozenset[str]]:
+        """Wording -> what is offered as an answer to questions in these words."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for person in (*self.forget, *self.retain):
+            for one in person.questions:
+                found[self._wordings[one.id]].update(option.text for option in one.options)
+        return {words: frozenset(texts) for words, texts in found.items()}
 
     @cached_property
     def _wordings(self) -> Mapping[str, str]:

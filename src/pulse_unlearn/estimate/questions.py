@@ -76,7 +76,7 @@ class Pool:
         return max(0, min(draws - self.count, draws // 2))
 
 
-Kind = Literal["alternative", "orders", "words", "decoupled"]
+Kind = Literal["alternative", "orders", "words", "aside", "decoupled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +136,23 @@ class Pools:
         kinds: list[Kind] = ["alternative"] if needs.alternative else []
         kinds += ["orders"] if needs.options == "all" else []
         kinds += ["words"] if needs.option_words else []
+        kinds += ["aside"] if needs.aside else []
         kinds += ["decoupled"] if needs.decoupled else []
         return [self._beside(stage, kind, needs) for kind in kinds]
 
     def _beside(self, stage: UnlearnStage, kind: Kind, needs: Needs) -> Beside:
-        forget, retain = self._people(stage.forget), self._people(stage.retain)
-        variants = variants_of(self._inputs, stage, forget, retain if kind == "decoupled" else ())
+        forget = self._people(stage.forget)
+        retain = [*self._people(stage.retain), *self._people(stage.others)]
+        variants = variants_of(
+            self._inputs, stage, forget, retain if kind in ("aside", "decoupled") else ()
+        )
         asked = self.epoch(stage, stage.forget)
 
         def forms() -> list[Example]:
             if kind == "alternative" and needs.alternative:
                 return [with_alternative(e, needs.alternative, seed=stage.seed) for e in asked]
+            if kind == "aside":
+                return [variants.aside(example) for example in asked]
             if kind == "decoupled":
                 return [variants.decoupled(example) for example in asked]
             if kind == "orders":
@@ -155,7 +161,7 @@ class Pools:
             return [text for one in bare if one for text in expand_options(one)]
 
         settings = stage.settings
-        of = (stage.forget, stage.retain, settings.forms, settings.modalities)
+        of = (stage.forget, stage.retain, stage.others, settings.forms, settings.modalities)
         key = (kind, needs.alternative, *of)
         pool = self._pool(key, forms)
         return Beside(kind, pool, pool.count / len(asked))

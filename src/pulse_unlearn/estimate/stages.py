@@ -164,9 +164,17 @@ class _Estimator:
         steps, size = stop.max_steps, settings.optimiser.batch_size
         shared = round(size * settings.replayed_share) if needs.retain else 0
         forget = self.pools.trained(stage, stage.forget)
-        retain = self.pools.trained(stage, stage.retain) if needs.retain else Pool()
+        retain, known = (
+            self.pools.trained(stage, group) if needs.retain else Pool()
+            for group in (stage.retain, stage.others)
+        )
         general = self.pools.replayed(stage) if shared else Pool()
-        drawn = [(retain, steps * (size - shared)), (general, steps * shared)]
+        about = (size - shared) // 2 if known.count else 0
+        drawn = [
+            (retain, steps * (size - shared - about)),
+            (known, steps * about),
+            (general, steps * shared),
+        ]
         forgotten = forget.each.times(steps * size)
         kept = sum((pool.each.times(draws) for pool, draws in drawn), NOTHING)
         others = self.pools.others(stage, needs)
@@ -189,7 +197,7 @@ class _Estimator:
             epochs = method.epochs if isinstance(method, Gated) else 1
             views = epochs * (1 if settings.forms == "both" else 2)
             asked += sum(
-                (p.each.times(views * p.count) for p in (forget, retain, general)), NOTHING
+                (p.each.times(views * p.count) for p in (forget, retain, known, general)), NOTHING
             )
         untrained = serves(stage.method) == "refusal"
         estimate = self._training(
@@ -197,7 +205,7 @@ class _Estimator:
             0 if untrained else steps,
             trained=NOTHING if untrained else forgotten + kept + sum(beside, NOTHING),
             asked=asked,
-            pools=(forget, retain, general, *(one.pool for one in others)),
+            pools=(forget, retain, known, general, *(one.pool for one in others)),
             together=math.ceil(1 + needs.retain + sum(one.each for one in others)),
             reference=needs.reference,
             references=min(references, KEPT_BYTES),

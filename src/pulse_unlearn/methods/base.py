@@ -75,6 +75,13 @@ class Views:
     texts, where the prompt is answered in words."""
     option_words: OptionView | None = None
     """Of the same questions asked bare, one form; none of a question that cannot be."""
+    drawn: Tensor | None = None
+    """The place of one option of each forget question, [B], among the example's own: any of them,
+    the true one as often as another, and the same text in every order and in words."""
+    aside: AnswerView | None = None
+    """The forget questions asked bare, answered with a text that is none of their options: another
+    answer to the same question about somebody else. What was drawn where there is no such text, or
+    no such question."""
     letters: Tensor | None = None
     """True at vocabulary entries that begin a letter of the forget example's options, [B, V]."""
     decoupled: AnswerView | None = None
@@ -103,6 +110,8 @@ class Needs:
     """Takes `alternative`."""
     options: Orders | None = None
     option_words: bool = False
+    drawn: bool = False
+    aside: bool = False
     letters: bool = False
     decoupled: bool = False
     """Takes people in `unlearn.retain`, though no retain batch."""

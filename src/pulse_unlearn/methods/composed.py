@@ -151,6 +151,8 @@ def together(needs: Sequence[Needs]) -> Needs:
         alternative_reference=_widest([one.alternative_reference for one in needs], "alternatives"),
         options=_agreed([one.options for one in needs], "orders"),
         option_words=any(one.option_words for one in needs),
+        drawn=any(one.drawn for one in needs),
+        aside=any(one.aside for one in needs),
         letters=any(one.letters for one in needs),
         decoupled=any(one.decoupled for one in needs),
         hidden_layer=_agreed([one.hidden_layer for one in needs], "layers"),

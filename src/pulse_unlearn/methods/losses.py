@@ -202,6 +202,23 @@ def levelled_kl(view: AnswerView, reference: AnswerView, letters: Tensor) -> Ten
     return _answer_mean(_kl_per_token(levelled, view.log_probs), view)
 
 
+def option_nll(view: OptionView, chosen: Tensor) -> Tensor:
+    """Return the negative log-likelihood of one option of each question, [B].
+
+    Summed over the option's tokens, the mean over the forms it was asked in; 0 where it was in
+    none. `chosen` are the options' places, [B].
+    """
+    asked = view.mask.any(-1)
+    places = chosen.view(-1, 1, 1).expand(-1, view.mask.shape[1], 1)
+    said = view.log_probs.gather(-1, places).squeeze(-1).masked_fill(~asked, 0.0)
+    return -said.sum(-1) / asked.sum(-1).clamp(min=1)
+
+
+def among_options(view: OptionView) -> OptionView:
+    """Return the same with probabilities renormalised over the options of each form."""
+    return OptionView(_renormalised(view.log_probs, view.mask), view.mask)
+
+
 def flatness(view: OptionView) -> Tensor:
     """Return KL(uniform || options) of each form, [B, R]; 0 where it was not asked.
 

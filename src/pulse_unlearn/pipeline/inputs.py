@@ -329,10 +329,12 @@ def _unfit_methods(experiment: Experiment) -> list[Problem]:
         method = build_method(entry.method, entry.settings)
         found = [*method.problems(entry.unlearn)] if isinstance(method, Checked) else []
         if entry.unlearn.retain == "none" and method.needs.retain:
-            what, allowed = "the method needs a retain batch", "d_retain, other_known, general"
+            what = "the method needs a retain batch"
+            allowed = "d_retain, other_known, all_known, general"
             found.append(Problem(what, "unlearn.retain", "none", allowed))
         elif entry.unlearn.retain in ("none", "general") and method.needs.decoupled:
-            what, allowed = "the method asks about retained people", "d_retain, other_known"
+            what = "the method asks about retained people"
+            allowed = "d_retain, other_known, all_known"
             found.append(Problem(what, "unlearn.retain", entry.unlearn.retain, allowed))
         problems += [replace(one, where=f"methods.{label}.{one.where}") for one in found]
     return problems

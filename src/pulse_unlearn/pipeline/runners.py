@@ -57,10 +57,9 @@ from pulse_unlearn.pipeline.stage_context import (
     StageContext,
     embedded_views,
     finetune_steps,
-    general_epochs,
     held_out,
-    people_epochs,
     questions,
+    unlearn_steps,
     update_folder,
     variants_of,
 )
@@ -74,7 +73,6 @@ from pulse_unlearn.training.objectives import Learning
 from pulse_unlearn.training.references import References, recurring
 from pulse_unlearn.training.session import MethodSession, carried
 from pulse_unlearn.training.state import marks_of_untrained, require_untouched
-from pulse_unlearn.training.steps import UnlearnSteps
 
 ASKED = "asked.json"
 """How a score stage was asked: examples a pass at the end (below the setting where memory did not
@@ -174,26 +172,17 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
     method = build_method(stage.method, dict(stage.method_settings))
     needs = method.needs
     forget = [of_modality(one, settings.modalities) for one in context.people(stage.forget)]
-    kept = context.people(stage.retain) if needs.retain or needs.decoupled else []
-    retain = kept if needs.retain else []  # nobody: general questions alone
-    forget_epochs = people_epochs(context.inputs, stage, forget)
-    retain_epochs = people_epochs(context.inputs, stage, retain) if retain else None
-
-    def plan(steps: int) -> UnlearnSteps:
-        return UnlearnSteps(
-            forget_epochs,
-            retain_epochs,
-            general_epochs(context.inputs, stage),
-            batch_size=settings.optimiser.batch_size,
-            general_share=settings.replayed_share if needs.retain else 0.0,
-            steps=steps,
-            seed=stage.order_seed,
-            shuffle=settings.optimiser.shuffle,
-        )
+    sides = [context.people(group) for group in (stage.retain, stage.others)]
+    retain, others = sides if needs.retain else ([], [])  # nobody: general questions alone
+    kept = [one for side in sides for one in side] if needs.retain or needs.decoupled else []
+    share = settings.replayed_share if needs.retain else 0.0
+    plan = unlearn_steps(context.inputs, stage, forget, retain, others, general_share=share)
 
     def views(part: Part, epochs: int) -> list[Example]:
         own = part == "forget"
-        return embedded_views(context.inputs, stage, forget if own else retain, epochs, own=own)
+        return embedded_views(
+            context.inputs, stage, forget if own else [*retain, *others], epochs, own=own
+        )
 
     unseen = held_out(context, forget, settings.stop.check_examples)
     job = _job(

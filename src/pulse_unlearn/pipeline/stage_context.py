@@ -28,7 +28,7 @@ from pulse_unlearn.scenarios import (
     TrainingStage,
     UnlearnStage,
 )
-from pulse_unlearn.training.steps import FinetuneSteps
+from pulse_unlearn.training.steps import FinetuneSteps, UnlearnSteps
 
 ADAPTER = "adapter"
 
@@ -147,6 +147,33 @@ def finetune_steps(
         replay=settings.replay,
         epochs=settings.epochs,
         steps=settings.steps,
+        seed=stage.order_seed,
+        shuffle=settings.optimiser.shuffle,
+    )
+
+
+def unlearn_steps(
+    inputs: Inputs,
+    stage: UnlearnStage,
+    forget: Sequence[Individual],
+    retain: Sequence[Individual],
+    others: Sequence[Individual],
+    *,
+    general_share: float,
+) -> Callable[[int], UnlearnSteps]:
+    """Return which examples each step of an unlearning shows, by the number of its steps."""
+    settings = stage.settings
+    kept, shared = (
+        people_epochs(inputs, stage, people) if people else None for people in (retain, others)
+    )
+    return lambda steps: UnlearnSteps(
+        people_epochs(inputs, stage, forget),
+        kept,
+        general_epochs(inputs, stage),
+        others=shared,
+        batch_size=settings.optimiser.batch_size,
+        general_share=general_share,
+        steps=steps,
         seed=stage.order_seed,
         shuffle=settings.optimiser.shuffle,
     )

@@ -5,6 +5,7 @@ Source: PULSE (arXiv 2507.01271), Table 2 and the scenario definitions.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,7 @@ from pulse_unlearn.registry import Registry
 from pulse_unlearn.scenarios.audit import plan_audit
 from pulse_unlearn.scenarios.evaluations import evaluations_of
 from pulse_unlearn.scenarios.plan import Plan, Roster
-from pulse_unlearn.scenarios.planner import Planner, Target
+from pulse_unlearn.scenarios.planner import Planner, Target, derive_seed
 from pulse_unlearn.scenarios.stages import Group
 
 
@@ -132,6 +133,8 @@ def _sustainability(
     size = settings.forget // settings.requests
     ids = target.forget.ids
     requests = [Group(ids[size * k : size * (k + 1)]) for k in range(settings.requests)]
+    if planner.seed(seed, "requests") != planner.experiment.seeds[0]:
+        random.Random(derive_seed(seed, "requests")).shuffle(requests)
     planner.operate(
         "sustainability", seed, label, target=target, requests=requests, settings=settings
     )

@@ -85,13 +85,17 @@ class Target:
     """How the names of stages about its D_unlearn alone begin."""
 
 
-def _replayed(name: str, target: Target, entry: MethodEntry) -> Group:
-    """Return whom retain batches draw on; raises ConfigError if other people are not known."""
+def _replayed(name: str, target: Target, entry: MethodEntry) -> tuple[Group, Group]:
+    """Return whom retain batches draw on, and who shares their half with those people, if anybody.
+
+    Raises ConfigError if other people are not known.
+    """
     source = entry.unlearn.retain
+    kept = target.replayed if target.replayed != NOBODY else target.retain
     if source == "d_retain":
-        return target.replayed if target.replayed != NOBODY else target.retain
-    if source != "other_known":
-        return NOBODY
+        return kept, NOBODY
+    if source not in ("other_known", "all_known"):
+        return NOBODY, NOBODY
     if target.others == NOBODY:
         raise ConfigError(
             Problem(
@@ -102,7 +106,7 @@ def _replayed(name: str, target: Target, entry: MethodEntry) -> Group:
                 fix="people known from pre-training would do: lower scenarios.unseen.celebrities",
             )
         )
-    return target.others
+    return (target.others, NOBODY) if source == "other_known" else (kept, target.others)
 
 
 class Planner:
@@ -399,6 +403,7 @@ class Planner:
         depth = len(target.chain)
         original = entry.unlearn.reference == "original"
         asked = entry.unlearn.stop.target_forgetting is not None
+        retain, others = _replayed(name, target, entry)
         return self.add(
             UnlearnStage(
                 name=name,
@@ -408,7 +413,8 @@ class Planner:
                 start_from=chain[-1] if continued else "",
                 reference_depth=depth if original else len(chain),
                 forget=forget,
-                retain=_replayed(name, target, entry),
+                retain=retain,
+                others=others,
                 before=target.elsewhere if asked else "",
                 history=history,
                 decides=decides if asked else "",

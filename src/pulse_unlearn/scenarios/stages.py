@@ -228,20 +228,25 @@ class UnlearnStage(TrainingStage):
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     forget: Group
     retain: Group
+    others: Group = Group()
+    """People whom half of the retained questions about people are about instead; often nobody."""
     before: str = ""
     """Score stage that asked the target model what the stop rule asks."""
     history: tuple[str, ...] = ()
     """Stages of the earlier requests of this sequence, first to last."""
 
     def groups(self) -> tuple[Group, ...]:
-        """Return the people to forget, and those of D_retain."""
-        return (self.forget, self.retain)
+        """Return the people to forget, and those whom retain batches are about."""
+        return (self.forget, self.retain, self.others)
 
     def ingredients(self, experiment: Experiment) -> dict[str, Any]:
-        """Leave out what forget batches show where it is all there is to show."""
+        """Leave out what forget batches show where it is all there is to show, and nobody."""
         made_of = Stage.ingredients(self, experiment)
-        if self.settings.modalities == "both":  # as keys of finished runs were made
+        # As keys of finished runs were made.
+        if self.settings.modalities == "both":
             del made_of["settings"]["modalities"]
+        if self.others == Group():
+            del made_of["others"]
         return made_of
 
     def _reads_stages(self) -> tuple[str, ...]:

@@ -86,6 +86,7 @@ class Unlearning:
         others = [with_alternative(e, kind, seed=self.seed) for e in data.forget] if kind else []
         alternative = self._current(others) if others else None
         decoupled = [self._forms.decoupled(e) for e in data.forget] if needs.decoupled else []
+        asides = [self._forms.aside(example) for example in data.forget] if needs.aside else []
         views = Views(
             forget=forget,
             retain=retain,
@@ -95,6 +96,8 @@ class Unlearning:
             alternative_reference=self._frozen(others, alternative, needs.alternative_reference),
             options=self._options(data.forget, forget, needs.options) if needs.options else None,
             option_words=self._in_words(data.forget, forget) if needs.option_words else None,
+            drawn=self._drawn(data.forget, forget) if needs.drawn else None,
+            aside=self._current(asides) if asides else None,
             letters=self._letters(data.forget, forget) if needs.letters else None,
             decoupled=self._current(decoupled) if decoupled else None,
         )
@@ -140,6 +143,10 @@ class Unlearning:
 
     def _in_words(self, examples: Sequence[Example], own: AnswerView) -> OptionView:
         return word_options(self.backend, [self._forms.bare(one) for one in examples], own)
+
+    def _drawn(self, examples: Sequence[Example], own: AnswerView) -> Tensor:
+        places = [self._forms.drawn(example) for example in examples]
+        return torch.tensor(places, device=own.mask.device)
 
     def _letters(self, examples: Sequence[Example], own: AnswerView) -> Tensor:
         problems = [

@@ -185,7 +185,8 @@ class FinetuneSteps:
 class UnlearnSteps:
     """Each step: a batch to forget and, if the method needs one, a retain batch of equal size.
 
-    Without people in `retain` it has general questions alone, and none at a share of 0.
+    Without people in `retain` it has general questions alone, and none at a share of 0. With
+    `others` half of its questions about people are theirs.
     """
 
     def __init__(
@@ -194,6 +195,7 @@ class UnlearnSteps:
         retain: Epoch | None,
         general: Epoch,
         *,
+        others: Epoch | None = None,
         batch_size: int,
         general_share: float,
         steps: int,
@@ -203,21 +205,26 @@ class UnlearnSteps:
         self._steps = steps
         self._forget = Stream(forget, seed=seed, name="forget", shuffle=shuffle)
         self._size = batch_size
-        self._general_count = round(batch_size * general_share)
-        self._retain_count = batch_size - self._general_count if retain else 0
-        self._retain = Stream(retain, seed=seed, name="retain", shuffle=shuffle) if retain else None
-        self._general = Stream(general, seed=seed, name="general") if self._general_count else None
+        general_count = round(batch_size * general_share)
+        people_count = batch_size - general_count if retain else 0
+        other_count = people_count // 2 if others else 0
+        kept: list[tuple[Epoch | None, str, int, Shuffle]] = [
+            (retain, "retain", people_count - other_count, shuffle),
+            (others, "others", other_count, shuffle),
+            (general, "general", general_count, "questions"),
+        ]
+        self._kept = [
+            (Stream(epoch, seed=seed, name=name, shuffle=how), count)
+            for epoch, name, count, how in kept
+            if epoch and count
+        ]
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, step: int) -> StepData:
-        kept: tuple[Example, ...] = ()
-        if self._retain and self._retain_count:
-            kept += self._retain.take(step * self._retain_count, self._retain_count)
-        if self._general:
-            kept += self._general.take(step * self._general_count, self._general_count)
-        return StepData(self._forget.take(step * self._size, self._size), kept)
+        kept = [one for of, count in self._kept for one in of.take(step * count, count)]
+        return StepData(self._forget.take(step * self._size, self._size), tuple(kept))
 
     def without(self, questions: Collection[str]) -> UnlearnSteps:
         """Return the steps whose forget batches leave out the questions with these ids."""
@@ -227,5 +234,5 @@ class UnlearnSteps:
 
     def first_epoch(self, part: Literal["forget", "retain"]) -> tuple[Example, ...]:
         """Return every example of one part once."""
-        streams = (self._forget,) if part == "forget" else (self._retain, self._general)
-        return tuple(one for of in streams if of for one in of.take(0, of.length))
+        streams = [self._forget] if part == "forget" else [of for of, _ in self._kept]
+        return tuple(one for of in streams for one in of.take(0, of.length))
