@@ -20,10 +20,13 @@ from pulse_unlearn.scenarios.prompted import Prompted
 from pulse_unlearn.scenarios.quantised import Quantised
 from pulse_unlearn.scenarios.relearning import Relearning
 from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, RetainModel
+from pulse_unlearn.scenarios.same_checkpoint import SAME_CHECKPOINT, arms_of
 from pulse_unlearn.scenarios.stages import (
     AUDITED,
+    ChoosingStage,
     FinetuneStage,
     Group,
+    MatchStage,
     ScoreStage,
     SelectStage,
     Stage,
@@ -38,13 +41,16 @@ __all__ = [
     "AUDITED",
     "EVALUATIONS",
     "RETAIN_MODEL",
+    "SAME_CHECKPOINT",
     "SCENARIOS",
     "TRAJECTORY",
     "AdapterOff",
+    "ChoosingStage",
     "Condition",
     "Evaluation",
     "FinetuneStage",
     "Group",
+    "MatchStage",
     "Membership",
     "Operation",
     "Plan",
@@ -63,6 +69,7 @@ __all__ = [
     "Trajectory",
     "UnlearnStage",
     "View",
+    "arms_of",
     "build_plan",
     "by_turn",
     "derive_seed",
