@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pulse_unlearn.records import PLAIN, Cell, NamedRequest
-from pulse_unlearn.scenarios.stages import ChoosingStage, Group, ScoreStage, Stage
+from pulse_unlearn.scenarios.stages import NOBODY, ChoosingStage, Group, ScoreStage, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Operation:
     served: tuple[str, ...] = ()
     """Requests of a method that serves, first to last, this one included: what stands around the
     model. Empty for methods that change weights and no more."""
-    not_forgotten: Group = Group()
+    not_forgotten: Group = NOBODY
     """Whom the target model was taught but for D_unlearn, where a stage chooses it: what a retain
     model is taught. Nobody where the people to forget were not taught here."""
 

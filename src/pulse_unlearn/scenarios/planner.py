@@ -21,6 +21,7 @@ from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.records import Cell, Facts, Prompting
 from pulse_unlearn.scenarios.plan import Operation, Roster
 from pulse_unlearn.scenarios.stages import (
+    NOBODY,
     FinetuneStage,
     Group,
     ScoreStage,
@@ -30,7 +31,6 @@ from pulse_unlearn.scenarios.stages import (
     View,
 )
 
-NOBODY = Group()
 ARM = "."
 """Between a scenario and one of its arms, in the names of cells."""
 
@@ -228,9 +228,7 @@ class Planner:
         count = self.experiment.finetune.individuals
         return draw(self.roster.fictional, count, self.seed(seed, "people"), "finetune")
 
-    def candidates(
-        self, settings: PretrainedScenario | SameCheckpointScenario
-    ) -> tuple[str, ...]:
+    def candidates(self, settings: PretrainedScenario | SameCheckpointScenario) -> tuple[str, ...]:
         """Return the celebrities the choice is made among."""
         count = settings.candidates
         own = isinstance(settings, PretrainedScenario)

@@ -15,7 +15,7 @@ from pulse_unlearn.records import Cell
 from pulse_unlearn.scenarios.evaluations import EVALUATIONS
 from pulse_unlearn.scenarios.plan import Evaluation, Operation
 from pulse_unlearn.scenarios.planner import Planner
-from pulse_unlearn.scenarios.stages import FinetuneStage, Group, ScoreStage
+from pulse_unlearn.scenarios.stages import NOBODY, FinetuneStage, Group, ScoreStage
 
 RETAIN_MODEL = RETAINED
 """The condition; `retain_model+...` is the same model under another condition besides."""
@@ -86,7 +86,7 @@ def retain_model_of(
     if not isinstance(target, FinetuneStage) or not isinstance(asked, ScoreStage):
         return None
     name, gone = f"{operation.stem}retain-model", {*operation.forget.ids}
-    if operation.forget.selection and operation.not_forgotten == Group():
+    if operation.forget.selection and operation.not_forgotten == NOBODY:
         return None
     if each_request:
         turn = operation.cell.request

@@ -1,7 +1,7 @@
-"""Two groups of people unlearned from one model: the checkpoint's part in what origin is said to do.
+"""Two groups of people unlearned from one model, which knows both equally well.
 
 The paper unlearns people it taught from a fine-tuned model and people known from pre-training from
-the model before that. Here one model knows both, and is equally sure of both.
+the model before that: origin and checkpoint differ at once. Here the checkpoint is the same.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pulse_unlearn.config import SameCheckpointScenario, label_of_retain_model
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import did_you_mean
 from pulse_unlearn.scenarios.plan import Operation
-from pulse_unlearn.scenarios.planner import ARM, NOBODY, Planner, Target, derive_seed
-from pulse_unlearn.scenarios.stages import SIDES, Group, MatchStage
+from pulse_unlearn.scenarios.planner import ARM, Planner, Target, derive_seed
+from pulse_unlearn.scenarios.stages import NOBODY, SIDES, Group, MatchStage
 
 SAME_CHECKPOINT = "same_checkpoint"
 OTHER_ARM = "other_arm"

@@ -51,6 +51,9 @@ class Group:
         return tuple(identity for part in parts for identity in chosen[part])
 
 
+NOBODY = Group()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """What every stage has: a name, seeds, and the updates that its model carries."""
