@@ -347,6 +347,26 @@ def test_what_is_forgotten_is_held_against_each_other_pair_by_pair(contrasts):
     assert {one.update for one in contrasts if one.method == "ga_full"} == {"full"}
 
 
+def test_a_pair_is_held_against_itself():
+    """Pairs lose all and three quarters, or a quarter and nothing: a quarter apart, every one.
+
+    Mutation: everybody of the first arm against each of the second, which scatters widely.
+    """
+    stage = matching_stage(plan())
+    pairs = [stage.likely(side) for side in SIDES]
+    left = {pairs[0][k]: (0, 3)[k % 2] for k in range(10)}
+    left |= {pairs[1][k]: (1, 4)[k % 2] for k in range(10)}
+
+    def known(name, person, number):
+        arm = next((one for one in FORGET if one in name), None)
+        mine = arm is not None and person in pairs[(FINETUNED, PRETRAINED).index(arm)]
+        return not mine or "step" in name or number < left[person]
+
+    gap = one_of(arm_contrasts(evidence_of(known=known)), "forgotten", "forget").contrast.by_seed[0]
+    assert gap.value == pytest.approx(0.25)
+    assert gap.p_value == pytest.approx(2 * 2 / 2**10)
+
+
 def test_what_is_kept_at_the_end_and_where_as_much_is_forgotten(contrasts):
     """Half above chance, 62.5 %, is reached at 75 % and 50 % on lines between the steps.
 
