@@ -12,6 +12,7 @@ from statistics import fmean
 
 import pytest
 
+from pipeline_cases import make_experiment, result_rows, settings
 from pulse_unlearn.errors import ConfigError, DataError
 from pulse_unlearn.evaluation.matching import Confidence, match
 from pulse_unlearn.pipeline.arms import arm_contrasts, arm_json
@@ -29,6 +30,7 @@ from pulse_unlearn.scenarios import (
     build_plan,
 )
 from pulse_unlearn.scenarios.stages import SIDES
+from pulse_unlearn.store import verify
 from synthetic_scores import person_score, prediction
 from test_scenarios import ROSTER, make
 
@@ -419,3 +421,61 @@ def test_the_page_has_both_arms_with_methods_updates_and_what_was_matched(contra
     assert len(section.matched) == 1
     assert "10 pairs in D_unlearn and 6 in D_retain" in section.matched[0]
     assert arms(read_extras({}, [])) is None
+
+
+# --- the whole path
+
+
+def two_arms(root):
+    """A tiny model knows nobody, so anybody is paired with anybody."""
+    chosen = settings(root)
+    chosen["name"] = "arms"
+    chosen["scoring"] |= {"people": "vanilla", "words": "none"}
+    chosen["methods"] = {"ga": {}}
+    chosen["scenarios"] = {
+        "same_checkpoint": {
+            **{"forget": 1, "retain": 1, "candidates": 3},
+            **{"at_least": 0.0, "caliper": 1.0},
+        },
+        "unseen": {"celebrities": 1, "fictional": 1},
+    }
+    chosen["evaluations"] = {"retain_model": {}, "trajectory": {"steps": [1]}}
+    return chosen
+
+
+@pytest.mark.slow  # a whole run of a tiny model
+def test_a_run_has_both_arms_in_every_file_and_on_the_page(server, tmp_path):
+    experiment = make_experiment(tmp_path, two_arms, "arms")
+    runs = tmp_path / "runs"
+    ended = server.pulse("run", str(experiment), "--runs", str(runs))
+    assert ended.code == 0, ended.output
+    run = runs / "arms"
+    assert verify(run) == []
+    rows = result_rows(run)
+    plain = [row for row in rows if row["condition"] == "plain"]
+    assert {row["scenario"] for row in plain} == {FINETUNED, PRETRAINED}
+    sets = {"forget", "retain", "unseen", "unseen_fictional", "other_arm", "general"}
+    for arm in (FINETUNED, PRETRAINED):
+        assert {row["set"] for row in plain if row["scenario"] == arm} == sets
+    gold = {row["scenario"] for row in rows if row["condition"] == "retain_model"}
+    assert gold == {FINETUNED}
+    (folder,) = (run / "stages").glob("*match*")
+    found = json.loads((folder / "selection.json").read_text(encoding="utf-8"))
+    (learned,) = (run / "stages").glob("*finetuned.retain-model-*")
+    taught = json.loads((learned / "outcome.json").read_text(encoding="utf-8"))["individuals"]
+    assert {*taught} == {*found["without_first"]}
+    assert not {*taught} & {*found["first"]}
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert {one["kind"] for one in results["arms"]} >= {"before", "forgotten", "kept"}
+    assert any("are paired by the model's probability" in note for note in results["notes"])
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Does the contrast follow the origin?" in page
+    assert "Same checkpoint: pre-trained people" in page
+    before = (run / "results.json").read_bytes()
+    (run / ".results.json").unlink()
+    assert server.pulse("score", str(run)).code == 0
+    assert (run / "results.json").read_bytes() == before
+    for command in (("report", str(run)), ("tables", str(run), "--out", str(tmp_path / "tables"))):
+        ended = server.pulse(*command)
+        assert ended.code == 0, ended.output
+    assert (tmp_path / "tables" / f"accuracy-{FINETUNED}.md").is_file()
