@@ -414,6 +414,7 @@ def test_the_page_has_both_arms_with_methods_updates_and_what_was_matched(contra
     rows = {row.heads: row.cells for row in section.forgotten.rows}
     lost = rows["forgotten at the end", "GA", "LoRA"][0]
     assert (lost.value, lost.beside) == ("+25.0", ("one run: no finding", "p = 0.004"))
+    assert (lost.estimate.value, lost.measure) == (0.25, "accuracy")
     kept = {row.heads: row.cells[0] for row in section.kept.rows}
     assert kept["General ability kept at the end", "ga_full", "full"].value == "+50.0"
     told = kept["General ability kept where as much is forgotten", "GA", "LoRA"].beside
@@ -478,4 +479,5 @@ def test_a_run_has_both_arms_in_every_file_and_on_the_page(server, tmp_path):
     for command in (("report", str(run)), ("tables", str(run), "--out", str(tmp_path / "tables"))):
         ended = server.pulse(*command)
         assert ended.code == 0, ended.output
-    assert (tmp_path / "tables" / f"accuracy-{FINETUNED}.md").is_file()
+    names = {path.stem for path in (tmp_path / "tables").iterdir()}
+    assert names >= {f"accuracy-{FINETUNED}", f"readings-{PRETRAINED}", "origin-forgotten"}

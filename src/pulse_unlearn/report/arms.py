@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pulse_unlearn.report.estimates import Estimate
 from pulse_unlearn.report.extras import ArmContrast, Extras, Match
 from pulse_unlearn.report.findings import in_seed, settled_word
 from pulse_unlearn.report.tables import Row, Shown, Table
@@ -109,12 +110,16 @@ def _cell(one: ArmContrast | None) -> Shown:
     found = one.contrast
     if not found.by_seed:
         return Shown(MISSING, beside=told)
-    runs = len(found.by_seed)
-    value, low, high = found.over.value, found.over.low, found.over.high
-    if runs == 1:
-        alone = found.by_seed[0]
-        value, low, high = alone.value, alone.low, alone.high
-    ends = "" if low is None or high is None else f"{points(low)} – {points(high)}"
+    runs, over = len(found.by_seed), found.over
+    alone = found.by_seed[0] if runs == 1 else None
+    value, low, high = (getattr(alone or over, end) for end in ("value", "low", "high"))
+    gaps = tuple((gap.seed, gap.value) for gap in found.by_seed)
+    estimate = Estimate(value, low, high, over.spread, gaps, 0, "")
     seeds = tuple(in_seed(gap, alone=runs == 1) for gap in found.by_seed)
-    beside = (settled_word(found.settled, runs), *seeds, *told)
-    return Shown(points(value), ends, beside=tuple(text for text in beside if text))
+    return Shown(
+        points(value),
+        "" if low is None or high is None else f"{points(low)} – {points(high)}",
+        beside=tuple(filter(None, (settled_word(found.settled, runs), *seeds, *told))),
+        estimate=estimate,
+        measure=one.measure,
+    )
