@@ -42,6 +42,7 @@ class ArmContrast:
     arms: tuple[str, ...]
     """Labels of both arms."""
     method: str
+    """Empty before any has done anything."""
     scope: str
     update: str
     kind: Kind
@@ -63,11 +64,13 @@ def arm_contrasts(evidence: Evidence) -> list[ArmContrast]:
     if not runs:
         return []
     first, _ = next(iter(runs.values()))
+    # Before anything is unlearned all methods are the same.
+    start = {("", seed): both for (_, seed), both in runs.items()}
     others = ("retain", *(name for name, _ in first.unseen if name != OTHER_ARM), GENERAL)
     found: list[ArmContrast] = []
     for name in READINGS:
         read = _Reading(evidence, name)
-        found += _family(evidence, runs, read.before, ("before", _FORGET, name))
+        found += _family(evidence, start, read.before, ("before", _FORGET, name))
         found += _family(evidence, runs, read.lost, ("forgotten", _FORGET, name))
         for of_set in others:
             found += _family(evidence, runs, read.kept, ("kept", of_set, name))
@@ -118,11 +121,11 @@ def _family(
         if not one.by_seed and not remarks:
             continue
         both = next(both for (label, _), both in runs.items() if label == one.label)
-        stage = evidence.plan.stage(both[0].unlearn)
+        stage = evidence.plan.stage(both[0].unlearn) if one.label else None
         yield ArmContrast(
             tuple(map(_label, both)),
             one.label,
-            both[0].cell.scope,
+            both[0].cell.scope if one.label else "",
             stage.settings.update if isinstance(stage, UnlearnStage) else "",
             kind,
             of_set,

@@ -100,7 +100,8 @@ def _table(title: str, found: Sequence[ArmContrast], kinds: Sequence[str]) -> Ta
 def _heads(one: ArmContrast) -> tuple[str, str, str]:
     about = "" if one.kind in _FORGOTTEN else f"{set_title(one.set)} "
     update = _UPDATES.get(one.update, printable(one.update, 20))
-    return (f"{about}{_KINDS[one.kind]}", method_title(one.method), update)
+    method = method_title(one.method) if one.method else "before any"
+    return (f"{about}{_KINDS[one.kind]}", method, update)
 
 
 def _cell(one: ArmContrast | None) -> Shown:
@@ -116,10 +117,11 @@ def _cell(one: ArmContrast | None) -> Shown:
     gaps = tuple((gap.seed, gap.value) for gap in found.by_seed)
     estimate = Estimate(value, low, high, over.spread, gaps, 0, "")
     seeds = tuple(in_seed(gap, alone=runs == 1) for gap in found.by_seed)
+    word = "" if alone else settled_word(found.settled, runs)  # the page says it once
     return Shown(
         points(value),
         "" if low is None or high is None else f"{points(low)} – {points(high)}",
-        beside=tuple(filter(None, (settled_word(found.settled, runs), *seeds, *told))),
+        beside=tuple(filter(None, (word, *seeds, *told))),
         estimate=estimate,
         measure=one.measure,
     )

@@ -127,13 +127,13 @@ class ArmContrast:
     """One number of a method, of one arm of a checkpoint minus that of the other."""
 
     arms: tuple[str, ...]
-    method: str
-    scope: str
     kind: str
     """`before`, `forgotten`, `kept`, or `kept_matched`: where as much is forgotten."""
     set: str
     measure: str
     contrast: Contrast
+    method: str = ""
+    scope: str = ""
     update: str = ""
     told: tuple[str, ...] = ()
 
