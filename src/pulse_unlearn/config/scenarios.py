@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from pulse_unlearn.config.base import Decides, Positive, Settings
+from pulse_unlearn.config.base import Decides, Fraction, Positive, Settings
 
 
 class AuditedModel(Settings):
@@ -67,6 +67,51 @@ class SustainabilityScenario(Scenario):
     def _requests_divide(self) -> SustainabilityScenario:
         if self.forget % self.requests:
             raise ValueError("forget must be a multiple of requests")
+        return self
+
+
+ArmLabel = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=30)]
+"""Name of a group of people in results: `same_checkpoint.LABEL`."""
+
+
+class SameCheckpointScenario(Scenario):
+    """Two groups of people, each unlearned from the same fine-tuned model in one operation.
+
+    The arm `finetuned` are people it was taught, `pretrained` celebrities it knew before. People of
+    both are paired by how sure the model is of the true option before anything is unlearned.
+    """
+
+    forget: Positive = 10
+    """Pairs that are forgotten, one person of each in either arm."""
+    retain: Positive = 10
+    """Further pairs, both people of each in D_retain of both arms."""
+    candidates: Positive = 153
+    """Celebrities among whom pairs are looked for; of those it was taught, all are."""
+    at_least: Fraction = 0.5
+    """Nobody of whom the model is less sure is paired: who isn't known cannot be forgotten."""
+    caliper: Fraction = 0.1
+    """Largest difference in a pair, the mean over its modalities; further ones are no pair."""
+    arms: Annotated[dict[ArmLabel, tuple[str, ...]], Field(min_length=2, max_length=2)] | None = (
+        None
+    )
+    """Two groups of your own by label, as ids of people whom the model knows, in place of those who
+    were taught and of celebrities."""
+
+    @model_validator(mode="after")
+    def _arms_are_apart(self) -> SameCheckpointScenario:
+        if self.arms is None:
+            return self
+        wanted = self.forget + self.retain
+        problems = [
+            f"arms.{label}: {len({*ids})} people, and {wanted} pairs are wanted (forget + retain)"
+            for label, ids in self.arms.items()
+            if len({*ids}) < wanted
+        ]
+        first, second = self.arms.values()
+        if both := sorted({*first} & {*second}):
+            problems.append(f"arms: in both: {', '.join(both)}")
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
 
@@ -143,6 +188,7 @@ class ScenarioSettings(Settings):
     finetuned: FinetunedScenario | None = None
     pretrained: PretrainedScenario | None = None
     sustainability: SustainabilityScenario | None = None
+    same_checkpoint: SameCheckpointScenario | None = None
     requests: RequestsScenario | None = None
     audit: AuditScenario | None = None
     unseen: UnseenPeople = UnseenPeople()

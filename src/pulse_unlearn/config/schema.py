@@ -362,9 +362,28 @@ class Experiment(Settings):
         pretrained = self.scenarios.pretrained
         if pretrained and pretrained.forget + pretrained.retain > pretrained.candidates:
             problems.append("scenarios.pretrained: forget + retain exceeds candidates")
+        problems += self._too_few_to_pair()
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _too_few_to_pair(self) -> list[str]:
+        """Tell which arm of `same_checkpoint` has fewer people than pairs are wanted."""
+        same = self.scenarios.same_checkpoint
+        if same is None or same.arms is not None:
+            return []
+        wanted, unseen = same.forget + same.retain, self.scenarios.unseen.fictional
+        there = {
+            f"finetune.individuals - unseen.fictional is {self.finetune.individuals - unseen}": (
+                self.finetune.individuals - unseen
+            ),
+            f"candidates is {same.candidates}": same.candidates,
+        }
+        return [
+            f"scenarios.same_checkpoint: forget + retain is {wanted}, and {told}; lower the first"
+            for told, people in there.items()
+            if people < wanted
+        ]
 
     @property
     def audited(self) -> dict[str, AuditedModel]:

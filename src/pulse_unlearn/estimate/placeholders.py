@@ -83,10 +83,11 @@ def _readable(source: object) -> bool:
 
 def _people(experiment: Experiment) -> list[Individual]:
     scenarios = experiment.scenarios
-    learned = scenarios.finetuned or scenarios.sustainability
+    learned = scenarios.finetuned or scenarios.sustainability or scenarios.same_checkpoint
+    chosen = [one for one in (scenarios.pretrained, scenarios.same_checkpoint) if one]
     counts = {
         "fictional": experiment.finetune.individuals if learned else 0,
-        "celebrity": scenarios.pretrained.candidates if scenarios.pretrained else 0,
+        "celebrity": max((one.candidates for one in chosen), default=0),
     }
     return [
         _person(f"{group} {number}", group)

@@ -91,14 +91,7 @@ class Beside:
 def likely_people(inputs: Inputs, group: Group) -> tuple[str, ...]:
     """Return a group's people; of people yet to be chosen, as many of the candidates."""
     stage = inputs.plan.selection(group)
-    if stage is None:
-        return group.ids
-    sizes = {"forget": stage.settings.forget, "retain": stage.settings.retain}
-    sizes["unseen"] = min(stage.unseen, len(stage.candidates.ids) - sum(sizes.values()))
-    sizes["all"] = sum(sizes.values())
-    if group.part == "others":
-        return tuple(stage.candidates.ids[sizes["all"] :])
-    return tuple(stage.candidates.ids[: sizes[group.part]])
+    return group.ids if stage is None else stage.likely(group.part)
 
 
 class Pools:

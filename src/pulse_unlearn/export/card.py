@@ -247,7 +247,7 @@ def _updates(run: FinishedRun, model: ChosenModel) -> Iterator[tuple[str, str, s
         stage = run.inputs.plan.stage(name)
         what = stage.kind
         if isinstance(stage, FinetuneStage):
-            what = f"fine-tuning on {len(stage.learn.ids)} people"
+            what = f"fine-tuning on {len(run.resolve(stage.learn))} people"
         elif isinstance(stage, UnlearnStage):
             what = f"{stage.method} applied to {len(run.resolve(stage.forget))} people"
         yield name, run.inputs.keys[name].fingerprint, what

@@ -9,6 +9,7 @@ from pulse_unlearn.config import Experiment
 from pulse_unlearn.evaluation.parsers import PARSERS
 from pulse_unlearn.evaluation.table import write_scores
 from pulse_unlearn.evaluation.verdicts import ForgettingVerdict
+from pulse_unlearn.pipeline.arms import arm_contrasts
 from pulse_unlearn.pipeline.asked import words_notes
 from pulse_unlearn.pipeline.findings import comparisons, paper_findings, sequences_against_one_shot
 from pulse_unlearn.pipeline.leaks import (
@@ -83,10 +84,13 @@ def _make_products(pipeline: Pipeline) -> None:
         collect_flags(evidence, verdicts),
         paper_findings(evidence),
         [*comparisons(evidence), *sequences_against_one_shot(evidence)],
+        arm_contrasts(evidence),
         pipeline.selections(),
+        pipeline.matches(),
         resolved_sets(evidence),
         [
             *pipeline.inputs.notes,
+            *pipeline.match_notes(),
             *leak_notes(pipeline.inputs, sides),
             *words_notes(pipeline.inputs),
         ],

@@ -37,6 +37,7 @@ from pulse_unlearn.evaluation.verdicts import (
     judge,
     readings_against_chance,
 )
+from pulse_unlearn.pipeline.arms import ArmContrast, arm_json
 from pulse_unlearn.pipeline.decisions import Habits
 from pulse_unlearn.pipeline.findings import Comparison, Evidence, PaperFinding
 from pulse_unlearn.records import (
@@ -79,8 +80,11 @@ class Findings:
     flags: Sequence[Flag]
     paper: Sequence[PaperFinding]
     comparisons: Sequence[Comparison]
+    arms: Sequence[ArmContrast]
     selections: Sequence[Mapping[str, Any]]
     """How well the chosen are known, by seed."""
+    matches: Sequence[Mapping[str, Any]]
+    """How alike the people of two arms are, by seed."""
     sets: Mapping[str, Any]
     notes: Sequence[str]
 
@@ -288,7 +292,9 @@ def write_results(
         ],
         "paper_findings": [rounded(_finding_json(one)) for one in findings.paper],
         "comparisons": [rounded(_comparison_json(one)) for one in findings.comparisons],
+        "arms": [rounded(arm_json(one)) for one in findings.arms],
         "selections": list(findings.selections),
+        "matches": [rounded(one) for one in findings.matches],
         "flags": [
             {**asdict(flag.cell), "flag": flag.flag, "detail": flag.detail}
             for flag in findings.flags

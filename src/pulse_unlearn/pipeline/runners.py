@@ -82,7 +82,8 @@ LOG = "train.jsonl"
 
 Runner = Callable[[StageContext[Any]], None]
 RUNNERS: Registry[Runner] = Registry("kind of stage", group="pulse_unlearn.runners")
-"""Kind of a stage -> what carries it out. `select` needs no model and is the pipeline's own."""
+"""Kind of a stage -> what carries it out. Those that choose people need no model and are the
+pipeline's own."""
 
 
 @RUNNERS.register(ScoreStage.kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,13 @@ from pulse_unlearn.evaluation.scoring import by_question, score_all
 from pulse_unlearn.evaluation.table import read_predictions
 from pulse_unlearn.isolation import isolated
 from pulse_unlearn.pipeline.asked import PREDICTIONS
-from pulse_unlearn.pipeline.decisions import Selection, select_known
+from pulse_unlearn.pipeline.choices import (
+    SELECTION,
+    choose,
+    forgotten_and_kept,
+    note_of,
+    told_of,
+)
 from pulse_unlearn.pipeline.failures import Failures
 from pulse_unlearn.pipeline.findings import Evidence
 from pulse_unlearn.pipeline.inputs import OUTCOME, Inputs, plugin_of
@@ -39,7 +45,7 @@ from pulse_unlearn.pipeline.signals import StopRequest
 from pulse_unlearn.pipeline.times import note_time
 from pulse_unlearn.ranks import ALONE, Ranks
 from pulse_unlearn.records import Prediction, QuestionScore, Score
-from pulse_unlearn.scenarios import Group, SelectStage, Stage
+from pulse_unlearn.scenarios import ChoosingStage, Group, MatchStage, SelectStage, Stage
 from pulse_unlearn.store import Store, file_errors, write_json
 
 if TYPE_CHECKING:
@@ -106,19 +112,23 @@ class Pipeline:
 
     def selections(self) -> list[dict[str, Any]]:
         """Return how well the chosen are known, by choice."""
-        found = []
-        for stage in self.inputs.plan.stages:
-            if isinstance(stage, SelectStage):
-                chosen = self._selection(stage.name)
-                last = min(one["accuracy"] for one in chosen["candidates"] if one["chosen"])
-                told = {"stage": stage.name, "candidates": len(chosen["candidates"])}
-                told |= {"decides": stage.decides, "questions": chosen["questions"]}
-                sizes = {name: len(chosen[name]) for name in ("forget", "retain", "unseen")}
-                found.append({**told, **sizes, "perfect": chosen["perfect"], "lowest_chosen": last})
-        return found
+        return self._told(SelectStage)
+
+    def matches(self) -> list[dict[str, Any]]:
+        """Return how alike the people are whom each match pairs."""
+        return self._told(MatchStage)
+
+    def match_notes(self) -> list[str]:
+        """Return what is left between the people of each match."""
+        matches = [one for one in self.inputs.plan.stages if isinstance(one, MatchStage)]
+        return [note_of(stage, self._selection(stage.name)) for stage in matches]
+
+    def _told(self, kind: type[ChoosingStage]) -> list[dict[str, Any]]:
+        chosen = [one for one in self.inputs.plan.stages if isinstance(one, kind)]
+        return [told_of(stage, self._selection(stage.name)) for stage in chosen]
 
     def _selection(self, name: str) -> dict[str, Any]:
-        path = self.folder_of(name) / "selection.json"
+        path = self.folder_of(name) / SELECTION
         chosen: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return chosen
 
@@ -219,8 +229,8 @@ class Pipeline:
     def _work(self, stage: Stage) -> None:
         folder = self.store.partial(self.inputs.keys[stage.name])
         begin(folder)
-        if isinstance(stage, SelectStage):
-            self._select(stage, folder)
+        if isinstance(stage, ChoosingStage):
+            self._choose(stage, folder)
             return
         self.ranks.told((stage.name, self.inputs.keys[stage.name].fingerprint))
         self._use_model(stage, folder)
@@ -246,7 +256,8 @@ class Pipeline:
         from pulse_unlearn.pipeline.stage_context import StageContext
 
         self.stop.check()  # the first import takes seconds
-        kinds = {one.kind for one in self.inputs.plan.stages} - {SelectStage.kind}
+        plan = self.inputs.plan
+        kinds = {one.kind for one in plan.stages if not isinstance(one, ChoosingStage)}
         runners = {kind: RUNNERS.get(kind) for kind in kinds}
         # Pictures seen by a tower are named by its weights, so that all models share them.
         first = next(iter(self.caches.values()), RunCache())
@@ -257,33 +268,16 @@ class Pipeline:
         ranks = replace(self.ranks, lockstep=sharded)
         runners[stage.kind](StageContext(self.inputs, stage, folder, *of_run, ranks))
 
-    def _select(self, stage: SelectStage, folder: Path) -> None:
-        settings, decides = stage.settings, stage.decides
-        asked = self.predictions_of(stage.asked)
-        # `rotated` is no parser: what the text says does not matter there.
-        parser = "strict" if decides == "rotated" else decides
-        selection = select_known(
-            by_question(asked, score_all(asked, parser=parser)),
-            frozenset(stage.candidates.ids),
-            forget=settings.forget,
-            retain=settings.retain,
-            unseen=stage.unseen,
-            seed=stage.seed,
-            decides=decides,
-        )
-        sides = (("forget", selection.forget), ("retain", selection.retain))
-        check_leaks(self.inputs, [sides])
-        write_json(folder / "selection.json", self._selection_record(stage, selection))
-
-    def _selection_record(self, stage: SelectStage, selection: Selection) -> dict[str, Any]:
-        return {
-            **asdict(selection),
-            "perfect": selection.perfect,
+    def _choose(self, stage: ChoosingStage, folder: Path) -> None:
+        chosen = choose(stage, self.predictions_of(stage.asked))
+        check_leaks(self.inputs, forgotten_and_kept(chosen))
+        record = {
+            **chosen,
             "model": self.inputs.digests["model"],
             "prompt": self.inputs.experiment.data.people_prompt,
-            "questions": stage.settings.select_on,
             "seed": stage.seed,
         }
+        write_json(folder / SELECTION, record)
 
     def _publish(self, stage: Stage) -> None:
         made_of = self.inputs.ingredients[stage.name]

@@ -123,6 +123,41 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmContrast:
+    """One number of a method, of one arm of a checkpoint minus that of the other."""
+
+    arms: tuple[str, ...]
+    kind: str
+    """`before`, `forgotten`, `kept`, or `kept_matched`: where as much is forgotten."""
+    set: str
+    measure: str
+    contrast: Contrast
+    method: str = ""
+    scope: str = ""
+    update: str = ""
+    told: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How alike the people are whom a match paired; two numbers are those of either arm."""
+
+    stage: str
+    forget: int
+    retain: int
+    caliper: float
+    at_least: float
+    apart: float
+    """Difference within a pair of D_unlearn, on average."""
+    furthest: float
+    arms: tuple[str, ...]
+    mean: tuple[float, ...]
+    everybody: tuple[float, ...]
+    """Of all candidates, before anybody was paired."""
+    decides: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Flag:
     """A warning about one cell, such as `collapsed`."""
 
@@ -145,6 +180,8 @@ class Extras:
     comparisons: tuple[Comparison, ...]
     selections: tuple[Selection, ...]
     flags: tuple[Flag, ...] = ()
+    arms: tuple[ArmContrast, ...] = ()
+    matches: tuple[Match, ...] = ()
 
 
 def read_extras(content: Mapping[str, Any], problems: list[Problem]) -> Extras:
@@ -178,6 +215,8 @@ def read_extras(content: Mapping[str, Any], problems: list[Problem]) -> Extras:
         comparisons=read("comparisons", Comparison),
         selections=read("selections", Selection),
         flags=read("flags", Flag),
+        arms=read("arms", ArmContrast),
+        matches=read("matches", Match),
     )
 
 
@@ -258,8 +297,13 @@ def _reader(hint: Any) -> Callable[[str, Mapping[str, Any]], object]:
 
 
 def _several(kind: type, name: str, entry: Mapping[str, Any]) -> tuple[object, ...]:
-    read = (_read(kind, one) for one in _list(entry.get(name)))
-    return tuple(one for one in read if one is not None)
+    """Read a list of parts, or of texts or numbers; what cannot be read is left out."""
+    read = partial(_read, kind) if is_dataclass(kind) else partial(_alone, kind)
+    return tuple(one for part in _list(entry.get(name)) if (one := read(part)) is not None)
+
+
+def _alone(kind: type, value: object) -> object:
+    return _text("", {"": value}) if kind is str else _finite("", {"": value})
 
 
 def _text(name: str, entry: Mapping[str, Any]) -> str:

@@ -163,7 +163,7 @@ def _finding(found: Sequence[PaperFinding], claimed: _Claimed) -> Finding:
         contrasts = one.contrasts if one else ()
         runs = max((len(contrast.by_seed) for contrast in contrasts), default=0)
         settled = one.settled if one and runs else NOT_TESTED
-        verdicts.append((reading_title(reading), _word(settled, runs), _kind(settled)))
+        verdicts.append((reading_title(reading), settled_word(settled, runs), _kind(settled)))
     contrasts_of = {reading: one.contrasts for reading, one in by_reading.items()}
     return Finding(
         claimed.claim, claimed.paper, claimed.measured, tuple(verdicts), _lines(contrasts_of)
@@ -207,23 +207,25 @@ def _gap(one: Contrast | None) -> Gap:
     runs = len(one.by_seed)
     ends = one.by_seed[0] if runs == 1 else one.over
     value = one.by_seed[0].value if runs == 1 else one.over.value
-    seeds = tuple(_in_seed(gap, alone=runs == 1) for gap in one.by_seed)
+    seeds = tuple(in_seed(gap, alone=runs == 1) for gap in one.by_seed)
     return Gap(
         points=points(value),
         interval=_ends(ends.low, ends.high),
         spread="" if one.over.spread is None else f"sd {percent(one.over.spread)}",
         seeds=seeds,
-        word=_word(one.settled, runs),
+        word=settled_word(one.settled, runs),
         kind=_kind(one.settled),
     )
 
 
-def _in_seed(gap: SeedGap, *, alone: bool) -> str:
+def in_seed(gap: SeedGap, *, alone: bool) -> str:
+    """Write a seed's own gap and p-value; of a single run its p-value."""
     value = "" if alone else f"seed {gap.seed}: {points(gap.value)}"
     return ", ".join(text for text in (value, p_value(gap.p_value)) if text)
 
 
-def _word(settled: str, runs: int) -> str:
+def settled_word(settled: str, runs: int) -> str:
+    """Write what a contrast of so many runs shows."""
     if settled == TOO_FEW:
         return f"{'one run' if runs == 1 else f'{runs} runs'}: no finding"
     return printable(settled, 40)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pulse_unlearn.evaluation.parsers import DEFAULT_PARSER
 from pulse_unlearn.report import paper
+from pulse_unlearn.report.arms import Arms, arms
 from pulse_unlearn.report.asked import KINDS
 from pulse_unlearn.report.assumptions import Assumption, assumptions, flatten
 from pulse_unlearn.report.claims import Claim, claims
@@ -84,6 +85,8 @@ class Page:
     matched: Table | None
     """Methods along the way, where they have forgotten as much."""
     frontiers: Table | None
+    arms: Arms | None
+    """Two groups of people unlearned from one checkpoint, against each other."""
     sequence: Table | None
     matrix: Table | None
     """Who of a sequence is known after which request."""
@@ -160,6 +163,7 @@ def make_page(
         crowded=_crowded(numbers),
         matched=matched_table(numbers, flags),
         frontiers=frontier_table(numbers, flags),
+        arms=arms(record.extras),
         sequence=sequence_table(numbers),
         matrix=matrix_table(numbers),
         relearning=relearning_table(numbers),

@@ -16,12 +16,16 @@ SCENARIO_TITLES = {
     "requests": "Named requests",
     "audit": "Audited models",
 }
+ARM_TITLES = {"finetuned": "fine-tuned", "pretrained": "pre-trained"}
+"""Arms of the scenario `same_checkpoint` that an experiment need not name."""
+_ONE_CHECKPOINT = "same_checkpoint."
 SET_TITLES = {
     "forget": "D_unlearn",
     "retain": "D_retain",
     "general": "General ability",
     "unseen": "Unseen people",
     "unseen_fictional": "Unseen fictional people",
+    "other_arm": "People of the other arm",
     "forgotten_earlier": "Requested earlier",
     "just_requested": "Requested just now",
     "not_yet_requested": "Not yet requested",
@@ -50,6 +54,9 @@ _PERCENT_UNITS = "_pct"
 
 def scenario_title(name: str) -> str:
     """Return the printed name of a scenario; names of third parties are shown as they are."""
+    if name.startswith(_ONE_CHECKPOINT):
+        arm = name.removeprefix(_ONE_CHECKPOINT)
+        return f"Same checkpoint: {ARM_TITLES.get(arm, printable(arm, 40))} people"
     return SCENARIO_TITLES.get(name, printable(name, 60))
 
 

@@ -15,15 +15,18 @@ from pulse_unlearn.scenarios.plan import (
     Roster,
     by_turn,
 )
-from pulse_unlearn.scenarios.planner import Planner, Target, derive_seed
+from pulse_unlearn.scenarios.planner import ARM, Planner, Target, derive_seed
 from pulse_unlearn.scenarios.prompted import Prompted
 from pulse_unlearn.scenarios.quantised import Quantised
 from pulse_unlearn.scenarios.relearning import Relearning
 from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, RetainModel
+from pulse_unlearn.scenarios.same_checkpoint import OTHER_ARM, SAME_CHECKPOINT, arms_of
 from pulse_unlearn.scenarios.stages import (
     AUDITED,
+    ChoosingStage,
     FinetuneStage,
     Group,
+    MatchStage,
     ScoreStage,
     SelectStage,
     Stage,
@@ -31,20 +34,26 @@ from pulse_unlearn.scenarios.stages import (
     UnlearnStage,
     View,
 )
-from pulse_unlearn.scenarios.trajectory import TRAJECTORY, Trajectory
+from pulse_unlearn.scenarios.trajectory import STEP, TRAJECTORY, Trajectory
 
 __all__ = [
     "ADAPTER_OFF",
+    "ARM",
     "AUDITED",
     "EVALUATIONS",
+    "OTHER_ARM",
     "RETAIN_MODEL",
+    "SAME_CHECKPOINT",
     "SCENARIOS",
+    "STEP",
     "TRAJECTORY",
     "AdapterOff",
+    "ChoosingStage",
     "Condition",
     "Evaluation",
     "FinetuneStage",
     "Group",
+    "MatchStage",
     "Membership",
     "Operation",
     "Plan",
@@ -63,6 +72,7 @@ __all__ = [
     "Trajectory",
     "UnlearnStage",
     "View",
+    "arms_of",
     "build_plan",
     "by_turn",
     "derive_seed",

@@ -16,6 +16,7 @@ from pulse_unlearn.config import (
     FinetunedScenario,
     PretrainedScenario,
     RequestsScenario,
+    SameCheckpointScenario,
     SustainabilityScenario,
     label_of_retain_model,
 )
@@ -26,6 +27,7 @@ from pulse_unlearn.scenarios.audit import plan_audit
 from pulse_unlearn.scenarios.evaluations import evaluations_of
 from pulse_unlearn.scenarios.plan import Plan, Roster
 from pulse_unlearn.scenarios.planner import Planner, Target, derive_seed
+from pulse_unlearn.scenarios.same_checkpoint import plan_same_checkpoint
 from pulse_unlearn.scenarios.stages import Group
 
 
@@ -235,6 +237,11 @@ for _name, _entry in {
         "fine-tuned knowledge removed in sequential requests, everything scored after each",
         SustainabilityScenario,
         _sustainability,
+    ),
+    "same_checkpoint": Scenario(
+        "two groups of people, each unlearned from one model that is equally sure of both",
+        SameCheckpointScenario,
+        plan_same_checkpoint,
     ),
     "requests": Scenario(
         "requests of any size that name people in a file, carried out by date",

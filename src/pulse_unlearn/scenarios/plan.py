@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pulse_unlearn.records import PLAIN, Cell, NamedRequest
-from pulse_unlearn.scenarios.stages import Group, ScoreStage, SelectStage, Stage
+from pulse_unlearn.scenarios.stages import NOBODY, ChoosingStage, Group, ScoreStage, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,9 @@ class Operation:
     served: tuple[str, ...] = ()
     """Requests of a method that serves, first to last, this one included: what stands around the
     model. Empty for methods that change weights and no more."""
+    not_forgotten: Group = NOBODY
+    """Whom the target model was taught but for D_unlearn, where a stage chooses it: what a retain
+    model is taught. Nobody where the people to forget were not taught here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +88,15 @@ class Plan:
 
     def asked_about(self) -> frozenset[str]:
         """Return the ids of everyone a model is asked about; of a choice all its candidates."""
-        asking = [one for one in self.stages if isinstance(one, ScoreStage | SelectStage)]
+        asking = [one for one in self.stages if isinstance(one, ScoreStage | ChoosingStage)]
         return frozenset(name for one in asking for group in one.groups() for name in group.ids)
 
-    def selection(self, group: Group) -> SelectStage | None:
+    def selection(self, group: Group) -> ChoosingStage | None:
         """Return the stage that chooses a group's people; None where they are known."""
         if not group.selection:
             return None
         stage = self.stage(group.selection)
-        if not isinstance(stage, SelectStage):
+        if not isinstance(stage, ChoosingStage):
             raise TypeError(f"{stage.name} selects nobody")
         return stage
 

@@ -13,6 +13,7 @@ from pulse_unlearn.config import (
     FinetuneSettings,
     MethodEntry,
     PretrainedScenario,
+    SameCheckpointScenario,
     SeedPart,
 )
 from pulse_unlearn.config import Scenario as ScenarioSettings
@@ -20,6 +21,7 @@ from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.records import Cell, Facts, Prompting
 from pulse_unlearn.scenarios.plan import Operation, Roster
 from pulse_unlearn.scenarios.stages import (
+    NOBODY,
     FinetuneStage,
     Group,
     ScoreStage,
@@ -29,7 +31,8 @@ from pulse_unlearn.scenarios.stages import (
     View,
 )
 
-NOBODY = Group()
+ARM = "."
+"""Between a scenario and one of its arms, in the names of cells."""
 
 
 def derive_seed(seed: int, name: str) -> int:
@@ -83,6 +86,8 @@ class Target:
     """People the model knows who are neither forgotten nor retained nor unseen."""
     stem: str = ""
     """How the names of stages about its D_unlearn alone begin."""
+    not_forgotten: Group = NOBODY
+    """Whom it was taught but for D_unlearn, where a stage chooses it."""
 
 
 def _replayed(name: str, target: Target, entry: MethodEntry) -> tuple[Group, Group]:
@@ -199,7 +204,7 @@ class Planner:
         """Ask the base model everything that is asked later, before anything is learned."""
         scenarios, seeds = self.experiment.scenarios, self.experiment.seeds
         asked: list[str] = []
-        if scenarios.finetuned or scenarios.sustainability:
+        if scenarios.finetuned or scenarios.sustainability or scenarios.same_checkpoint:
             asked += sorted({name for seed in seeds for name in self.learned(seed)})
         if scenarios.requests:
             asked += {name: None for seed in seeds for name in self.known(seed)}
@@ -207,7 +212,7 @@ class Planner:
             asked += self.roster.everyone
         if scenarios.pretrained:
             asked += self.candidates(scenarios.pretrained)
-        elif scenarios.chosen() != ["audit"]:
+        elif {*scenarios.chosen()} - {"audit", "same_checkpoint"}:
             asked += sorted({name for seed in seeds for name in self.strangers(seed)})
         return self.score("base/score", (), (Group(tuple(dict.fromkeys(asked))),))
 
@@ -223,10 +228,12 @@ class Planner:
         count = self.experiment.finetune.individuals
         return draw(self.roster.fictional, count, self.seed(seed, "people"), "finetune")
 
-    def candidates(self, settings: PretrainedScenario) -> tuple[str, ...]:
+    def candidates(self, settings: PretrainedScenario | SameCheckpointScenario) -> tuple[str, ...]:
         """Return the celebrities the choice is made among."""
         count = settings.candidates
-        draw(self.roster.celebrities, count, 0, "scenarios.pretrained")
+        own = isinstance(settings, PretrainedScenario)
+        name = "pretrained" if own else "same_checkpoint"
+        draw(self.roster.celebrities, count, 0, f"scenarios.{name}")
         return self.roster.celebrities[:count]
 
     def known(self, seed: int) -> tuple[str, ...]:
@@ -383,6 +390,7 @@ class Planner:
                     stem=target.stem,
                     never_knew=target.never_knew,
                     served=served,
+                    not_forgotten=target.not_forgotten,
                 )
             )
 
@@ -404,11 +412,13 @@ class Planner:
         original = entry.unlearn.reference == "original"
         asked = entry.unlearn.stop.target_forgetting is not None
         retain, others = _replayed(name, target, entry)
+        # The arms of a scenario differ in their people, and in nothing that is drawn.
+        drawn = name.replace(f"/{cell.scenario}/", f"/{cell.scenario.partition(ARM)[0]}/", 1)
         return self.add(
             UnlearnStage(
                 name=name,
-                seed=self.derived(cell.seed, "training", name),
-                order_seed=self.derived(cell.seed, "order", name),
+                seed=self.derived(cell.seed, "training", drawn),
+                order_seed=self.derived(cell.seed, "order", drawn),
                 chain=chain[:-1] if continued else chain,
                 start_from=chain[-1] if continued else "",
                 reference_depth=depth if original else len(chain),

@@ -15,7 +15,7 @@ from pulse_unlearn.records import Cell
 from pulse_unlearn.scenarios.evaluations import EVALUATIONS
 from pulse_unlearn.scenarios.plan import Evaluation, Operation
 from pulse_unlearn.scenarios.planner import Planner
-from pulse_unlearn.scenarios.stages import FinetuneStage, Group, ScoreStage
+from pulse_unlearn.scenarios.stages import NOBODY, FinetuneStage, Group, ScoreStage
 
 RETAIN_MODEL = RETAINED
 """The condition; `retain_model+...` is the same model under another condition besides."""
@@ -86,12 +86,16 @@ def retain_model_of(
     if not isinstance(target, FinetuneStage) or not isinstance(asked, ScoreStage):
         return None
     name, gone = f"{operation.stem}retain-model", {*operation.forget.ids}
+    if operation.forget.selection and operation.not_forgotten == NOBODY:
+        return None
     if each_request:
         turn = operation.cell.request
         so_far = {one for group in operation.requests[:turn] for one in group.ids}
         if so_far < gone:
             name, gone = f"{operation.stem}request{turn}/retain-model", so_far
     stay = Group(tuple(one for one in target.learn.ids if one not in gone))
+    if operation.forget.selection:
+        stay = operation.not_forgotten
     stage = planner.finetune(operation.cell.seed, name, stay, settings=target.settings)
     chain = (*target.chain, stage)
     return Model(chain, planner.score(f"{name}/score", chain, asked.ask))

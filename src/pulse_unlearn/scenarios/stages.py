@@ -16,6 +16,7 @@ from pulse_unlearn.config import (
     Experiment,
     FinetuneSettings,
     PretrainedScenario,
+    SameCheckpointScenario,
     ScoringSettings,
     UnlearnSettings,
 )
@@ -41,13 +42,16 @@ class Group:
     ids: tuple[str, ...] = ()
     selection: str = ""
     """Name of the `select` stage; empty when the ids are known."""
-    part: Literal["", "forget", "retain", "unseen", "others", "all"] = ""
-    """`all` are forget, retain and unseen together, `others` the candidates left."""
+    part: str = ""
+    """Which of those it chose: one of its `parts`; `all` are forget, retain and unseen together."""
 
     def among(self, chosen: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         """Return the ids, given what the selection stage chose for each part."""
         parts = ("forget", "retain", "unseen") if self.part == "all" else (self.part,)
         return tuple(identity for part in parts for identity in chosen[part])
+
+
+NOBODY = Group()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,23 +159,25 @@ class ScoreStage(Stage):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SelectStage(Stage):
-    """Chooses the individuals that a model knows best, by its stored answers."""
-
-    kind: ClassVar[str] = "select"
+class ChoosingStage(Stage):
+    """Chooses people by what a model answered: no model is needed, the pipeline does it itself."""
 
     asked: str
     """Score stage whose answers decide."""
     candidates: Group
-    settings: PretrainedScenario
+    settings: PretrainedScenario | SameCheckpointScenario
     unseen: int
-    """How many of those left are set aside as unseen people."""
+    """How many celebrities of those left are set aside as unseen people."""
     decides: str
     """Reading they are ranked by."""
 
     def groups(self) -> tuple[Group, ...]:
         """Return the people it chooses among."""
         return (self.candidates,)
+
+    def likely(self, part: str) -> tuple[str, ...]:
+        """Return as many candidates as a part will have: who stands for it before the choice."""
+        raise NotImplementedError(self.kind)
 
     def _reads_stages(self) -> tuple[str, ...]:
         return (self.asked,)
@@ -181,6 +187,67 @@ class SelectStage(Stage):
         made_of = Stage.ingredients(self, experiment)
         del made_of["settings"]["retain_model"]
         return made_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectStage(ChoosingStage):
+    """Chooses the individuals that a model knows best, by its stored answers."""
+
+    kind: ClassVar[str] = "select"
+
+    settings: PretrainedScenario
+
+    def likely(self, part: str) -> tuple[str, ...]:
+        """Return the first candidates, or for `others` those behind."""
+        sizes = {"forget": self.settings.forget, "retain": self.settings.retain}
+        sizes["unseen"] = min(self.unseen, len(self.candidates.ids) - sum(sizes.values()))
+        sizes["all"] = sum(sizes.values())
+        if part == "others":
+            return self.candidates.ids[sizes["all"] :]
+        return self.candidates.ids[: sizes[part]]
+
+
+SIDES = ("first", "second")
+"""Parts of a match: D_unlearn of either arm, in the order of the pairs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchStage(ChoosingStage):
+    """Pairs people of two groups of whom a model is equally sure, and says what pairs are for.
+
+    Parts: `first` and `second`; `retain`, both people of further pairs; `unseen` and
+    `unseen_fictional`, the best known of those left; `others`, the celebrities left then;
+    `without_first` and `without_second`, those who were taught but for that D_unlearn.
+    """
+
+    kind: ClassVar[str] = "match"
+
+    settings: SameCheckpointScenario
+    arms: tuple[tuple[str, tuple[str, ...]], ...]
+    """Label and people of either group."""
+    taught: tuple[str, ...]
+    unseen_fictional: int
+
+    def likely(self, part: str) -> tuple[str, ...]:
+        """Return the first people of a group, and of those in none of the pairs."""
+        (_, first), (_, second) = self.arms
+        pairs, count = self.settings.forget + self.settings.retain, self.settings.forget
+        paired = {*first[:pairs], *second[:pairs]}
+        left = [one for one in self.candidates.ids if one not in paired]
+        celebrities = [one for one in left if one not in self.taught]
+        parts: dict[str, Sequence[str]] = {
+            "first": first[:count],
+            "second": second[:count],
+            "retain": (*first[count:pairs], *second[count:pairs]),
+            "unseen": celebrities[: self.unseen],
+            "others": celebrities[self.unseen :],
+            "unseen_fictional": [one for one in left if one in self.taught][
+                : self.unseen_fictional
+            ],
+        }
+        for side in SIDES:
+            parts[f"without_{side}"] = [one for one in self.taught if one not in parts[side]]
+        return tuple(parts[part])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

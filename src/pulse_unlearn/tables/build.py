@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.registry import did_you_mean
+from pulse_unlearn.report.arms import Arms, arms
 from pulse_unlearn.report.estimates import LATENT, Numbers
 from pulse_unlearn.report.gauges import GAUGES, gauges
 from pulse_unlearn.report.load import load_run
@@ -74,7 +75,8 @@ def paper_tables(run: Path, *, reading: str = READINGS[0]) -> list[NamedTable]:
         )
     record = load_run(run)
     numbers = Numbers(record.results, record.labels, record.extras.over_seeds)
-    return list(_tables(numbers, Verdicts(record.extras.verdicts), reading))
+    found = _tables(numbers, Verdicts(record.extras.verdicts), reading)
+    return [*found, *_arms(arms(record.extras), _seeds(numbers))]
 
 
 def choose(tables: Sequence[NamedTable], names: Sequence[str]) -> list[NamedTable]:
@@ -129,6 +131,15 @@ def _tables(numbers: Numbers, verdicts: Verdicts, reading: str) -> Iterator[Name
     if sequence:
         caption = f"Accuracy in percent by request, {by}. {seeds}"
         yield NamedTable(numbers.sequence(), caption, sequence)
+
+
+def _arms(both: Arms | None, seeds: str) -> Iterator[NamedTable]:
+    if both is None:
+        return
+    minus = f"{both.first} minus {both.second} people of one checkpoint, in points. {seeds}"
+    for name, table in (("origin-forgotten", both.forgotten), ("origin-kept", both.kept)):
+        if table:
+            yield NamedTable(name, f"{table.title}: {minus}", table)
 
 
 def _seeds(numbers: Numbers) -> str:
