@@ -2,7 +2,8 @@
 
 Importing torch and transformers takes seconds, and the crash tests need many lives. A fork costs
 nothing, is a process of its own, and can be killed like any other. Requests and replies are lines
-of JSON on standard input and output; `pipeline_cases.Server` is the other end.
+of JSON on standard input and output; `pipeline_cases.Server` is the other end. With a request as
+argument this process is the command itself, and forks nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import time
 import traceback
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import matplotlib.figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -72,7 +73,7 @@ def arm(fault: dict[str, Any]) -> None:
 
 
 def live(request: dict[str, object]) -> None:
-    """Be the command: output to the log, exit with the command's code."""
+    """Run the command's own `main`, with its output in the log."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     log = os.open(str(request["log"]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(log, 1)
@@ -95,9 +96,11 @@ def live(request: dict[str, object]) -> None:
 
 
 def start(request: dict[str, object]) -> int:
-    child = os.fork()
-    if child:
-        return child
+    return os.fork() or be(request)
+
+
+def be(request: dict[str, object]) -> NoReturn:
+    """Be the command, and end this process with its code."""
     code = 70
     try:
         live(request)
@@ -127,4 +130,6 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        be(json.loads(sys.argv[1]))
     serve()
