@@ -124,7 +124,10 @@ def _code() -> str:
 
 
 def _todo(bench: Injection, run: Path, chosen: argparse.Namespace) -> list[Disturbance]:
-    """Return case, mode and number of each disturbance, mixed, so that a part is a fair sample."""
+    """Return case, mode and number of each disturbance, mixed, so that a part is a fair sample.
+
+    The modes come one after the other.
+    """
     found: list[Disturbance] = []
     for kind in chosen.stage or KINDS:
         whole = kind in {START, WHOLE}
@@ -142,7 +145,7 @@ def _todo(bench: Injection, run: Path, chosen: argparse.Namespace) -> list[Distu
             modes = [mode for mode in chosen.mode or DISTURBING if mode != "full" or needs_room]
             found += [(case, mode, number) for mode in modes]
     random.Random(0).shuffle(found)
-    return found
+    return sorted(found, key=lambda one: DISTURBING.index(one[1]))
 
 
 def _disturb(

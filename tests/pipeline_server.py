@@ -9,12 +9,14 @@ argument this process is the command itself, and forks nothing.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import signal
 import sys
 import time
 import traceback
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -22,19 +24,33 @@ import matplotlib.figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 import pulse_unlearn.training.loop
+from pulse_unlearn.registry import third_party
 
 
 def preload() -> None:
     """Import what a run needs; no tensor is touched before the fork."""
+    import transformers.models.clip.image_processing_pil_clip
     import transformers.models.clip.modeling_clip
     import transformers.models.llama.modeling_llama
     import transformers.models.llava.modeling_llava
     import transformers.models.llava.processing_llava  # noqa: F401
+    from PIL import Image
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
+    import pulse_unlearn.api.experiments
     import pulse_unlearn.cli.plan_text
+    import pulse_unlearn.cli.progress
     import pulse_unlearn.pipeline.run
     import pulse_unlearn.pipeline.runners
-    import pulse_unlearn.report  # noqa: F401
+    import pulse_unlearn.report.page  # noqa: F401
+
+    for name in ("rich.progress", "matplotlib.backends.backend_svg"):
+        import_module(name)
+    # Tables that each process would make for itself.
+    Image.preinit()
+    get_checkpoint_conversion_mapping("llava")
+    third_party("pulse_unlearn.runners", "score")
+    gc.freeze()  # a collection would touch, and so copy, every page
 
 
 def draw_nothing(_: object, target: Any, *, format: str, **__: object) -> None:
