@@ -10,7 +10,7 @@ from hashlib import sha256
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from pulse_unlearn.errors import ConfigError, PluginError, Problem
 from pulse_unlearn.isolation import Origin, isolated
@@ -128,7 +128,7 @@ def third_parties(group: str) -> list[Origin]:
 def _installed(path: tuple[str, ...]) -> EntryPoints:
     """Return all entry points of the packages on `sys.path`, whose files are read once for it."""
     del path
-    return entry_points()
+    return cast("EntryPoints", entry_points())  # Python 3.11 has another class, with `select` too
 
 
 def origin_of(point: EntryPoint) -> Origin:
