@@ -60,3 +60,11 @@ def exported_run(tmp_path_factory):
     from export_cases import make_run
 
     return make_run(tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Nothing is drawn: for tests of a page's words and tables."""
+    from undrawn import stand_in
+
+    stand_in(monkeypatch.setattr)

@@ -20,10 +20,8 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-import matplotlib.figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-
 import pulse_unlearn.training.loop
+import undrawn
 from pulse_unlearn.registry import third_party
 
 
@@ -51,12 +49,6 @@ def preload() -> None:
     get_checkpoint_conversion_mapping("llava")
     third_party("pulse_unlearn.runners", "score")
     gc.freeze()  # a collection would touch, and so copy, every page
-
-
-def draw_nothing(_: object, target: Any, *, format: str, **__: object) -> None:
-    """Stand in for matplotlib's savefig; with the layout, it takes most of a tiny run's time."""
-    empty = '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>'
-    target.write(empty if format == "svg" else empty.encode())
 
 
 def kill_before(events: int, mark: str) -> None:
@@ -95,8 +87,7 @@ def live(request: dict[str, object]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdin = open(os.devnull)  # noqa: SIM115
-    matplotlib.figure.Figure.savefig = draw_nothing  # type: ignore[method-assign]
-    ConstrainedLayoutEngine.execute = lambda *_: None  # type: ignore[method-assign]
+    undrawn.stand_in()
     sys.argv = ["pulse", *request["argv"]]  # type: ignore[misc]
     if request["poison"]:
         import pipeline_cases
