@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 import random
+import re
 import sys
 import tempfile
 import time
@@ -63,19 +64,20 @@ def main() -> None:
     parser.add_argument("--record", type=Path, help="note each one here, as a line of JSON")
     parser.add_argument("--continue", dest="go_on", action="store_true", help="the record")
     parser.add_argument(
-        "--fresh", action="store_true", help="each command in an interpreter of its own, no forks"
+        "--fresh", type=int, default=0, help="so many of the record again, without any fork"
     )
     chosen = parser.parse_args()
     record = Record(chosen.record, chosen.go_on)
     with tempfile.TemporaryDirectory(prefix="injection-", dir=chosen.at) as place:
         root = Path(place)
         with injection(root) as bench, ExitStack() as stack:
+            if chosen.fresh:
+                sys.exit(_differ(bench, root, list(record.fates.values()), chosen.fresh))
             free: SimpleQueue[tuple[Injection, Path]] = SimpleQueue()
             for number in range(chosen.jobs):
                 folder = root / f"worker{number}"
                 folder.mkdir()
-                kind = Fresh if chosen.fresh else Server
-                server = stack.enter_context(kind(folder, preload=root / "injection.so"))
+                server = stack.enter_context(Server(folder, preload=root / "injection.so"))
                 free.put((bench.with_server(server), folder / "runs" / "tiny"))
             every = _todo(bench, root / "count" / "tiny", chosen)
             todo = [one for one in every if one not in record.fates]
@@ -173,6 +175,25 @@ def _disturb(
                 record.add(fate)
                 if not count % 50:
                     print(f"{time.strftime('%H:%M:%S')} {count} so far", flush=True)
+
+
+def _differ(bench: Injection, root: Path, done: list[Fate], count: int) -> int:
+    """Do some again, each command in an interpreter of its own; return how many end otherwise."""
+    folder, differ = root / "fresh", 0
+    folder.mkdir()
+    alone = bench.with_server(Fresh(folder, preload=root / "injection.so"))
+    alone.afterwards = {}
+    for fate in random.Random(0).sample(done, min(count, len(done))):
+        again = alone.fate(fate.case, fate.mode, fate.number, folder / "runs" / "tiny")
+        same = _nameless(again) == _nameless(fate)
+        differ += not same
+        print(f"{'as before' if same else 'OTHERWISE'} {again}", flush=True)
+    return differ
+
+
+def _nameless(fate: Fate) -> str:
+    """Return all of a fate but the random names of scratch files."""
+    return re.sub(r"\.(writing-|tmp)\w+", r".\1", repr(fate))
 
 
 def _table(fates: Iterable[Fate]) -> str:
