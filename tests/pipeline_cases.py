@@ -296,12 +296,6 @@ class Server:
 class Fresh(Server):
     """Starts each command in an interpreter of its own: what the forks are compared with."""
 
-    def __enter__(self) -> Fresh:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def pulse(self, *argv: str, fault: object = None, **_: Any) -> Ended:
         request = self.request(*argv, events=0, mark="", poison="", fault=fault)
         command = [sys.executable, str(TESTS / "pipeline_server.py"), json.dumps(request)]
