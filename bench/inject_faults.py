@@ -83,7 +83,9 @@ def main() -> None:
             todo = [one for one in every if one not in record.fates]
             _disturb(free, todo, record, until=time.monotonic() + 60 * chosen.minutes)
     fates = [record.fates[one] for one in every if one in record.fates]
-    print(f"{len(fates)} of {len(every)} done\n\n{_table(fates)}")
+    wanted, done = Counter(mode for _, mode, _ in every), Counter(fate.mode for fate in fates)
+    by_mode = ", ".join(f"{mode}: {done[mode]} of {wanted[mode]}" for mode in wanted)
+    print(f"{len(fates)} of {len(every)} done ({by_mode})\n\n{_table(fates)}")
     sys.exit(any(fate.wrong for fate in fates))
 
 
