@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HARD_SECONDS = 120
+HARD_SECONDS = 600
 HERE = Path(__file__).parent
 SHARES = {
     "experiments": 0.2,

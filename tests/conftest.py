@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import pytest
+from filelock import FileLock
 
 from pipeline_cases import Bench, Server, make_experiment
 
@@ -32,14 +36,21 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def bench(server, tmp_path_factory):
-    """A finished tiny run and the means to run more; made when the first test asks for it."""
-    root = tmp_path_factory.mktemp("tiny")
-    experiment = make_experiment(root)
-    finished = root / "runs" / "tiny"
-    first = Bench(server, experiment, finished)
-    ended = first.run(finished.parent)
-    assert ended.code == 0, ended.output
-    return first
+    """A finished tiny run and the means to run more; made when the first test asks for it.
+
+    pytest's workers have a server each, and the run together.
+    """
+    root = tmp_path_factory.getbasetemp()
+    root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "tiny"
+    bench = Bench(server, root / "tiny.yaml", root / "runs" / "tiny")
+    with FileLock(root.with_suffix(".lock")):
+        if not (root / "ready").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            make_experiment(root)
+            ended = bench.run(bench.finished.parent)
+            assert ended.code == 0, ended.output
+            (root / "ready").touch()
+    return bench
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +60,11 @@ def exported_run(tmp_path_factory):
     from export_cases import make_run
 
     return make_run(tmp_path_factory.mktemp("export"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Nothing is drawn: for tests of a page's words and tables."""
+    from undrawn import stand_in
+
+    stand_in(monkeypatch.setattr)

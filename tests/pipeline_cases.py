@@ -256,7 +256,7 @@ class Server:
     def __enter__(self) -> Server:
         self.process = subprocess.Popen(
             [sys.executable, str(TESTS / "pipeline_server.py")],
-            env=environment() | ({"LD_PRELOAD": str(self.preload)} if self.preload else {}),
+            env=self.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -268,6 +268,9 @@ class Server:
         self.process.wait(timeout=30)
         _pipe(self.process.stdout).close()
 
+    def environment(self) -> dict[str, str]:
+        return environment() | ({"LD_PRELOAD": str(self.preload)} if self.preload else {})
+
     def ask(self, request: dict[str, object]) -> Any:
         target = _pipe(self.process.stdin)
         target.write(json.dumps(request) + "\n")
@@ -278,20 +281,28 @@ class Server:
         self, *argv: str, events: int = 0, mark: str = "", poison: str = "", fault: object = None
     ) -> Life:
         """Begin a command; `events` and `mark`, or `fault`, say what befalls it (server)."""
+        request = self.request(*argv, events=events, mark=mark, poison=poison, fault=fault)
+        return Life(self, self.ask(request), Path(request["log"]))
+
+    def request(self, *argv: object, **what: object) -> dict[str, Any]:
         self.count += 1
         log = self.logs / f"{self.count}.log"
-        request = {
-            "argv": [str(argument) for argument in argv],
-            "log": str(log),
-            "events": events,
-            "mark": mark,
-            "poison": poison,
-            "fault": fault,
-        }
-        return Life(self, self.ask(request), log)
+        return {"argv": [str(argument) for argument in argv], "log": str(log), **what}
 
     def pulse(self, *argv: str, **options: Any) -> Ended:
         return self.start(*argv, **options).wait()
+
+
+class Fresh(Server):
+    """Starts each command in an interpreter of its own: what the forks are compared with."""
+
+    def pulse(self, *argv: str, fault: object = None, **_: Any) -> Ended:
+        request = self.request(*argv, events=0, mark="", poison="", fault=fault)
+        command = [sys.executable, str(TESTS / "pipeline_server.py"), json.dumps(request)]
+        began = time.monotonic()
+        ended = subprocess.run(command, check=False, env=self.environment(), timeout=LIMIT)
+        output = Path(request["log"]).read_text(encoding="utf-8")
+        return Ended(ended.returncode, output, time.monotonic() - began)
 
 
 def _pipe(stream: IO[str] | None) -> IO[str]:

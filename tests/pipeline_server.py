@@ -2,44 +2,53 @@
 
 Importing torch and transformers takes seconds, and the crash tests need many lives. A fork costs
 nothing, is a process of its own, and can be killed like any other. Requests and replies are lines
-of JSON on standard input and output; `pipeline_cases.Server` is the other end.
+of JSON on standard input and output; `pipeline_cases.Server` is the other end. With a request as
+argument this process is the command itself, and forks nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import signal
 import sys
 import time
 import traceback
+from importlib import import_module
 from types import SimpleNamespace
-from typing import Any
-
-import matplotlib.figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from typing import Any, NoReturn
 
 import pulse_unlearn.training.loop
+import undrawn
+from pulse_unlearn.registry import third_party
 
 
 def preload() -> None:
     """Import what a run needs; no tensor is touched before the fork."""
+    import transformers.models.clip.image_processing_pil_clip
     import transformers.models.clip.modeling_clip
     import transformers.models.llama.modeling_llama
     import transformers.models.llava.modeling_llava
     import transformers.models.llava.processing_llava  # noqa: F401
+    from PIL import Image
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
+    import pulse_unlearn.api.experiments
     import pulse_unlearn.cli.plan_text
+    import pulse_unlearn.cli.progress
     import pulse_unlearn.pipeline.run
     import pulse_unlearn.pipeline.runners
-    import pulse_unlearn.report  # noqa: F401
+    import pulse_unlearn.report.page  # noqa: F401
 
-
-def draw_nothing(_: object, target: Any, *, format: str, **__: object) -> None:
-    """Stand in for matplotlib's savefig; with the layout, it takes most of a tiny run's time."""
-    empty = '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>'
-    target.write(empty if format == "svg" else empty.encode())
+    for name in ("rich.progress", "matplotlib.backends.backend_svg"):
+        import_module(name)
+    # Tables that each process would make for itself.
+    Image.preinit()
+    get_checkpoint_conversion_mapping("llava")
+    third_party("pulse_unlearn.runners", "score")
+    gc.freeze()  # a collection would touch, and so copy, every page
 
 
 def kill_before(events: int, mark: str) -> None:
@@ -72,14 +81,13 @@ def arm(fault: dict[str, Any]) -> None:
 
 
 def live(request: dict[str, object]) -> None:
-    """Be the command: output to the log, exit with the command's code."""
+    """Run the command's own `main`, with its output in the log."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     log = os.open(str(request["log"]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdin = open(os.devnull)  # noqa: SIM115
-    matplotlib.figure.Figure.savefig = draw_nothing  # type: ignore[method-assign]
-    ConstrainedLayoutEngine.execute = lambda *_: None  # type: ignore[method-assign]
+    undrawn.stand_in()
     sys.argv = ["pulse", *request["argv"]]  # type: ignore[misc]
     if request["poison"]:
         import pipeline_cases
@@ -95,9 +103,11 @@ def live(request: dict[str, object]) -> None:
 
 
 def start(request: dict[str, object]) -> int:
-    child = os.fork()
-    if child:
-        return child
+    return os.fork() or be(request)
+
+
+def be(request: dict[str, object]) -> NoReturn:
+    """Be the command, and end this process with its code."""
     code = 70
     try:
         live(request)
@@ -127,4 +137,6 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        be(json.loads(sys.argv[1]))
     serve()

@@ -177,3 +177,28 @@ def test_the_bench_of_methods_finds_one_that_holds_a_second_model():
     rows = [line for line in done.stdout.splitlines() if line.startswith("| `")]
     assert [row.rsplit("|", 2)[1].strip() for row in rows] == ["no", "no", "yes"], done.stdout
     assert done.returncode == 1, done.stderr
+
+
+def test_injected_faults_are_continued_for_the_same_code_alone(tmp_path, monkeypatch):
+    """Mutation: `Record` takes whatever file there is."""
+    monkeypatch.syspath_prepend(str(FINDINGS.parent))
+    import inject_faults
+
+    from injection_cases import Fate
+
+    path = tmp_path / "injected.jsonl"
+    fates = [
+        Fate("select", "kill", 3, "write a", "killed", "", ()),
+        Fate("select", "error", 4, "fsync a", "code 2", "a is missing", ("other bytes: a",)),
+    ]
+    record = inject_faults.Record(path, False)
+    for fate in fates:
+        record.add(fate)
+    again = inject_faults.Record(path, True)
+    assert again.fates == record.fates
+    assert [*again.fates.values()] == fates
+    with pytest.raises(SystemExit, match="--continue, or another name"):
+        inject_faults.Record(path, False)
+    monkeypatch.setattr(inject_faults, "_code", lambda: "of another day")
+    with pytest.raises(SystemExit, match="is of other code"):
+        inject_faults.Record(path, True)

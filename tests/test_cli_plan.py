@@ -45,7 +45,15 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-@pytest.mark.parametrize("name", ["paper", "paper-7b", "qwen2.5-vl", "smolvlm-laptop"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "paper",
+        pytest.param("paper-7b", marks=pytest.mark.slow),  # as `paper`, with a smaller model
+        "qwen2.5-vl",
+        "smolvlm-laptop",
+    ],
+)
 def test_a_plan_can_be_read_before_anything_is_fetched(name, tmp_path):
     said = plan(name, *(() if name == "paper" else ONE_SEED))
     for word in (

@@ -345,7 +345,14 @@ def test_a_family_that_cannot_be_packed_says_so_itself():
 # --- a step
 
 
-@pytest.mark.parametrize(("name", "width", "layers"), [(LLAVA_7B, 4096, 32), (LLAVA_13B, 5120, 40)])
+@pytest.mark.parametrize(
+    ("name", "width", "layers"),
+    [
+        (LLAVA_7B, 4096, 32),
+        # The same family with wider and more layers.
+        pytest.param(LLAVA_13B, 5120, 40, marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_of_full_size_has_the_shapes_and_gradients_that_are_planned_for(name, width, layers):
     """Two pictures, 64 words each, LoRA on projector and language model; no number in memory."""
     lora = LoraSettings(rank=128, alpha=256.0)

@@ -242,6 +242,15 @@ def test_names_from_files_move_no_cursor(server, tmp_path):
     assert not {"\x1b", "\x07", "\u202e"} & set(ended.output)
 
 
+def test_lines_of_a_plan_move_no_cursor():
+    """Mutation: `wrapped` takes text as it is; met with a model's name by random inputs."""
+    from pulse_unlearn.cli.wrapped import wrapped
+
+    said = wrapped("a\u202eb\u2066, \x9b2J float32", first="tiny\x1b[2J  ")
+    assert said.isprintable()
+    assert "float32" in said
+
+
 def test_memory_of_the_machine_that_does_not_suffice_is_no_traceback():
     """Mutation: `main` does not catch MemoryError."""
     code = (

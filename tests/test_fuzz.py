@@ -66,6 +66,41 @@ def test_changed_experiments_adapters_and_runs_are_read_or_refused(bench, tmp_pa
     fuzzed(world, tmp_path, 20, "experiments", "adapters", "run folders")
 
 
+GUARDED = f"""
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, {str(BENCH)!r})
+import fuzz_guard
+
+fuzz_guard.WAITING_SECONDS = 0.5
+
+
+def works():
+    until = time.thread_time() + 1.0
+    while time.thread_time() < until:
+        pass
+
+
+guard = fuzz_guard.Guard(Path.cwd())
+waits = (lambda: time.sleep(30), lambda: os.read(os.pipe()[0], 1))
+print(*(guard.call(work).fault or "none" for work in (works, *waits)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who waits for a processor is Linux's to tell")
+def test_waiting_for_a_processor_is_no_hang(tmp_path):
+    """Mutation: the clock of the guard is the wall's: what works is called a hang."""
+    ended = subprocess.run(
+        [sys.executable, "-c", GUARDED],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        cwd=tmp_path,
+    )
+    assert ended.stdout.split() == ["none", "hang", "hang"], ended.stderr
+
+
 # --- what was found
 
 

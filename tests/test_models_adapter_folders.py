@@ -188,6 +188,14 @@ def test_a_config_that_says_nothing_is_refused(content, adapter):
         merged(adapter)
 
 
+@pytest.mark.parametrize("setting", ["bias", "r", "lora_alpha", "lora_dropout"])
+def test_a_config_with_null_for_a_value_is_refused(setting, adapter):
+    """Mutation: PEFT's AttributeError is let through; met with `bias` by random inputs."""
+    edit(adapter, lambda config: config | {setting: None})
+    with pytest.raises(ModelError, match="does not fit"):
+        merged(adapter)
+
+
 @pytest.mark.parametrize("name", ["llava", "qwen2_vl", "idefics3"])
 def test_an_adapter_of_another_model_is_refused_naming_its_folder(name, adapter, tmp_path):
     source = families.save(name, tmp_path / name)

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 import plugin_cases as plugins
-from pulse_unlearn import plugin_contract, registries
+from pulse_unlearn import plugin_contract, registries, registry
 from pulse_unlearn.cli import pulse
 from pulse_unlearn.errors import ConfigError
 from pulse_unlearn.methods import METHODS, build_method
@@ -176,6 +176,20 @@ def test_another_entry_that_breaks_a_rule_fails_it_by_name(installed, name):
     (line,) = [line for line in output.splitlines() if line.startswith("FAILS")]
     assert f"{group} {name}_entry" in line
     assert said in line
+
+
+def test_packages_are_looked_through_once_until_the_path_changes(tmp_path, monkeypatch):
+    """Mutations: `_installed` without its cache; a cache that does not know the path."""
+    looked = []
+    real = registry.entry_points
+    monkeypatch.setattr(registry, "entry_points", lambda: looked.append(1) or real())
+    registry._installed.cache_clear()
+    for _ in range(3):
+        assert registry.third_party("pulse_unlearn.runners", "probe") is None
+    assert len(looked) == 1
+    plugins.install(tmp_path, "probing", "run_probe = print", {"runners": {"probe": "run_probe"}})
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry.third_party("pulse_unlearn.runners", "probe").package == "probing"
 
 
 def test_a_name_of_pulse_s_own_is_refused(installed):

@@ -277,6 +277,7 @@ def test_a_partial_run_says_what_is_missing(run: Path) -> None:
     assert any("not finished" in line for line in build_report(run).summary)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_whole_run_says_nothing_about_missing(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", Recipe(scenarios=("pretrained",)))
     text = build_report(folder).path.read_text(encoding="utf-8")
@@ -331,6 +332,7 @@ def test_before_unlearning_only(tmp_path: Path) -> None:
     assert "Nothing has been unlearned yet" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_files_missing_is_said_on_the_page(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", Recipe(scenarios=("pretrained",), samples=2))
     for name in ("samples.json", "plan.json", "environment.json"):
@@ -379,6 +381,7 @@ def test_results_json_that_is_not_what_it_should_be(tmp_path: Path) -> None:
     assert build_report(folder).path.exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_letter_that_knows_the_answers_is_never_called_forgotten(tmp_path: Path) -> None:
     """The invented pre-trained GA says D to everything and knows 98 % in every order."""
     recipe = Recipe(scenarios=("pretrained",), methods=("GA",), samples=0)
@@ -394,6 +397,7 @@ def test_one_letter_that_knows_the_answers_is_never_called_forgotten(tmp_path: P
     assert "gives no finding" in answer
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seeds_stand_beside_every_number(tmp_path: Path) -> None:
     recipe = Recipe(scenarios=("finetuned",), seeds=(0, 1, 2), samples=0)
     text = build_report(write_run(tmp_path / "run", recipe)).path.read_text(encoding="utf-8")
@@ -407,6 +411,7 @@ def test_seeds_stand_beside_every_number(tmp_path: Path) -> None:
     assert "does not cover what another seed would give" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_vanilla_run_shows_the_papers_reading_and_says_so(tmp_path: Path) -> None:
     recipe = Recipe(scenarios=("finetuned",), rotated=False, words=False, samples=0)
     folder = write_run(tmp_path / "run", recipe)
@@ -503,6 +508,7 @@ def test_a_part_of_results_json_that_is_missing_or_broken_is_said(
     assert part in str(problem)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("content", BROKEN[2:])
 def test_a_run_without_verdicts_and_findings_is_reported_all_the_same(
     tmp_path: Path, content: object
@@ -569,6 +575,7 @@ def test_summary_tells_flags_in_a_line_each(run: Path) -> None:
     assert "sustainability GA (request 5, 2 of 2 seeds)" in told[1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_notes_about_the_data_are_told_and_escaped(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "noted", Recipe(scenarios=("pretrained",), methods=("GA",)))
     path = folder / "results.json"

@@ -137,7 +137,7 @@ def test_help_and_reports_do_not_pay(bench, tmp_path):
     "name", ["model/model.safetensors", "people/Test_Set/train-00000-of-00001.parquet"]
 )
 def test_a_run_on_changed_files_ends_before_it_begins(name, tmp_path):
-    """Mutation: as above; the whole command, from a package of its own."""
+    """Mutations: `world` without `_check`; the check at import of the package (a traceback)."""
     package = tmp_path / "pulse_unlearn"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     path = package / "assets" / "world" / name

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pulse_unlearn import store
+from pulse_unlearn.store.leases import CLAIM, myself
 from pulse_unlearn.store.stages import sweep
 from store_cases import FILES, contents, fill, inputs, key, killed_at
 
@@ -110,6 +111,22 @@ def test_sweep_keeps_the_work_and_finishes_the_deletion(tmp_path):
             "checkpoints/step-00000010/state",
         }
     assert not (tmp_path / ".writing-3").exists()
+
+
+def test_sweep_takes_away_a_claim_that_could_not_be_removed(tmp_path):
+    """Mutation: `sweep` leaves it: a stage that is published is claimed by nobody again."""
+    runs = store.Store(tmp_path)
+    fill(runs.partial(key()))
+    rest = runs.publish(key(), **inputs()).name.partition("-")[2]
+    ticket = tmp_path / "stages" / f"{CLAIM}{rest}"
+    store.write_json(ticket, myself())
+    with runs.stage_lock(key()):
+        store.write_json(ticket, myself())
+        sweep(tmp_path)
+        assert ticket.exists(), "somebody works on it"
+    sweep(tmp_path)
+    assert not ticket.exists()
+    assert store.verify(tmp_path) == []
 
 
 LOOP = """

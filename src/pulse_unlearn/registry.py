@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from hashlib import sha256
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from pulse_unlearn.errors import ConfigError, PluginError, Problem
 from pulse_unlearn.isolation import Origin, isolated
@@ -87,7 +89,7 @@ class Registry(Generic[T]):
         if self._loaded:
             return
         self._loaded = True
-        for point in entry_points(group=self._group):
+        for point in _installed(tuple(sys.path)).select(group=self._group):
             origin = origin_of(point)
             try:
                 with isolated(f"{self.kind} '{point.name}' ({point.value})", origin):
@@ -113,12 +115,20 @@ class Registry(Generic[T]):
 
 def third_party(group: str, name: str) -> Origin | None:
     """Return where an entry point of that name comes from, without loading it."""
-    return next((origin_of(point) for point in entry_points(group=group, name=name)), None)
+    points = _installed(tuple(sys.path)).select(group=group, name=name)
+    return next((origin_of(point) for point in points), None)
 
 
 def third_parties(group: str) -> list[Origin]:
     """Return where the entry points of a group come from, without loading them."""
-    return [origin_of(point) for point in entry_points(group=group)]
+    return [origin_of(point) for point in _installed(tuple(sys.path)).select(group=group)]
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> EntryPoints:
+    """Return all entry points of the packages on `sys.path`, whose files are read once for it."""
+    del path
+    return cast("EntryPoints", entry_points())  # Python 3.11 has another class, with `select` too
 
 
 def origin_of(point: EntryPoint) -> Origin:

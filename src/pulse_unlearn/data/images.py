@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import re
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -125,14 +126,15 @@ class Album:
         return None
 
     def _file(self, name: str, where: str) -> bytes | None:
-        path = self._followed(name)
+        path, is_file = self._followed(name)
         if os.path.isabs(name) or not os.path.join(path, "").startswith(self._roots):
             fix = "copy it into the folder, and name it from there"
             what, allowed = "the picture lies outside the folder", "a path inside it"
             self._problems.add(what, where, allowed=allowed, fix=fix)
             return None
         if name not in self._files:
-            self._files[name] = _bytes_of(Path(path))
+            # A pipe or a device would be waited for, or read without end.
+            self._files[name] = _bytes_of(path) if is_file else None
         data = self._files[name]
         if data is None:
             # `exists` raises where a name is longer than the system's.
@@ -140,17 +142,20 @@ class Album:
             self._problems.add(what, where, fix=_INSIDE)
         return data
 
-    def _followed(self, name: str) -> str:
-        """Return where a name leads, links followed; each folder is followed once.
+    def _followed(self, name: str) -> tuple[str, bool]:
+        """Return where a name leads, links followed, and whether a file is there.
 
-        A link that leads to itself stays one.
+        Each folder is followed once. A link that leads to itself stays one.
         """
         folder, last = os.path.split(os.path.join(self._folder, name))
         if folder not in self._real:
             self._real[folder] = os.path.realpath(folder)
         path = os.path.join(self._real[folder], last)
-        is_plain = last not in ("", os.curdir, os.pardir) and not os.path.islink(path)
-        return path if is_plain else os.path.realpath(path)
+        mode = _mode(path)
+        if last in ("", os.curdir, os.pardir) or stat.S_ISLNK(mode):
+            path = os.path.realpath(path)
+            mode = _mode(path)
+        return path, stat.S_ISREG(mode)
 
 
 def picture_from_bytes(data: bytes, where: str) -> Picture:
@@ -200,7 +205,7 @@ def decode(picture: Picture) -> Image.Image:
     """
     try:
         with _open(picture) as image:
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(ImageOps.exif_transpose(image))  # a copy, which outlives the file
     except _DECODE_ERRORS as error:
         raise DataError(_problem(picture, error)) from error
 
@@ -234,7 +239,7 @@ def _open(picture: Picture) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
-        return image.copy()
+        return image
     if image.mode.startswith("I"):
         # Pillow clips 16-bit grey at 255 on conversion, which turns almost everything white.
         wide = np.asarray(image).astype(np.int64).clip(0, 65535)
@@ -281,10 +286,18 @@ def _no_name(name: Any) -> str:
     return ""
 
 
-def _bytes_of(path: Path) -> bytes | None:
+def _mode(path: str) -> int:
+    """Return what stands there, a link as a link; 0 if nothing does, or nothing can."""
     try:
-        # A pipe or a device would be waited for, or read without end.
-        return path.read_bytes() if path.is_file() else None
+        return os.lstat(path).st_mode
+    except (OSError, ValueError):
+        return 0
+
+
+def _bytes_of(path: str) -> bytes | None:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
     except OSError:
         return None
 

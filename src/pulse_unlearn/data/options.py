@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import permutations
@@ -71,8 +71,7 @@ class Pool:
         No option says what is true of the person, in whatever spelling. `order` is what the places
         are drawn by, such as the question's id.
         """
-        others = self._others(fact)
-        others.sort(key=lambda key: _hash(seed, fact.individual, fact.attribute, key))
+        others = sorted(self._others(fact), key=_drawn_by(seed, fact.individual, fact.attribute))
         texts = [self._texts[fact.attribute][key] for key in others[: count - 1]]
         return _placed(fact.answer, texts, seed=seed, order=order)
 
@@ -97,7 +96,7 @@ def choose(
     texts = {same_answer(text): text for text in wrong}
     texts.pop(same_answer(answer), None)
     texts.pop("", None)
-    drawn = sorted(texts.values(), key=lambda text: _hash(seed, "wrong", order, text))[: count - 1]
+    drawn = sorted(texts.values(), key=_drawn_by(seed, "wrong", order))[: count - 1]
     return _placed(answer, drawn, seed=seed, order=order)
 
 
@@ -155,13 +154,15 @@ def obstacles(questions: Iterable[Question]) -> Counter[str]:
 def _placed(
     answer: str, drawn: Sequence[str], *, seed: int, order: str
 ) -> tuple[list[Option], str]:
-    texts = sorted([*drawn, answer], key=lambda text: _hash(seed, "place", order, text))
+    texts = sorted([*drawn, answer], key=_drawn_by(seed, "place", order))
     options = [Option(letter, text) for letter, text in zip(LETTERS, texts, strict=False)]
     return options, LETTERS[texts.index(answer)]
 
 
-def _hash(*parts: object) -> bytes:
-    return sha256(":".join(map(str, parts)).encode()).digest()
+def _drawn_by(*parts: object) -> Callable[[str], bytes]:
+    """Return the hash that texts are put into order by."""
+    before = ":".join(map(str, parts))
+    return lambda text: sha256(f"{before}:{text}".encode()).digest()
 
 
 def _names(text: str, letters: set[str]) -> bool:

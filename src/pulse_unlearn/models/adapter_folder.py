@@ -34,6 +34,8 @@ from pulse_unlearn.models.adapter_files import (
 from pulse_unlearn.models.checkpoints import ADAPTER_FILE
 from pulse_unlearn.models.parts import inner_model
 
+_ODD = (ValueError, TypeError, KeyError, AttributeError, re.error)
+"""What PEFT raises of a config's values, wherever it comes to use them: a `bias` of null."""
 _LINES = 4
 """Lines shown of an error that may have one for each of a thousand layers."""
 
@@ -51,7 +53,7 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: st
         placed = _place(inner_model(model), sizes, config)
         if not placed.faults:
             _settle(config, placed)
-    except (ValueError, TypeError, KeyError, AttributeError, re.error) as error:
+    except _ODD as error:
         raise _unfit(folder, found, f"{type(error).__name__}: {error}") from error
     if placed.faults:
         raise _unfit(folder, found, "\n".join(placed.faults))
@@ -67,7 +69,7 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: st
             **{f"^{re.escape(old)}$": new for old, new in placed.saved.items()},
         }
         result: Any = model.load_adapter(str(folder), adapter_name=name, key_mapping=mapping)
-    except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
+    except (*_ODD, RuntimeError, OSError, SafetensorError) as error:
         # Tensors of another size, modules PEFT knows no low-rank layer for.
         raise _unfit(folder, found, f"{type(error).__name__}: {error}") from error
     missing, extra = sorted(result.missing_keys), sorted(result.unexpected_keys)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from operator import attrgetter
 from statistics import fmean
@@ -93,6 +93,9 @@ class HowOften:
     seeds: int
 
 
+_fields = attrgetter(*(one.name for one in fields(Place)))
+
+
 class Numbers:
     """All results of a run, by place, set, modality and measure."""
 
@@ -114,6 +117,10 @@ class Numbers:
             for result in found:
                 number = result.measurement
                 by_key.setdefault((number.set, number.modality, number.measure), []).append(result)
+        self._starts: dict[tuple[str, str], list[Place]] = defaultdict(list)
+        for place in sorted(self._places):
+            if place.request == 0:
+                self._starts[place.scenario, place.condition].append(place)
         self._sets = {place: {key[0] for key in keys} for place, keys in self._at.items()}
         plain = (seeds for place, seeds in self._places.items() if place.condition == PLAIN)
         self._all_seeds = tuple(sorted({seed for seeds in plain for seed in seeds}))
@@ -129,7 +136,7 @@ class Numbers:
         candidate, found = self._find(place, name, modality, measure)
         if not found:
             return None
-        return combine(found, self._over.get((*astuple(candidate), name, modality, measure)))
+        return combine(found, self._over.get((*_fields(candidate), name, modality, measure)))
 
     def how_often(self, place: Place, name: str, modality: str, measure: str) -> HowOften:
         """Return in how many seeds one of `TRUTHS` holds, of those in which it was judged."""
@@ -315,14 +322,8 @@ class Numbers:
         """Before unlearning all methods share one model (and one retain model): any row will do."""
         if place.request != 0:
             return [place]
-        others = [
-            other
-            for other in self._places
-            if (other.request, other.scenario) == (0, place.scenario)
-            and other.condition == place.condition
-            and other != place
-        ]
-        return [place, *sorted(others)]
+        others = self._starts.get((place.scenario, place.condition), ())
+        return [place, *(other for other in others if other != place)]
 
 
 def combine(results: Sequence[Result], over: OverSeeds | None = None) -> Estimate:

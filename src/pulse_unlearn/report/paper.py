@@ -8,6 +8,7 @@ read off the figures' pixels, to about one point. All values are percent.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 TITLE = "PULSE: Practical Evaluation Scenarios for Large Multimodal Model Unlearning"
 REFERENCE = f"Kawakami, Egashira, Miyai, Irie, Aizawa. {TITLE}. arXiv 2507.01271v4, 2025."
@@ -82,6 +83,7 @@ def relative(scenario: str, method: str | None, request: int) -> Relative | None
     return Relative(round(100 - forget, 1), retain, general)
 
 
+@cache
 def paper_method(label: str) -> str | None:
     """Return the paper's method of that label (``ga_klr`` is ``GA+KLR``), None if it has none."""
     key = _bare(label)

@@ -14,14 +14,21 @@ from pulse_unlearn.errors import Problem, StoreError
 
 def canonical_text(value: object, *, where: str) -> str:
     """Return compact JSON with sorted keys, for hashing; raises StoreError like `plain`."""
-    return json.dumps(
-        plain(value, where=where), sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+    return compact(plain(value, where=where))
 
 
 def readable_text(value: object, *, where: str, sort_keys: bool = False) -> str:
     """Return indented JSON that ends with a newline; raises StoreError like `plain`."""
-    clean = plain(value, where=where)
+    return indented(plain(value, where=where), sort_keys=sort_keys)
+
+
+def compact(clean: object) -> str:
+    """Return what `canonical_text` returns, of something that `plain` made."""
+    return json.dumps(clean, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def indented(clean: object, *, sort_keys: bool = False) -> str:
+    """Return what `readable_text` returns, of something that `plain` made."""
     text = json.dumps(clean, indent=1, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
     return text + "\n"
 

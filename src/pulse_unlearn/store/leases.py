@@ -26,7 +26,7 @@ from pulse_unlearn.store.manifest import CHECKPOINTS
 PARTIAL = ".partial-"
 LEASE = "lease.json"
 """File beside a stage's checkpoints that says who works on it."""
-_CLAIM = ".claim-"
+CLAIM = ".claim-"
 """Start of the names of files that last while a stage is claimed."""
 _WORKING = "on this stage"
 RENEWED_EVERY, RUNS_OUT_AFTER = 10.0, 60.0
@@ -120,11 +120,11 @@ def _claim(stages: Path, rest: str, *, alone: bool) -> Path:
 @contextmanager
 def _undisturbed(stages: Path, rest: str, *, alone: bool) -> Iterator[None]:
     """Keep all others from claiming a stage at the same moment; raises RunLocked if one does."""
-    ticket = stages / f"{_CLAIM}{rest}"
+    ticket = stages / f"{CLAIM}{rest}"
     mine = scratch_beside(ticket)
     write_json(mine, myself())
     try:
-        _clear(ticket, alone=alone)
+        clear_claim(ticket, alone=alone)
         os.link(mine, ticket)  # with what it says in it, and only if there is none
     except FileExistsError as error:
         raise RunLocked(locked(ticket, read_holder(ticket), _WORKING)) from error
@@ -137,8 +137,8 @@ def _undisturbed(stages: Path, rest: str, *, alone: bool) -> Iterator[None]:
             ticket.unlink()
 
 
-def _clear(ticket: Path, *, alone: bool) -> None:
-    """Remove what a process left that was killed while it claimed a stage."""
+def clear_claim(ticket: Path, *, alone: bool) -> None:
+    """Remove what a process left that claimed a stage and was killed, or could not remove it."""
     holder = read_holder(ticket)
     with suppress(FileNotFoundError):
         if holder is not None and not _is_held(ticket, holder, alone=alone):

@@ -13,7 +13,7 @@ from typing import cast
 from pulse_unlearn.errors import Corrupted, Problem, StoreError
 from pulse_unlearn.files import plain_file
 from pulse_unlearn.store.atomic import file_errors, sha256_file, sync_file, sync_folder, write_text
-from pulse_unlearn.store.fingerprint import canonical_text, plain, readable_text
+from pulse_unlearn.store.fingerprint import compact, indented, plain
 
 SEAL = "seal"
 """Key of the hash over the rest of a sealed file."""
@@ -60,7 +60,7 @@ def read_sealed(path: Path) -> dict[str, object]:
             Problem(
                 "was changed since it was written",
                 str(path),
-                got=f"content with seal {_seal_of(content, path)[:16]}...",
+                got=f"content with seal {_seal_of(content)[:16]}...",
                 allowed=f"seal {str(seal)[:16]}... as stored",
             )
         )
@@ -178,11 +178,10 @@ def _is_plain_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
-def _seal_of(content: Mapping[str, object], path: Path) -> str:
-    return hashlib.sha256(canonical_text(content, where=path.name).encode()).hexdigest()
+def _seal_of(clean: Mapping[str, object]) -> str:
+    return hashlib.sha256(compact(clean).encode()).hexdigest()
 
 
 def _sealed_text(content: Mapping[str, object], path: Path) -> str:
     clean = cast("dict[str, object]", plain(content, where=path.name))
-    sealed = {**clean, SEAL: _seal_of(clean, path)}
-    return readable_text(sealed, where=path.name, sort_keys=True)
+    return indented({**clean, SEAL: _seal_of(clean)}, sort_keys=True)

@@ -16,8 +16,10 @@ from pulse_unlearn.errors import Corrupted, Problem, RunLocked, StoreError
 from pulse_unlearn.store.atomic import delete, delete_scratch, file_errors, sync_folder, write_json
 from pulse_unlearn.store.fingerprint import fingerprint, is_fingerprint
 from pulse_unlearn.store.leases import (
+    CLAIM,
     LEASE,
     PARTIAL,
+    clear_claim,
     folder_of,
     holder_of,
     lapsed,
@@ -393,6 +395,9 @@ def sweep(run: Path) -> None:
                 rest = folder.name.partition("-")[2]
                 with suppress(RunLocked), _stage_held(run, rest):
                     delete(folder / CHECKPOINTS)
+        for ticket in (run / STAGES).glob(f"{CLAIM}*"):
+            with suppress(RunLocked), _stage_held(run, ticket.name.removeprefix(CLAIM)):
+                clear_claim(ticket, alone=True)
 
 
 def _stage_held(run: Path, rest: str) -> AbstractContextManager[bool]:
