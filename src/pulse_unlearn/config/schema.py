@@ -264,6 +264,9 @@ class UnlearnSettings(Settings):
     modalities: Modalities = "both"
     """What forget batches and the stop rule ask about D_unlearn: questions with its picture, by
     name, or both. Retain batches and scores always hold both."""
+    forget: Literal["request", "requests_so_far"] = "request"
+    """Whom forget batches ask about: the people of the request, or of the earlier ones, too. With
+    drawn or refused answers that needs no word of what was true."""
     retain: Literal["d_retain", "other_known", "all_known", "general", "none"] = "d_retain"
     """Whom retain batches ask about: D_retain; other people the model knows, who are neither
     forgotten nor retained nor unseen; half of each; nobody, with general questions alone; or no

@@ -90,6 +90,13 @@ class Target:
     """Whom it was taught but for D_unlearn, where a stage chooses it."""
 
 
+def _forgotten(entry: MethodEntry, requests: Sequence[Group]) -> Group:
+    """Return whom forget batches are about: the last of the requests, or all of them."""
+    if entry.unlearn.forget == "request" or len(requests) == 1:
+        return requests[-1]
+    return Group(tuple(name for one in requests for name in one.ids))
+
+
 def _replayed(name: str, target: Target, entry: MethodEntry) -> tuple[Group, Group]:
     """Return whom retain batches draw on, and who shares their half with those people, if anybody.
 
@@ -358,7 +365,7 @@ class Planner:
         entry = self.experiment.methods[label]
         targets = [target] * len(requests) if isinstance(target, Target) else target
         chain, history = targets[0].chain, tuple[str, ...]()
-        for number, (request, target) in enumerate(zip(requests, targets, strict=True), start=1):
+        for number, target in enumerate(targets, start=1):
             cell = Cell(scenario, label, entry.unlearn.scope, seed, number)
             stem = f"seed{seed}/{scenario}/{label}" + (f"/request{number}" if numbered else "")
             unlearn = self._unlearn(
@@ -368,7 +375,7 @@ class Planner:
                 target=target,
                 chain=chain,
                 history=history,
-                forget=request,
+                forget=_forgotten(entry, requests[:number]),
                 decides=self.decides(settings),
             )
             history = (*history, unlearn)

@@ -310,8 +310,9 @@ class UnlearnStage(TrainingStage):
         """Leave out what forget batches show where it is all there is to show, and nobody."""
         made_of = Stage.ingredients(self, experiment)
         # As keys of finished runs were made.
-        if self.settings.modalities == "both":
-            del made_of["settings"]["modalities"]
+        for name, usual in (("modalities", "both"), ("forget", "request")):
+            if getattr(self.settings, name) == usual:
+                del made_of["settings"][name]
         if self.others == Group():
             del made_of["others"]
         return made_of
