@@ -407,6 +407,15 @@ def recount(run: Run) -> dict[Key, Number]:
         label = tuple(str(one[name]) for name in CELL)
         counted = recount_cell(answers, sets, before)
         numbers |= {(*label, *key): number for key, number in counted}
+        if one.get("taught"):
+            held_back, forget = run.questions(one["only"]), sets["forget"]
+            taught = {
+                key: question
+                for key, question in run.questions(one["taught"]).items()
+                if key not in held_back and question.individual in forget
+            }
+            counted = recount_cell(taught, {"taught": forget}, None)
+            numbers |= {(*label, *key): number for key, number in counted}
         if one["condition"] in ("plain", "retain_model"):
             requests = run.sets[f"{one['scenario']}/{one['seed']}"]["requests"]
             counted = request_numbers(answers, requests)

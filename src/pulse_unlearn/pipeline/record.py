@@ -66,6 +66,7 @@ def plan_record(plan: Plan, inputs: Inputs) -> dict[str, Any]:
                 "scores": one.scores,
                 "compared_to": one.compared_to,
                 "only": one.only,
+                "taught": one.taught,
             }
             for one in plan.evaluations
         ],
