@@ -24,6 +24,7 @@ from pulse_unlearn.report.leaks import leak_tables, shown_with
 from pulse_unlearn.report.load import Progress, RunRecord, progress
 from pulse_unlearn.report.marks import MOST_WITH_SEEDS
 from pulse_unlearn.report.never_knew import membership_table, never_knew_table
+from pulse_unlearn.report.relearned import draw_equally, equally_table, worst_table
 from pulse_unlearn.report.relearning import draw_relearning, relearning_table
 from pulse_unlearn.report.samples import SampleGroup, sample_groups
 from pulse_unlearn.report.scoreboard import BoardGroup, ScoreRow, Verdicts, Word, board, scoreboard
@@ -91,6 +92,9 @@ class Page:
     matrix: Table | None
     """Who of a sequence is known after which request."""
     relearning: Table | None
+    relearned_worst: Table | None
+    relearned_equally: Table | None
+    """Relearning at its worst, and where as much was taught."""
     never_knew: Table | None
     membership: Table | None
     hidden: Table | None
@@ -167,6 +171,8 @@ def make_page(
         sequence=sequence_table(numbers),
         matrix=matrix_table(numbers),
         relearning=relearning_table(numbers),
+        relearned_worst=worst_table(numbers),
+        relearned_equally=equally_table(numbers),
         never_knew=never_knew_table(numbers),
         membership=membership_table(numbers),
         hidden=hidden_table(numbers),
@@ -216,6 +222,7 @@ def _drawings(numbers: Numbers, shown: Sequence[Panel]) -> list[Drawing]:
         draw_matrices(numbers),
         draw_trajectories(numbers),
         draw_relearning(numbers),
+        draw_equally(numbers),
         draw_curves(shown, numbers),
     )
     return [drawing for drawing in drawn if drawing]
