@@ -48,7 +48,7 @@ RELATIVE = (
     ("latent_", "", READINGS), ("latent_", "_over_chance", READINGS),
 )  # fmt: skip
 NOT_RECOUNTED = re.compile(
-    r"below_chance|one_letter|remembered|membership_(auc|p)|l2_(circular_)?accuracy:.*"
+    r"below_chance|one_letter|remembered|membership(_mink)?_(auc|p)|l2_(circular_)?accuracy:.*"
     r"|like_never_known|.*_equivalent|.*_ks(_p)?"
 )
 ATTRIBUTE = re.compile(r"(latent_)?accuracy:.*")

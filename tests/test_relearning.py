@@ -15,7 +15,7 @@ from pulse_unlearn.errors import ConfigError
 from pulse_unlearn.evaluation.relearned import Taught, taught_equally, where_taught
 from pulse_unlearn.leaderboard.entries import _attacks
 from pulse_unlearn.pipeline.inputs import check_settings
-from pulse_unlearn.records import Example, NamedRequest
+from pulse_unlearn.records import Example
 from pulse_unlearn.report.estimates import RETAIN_MODEL, Numbers
 from pulse_unlearn.report.relearned import (
     TAUGHT,
@@ -24,7 +24,6 @@ from pulse_unlearn.report.relearned import (
     equally_table,
     worst_table,
 )
-from pulse_unlearn.scenarios import Roster
 from pulse_unlearn.scenarios.relearning import CONDITIONS
 from pulse_unlearn.training.steps import FinetuneSteps
 from test_report_rules import GA, result
@@ -96,17 +95,14 @@ def test_the_other_half_is_asked_as_ever_and_the_taught_one_besides():
 
 
 def test_where_nobody_is_retained_nobody_is_taught():
-    everybody = ("c000", "c001")
-    roster = Roster((), everybody, (NamedRequest("r1", everybody, "2026-01-01"),))
     protocol = plan(
-        "scenarios={requests: {file: requests.csv, target: base}}",
-        "scenarios.unseen={celebrities: 0}",
-        "methods={ga: {unlearn: {retain: none}}}",
-        "evaluations={relearning: {teach: [d_retain]}}",
-        roster=roster,
+        "scenarios={audit: {models: {theirs: {source: m}}}}",  # D_unlearn is everybody
+        "methods={}",
+        "evaluations={relearning: {teach: [d_retain, general], steps: [2]}}",
     )
-    assert conditions(protocol, "requests", "ga", 1) == ["plain"]
-    assert any("D_retain is not taught to ga in requests" in note for note in protocol.notes)
+    found = ["relearned_general:0", "relearned_general:2"]
+    assert conditions(protocol, "audit", "theirs", 1) == ["plain", *found]
+    assert any("D_retain is not taught to theirs in audit" in note for note in protocol.notes)
 
 
 def test_general_questions_are_asked_for_before_anything_is_spent():
