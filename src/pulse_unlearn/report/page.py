@@ -19,7 +19,7 @@ from pulse_unlearn.report.extras import Flag
 from pulse_unlearn.report.figures import LATENT_PREFIX, figure4, figure5
 from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings, how_chosen
 from pulse_unlearn.report.gauges import GAUGES, gauges, reading_tests
-from pulse_unlearn.report.hidden import hidden_table, prompted_table, rounded_table
+from pulse_unlearn.report.hidden import hidden_table, probed_table, prompted_table, rounded_table
 from pulse_unlearn.report.leaks import leak_tables, shown_with
 from pulse_unlearn.report.load import Progress, RunRecord, progress
 from pulse_unlearn.report.marks import MOST_WITH_SEEDS
@@ -100,6 +100,7 @@ class Page:
     hidden: Table | None
     rounded: Table | None
     prompted: Table | None
+    probed: Table | None
     leaks: tuple[Table, ...]
     """The leak matrix, and that of each attribute; none where all methods are shown both."""
     drawings: Mapping[str, Drawing]
@@ -178,6 +179,7 @@ def make_page(
         hidden=hidden_table(numbers),
         rounded=rounded_table(numbers),
         prompted=prompted_table(numbers),
+        probed=probed_table(numbers),
         leaks=leak_tables(numbers, shown_with(record.experiment)),
         drawings={drawing.name: drawing for drawing in _drawings(numbers, shown)},
         gauges=tuple(
