@@ -216,6 +216,7 @@ def test_all_of_it_runs_and_its_numbers_are_recounted(server, tmp_path):
         made["scenarios"] = {"finetuned": {"forget": 2, "retain": 2}, "pretrained": None,
                              "unseen": {"celebrities": 1}}  # fmt: skip
         made["evaluations"] = {
+            "probing": {"depths": [1.0]},
             "relearning": {
                 "steps": [1],
                 "teach": ["forgotten_half", "d_retain", "general"],
@@ -242,6 +243,7 @@ def test_all_of_it_runs_and_its_numbers_are_recounted(server, tmp_path):
         assert 0 < halves[1] < everything
         for name in ("relearned_retain", "relearned_general"):
             assert count[f"{name}:{step}", "forget"] == everything
+    assert count["probed@1", "forget"] == everything
     seen = json.loads(
         next(bench.finished.glob("stages/*ga.relearn-general-*/outcome.json")).read_text()
     )
