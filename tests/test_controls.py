@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from pulse_unlearn.config import load_experiment
 from pulse_unlearn.evaluation.table import write_predictions
-from pulse_unlearn.scenarios import EVALUATIONS
+from pulse_unlearn.registries import schemas
+from pulse_unlearn.scenarios import build_plan
 from simulated_models import Design, Model, predict
+from test_scenarios import ROSTER
 
 SCRIPT = Path(__file__).parents[1] / "bench" / "controls.py"
 SPEC = importlib.util.spec_from_file_location("controls", SCRIPT)
@@ -60,13 +63,12 @@ def test_a_control_needs_what_was_hidden_and_nothing_from_who_never_knew(
     assert line.startswith("| 4 bits | `guard`, a guard | `int4` |")
 
 
-def test_the_experiment_asks_for_every_condition_that_is_judged(tmp_path):
-    from pulse_unlearn.config import load_experiment
-    from pulse_unlearn.registries import schemas
-
-    experiment = load_experiment(str(controls.write_experiment(tmp_path)), schemas=schemas())
-    assert {*experiment.evaluations} <= {*EVALUATIONS.names()}
-    assert {one.hider for one in controls.CONTROLS} <= {*experiment.methods}
-    ways = experiment.evaluations["prompted"]["ways"]
-    (prompts,) = (one for one in controls.CONTROLS if one.attack == "prompts")
-    assert [*ways] == [*prompts.conditions]
+@pytest.mark.parametrize("made", controls.MADE, ids=lambda made: made.method)
+def test_the_experiment_asks_for_every_condition_that_is_judged(tmp_path, made):
+    path = controls.write_experiment(tmp_path, made)
+    experiment = load_experiment(str(path), schemas=schemas())
+    assert {one.hider for one in made.controls} == {*experiment.methods}
+    stages = build_plan(experiment, ROSTER, serving={"refusal_guard"}).evaluations
+    asked = {one.cell.condition for one in stages}
+    for control in made.controls:
+        assert {*control.conditions} <= asked
