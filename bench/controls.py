@@ -119,7 +119,9 @@ class Run:
     def answers(self, stage: str) -> dict[str, QuestionScore]:
         """Return a stage's answers about D_unlearn, by question."""
         if stage not in self._known:
-            path = self.folder / "stages" / self.folders[stage] / "predictions.parquet"
+            # Its number is that of the plan it was made for.
+            named = self.folders[stage].partition("-")[2]
+            (path,) = (self.folder / "stages").glob(f"*-{named}/predictions.parquet")
             predictions = read_predictions(path)
             asked = by_question(predictions, score_all(predictions, parser="strict"))
             about = [one for one in asked if one.individual in self.forget]

@@ -305,7 +305,12 @@ class Run:
             sys.exit(f"only answers read by the parser strict can be recounted, not by {parser}")
         self.plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         self.sets = json.loads((folder / "results.json").read_text(encoding="utf-8"))["sets"]
-        self.folders = {stage["name"]: stage["folder"] for stage in self.plan["stages"]}
+        # A stage that an earlier plan made has the number it had there.
+        there = {one.name.partition("-")[2]: one.name for one in (folder / "stages").iterdir()}
+        self.folders = {
+            stage["name"]: there.get(stage["folder"].partition("-")[2], stage["folder"])
+            for stage in self.plan["stages"]
+        }
         self._known: dict[str, dict[str, Question]] = {}
 
     def answers(self, stage: str) -> list[Answer]:

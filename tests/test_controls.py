@@ -35,14 +35,17 @@ def run_of(folder, *, attacked, retain_attacked):
         if name == "retain_model+int4" and model is NOT:
             answers = predict(model, Design(people=20), seed=2, world=7)  # as without the attack
         people = sorted({one.individual for one in answers})
-        (folder / "stages" / name).mkdir(parents=True)
-        write_predictions(folder / "stages" / name / "predictions.parquet", answers)
+        (folder / "stages" / f"07-{name}").mkdir(parents=True)
+        write_predictions(folder / "stages" / f"07-{name}" / "predictions.parquet", answers)
     rows = [
         {"scenario": "finetuned", "method": "guard", "condition": name, "request": 1,
          "scores": name, "only": ""}
         for name in models
     ]  # fmt: skip
-    plan = {"stages": [{"name": name, "folder": name} for name in models], "evaluations": rows}
+    plan = {
+        "stages": [{"name": name, "folder": f"03-{name}"} for name in models],
+        "evaluations": rows,
+    }
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     sets = {"sets": {"finetuned/0": {"forget": people}}}
     (folder / "results.json").write_text(json.dumps(sets), encoding="utf-8")
