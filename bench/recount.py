@@ -48,7 +48,8 @@ RELATIVE = (
     ("latent_", "", READINGS), ("latent_", "_over_chance", READINGS),
 )  # fmt: skip
 NOT_RECOUNTED = re.compile(
-    r"below_chance|one_letter|remembered|membership_(auc|p)|l2_(circular_)?accuracy:.*"
+    r"below_chance|one_letter|remembered|membership(_mink)?_(auc|p)|l2_(circular_)?accuracy:.*"
+    r"|like_never_known|.*_equivalent|.*_ks(_p)?"
 )
 ATTRIBUTE = re.compile(r"(latent_)?accuracy:.*")
 """Of a set of people; of general questions these are categories, and recounted."""
@@ -304,7 +305,12 @@ class Run:
             sys.exit(f"only answers read by the parser strict can be recounted, not by {parser}")
         self.plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         self.sets = json.loads((folder / "results.json").read_text(encoding="utf-8"))["sets"]
-        self.folders = {stage["name"]: stage["folder"] for stage in self.plan["stages"]}
+        # A stage that an earlier plan made has the number it had there.
+        there = {one.name.partition("-")[2]: one.name for one in (folder / "stages").iterdir()}
+        self.folders = {
+            stage["name"]: there.get(stage["folder"].partition("-")[2], stage["folder"])
+            for stage in self.plan["stages"]
+        }
         self._known: dict[str, dict[str, Question]] = {}
 
     def answers(self, stage: str) -> list[Answer]:
@@ -372,6 +378,26 @@ def recount_cell(
                 yield (name, modality, f"{measure}:{category}"), number
 
 
+def never_knew_numbers(
+    questions: Mapping[str, Question], gone: Mapping[str, Question], sets: Mapping[str, set[str]]
+) -> Numbers:
+    """Yield how much more is right than in a model that never knew, question by question."""
+    people_alone = {key: q for key, q in questions.items() if q.individual}
+    about = {name: people for name, people in sets.items() if name in FORGOTTEN}
+    for name, modality, keys, there in parts_of(people_alone, about):
+        people = len({questions[key].individual for key in keys})
+        for reading in READINGS:
+            gaps: dict[str, list[float]] = {}
+            for key in keys:
+                now, then = (of[key].values[reading] for of in (questions, gone))
+                if now is not None and then is not None:
+                    gaps.setdefault(questions[key].modality, []).append(now - then)
+            if gaps:
+                value = float(np.mean([np.mean(some) for some in gaps.values()]))
+                number = (value if there else None, len(keys), people)
+                yield (name, modality, f"{reading}_from_never_knew"), number
+
+
 def request_numbers(
     questions: Mapping[str, Question], requests: Sequence[Sequence[str]]
 ) -> Numbers:
@@ -407,6 +433,18 @@ def recount(run: Run) -> dict[Key, Number]:
         label = tuple(str(one[name]) for name in CELL)
         counted = recount_cell(answers, sets, before)
         numbers |= {(*label, *key): number for key, number in counted}
+        if one["compared_to"] and one.get("never_knew"):
+            counted = never_knew_numbers(answers, run.questions(one["never_knew"]), sets)
+            numbers |= {(*label, *key): number for key, number in counted}
+        if one.get("taught"):
+            held_back, forget = run.questions(one["only"]), sets["forget"]
+            taught = {
+                key: question
+                for key, question in run.questions(one["taught"]).items()
+                if key not in held_back and question.individual in forget
+            }
+            counted = recount_cell(taught, {"taught": forget}, None)
+            numbers |= {(*label, *key): number for key, number in counted}
         if one["condition"] in ("plain", "retain_model"):
             requests = run.sets[f"{one['scenario']}/{one['seed']}"]["requests"]
             counted = request_numbers(answers, requests)

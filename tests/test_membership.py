@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import special
 
-from pulse_unlearn.evaluation.membership import auc_ends, membership_measures, told_apart
+from pulse_unlearn.evaluation.membership import (
+    auc_ends,
+    mean_likelihood,
+    membership_measures,
+    min_k,
+    told_apart,
+)
 from pulse_unlearn.records import Cell, Measurement, Result
 from pulse_unlearn.report.estimates import Numbers
 from pulse_unlearn.report.never_knew import membership_table
@@ -17,7 +23,10 @@ from test_scenarios import plan
 ROWS = {
     (modality, measure)
     for modality in ("multimodal", "text_only", "all")
-    for measure in ("membership_auc", "membership_p")
+    for measure in (
+        *("membership_auc", "membership_p"),
+        *("membership_mink_auc", "membership_mink_p"),
+    )
 }
 STRANGERS = Design(people=20)
 
@@ -53,6 +62,23 @@ def test_a_model_that_never_knew_does_not():
     found = [measured(Model(), seed=seed)["all", "membership_auc"] for seed in range(6)]
     assert sum(one.low <= 0.5 <= one.high for one in found) >= 5
     assert 0.35 < np.mean([one.value for one in found]) < 0.65
+
+
+def test_min_k_looks_at_the_least_likely_tokens_alone():
+    """By hand: a fifth of 9 tokens are two, one of the third answer and one of the second's."""
+    answers = [(-1.0, 5), (-4.0, 3), (-6.0, 1)]
+    assert min_k(answers) == pytest.approx((-6.0 - 4.0) / 2)
+    assert min_k([(-1.0, 1), (-2.0, 1)]) == -2.0
+    assert mean_likelihood(answers) == pytest.approx(-11 / 3)
+
+
+def test_min_k_tells_them_apart_and_nobody_in_a_model_that_never_knew():
+    known = measured(Model(knows=1.0), seed=1)["all", "membership_mink_auc"]
+    assert known.low > 0.7
+    found = [measured(Model(), seed=seed)["all", "membership_mink_auc"] for seed in range(6)]
+    assert sum(one.low <= 0.5 <= one.high for one in found) >= 5
+    hidden = measured(Model(knows=0.0, knows_words=0.9), seed=2)["all", "membership_mink_auc"]
+    assert hidden.low > 0.5
 
 
 def test_what_was_pushed_below_strangers_is_told_apart_too():

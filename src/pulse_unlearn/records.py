@@ -271,6 +271,8 @@ class QuestionScore:
     """1 if the greedy answer to the bare question names the true option and no other."""
     words_log_likelihood: float | None = None
     """Natural log-probability of the true text behind the bare question, mean over its tokens."""
+    words_tokens: int | None = None
+    """How many tokens these are."""
 
 
 @dataclass(frozen=True, slots=True)

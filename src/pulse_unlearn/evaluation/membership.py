@@ -1,12 +1,15 @@
 """Membership: are the forgotten told from people whom the same model never learned?
 
-The LOSS attack (Yeom et al., arXiv 1709.01604): what was learned is likelier. A person's score is
-the mean log-likelihood per token of the true answers in words. Min-K % would need the likelihood of
-single tokens, which answers do not hold.
+What was learned is likelier. A person's text is the true answers in words; the LOSS attack (Yeom et
+al., arXiv 1709.01604) scores it by the mean log-likelihood per token, Min-K % (Shi et al., arXiv
+2310.16789) by that of its least likely tokens alone. Answers are stored whole, so a token counts
+with the mean of its answer: exactly its own where answers are one token, as in the embedded world,
+and closer to LOSS the longer they are.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
@@ -25,6 +28,11 @@ from pulse_unlearn.evaluation.measures import ALL, measurement, missing_modality
 from pulse_unlearn.records import MODALITIES, Measurement, QuestionScore
 
 PERMUTATIONS = 2_000
+LEAST_LIKELY = 0.2
+"""Share of a text's tokens that Min-K % looks at, as the paper does."""
+
+Answers = Sequence[tuple[float, int]]
+"""Log-likelihood per token and number of tokens of each answer of a text; at least one."""
 
 
 def membership_measures(
@@ -32,26 +40,44 @@ def membership_measures(
 ) -> list[Measurement]:
     """Return how well one model tells a set's people from people it never learned.
 
-    In each modality and in both, people scored by the mean of their modalities' means:
+    In each modality and in both, people scored by the mean over their modalities:
 
     * `membership_auc`: the chance that somebody of the set has likelier answers than somebody never
       learned, ties counting half. 1 is a model that knows, 0.5 one that never knew; below it,
       answers were pushed under those of people nobody ever taught, which tells them as well;
-    * `membership_p`: two-sided, how often it is as far from 0.5 if people swap sides.
+    * `membership_p`: two-sided, how often it is as far from 0.5 if people swap sides;
+    * `membership_mink_auc`, `membership_mink_p`: the same by Min-K %.
     """
     mine, theirs = tuple(answers), tuple(never_learned)
     measurements = []
     for modality in (*MODALITIES, ALL):
         chosen, others = of_modality(mine, modality), of_modality(theirs, modality)
         reason = missing_modality(chosen, modality) or missing_modality(others, modality)
-        found = p_value = Estimate(None, reason=reason)
-        if not reason:
-            found, p_value = told_apart(_by_person(chosen), _by_person(others))
-        measurements += [
-            measurement(name, chosen, one, of_set=of_set, modality=modality)
-            for name, one in (("membership_auc", found), ("membership_p", p_value))
-        ]
+        for name, scored_by in (("membership", mean_likelihood), ("membership_mink", min_k)):
+            found = p_value = Estimate(None, reason=reason)
+            if not reason:
+                sides = (_by_person(side, scored_by) for side in (chosen, others))
+                found, p_value = told_apart(*sides)
+            measurements += [
+                measurement(f"{name}_{kind}", chosen, one, of_set=of_set, modality=modality)
+                for kind, one in (("auc", found), ("p", p_value))
+            ]
     return measurements
+
+
+def mean_likelihood(answers: Answers) -> float:
+    """Return the mean of the answers' log-likelihoods per token: LOSS."""
+    return fmean(value for value, _ in answers)
+
+
+def min_k(answers: Answers) -> float:
+    """Return the mean log-likelihood of the least likely tokens: Min-K %, one token at least."""
+    wanted = left = max(1, math.ceil(LEAST_LIKELY * sum(tokens for _, tokens in answers)))
+    total = 0.0
+    for value, tokens in sorted(answers):
+        taken = min(tokens, left)
+        total, left = total + taken * value, left - taken
+    return total / wanted
 
 
 def told_apart(members: Sequence[float], others: Sequence[float]) -> tuple[Estimate, Estimate]:
@@ -99,13 +125,16 @@ def _edge(far: float, near: float, outside: Callable[[float], bool]) -> float:
     return near
 
 
-def _by_person(scores: Sequence[QuestionScore]) -> list[float]:
-    """Return each person's mean of the means of the modalities that were asked in words."""
-    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+def _by_person(
+    scores: Sequence[QuestionScore], scored_by: Callable[[Answers], float]
+) -> list[float]:
+    """Return each person's mean over the modalities that were asked in words, a text in each."""
+    texts: dict[str, dict[str, list[tuple[float, int]]]] = defaultdict(lambda: defaultdict(list))
     for score in scores:
         if score.words_log_likelihood is not None:
-            values[score.individual][score.modality].append(score.words_log_likelihood)
-    return [fmean(fmean(found) for found in of.values()) for of in values.values()]
+            answer = (score.words_log_likelihood, score.words_tokens or 1)
+            texts[score.individual][score.modality].append(answer)
+    return [fmean(scored_by(text) for text in of.values()) for of in texts.values()]
 
 
 def _ranks(values: FloatArray) -> FloatArray:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean
+from typing import Any
 
 from pulse_unlearn.errors import DataError, Problem
 from pulse_unlearn.evaluation.parsers import (
@@ -291,19 +292,21 @@ def _question(answers: Sequence[Answer]) -> QuestionScore:
     )
 
 
-def _in_words(bare: Answer | None) -> dict[str, float | None]:
+def _in_words(bare: Answer | None) -> dict[str, Any]:
     if bare is None:
         names = ("words", "words_per_token", "words_probability", "words_named")
-        return dict.fromkeys((*names, "words_log_likelihood"))
+        return dict.fromkeys((*names, "words_log_likelihood", "words_tokens"))
     one, score = bare
     true, sums = true_places(one), one.option_log_probs
     means = [value / count for value, count in zip(sums, one.option_tokens, strict=True)]
+    likeliest = max(true, key=lambda place: means[place])
     return {
         "words": credit_of(sums, true),
         "words_per_token": credit_of(means, true),
         "words_probability": _probability_of(sums, true),
         "words_named": float(score.verdict == "correct"),
-        "words_log_likelihood": max(means[place] for place in true),
+        "words_log_likelihood": means[likeliest],
+        "words_tokens": one.option_tokens[likeliest],
     }
 
 

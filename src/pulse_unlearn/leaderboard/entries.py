@@ -18,7 +18,7 @@ KEPT = ("retain", "unseen", "unseen_fictional", "general")
 """Sets whose usable accuracy is held against what it was before."""
 RECOVERED = 0.10
 """What an attack has to bring back beyond its control to count, as a share of right answers."""
-_STEP = re.compile(r"^(?P<attack>.+):(?P<step>\d+)$")
+_STEP = re.compile(r"^(?P<attack>[^@:]+)(?P<at>@[^:]+)?(:(?P<step>\d+))?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,19 +227,22 @@ def _attacks(
 ) -> Iterator[tuple[str, float]]:
     """Yield each condition of a model with what it brings back beyond its control.
 
-    Of a curve over steps the last; the control is the retain model under the same condition.
+    Of a curve over steps the last, of several learning rates or depths the one that brings back
+    most; the control is the retain model under the same condition.
     Adapters switched off are no attack here: whoever hands a model over can merge them. Around a
     router or guard there is nothing to merge, and the verdict `hidden` says so.
     """
-    last: dict[str, tuple[int, str]] = {}
+    last: dict[tuple[str, str], tuple[int, str]] = {}
     for condition in numbers.conditions(place):
         own_way = condition.startswith(f"{ON_THE_WAY}:")
         if condition.startswith(RETAIN_MODEL) or condition == ADAPTER_OFF or own_way:
             continue
         match = _STEP.match(condition)
-        attack, step = (match["attack"], int(match["step"])) if match else (condition, 0)
-        last[attack] = max(last.get(attack, (-1, "")), (step, condition))
-    for attack, (_, condition) in sorted(last.items()):
+        key = (match["attack"], match["at"] or "") if match else (condition, "")
+        step = int(match["step"] or 0) if match else 0
+        last[key] = max(last.get(key, (-1, "")), (step, condition))
+    worst: dict[str, float] = {}
+    for (attack, _), (_, condition) in sorted(last.items()):
         found = numbers.remembered(seed, replace(place, condition=condition))
         if found is None:
             continue
@@ -247,7 +250,9 @@ def _attacks(
         same = numbers.remembered(seed, control)
         if same is None:
             same = numbers.remembered(seed, control.at(0))
-        yield attack, found - (floor if same is None else same)
+        back = found - (floor if same is None else same)
+        worst[attack] = max(worst.get(attack, back), back)
+    yield from worst.items()
 
 
 def _seconds(times: Mapping[str, float], scenario: str, method: str, seed: int) -> float | None:

@@ -112,4 +112,4 @@ def _of(operation: Operation) -> tuple[str, ...]:
 
 
 def _asked(one: Evaluation) -> tuple[str, ...]:
-    return (*_of(one.operation), one.scores, one.compared_to, one.only)
+    return (*_of(one.operation), one.scores, one.compared_to, one.only, one.taught)

@@ -348,12 +348,14 @@ def _wanting(experiment: Experiment) -> list[Problem]:
         for label, entry in experiment.methods.items()
         if entry.unlearn.replayed_share
     ]
+    if "general" in experiment.evaluations.get("relearning", {}).get("teach", ()):
+        wanting.append("evaluations.relearning.teach")
     return [
         Problem(
             "there are no general training questions",
             where,
             got=f"data set {experiment.data.general.source}",
-            fix="set it to 0, or give the data set training questions",
+            fix="set it to 0, or leave general out, or give the data set training questions",
         )
         for where in wanting
     ]

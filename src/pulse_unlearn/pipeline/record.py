@@ -66,6 +66,8 @@ def plan_record(plan: Plan, inputs: Inputs) -> dict[str, Any]:
                 "scores": one.scores,
                 "compared_to": one.compared_to,
                 "only": one.only,
+                "taught": one.taught,
+                "never_knew": one.control,
             }
             for one in plan.evaluations
         ],

@@ -111,6 +111,8 @@ def compute_results(evidence: Evidence, verdicts: Mapping[Cell, ForgettingVerdic
             about = [one for one in answers if one.individual in sets["forget"]]
             never = evidence.scores_of(strangers)
             measured += membership_measures(about, never, of_set="forget")
+        if evaluation.taught:
+            measured += _taught(evaluation, evidence, sets["forget"])
         if evidence.attributes:
             about = [one for one in answers if one.individual in sets["forget"]]
             measured += attribute_measures(about, of_set="forget", attributes=evidence.attributes)
@@ -125,6 +127,19 @@ def compute_results(evidence: Evidence, verdicts: Mapping[Cell, ForgettingVerdic
                 measured += never_knew_measures(answers, never, sets=sets, margin=evidence.margin)
         results += [Result(cell, one) for one in measured]
     return results
+
+
+def _taught(
+    evaluation: Evaluation, evidence: Evidence, forgotten: frozenset[str]
+) -> list[Measurement]:
+    """Measure what an attack taught about D_unlearn, as the set `taught`."""
+    held_back = {score.question_id for score in evidence.scores_of(evaluation.only)}
+    answers = [
+        score
+        for score in evidence.scores_of(evaluation.taught)
+        if score.individual in forgotten and score.question_id not in held_back
+    ]
+    return people_measures(answers, sets={"taught": forgotten})
 
 
 def _remembered(

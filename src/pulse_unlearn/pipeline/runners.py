@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Literal
 
 from peft import PeftModel
@@ -22,7 +21,7 @@ from pulse_unlearn.evaluation.predict import (
     predict,
     rotated_accuracy,
 )
-from pulse_unlearn.evaluation.table import read_predictions, write_predictions
+from pulse_unlearn.evaluation.table import write_predictions
 from pulse_unlearn.isolation import deadline
 from pulse_unlearn.methods import METHODS, Method, Part, Procedure, Request, build_method, serves
 from pulse_unlearn.models.adapter_base import note_base
@@ -50,8 +49,10 @@ from pulse_unlearn.models.sharding import (
     whole_weights,
 )
 from pulse_unlearn.pipeline.asked import PREDICTIONS
-from pulse_unlearn.pipeline.decisions import Habits, accuracy_of, habits_of
+from pulse_unlearn.pipeline.decisions import Habits, habits_of
 from pulse_unlearn.pipeline.inputs import OUTCOME
+from pulse_unlearn.pipeline.limits import limit_of
+from pulse_unlearn.pipeline.probing import run_probe
 from pulse_unlearn.pipeline.served import ask_served
 from pulse_unlearn.pipeline.stage_context import (
     StageContext,
@@ -65,7 +66,13 @@ from pulse_unlearn.pipeline.stage_context import (
 )
 from pulse_unlearn.records import Example, Prediction
 from pulse_unlearn.registry import Registry
-from pulse_unlearn.scenarios import FinetuneStage, ScoreStage, TrainingStage, UnlearnStage
+from pulse_unlearn.scenarios import (
+    FinetuneStage,
+    ProbeStage,
+    ScoreStage,
+    TrainingStage,
+    UnlearnStage,
+)
 from pulse_unlearn.store import write_folder, write_json, write_text
 from pulse_unlearn.training.guards import StopRule
 from pulse_unlearn.training.loop import Outcome, Watch, as_lines, train
@@ -84,6 +91,7 @@ Runner = Callable[[StageContext[Any]], None]
 RUNNERS: Registry[Runner] = Registry("kind of stage", group="pulse_unlearn.runners")
 """Kind of a stage -> what carries it out. Those that choose people need no model and are the
 pipeline's own."""
+RUNNERS.register(ProbeStage.kind)(run_probe)
 
 
 @RUNNERS.register(ScoreStage.kind)
@@ -192,7 +200,7 @@ def run_unlearn(context: StageContext[UnlearnStage]) -> None:
         keep_reference=needs.reference,
         procedure=isinstance(method, Procedure),
     )
-    limit = _limit(context, unseen) if stage.before else None
+    limit = limit_of(context, unseen) if stage.before else None
     session = MethodSession(
         job.backend,
         References(
@@ -272,29 +280,6 @@ def _request(context: StageContext[UnlearnStage], name: str) -> Request:
     if not isinstance(stage, UnlearnStage):
         raise TypeError(f"{name} is no request")
     return Request(name, context.resolve(stage.forget))
-
-
-@dataclass(frozen=True, slots=True)
-class _Limit:
-    """What accuracy a stop rule asks for, and the target model's own on the same questions."""
-
-    before: float
-    accuracy: float
-
-
-def _limit(context: StageContext[UnlearnStage], unseen: Sequence[Example]) -> _Limit:
-    """Return the accuracy to stop at: measured once on the target model, never below chance."""
-    stop = context.stage.settings.stop
-    asked = read_predictions(context.folder_of(context.stage.before) / PREDICTIONS)
-    before = accuracy_of(
-        asked,
-        frozenset(example.example_id for example in unseen),
-        decides=context.stage.decides,
-    )
-    limit = before * (1 - (stop.target_forgetting or 0.0))
-    if stop.floor == "chance":
-        limit = max(limit, fmean(1 / len(example.options) for example in unseen))
-    return _Limit(before, limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,8 +184,11 @@ def held_out(
 ) -> list[Example]:
     """Return questions for the stop rule: views and option orders that are never reported.
 
-    So many questions; where `rotated` decides, each of them in every order.
+    So many questions; where `rotated` decides, each of them in every order. Of nobody, general
+    questions that are trained on: then no stop rule asks any.
     """
+    if not people:
+        return general_epochs(context.inputs, context.stage)(0)[:count]
     drawn = sorted(question.id for person in people for question in person.questions)
     chosen = random.Random(f"{context.stage.order_seed}:held-out")
     kept = set(chosen.sample(drawn, min(count, len(drawn))))

@@ -18,6 +18,7 @@ from pulse_unlearn.report.words import (
 
 ADAPTER_OFF = "adapter_off"
 _ROUNDED = re.compile(r"int(\d)")
+_PROBED = re.compile(r"probed@([0-9.]+)")
 _STRICT = "accuracy"
 _WAYS: Mapping[str, str] = {
     "few_shot": "few-shot",
@@ -92,6 +93,15 @@ def prompted_table(numbers: Numbers) -> Table | None:
     asked = {condition for place in places for condition in numbers.conditions(place)}
     columns = {way: title for way, title in _WAYS.items() if way in asked}
     return _attacked_table(numbers, "Prompt attacks", columns, plainly="plainly", apart=True)
+
+
+def probed_table(numbers: Numbers) -> Table | None:
+    """Build the table of what probes read off hidden states, a column for each depth."""
+    places = [one for name in numbers.scenarios() for one in numbers.finals(name)]
+    asked = {condition for place in places for condition in numbers.conditions(place)}
+    depths = sorted(float(match[1]) for one in asked if (match := _PROBED.fullmatch(one)))
+    columns = {f"probed@{depth:g}": f"layer at {100 * depth:g} %" for depth in depths}
+    return _attacked_table(numbers, "Probed layers", columns, plainly="as it answers")
 
 
 def _attacked_table(

@@ -17,7 +17,11 @@ from pulse_unlearn.report.words import (
 )
 
 _READINGS = ("accuracy", "rotated_accuracy", "words_accuracy")
-_MODALITIES = (*MODALITIES, "all")
+_TOLD = (
+    *((modality, "membership", MODALITY_TITLES[modality]) for modality in (*MODALITIES, "all")),
+    ("all", "membership_mink", "Min-K, all questions"),
+)
+"""Modality, measure and column."""
 _PROBABILITIES = (("rotated_probability", "KS, rotated"), ("words_probability", "KS, words"))
 
 
@@ -53,19 +57,19 @@ def membership_table(numbers: Numbers) -> Table | None:
         model = numbers.retain_model(scenario)
         places = [*(one.at(0) for one in finals[:1]), *([model] if model else []), *finals]
         for place in places:
-            cells = tuple(_told_apart(numbers, place, modality, notes) for modality in _MODALITIES)
+            cells = tuple(_told_apart(numbers, place, at, name, notes) for at, name, _ in _TOLD)
             if any(cell.value != MISSING for cell in cells):
                 rows.append(Row((scenario_title(scenario), *model_heads(place)), cells))
     if not rows:
         return None
-    columns = tuple(MODALITY_TITLES[modality] for modality in _MODALITIES)
+    columns = tuple(title for *_, title in _TOLD)
     heads = ("Scenario", "Method", "Updated")
     return Table("Membership", heads, columns, tuple(rows), tuple(notes.items()))
 
 
-def _told_apart(numbers: Numbers, place: Place, modality: str, notes: Notes) -> Shown:
+def _told_apart(numbers: Numbers, place: Place, modality: str, name: str, notes: Notes) -> Shown:
     found, chance = (
-        numbers.get(place, "forget", modality, f"membership_{kind}") for kind in ("auc", "p")
+        numbers.get(place, "forget", modality, f"{name}_{kind}") for kind in ("auc", "p")
     )
     if found is None or found.value is None:
         return Shown(MISSING, mark=notes.mark(found.reason) if found else "")

@@ -19,11 +19,12 @@ from pulse_unlearn.report.extras import Flag
 from pulse_unlearn.report.figures import LATENT_PREFIX, figure4, figure5
 from pulse_unlearn.report.findings import RULE, Compared, Finding, compared, findings, how_chosen
 from pulse_unlearn.report.gauges import GAUGES, gauges, reading_tests
-from pulse_unlearn.report.hidden import hidden_table, prompted_table, rounded_table
+from pulse_unlearn.report.hidden import hidden_table, probed_table, prompted_table, rounded_table
 from pulse_unlearn.report.leaks import leak_tables, shown_with
 from pulse_unlearn.report.load import Progress, RunRecord, progress
 from pulse_unlearn.report.marks import MOST_WITH_SEEDS
 from pulse_unlearn.report.never_knew import membership_table, never_knew_table
+from pulse_unlearn.report.relearned import draw_equally, equally_table, worst_table
 from pulse_unlearn.report.relearning import draw_relearning, relearning_table
 from pulse_unlearn.report.samples import SampleGroup, sample_groups
 from pulse_unlearn.report.scoreboard import BoardGroup, ScoreRow, Verdicts, Word, board, scoreboard
@@ -91,11 +92,15 @@ class Page:
     matrix: Table | None
     """Who of a sequence is known after which request."""
     relearning: Table | None
+    relearned_worst: Table | None
+    relearned_equally: Table | None
+    """Relearning at its worst, and where as much was taught."""
     never_knew: Table | None
     membership: Table | None
     hidden: Table | None
     rounded: Table | None
     prompted: Table | None
+    probed: Table | None
     leaks: tuple[Table, ...]
     """The leak matrix, and that of each attribute; none where all methods are shown both."""
     drawings: Mapping[str, Drawing]
@@ -167,11 +172,14 @@ def make_page(
         sequence=sequence_table(numbers),
         matrix=matrix_table(numbers),
         relearning=relearning_table(numbers),
+        relearned_worst=worst_table(numbers),
+        relearned_equally=equally_table(numbers),
         never_knew=never_knew_table(numbers),
         membership=membership_table(numbers),
         hidden=hidden_table(numbers),
         rounded=rounded_table(numbers),
         prompted=prompted_table(numbers),
+        probed=probed_table(numbers),
         leaks=leak_tables(numbers, shown_with(record.experiment)),
         drawings={drawing.name: drawing for drawing in _drawings(numbers, shown)},
         gauges=tuple(
@@ -216,6 +224,7 @@ def _drawings(numbers: Numbers, shown: Sequence[Panel]) -> list[Drawing]:
         draw_matrices(numbers),
         draw_trajectories(numbers),
         draw_relearning(numbers),
+        draw_equally(numbers),
         draw_curves(shown, numbers),
     )
     return [drawing for drawing in drawn if drawing]

@@ -29,6 +29,7 @@ SET_TITLES = {
     "forgotten_earlier": "Requested earlier",
     "just_requested": "Requested just now",
     "not_yet_requested": "Not yet requested",
+    "taught": "Taught half",
 }
 READING_TITLES = {
     "accuracy": "strict",

@@ -16,6 +16,7 @@ from pulse_unlearn.scenarios.plan import (
     by_turn,
 )
 from pulse_unlearn.scenarios.planner import ARM, Planner, Target, derive_seed
+from pulse_unlearn.scenarios.probing import Probing
 from pulse_unlearn.scenarios.prompted import Prompted
 from pulse_unlearn.scenarios.quantised import Quantised
 from pulse_unlearn.scenarios.relearning import Relearning
@@ -27,6 +28,7 @@ from pulse_unlearn.scenarios.stages import (
     FinetuneStage,
     Group,
     MatchStage,
+    ProbeStage,
     ScoreStage,
     SelectStage,
     Stage,
@@ -58,6 +60,8 @@ __all__ = [
     "Operation",
     "Plan",
     "Planner",
+    "ProbeStage",
+    "Probing",
     "Prompted",
     "Quantised",
     "Relearning",

@@ -61,6 +61,9 @@ class Evaluation:
     never_knew: str = ""
     """Score stage of a model that never learned D_unlearn, under the same condition; empty for the
     operation's, of a plain one."""
+    taught: str = ""
+    """Score stage of the same model on what an attack taught it about D_unlearn, the questions
+    that are not in `only`; empty where that is not asked."""
 
     @property
     def control(self) -> str:

@@ -159,6 +159,23 @@ class ScoreStage(Stage):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeStage(ScoreStage):
+    """Reads the letters of true options off a model's hidden states, and stores them as answers."""
+
+    kind: ClassVar[str] = "probe"
+    reads: ClassVar[tuple[str, ...]] = ("people/", "model")
+
+    learn: tuple[Group, ...]
+    """People whom the probe is fitted to."""
+    depth: float
+    """Which layer of the language model, as a share of its depth."""
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return the people it asks about, and those it learns from."""
+        return (*self.ask, *self.learn)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChoosingStage(Stage):
     """Chooses people by what a model answered: no model is needed, the pipeline does it itself."""
 

@@ -148,7 +148,7 @@ def steps_of_epochs(
 
 
 class FinetuneSteps:
-    """Each batch: people to learn, and a share of general questions replayed.
+    """Each batch: people to learn, and a share of general questions replayed, of 1 nothing else.
 
     As many `steps` as the epochs take, unless a number is given.
     """
@@ -167,17 +167,25 @@ class FinetuneSteps:
     ) -> None:
         self._replay = round(batch_size * replay)
         self._people_count = batch_size - self._replay
-        self._people = Stream(people, seed=seed, name="people", shuffle=shuffle)
+        learned = self._people_count
+        self._people = (
+            Stream(people, seed=seed, name="people", shuffle=shuffle) if learned else None
+        )
         self._general = Stream(general, seed=seed, name="replay") if self._replay else None
         self._steps = steps_of_epochs(
-            self._people.length, batch_size=batch_size, replay=replay, epochs=epochs, steps=steps
+            self._people.length if self._people else self._general.length if self._general else 0,
+            batch_size=batch_size,
+            replay=replay if learned else 0.0,
+            epochs=epochs,
+            steps=steps,
         )
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, step: int) -> StepData:
-        learned = self._people.take(step * self._people_count, self._people_count)
+        count = self._people_count
+        learned = self._people.take(step * count, count) if self._people else ()
         replayed = self._general.take(step * self._replay, self._replay) if self._general else ()
         return StepData(forget=(), retain=learned + replayed)
 
