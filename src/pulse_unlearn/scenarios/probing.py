@@ -16,10 +16,10 @@ from pydantic import Field
 from pulse_unlearn.config import Settings
 from pulse_unlearn.scenarios.evaluations import EVALUATIONS, last_operations
 from pulse_unlearn.scenarios.plan import Evaluation, Operation
-from pulse_unlearn.scenarios.planner import NOBODY, Planner
+from pulse_unlearn.scenarios.planner import Planner
 from pulse_unlearn.scenarios.relearning import attacked_model
 from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, Model, retain_model_of
-from pulse_unlearn.scenarios.stages import Group, ProbeStage
+from pulse_unlearn.scenarios.stages import NOBODY, Group, ProbeStage
 
 PROBED = "probed"
 """The condition is `probed@DEPTH`; `retain_model+probed@DEPTH` is the control."""

@@ -23,9 +23,9 @@ from pulse_unlearn.config import (
 )
 from pulse_unlearn.scenarios.evaluations import EVALUATIONS, RisingSteps, last_operations
 from pulse_unlearn.scenarios.plan import Evaluation, Operation
-from pulse_unlearn.scenarios.planner import NOBODY, Planner, derive_seed
+from pulse_unlearn.scenarios.planner import Planner, derive_seed
 from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, Model, retain_model_of
-from pulse_unlearn.scenarios.stages import Group
+from pulse_unlearn.scenarios.stages import NOBODY, Group
 
 RELEARNED = "relearned"
 """The condition is `relearned:STEP`; `retain_model+relearned:STEP` is the control."""

@@ -312,7 +312,7 @@ class UnlearnStage(TrainingStage):
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     forget: Group
     retain: Group
-    others: Group = Group()
+    others: Group = NOBODY
     """People whom half of the retained questions about people are about instead; often nobody."""
     before: str = ""
     """Score stage that asked the target model what the stop rule asks."""
@@ -330,7 +330,7 @@ class UnlearnStage(TrainingStage):
         for name, usual in (("modalities", "both"), ("forget", "request")):
             if getattr(self.settings, name) == usual:
                 del made_of["settings"][name]
-        if self.others == Group():
+        if self.others == NOBODY:
             del made_of["others"]
         return made_of
 
