@@ -138,6 +138,19 @@ def test_other_people_have_to_be_known():
         plan("unlearn.retain=other_known", *few)
 
 
+def test_forget_batches_may_hold_the_people_of_earlier_requests():
+    alone, again = plan(), plan("unlearn.forget=requests_so_far")
+    asked = [
+        [of.stage(one.unlearn).forget.ids for one in operations(of, "sustainability")]
+        for of in (alone, again)
+    ]
+    so_far = [sum(asked[0][: number + 1], ()) for number in range(5)]
+    assert asked[1] == so_far
+    # The chosen of a single request are whoever they are chosen to be.
+    pretrained = [operations(of, "pretrained")[0] for of in (alone, again)]
+    assert alone.stage(pretrained[0].unlearn).forget == again.stage(pretrained[1].unlearn).forget
+
+
 def test_the_reference_can_be_the_model_before_this_request():
     protocol = plan("unlearn.reference=previous_request")
     last = operations(protocol, "sustainability")[-1]
