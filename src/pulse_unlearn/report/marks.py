@@ -109,6 +109,7 @@ def explain_marks(
     with_paper: bool,
     with_gold: bool = False,
     with_seeds: bool = False,
+    with_intervals: bool = True,
 ) -> None:
     """Add one legend under the panels; `methods` are (look, title)."""
     from matplotlib.lines import Line2D
@@ -117,9 +118,8 @@ def explain_marks(
         Line2D([], [], color=colour(look), marker=marker(look), ms=6, lw=1.8, label=title[:40])
         for look, title in methods
     ]
-    handles.append(
-        Line2D([], [], color=INK, marker="o", ms=6, lw=1.8, label="this run, with interval")
-    )
+    run = "this run, with interval" if with_intervals else "this run"
+    handles.append(Line2D([], [], color=INK, marker="o", ms=6, lw=1.8, label=run))
     if with_seeds:
         one_seed = {**seed_look(0), "color": INK, "ms": 8}
         handles.append(Line2D([], [], label="each seed", **one_seed))

@@ -254,7 +254,8 @@ def draw_equally(numbers: Numbers) -> Drawing | None:
             axes.set_axis_off()
         places = [one.place for of in lines.values() for one in of]
         looks = {numbers.look(place.method): method_title(place.method) for place in places}
-        explain_marks(figure, sorted(looks.items()), with_paper=False, with_gold=True)
+        methods = sorted(looks.items())
+        explain_marks(figure, methods, with_paper=False, with_gold=True, with_intervals=False)
         return finish(
             figure,
             "relearning-taught",
