@@ -306,9 +306,9 @@ class Run:
         self.plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         self.sets = json.loads((folder / "results.json").read_text(encoding="utf-8"))["sets"]
         # A stage that an earlier plan made has the number it had there.
-        there = {one.name.partition("-")[2]: one.name for one in (folder / "stages").iterdir()}
+        there = {one.name.lstrip("0123456789"): one.name for one in (folder / "stages").iterdir()}
         self.folders = {
-            stage["name"]: there.get(stage["folder"].partition("-")[2], stage["folder"])
+            stage["name"]: there.get(stage["folder"].lstrip("0123456789"), stage["folder"])
             for stage in self.plan["stages"]
         }
         self._known: dict[str, dict[str, Question]] = {}

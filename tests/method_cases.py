@@ -14,7 +14,7 @@ from pulse_unlearn.records import Example, Individual, Question
 LOSSES = [name for name, method in METHODS if hasattr(method, "terms")]
 REPRESENTATIVES = (
     *("ga", "ga_klr", "npo", "dpo", "rmu", "gradient_projection", "undial"),
-    "safe_eraser",
+    *("safe_eraser", "pulse"),
 )
 """Losses that together need all that losses need, one with `OTHER_FORMS`; the others differ in
 arithmetic alone, which `test_methods_losses.py` and `test_methods_published.py` check for all."""

@@ -14,7 +14,7 @@ from pulse_unlearn.errors import ConfigError
 from pulse_unlearn.evaluation.metrics import attribute_measures, people_measures
 from pulse_unlearn.evaluation.scoring import by_question
 from pulse_unlearn.pipeline import inputs as pipeline_inputs
-from pulse_unlearn.pipeline import runners
+from pulse_unlearn.pipeline import runners, stage_context
 from pulse_unlearn.pipeline.inputs import read_inputs
 from pulse_unlearn.pipeline.stage_context import StageContext
 from pulse_unlearn.records import Cell, Measurement, Result
@@ -61,7 +61,7 @@ def test_forget_batches_and_stop_rule_show_one_modality_and_retain_batches_both(
     inputs, monkeypatch, label, asked
 ):
     # Fails where the runner takes people as they are.
-    shown, stopping, epochs_of = [], [], runners.people_epochs
+    shown, stopping, epochs_of = [], [], stage_context.people_epochs
 
     def recorded(*given):
         shown.append(epochs_of(*given)(0))
@@ -71,7 +71,7 @@ def test_forget_batches_and_stop_rule_show_one_modality_and_retain_batches_both(
         stopping.extend(people)
         raise Reached
 
-    monkeypatch.setattr(runners, "people_epochs", recorded)
+    monkeypatch.setattr(stage_context, "people_epochs", recorded)
     monkeypatch.setattr(runners, "held_out", reached)
     context = StageContext(
         inputs,

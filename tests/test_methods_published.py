@@ -31,7 +31,8 @@ def made_views(logits, needs=None):
     """Views of the golden inputs; of the reference only as much as a method asked for."""
     made = {}
     for batch in BATCHES:
-        if batch != "forget" and not getattr(needs, batch):
+        aside = batch == "alternative" and needs is not None and needs.aside
+        if batch != "forget" and not (getattr(needs, batch) or aside):
             continue
         labels = torch.tensor(EXPECTED["inputs"][f"{batch}_labels"])
         lengths = torch.tensor(EXPECTED["lengths"][batch])
@@ -50,6 +51,10 @@ def made_views(logits, needs=None):
             some = 1 if needs.options == "one" else counts.shape[1]
             mask = torch.arange(4) < counts.unsqueeze(-1)
             made[forms] = OptionView(logits[forms][:, :some], mask[:, :some])
+    if needs.drawn:
+        made["drawn"] = torch.tensor(EXPECTED["drawn"])
+    if needs.aside:
+        made["aside"] = made.pop("alternative")
     if needs.letters:
         made["letters"] = torch.zeros(2, logits["forget"].shape[-1], dtype=torch.bool)
         for row, letters in enumerate(EXPECTED["letters"]):

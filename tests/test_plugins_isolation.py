@@ -64,7 +64,7 @@ from pulse_unlearn.scenarios import Stage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeStage(Stage):
-    kind: ClassVar[str] = "probe"
+    kind: ClassVar[str] = "gauge"
 
 
 class Probe(Settings):
@@ -103,7 +103,7 @@ def world(tmp_path_factory):
         folder,
         "probing",
         PROBE,
-        {"evaluations": {"probe": "Probe"}, "runners": {"probe": "run_probe"}},
+        {"evaluations": {"probe": "Probe"}, "runners": {"gauge": "run_probe"}},
     )
     plugins.install(
         folder,

@@ -163,11 +163,12 @@ def unlearn_steps(
 ) -> Callable[[int], UnlearnSteps]:
     """Return which examples each step of an unlearning shows, by the number of its steps."""
     settings = stage.settings
+    forgotten = people_epochs(inputs, stage, forget)
     kept, shared = (
         people_epochs(inputs, stage, people) if people else None for people in (retain, others)
     )
     return lambda steps: UnlearnSteps(
-        people_epochs(inputs, stage, forget),
+        forgotten,
         kept,
         general_epochs(inputs, stage),
         others=shared,

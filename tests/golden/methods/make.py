@@ -19,6 +19,8 @@ LETTERS = ((0, 2, 3), (1, 4))
 """Vocabulary entries that begin a letter of each forget example's options."""
 OPTIONS = {"options": ((4, 4, 4), (3, 3, 0)), "option_words": ((4,), (0,))}
 """Options in each form of each forget question: orders, and in words; 0 where it was not asked."""
+DRAWN = (2, 0)
+"""Place of the option drawn for each forget question."""
 STEP = 1e-5
 
 
@@ -75,6 +77,8 @@ class Options:
             [softmax(form[:n]) for form, n in zip(made[name][row], of, strict=True) if n]
             for name, of in zip(OPTIONS, counts, strict=True)
         )
+        self.own = made["options"][row][0]
+        self.drawn = DRAWN[row]
 
 
 def log_sigmoid(x):
@@ -307,6 +311,16 @@ CASES = {
         {"orders": "one", "words_weight": 0.0, "retain_weight": 0.0},
         [(1, "forget", lambda f, r, a, d, o: from_flat(o.orders[0]))],
     ),
+    "pulse": (  # what is said aside is taken from the alternative answers
+        "pulse",
+        {"letters_weight": 3.0, "words_weight": 0.5, "retain_weight": 2.0},
+        [
+            (3.0, "forget", lambda f, r, a, d, o: -o.own[o.drawn]),
+            (0.5, "forget", lambda f, r, a, d, o: -sum(np.log(p[o.drawn]) for p in o.words)),
+            (0.5, "forget", lambda f, r, a, *_: descent(a)),
+            (2.0, "retain", lambda f, r, a, *_: forward_kl(r)),
+        ],
+    ),
     "safe_eraser": (
         "safe_eraser",
         {"loss": {"method": "grad_diff", "weight": 0.5}},
@@ -366,6 +380,7 @@ def document():
         "lengths": LENGTHS,
         "letters": LETTERS,
         "options": OPTIONS,
+        "drawn": DRAWN,
         "inputs": {name: part.tolist() for name, part in made.items()},
         "cases": cases,
     }
