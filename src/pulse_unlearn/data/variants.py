@@ -54,9 +54,8 @@ class Variants:
         It is the same text in both modalities, in every order and in words. As good as an equal
         number of all facts falls on the true option as on each of the others.
         """
-        self._question(example)
+        truth = self._question(example).truth
         texts = [option.text for option in example.options]
-        truth = texts[[option.letter for option in example.options].index(example.letter)]
         turn = self._turns[example.individual, truth] % len(texts)
         if turn == 0:
             return texts.index(truth)
