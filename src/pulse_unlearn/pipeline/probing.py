@@ -36,17 +36,13 @@ def run_probe(context: StageContext[ProbeStage]) -> None:
     model.eval()
     count = len(language_layers(model, loaded.family))
 
-    def on_batch(done: int, total: int) -> None:
-        context.progress.advance(done, total, {})
-        context.stop.check()
-
     found = last_states(
         model,
         context.cache.encoder(loaded),
         [*known, *asked],
         layers=[math.ceil(stage.depth * count) - 1],
         batch_size=context.inputs.experiment.scoring.batch_size,
-        on_batch=on_batch,
+        on_batch=context.on_batch,
     )
     states = found[:, 0].double().numpy()
     probe = LetterProbe.fit(states[: len(known)], [example.letter for example in known])

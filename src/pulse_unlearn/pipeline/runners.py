@@ -117,10 +117,6 @@ def run_score(context: StageContext[ScoreStage]) -> None:
         shard_layers(switched.model, loaded.family, context.ranks)
     backend = _backend(context, loaded, switched.model, asked)
 
-    def on_batch(done: int, total: int) -> None:
-        context.progress.advance(done, total, {})
-        context.stop.check()
-
     sizes = [scoring.batch_size]
 
     def on_halved(size: int) -> None:
@@ -133,7 +129,7 @@ def run_score(context: StageContext[ScoreStage]) -> None:
             examples,
             batch_size=sizes[-1],
             max_new_tokens=scoring.max_new_tokens,
-            on_batch=on_batch,
+            on_batch=context.on_batch,
             on_halved=on_halved,
             ranks=context.ranks,
         )

@@ -59,6 +59,11 @@ class StageContext(Generic[AnyStage]):
         """The model that the stage starts from."""
         return self.inputs.experiment.model_of(self.stage.model)
 
+    def on_batch(self, done: int, total: int) -> None:
+        """Tell how far the stage is, and leave it if that was asked for."""
+        self.progress.advance(done, total, {})
+        self.stop.check()
+
     def people(self, group: Group, *, facts: Facts = "all", seed: int = 0) -> list[Individual]:
         """Return the individuals of a group, with the questions about some of their facts."""
         found = [self.inputs.people[identity] for identity in self.resolve(group)]

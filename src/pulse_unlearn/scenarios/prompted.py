@@ -16,7 +16,8 @@ from pulse_unlearn.records import PROMPTINGS, Prompting
 from pulse_unlearn.scenarios.evaluations import EVALUATIONS, last_operations
 from pulse_unlearn.scenarios.plan import Evaluation, Operation
 from pulse_unlearn.scenarios.planner import Planner
-from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, retain_model_of
+from pulse_unlearn.scenarios.retain_model import RETAIN_MODEL, Model, retain_model_of
+from pulse_unlearn.scenarios.stages import Group
 
 
 @EVALUATIONS.register("prompted")
@@ -40,25 +41,10 @@ class Prompted(Settings):
         for operation in last_operations(planner):
             model = retain_model_of(planner, operation)
             for way in dict.fromkeys(self.ways):
-                asked = self._asked(
-                    planner,
-                    operation,
-                    way,
-                    scored=operation.after,
-                    chain=operation.chain,
-                    model=operation.model,
-                    served=operation.served,
-                )
-                control = ""
-                if model:
-                    control = self._asked(
-                        planner,
-                        operation,
-                        way,
-                        scored=model.scored,
-                        chain=model.chain,
-                        model=model.model,
-                    )
+                last = Model(operation.chain, operation.after, operation.model)
+                forget = operation.forget
+                asked = self._asked(planner, forget, way, last, served=operation.served)
+                control = self._asked(planner, forget, way, model) if model else ""
                 cell = replace(operation.cell, condition=way)
                 row = Evaluation(
                     cell, operation, asked, operation.before, only=asked, never_knew=control
@@ -73,35 +59,28 @@ class Prompted(Settings):
     def _before(self, planner: Planner, operation: Operation, way: Prompting) -> Evaluation:
         """Ask the target model in one way; all methods of a scenario share it."""
         cell = replace(operation.cell, request=0, condition=way)
-        target = planner.score(
-            f"seed{cell.seed}/{cell.scenario}/target/{way}/score",
-            operation.target,
-            (operation.forget,),
-            general=False,
-            prompted=way,
-            shots=self.shots if way == "few_shot" else 0,
-        )
+        stem = f"seed{cell.seed}/{cell.scenario}/target"
+        model = Model(operation.target, operation.before)
+        target = self._asked(planner, operation.forget, way, model, stem=stem)
         return Evaluation(cell, operation, target, only=target)
 
     def _asked(
         self,
         planner: Planner,
-        operation: Operation,
+        forget: Group,
         way: Prompting,
+        model: Model,
         *,
-        scored: str,
-        chain: tuple[str, ...],
-        model: str,
+        stem: str = "",
         served: tuple[str, ...] = (),
     ) -> str:
-        """Ask a model about D_unlearn in one way."""
-        stem = planner.stages[scored].name.removesuffix("/score")
+        """Ask a model about D_unlearn in one way; stages are named by `stem` or its own scores."""
         return planner.score(
-            f"{stem}/{way}/score",
-            chain,
-            (operation.forget,),
+            f"{stem or model.scored.removesuffix('/score')}/{way}/score",
+            model.chain,
+            (forget,),
             general=False,
-            model=model,
+            model=model.model,
             served=served,
             prompted=way,
             shots=self.shots if way == "few_shot" else 0,

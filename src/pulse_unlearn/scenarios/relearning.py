@@ -158,8 +158,7 @@ class Relearning(Settings):
             model=attacked.model,
         )
 
-        def ask(kind: str, *, taught: bool = False) -> list[str]:
-            half: Literal["taught", "held_back"] = "taught" if taught else "held_back"
+        def ask(half: Literal["taught", "held_back"], kind: str) -> list[str]:
             return [
                 planner.score(
                     f"{name}/{kind}-step{step}",
@@ -174,8 +173,8 @@ class Relearning(Settings):
                 for step in self.steps
             ]
 
-        asked = ask("score")
-        taught = ask("taught", taught=True) if self.ask_taught and attack.halves else []
+        asked = ask("held_back", "score")
+        taught = ask("taught", "taught") if self.ask_taught and attack.halves else []
         for number, step in enumerate((0, *self.steps)):
             cell = replace(operation.cell, condition=f"{attack.condition}:{step}")
             yield Evaluation(

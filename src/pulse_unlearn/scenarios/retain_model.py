@@ -93,9 +93,9 @@ def retain_model_of(
         so_far = {one for group in operation.requests[:turn] for one in group.ids}
         if so_far < gone:
             name, gone = f"{operation.stem}request{turn}/retain-model", so_far
-    stay = Group(tuple(one for one in target.learn.ids if one not in gone))
-    if operation.forget.selection:
-        stay = operation.not_forgotten
+    stay = operation.not_forgotten
+    if not operation.forget.selection:
+        stay = Group(tuple(one for one in target.learn.ids if one not in gone))
     stage = planner.finetune(operation.cell.seed, name, stay, settings=target.settings)
     chain = (*target.chain, stage)
     return Model(chain, planner.score(f"{name}/score", chain, asked.ask))
