@@ -58,6 +58,19 @@ def test_paper_has_the_steps_and_questions_of_its_file(paper):
     assert paper["seed0/select"].tokens == 0
 
 
+def test_a_probe_asks_by_letter_and_of_those_it_learns_from_too():
+    """And is read off the prompt: nothing is generated, nothing asked in words."""
+    probing = "evaluations={retain_model: {}, probing: {depths: [0.5]}}"
+    found = estimate(load("smoke", "seeds=[0]", "scenarios.pretrained=null", probing))
+    probes = [one for one in found.values() if one.kind == "probe"]
+    assert probes and all(one.operations > 0 and one.memory for one in probes)
+    probe = found["seed0/finetuned/ga/probe50"]
+    # Four to forget and, to learn from, four of D_retain and two unseen celebrities; each ten
+    # questions in four orders.
+    assert probe.asked.questions == pytest.approx((4 + 4 + 2) * 10 * 4)
+    assert probe.asked.answers == pytest.approx(0)
+
+
 @pytest.mark.slow  # several plans
 def test_each_reading_has_its_price_and_can_be_turned_off():
     """Orders and words are told apart, so that a big run may choose; in operations, unpacked."""

@@ -28,7 +28,7 @@ from pulse_unlearn.estimate.placeholders import (
 )
 from pulse_unlearn.estimate.questions import TEMPLATE_TOKENS, Form, likely_people
 from pulse_unlearn.estimate.sizes import SizedModel
-from pulse_unlearn.estimate.stages import CHECKPOINT_NUMBERS, CHECKPOINTS, StageEstimate
+from pulse_unlearn.estimate.stages import ASKING, CHECKPOINT_NUMBERS, CHECKPOINTS, StageEstimate
 from pulse_unlearn.estimate.units import size_of, time_of, tokens_of
 from pulse_unlearn.evaluation.comparisons import RHO, detectable_difference
 from pulse_unlearn.evaluation.intervals import intraclass_correlation
@@ -264,7 +264,7 @@ def _print_model(
 def _print_memory(experiment: Experiment, stages: Sequence[StageEstimate]) -> None:
     where = "on the device" if experiment.model.device_map == "none" else "on all devices together"
     _say(f"\nmemory {where} at the peak ({counts.LETTERS})")
-    for kinds, title in ((("finetune", "unlearn"), "training"), (("score",), "scoring")):
+    for kinds, title in ((("finetune", "unlearn"), "training"), (ASKING, "scoring")):
         sized = [
             (stage.memory, stage.batch, stage.name)
             for stage in stages
@@ -317,9 +317,9 @@ def _print_time(
         training, asking = measured.training, measured.asking
 
     def takes(stage: StageEstimate) -> float:
-        return stage.operations / (asking if stage.kind == "score" else training)
+        return stage.operations / (asking if stage.kind in ASKING else training)
 
-    seconds = {"finetune": 0.0, "unlearn": 0.0, "score": 0.0}
+    seconds = {"finetune": 0.0, "unlearn": 0.0, "score": 0.0, "probe": 0.0}
     for stage in stages:
         if stage.kind in seconds:
             seconds[stage.kind] += takes(stage)

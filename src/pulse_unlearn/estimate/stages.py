@@ -20,9 +20,18 @@ from pulse_unlearn.methods import Extent, build_method, serves
 from pulse_unlearn.methods.served import Gated
 from pulse_unlearn.models.checkpoints import adapter_parameters
 from pulse_unlearn.pipeline.inputs import Inputs
-from pulse_unlearn.scenarios import FinetuneStage, ScoreStage, Stage, TrainingStage, UnlearnStage
+from pulse_unlearn.scenarios import (
+    FinetuneStage,
+    ProbeStage,
+    ScoreStage,
+    Stage,
+    TrainingStage,
+    UnlearnStage,
+)
 from pulse_unlearn.training.references import KEPT_BYTES
 
+ASKING = frozenset({ScoreStage.kind, ProbeStage.kind})
+"""Kinds of stages that train no model: their passes are forward."""
 ANSWER_BYTES = 100
 """Of one stored answer; the demo's take 32 to 67."""
 CHECKPOINT_NUMBERS = 4
@@ -63,7 +72,7 @@ class StageEstimate:
     @property
     def kept_bytes(self) -> int:
         """What the finished stage leaves on disk."""
-        if self.kind == ScoreStage.kind:
+        if self.kind in ASKING:
             return round(self.asked.questions * ANSWER_BYTES)
         return self.trained_parameters * self.number_bytes * self.updates
 
@@ -92,6 +101,8 @@ class _Estimator:
     pools: Pools
 
     def estimate(self, stage: Stage) -> StageEstimate:
+        if isinstance(stage, ProbeStage):
+            return self._probe(stage)
         if isinstance(stage, ScoreStage):
             return self._score(stage)
         if isinstance(stage, FinetuneStage):
@@ -101,7 +112,6 @@ class _Estimator:
         return StageEstimate(stage.name, stage.kind)
 
     def _score(self, stage: ScoreStage) -> StageEstimate:
-        scoring = self.inputs.experiment.scoring
         pools = self.pools.scored(stage)
         by_form: dict[Form, Asked] = {}
         for form, pool in pools:
@@ -112,22 +122,36 @@ class _Estimator:
                 form: replace(one.times(rounds), questions=one.questions)
                 for form, one in by_form.items()
             }
-        batch = _batch([pool for _, pool in pools], scoring.batch_size)
         forms = {form: counts.forward_operations(self.model, one) for form, one in by_form.items()}
+        generated = self.inputs.experiment.scoring.max_new_tokens
+        asked = sum(by_form.values(), NOTHING)
+        estimate = self._asking(stage, asked, [pool for _, pool in pools], generated=generated)
+        return replace(estimate, forms=forms)
+
+    def _probe(self, stage: ProbeStage) -> StageEstimate:
+        """Count those whom it learns from with those whom it asks about, all asked by letter."""
+        everybody = replace(stage, ask=(*stage.ask, *stage.learn))
+        pools = [pool for form, pool in self.pools.scored(everybody) if form != "words"]
+        asked = sum((pool.each.times(pool.count) for pool in pools), NOTHING)
+        return self._asking(stage, replace(asked, answers=0.0), pools)
+
+    def _asking(
+        self, stage: ScoreStage, asked: Asked, pools: Sequence[Pool], *, generated: int = 0
+    ) -> StageEstimate:
+        batch = _batch(pools, self.inputs.experiment.scoring.batch_size)
         return StageEstimate(
             stage.name,
             stage.kind,
-            asked=sum(by_form.values(), NOTHING),
+            asked=asked,
             memory=counts.asking_memory(
                 self.model,
                 self.inputs.experiment.model,
                 frozen=self._frozen(stage, merged=len(stage.chain)),
                 batch=batch,
-                generated=scoring.max_new_tokens,
+                generated=generated,
             ),
             batch=batch,
-            operations=sum(forms.values()),
-            forms=forms,
+            operations=counts.forward_operations(self.model, asked),
         )
 
     def _rounds(self, stage: ScoreStage) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import fmean, stdev
-
-from scipy import special
+from statistics import fmean
 
 from pulse_unlearn.evaluation.comparisons import SURE, holm
 from pulse_unlearn.leaderboard.entries import Entry
+from pulse_unlearn.leaderboard.few_seeds import p_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +37,19 @@ class Ranked:
 def ranked(entries: Sequence[Entry]) -> list[Ranked]:
     """Rank the entries of one scenario by score.
 
-    Pairs are compared by the differences of their seeds (paired t test, two-sided, all pairs
-    corrected together by Holm); the ranks that no sure difference excludes make a set that holds
+    Pairs are compared by the differences of their seeds (`few_seeds.p_values`, all pairs corrected
+    together by Holm); the ranks that no sure difference excludes make a set that holds
     the true rank of every entry at once with the level of the test (Mogstad et al. 2024).
     """
     pairs = list(combinations(range(len(entries)), 2))
-    corrected = holm([_p_value(entries[i], entries[j]) for i, j in pairs])
+    gaps = [_differences(entries[i], entries[j]) for i, j in pairs]
+    corrected = holm(p_values(gaps, entries=len(entries)))
     before: list[set[int]] = [set() for _ in entries]
     behind: list[set[int]] = [set() for _ in entries]
-    for (i, j), p in zip(pairs, corrected, strict=True):
+    for (i, j), gap, p in zip(pairs, gaps, corrected, strict=True):
         if p is None or p >= SURE:
             continue
-        first, second = (i, j) if fmean(_differences(entries[i], entries[j])) > 0 else (j, i)
+        first, second = (i, j) if fmean(gap) > 0 else (j, i)
         before[second].add(first)
         behind[first].add(second)
     order = sorted(range(len(entries)), key=lambda n: _order(entries[n]))
@@ -74,18 +73,6 @@ def _order(entry: Entry) -> tuple[float, float, str]:
 def _differences(one: Entry, other: Entry) -> list[float]:
     theirs = {seed.seed: seed.score for seed in other.seeds}
     return [seed.score - theirs[seed.seed] for seed in one.seeds if seed.seed in theirs]
-
-
-def _p_value(one: Entry, other: Entry) -> float | None:
-    """Return the two-sided p-value of the mean difference over shared seeds; None with under 2."""
-    gaps = _differences(one, other)
-    if len(gaps) < 2:
-        return None
-    mean, spread = fmean(gaps), stdev(gaps)
-    if spread < 1e-12:  # no seed differs from another: nothing is known of how others would
-        return None if abs(mean) > 1e-12 else 1.0
-    t = abs(mean) / (spread / math.sqrt(len(gaps)))
-    return float(2 * special.stdtr(len(gaps) - 1, -t))
 
 
 def _beats(one: Entry, other: Entry) -> bool:

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from pulse_unlearn.leaderboard.board import Board, by_scenario
 from pulse_unlearn.leaderboard.entries import KEPT, VERDICTS, Entry, SeedEntry
+from pulse_unlearn.leaderboard.few_seeds import MODERATED_FROM
 from pulse_unlearn.leaderboard.ranking import Ranked, both_of, ranked
 from pulse_unlearn.report.words import method_title, scenario_title, scope_title
 from pulse_unlearn.texts import printable
@@ -32,9 +33,10 @@ EXPLAINED = (
     "`brought back by`: what it finds more than is found without it. `kept least`: usable "
     "accuracy over that before, of the set that lost most. `score`: harmonic mean of `after "
     "attacks` and `kept least`; by it they are ranked. In brackets are the ranks that no sure"
-    " difference between seeds excludes (paired t tests, Holm). A star marks the front: "
-    "nobody forgets more and keeps more. `x GA`: time of unlearning over that of GA in the "
-    "same run."
+    " difference between seeds excludes (paired t tests, Holm; from "
+    f"{MODERATED_FROM} methods on their variances are moderated by each other, Smyth 2004). A star "
+    "marks the front: nobody forgets more and keeps more. `x GA`: time of unlearning over that of "
+    "GA in the same run."
 )
 
 
@@ -90,7 +92,7 @@ def markdown(board: Board) -> str:
     lines += ["## Verdicts", "", "A method has the worst word of its seeds.", ""]
     lines += [f"* *{word}*: {rule}" for word, rule in VERDICTS.items()]
     runs = sorted({one.run for one in board.entries})
-    lines += ["", f"From {len(runs)} verified runs: {', '.join(map(_cell, runs))}.", ""]
+    lines += ["", f"From verified runs: {', '.join(map(_cell, runs))}.", ""]
     return "\n".join(lines)
 
 
