@@ -40,7 +40,7 @@ MEASURES = (
     "accuracy", "rotated_accuracy", "words_accuracy", "words_per_token_accuracy", "words_named",
     "circular_accuracy", "mentions", "mentions_of_others", "letter_accuracy", "unparsable",
     "cut_off", "unreadable", "refused", "correct_probability", "rotated_probability",
-    "words_probability", "rotation_flip_rate",
+    "words_probability", "rotation_flip_rate", "words_lettered",
 )  # fmt: skip
 READINGS = MEASURES[:5]
 RELATIVE = (
@@ -90,6 +90,14 @@ def named(text: str, options: Sequence[Answer]) -> str:
     """Return the letter of the one option whose text stands in `text`; else an empty string."""
     letters = {letter for _, _, letter in found_texts(text, options)}
     return letters.pop() if len(letters) == 1 else ""
+
+
+def lettered(text: str, options: Sequence[Answer]) -> bool:
+    """Tell whether `text` is an option's letter and no option's text."""
+    alone = BARE.fullmatch(text.strip())
+    letters = {option["letter"] for option in options}
+    texts = {loose(option["text"]) for option in options}
+    return alone is not None and alone[1] in letters and loose(text) not in texts
 
 
 def mentioned(text: str, options: Sequence[Answer]) -> set[str]:
@@ -194,6 +202,7 @@ def in_words(bare: Answer) -> dict[str, Value]:
         "words_per_token_accuracy": credit(sums / np.array(bare["option_tokens"]), place),
         "words_probability": share(sums, place),
         "words_named": float(named(bare["text"], bare["options"]) == bare["answer"]),
+        "words_lettered": float(lettered(bare["text"], bare["options"])),
     }
 
 

@@ -7,8 +7,13 @@ import shutil
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from pipeline_cases import Bench, Server, make_experiment
+
+# A machine with other work on it is no fault of what is tested.
+settings.register_profile("pulse", deadline=None)
+settings.load_profile("pulse")
 
 LONG = (
     "test_wheel.py",

@@ -233,7 +233,7 @@ WHOLE = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(WHOLE), st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255))))
 def test_damage_is_a_problem_or_a_picture_never_a_crash(data, changes):
     damaged = bytearray(data)

@@ -222,7 +222,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
 CELL = st.text(st.characters(codec="utf-8"), max_size=8)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.dictionaries(st.sampled_from(TSV_COLUMNS), CELL))
 def test_any_cells_are_a_question_or_a_typed_error(tmp_path_factory, cells):
     path = tmp_path_factory.mktemp("any") / "dev.tsv"

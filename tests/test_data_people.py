@@ -156,7 +156,7 @@ def test_what_else_is_true_of_a_person_is_no_wrong_option():
 ANSWERS = st.lists(st.text(max_size=6), min_size=1, max_size=12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(ANSWERS, st.integers(2, 8), st.integers())
 def test_drawn_options_are_different_and_hold_the_truth_once(answers, count, seed):
     facts = [Fact(f"p{n}", "job", answer) for n, answer in enumerate(answers)]
@@ -304,7 +304,7 @@ def test_rows_of_one_person_may_repeat_but_not_contradict(tmp_path):
 CELL = st.none() | st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=3), max_size=3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.dictionaries(

@@ -398,7 +398,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(JSON, JSON, JSON)
 def test_any_json_is_people_or_a_typed_error(tmp_path_factory, one, other, third):
     folder = tmp_path_factory.mktemp("any")

@@ -43,7 +43,7 @@ SOMEBODY = person("p", seed=1)
 
 
 @given(st.lists(NAMES, max_size=12))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_variants_of_names_are_those_among_all_pairs(names):
     every = {
         (i, j)
@@ -54,7 +54,6 @@ def test_variants_of_names_are_those_among_all_pairs(names):
 
 
 @given(st.text(st.characters(max_codepoint=127), max_size=30))
-@settings(deadline=None)
 def test_plain_letters_are_read_as_any_others(text):
     # A space without width is dropped; only text with such signs is read one by one.
     assert plain(text) == plain(text + "\u200b")
@@ -132,7 +131,6 @@ def test_a_sketch_never_tells_apart_what_is_alike():
 
 
 @given(st.lists(NAMES, max_size=6), st.lists(NAMES, max_size=6))
-@settings(deadline=None)
 def test_questions_that_name_somebody_are_those_among_all(names, texts):
     people = [replace(SOMEBODY, id=f"p{n}", name=name) for n, name in enumerate(names)]
     general = [replace(question(f"g{n}"), question=text) for n, text in enumerate(texts)]

@@ -63,7 +63,8 @@ def test_a_probe_asks_by_letter_and_of_those_it_learns_from_too():
     probing = "evaluations={retain_model: {}, probing: {depths: [0.5]}}"
     found = estimate(load("smoke", "seeds=[0]", "scenarios.pretrained=null", probing))
     probes = [one for one in found.values() if one.kind == "probe"]
-    assert probes and all(one.operations > 0 and one.memory for one in probes)
+    assert probes
+    assert all(one.operations > 0 and one.memory for one in probes)
     probe = found["seed0/finetuned/ga/probe50"]
     # Four to forget and, to learn from, four of D_retain and two unseen celebrities; each ten
     # questions in four orders.

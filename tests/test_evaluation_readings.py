@@ -83,7 +83,7 @@ def test_mass_outside_the_options_does_not_weigh():
     assert only([one, lost]).rotated_probability == pytest.approx(score.rotated_probability)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data(), count=st.integers(2, 5))
 def test_a_letter_prior_drops_out(data, count):
     """Fault: an order left out or counted twice, or options matched by letter."""
@@ -98,7 +98,7 @@ def test_a_letter_prior_drops_out(data, count):
     assert shifted.rotated_probability == pytest.approx(plain.rotated_probability, rel=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     beliefs=st.lists(EIGHTHS, min_size=4, max_size=4),
     prior=st.lists(st.integers(-30, 30), min_size=4, max_size=4),
@@ -308,6 +308,21 @@ def test_words_named_needs_the_true_option_and_no_other():
         ("I don't know", 0.0),
     ]:
         assert only([in_words(text, [-1.0] * 4)]).words_named == right, text
+
+
+@pytest.mark.parametrize(
+    ("text", "lettered"),
+    [("B", 1.0), ("(D).", 1.0), ("b", 0.0), ("E", 0.0), ("B. teacher", 0.0), ("Because", 0.0)],
+)
+def test_a_letter_in_answer_to_a_bare_question_is_told(text, lettered):
+    """Fault: forgotten, as it seemed, by a model that says B to whoever shows it no options."""
+    assert only([in_words(text, [-1.0] * 4)]).words_lettered == lettered
+
+
+def test_a_letter_that_is_an_options_text_is_an_answer():
+    marked = in_words("B", [-1.0] * 4)
+    named = tuple(replace(o, text="B" if o.letter == "C" else o.text) for o in marked.options)
+    assert only([replace(marked, options=named)]).words_lettered == 0.0
 
 
 def test_prompts_that_are_answered_in_words_give_the_reading_words():

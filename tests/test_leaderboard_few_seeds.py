@@ -31,7 +31,7 @@ def sure_pairs(board, *, entries):
 
 
 def test_methods_that_do_not_differ_are_seldom_told_apart():
-    """Mutation: one variance for all, `Prior(fmean of all, inf)`: 10 boards of 40."""
+    """Mutation: one variance for all, `Prior(variances.mean(), math.inf)`."""
     generator = np.random.default_rng(1)
     null = boards(np.zeros(METHODS), generator)
     wrong = sum(sure_pairs(board, entries=METHODS)[0].any() for board in null)

@@ -99,7 +99,7 @@ def test_npo_gradient_tends_to_that_of_ascent():
     assert torch.allclose(slow, ascent, atol=1e-5)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000))
 def test_kl_is_never_negative_and_zero_at_itself(seed):
     first, second = random_view(seed), random_view(seed + 1)
@@ -110,7 +110,7 @@ def test_kl_is_never_negative_and_zero_at_itself(seed):
         assert torch.allclose(same, torch.zeros(3).double(), atol=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000))
 def test_a_masked_loss_equals_the_loss_on_the_cut_tensor(seed):
     whole, other = random_view(seed, examples=1), random_view(seed + 1, examples=1)

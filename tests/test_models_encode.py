@@ -102,7 +102,7 @@ def test_a_mixed_batch_equals_one_by_one(encoder, model, tokens):
         torch.testing.assert_close(view.log_probs[row, -len(one) :], one, atol=1e-5, rtol=0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(order=st.permutations(range(5)), size=st.integers(1, 5))
 def test_an_example_does_not_see_its_neighbours(encoder, model, order, size):
     examples = tiny.mixed()

@@ -75,7 +75,7 @@ def expanded(line: Line) -> list[int]:
     return tokens
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(LINES, st.integers(1, 40))
 def test_what_a_lines_last_token_sees_is_the_line_itself(lines, budget):
     packed = pack(lines, budget=budget, pad=99)
@@ -86,7 +86,7 @@ def test_what_a_lines_last_token_sees_is_the_line_itself(lines, budget):
         assert packed.position_ids[row, seen].tolist() == list(range(len(seen)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(LINES)
 def test_a_row_holds_each_distinct_beginning_once(lines):
     row = lay_out(lines)
@@ -112,7 +112,7 @@ def test_rows_keep_to_the_budget_but_one_picture_stays_whole():
     assert packed.input_ids.shape[0] == 3  # six lines of three in rows of at most fifteen
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(LINES, st.integers(1, 40))
 def test_no_row_is_wider_than_the_budget_or_one_group(lines, budget):
     groups = {}
@@ -169,7 +169,7 @@ def made():
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from(range(len(BATCH))), min_size=1, max_size=9), st.integers(8, 200))
 def test_answers_are_those_of_the_plain_backend(made, chosen, budget):
     examples = [BATCH[index] for index in chosen]

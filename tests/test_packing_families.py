@@ -125,7 +125,7 @@ def agree(name, method, scope, update, forget, retain, budget):
 
 every_packed = pytest.mark.parametrize("name", PACKED)
 every_scope = pytest.mark.parametrize("scope", SCOPE_PARTS)
-some = hypothesis_settings(max_examples=2, deadline=None)
+some = hypothesis_settings(max_examples=2)
 budgets = st.integers(1, 700)
 
 

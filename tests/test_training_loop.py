@@ -591,7 +591,7 @@ def test_weight_decay_reaches_the_optimiser(tmp_path):
 # --- what each step sees
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 @given(
     length=st.integers(1, 13),
     batch=st.integers(1, 9),
@@ -637,7 +637,7 @@ def test_an_epoch_of_another_length_is_told(later):
     assert "epoch 1" in problem.what
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(
     batch=st.integers(1, 9),
     share=st.floats(0, 1),
@@ -667,7 +667,7 @@ def test_unlearning_sees_every_retain_example_once_per_epoch():
     assert max(Counter(kept).values()) == 1
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(batch=st.integers(1, 9), replay=st.floats(0, 1), count=st.integers(1, 4))
 def test_finetuning_shows_everybody_as_many_times_as_there_are_epochs(batch, replay, count):
     steps = finetune_steps(batch_size=batch, replay=replay, epoch_count=count)
@@ -685,7 +685,7 @@ def test_finetuning_shows_everybody_as_many_times_as_there_are_epochs(batch, rep
         assert sum(seen.values()) - 18 * count < batch - replayed
 
 
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40)
 @given(forget=st.integers(0, 9), retain=st.integers(0, 9), size=st.integers(1, 10))
 def test_micro_batches_hold_every_example_once(forget, retain, size):
     data = StepData(tuple(tiny.letters(forget)), tuple(tiny.letters(retain, first=100)))

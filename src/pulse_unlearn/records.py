@@ -269,6 +269,8 @@ class QuestionScore:
     """Probability of the true text by the sum, renormalised over the options."""
     words_named: float | None
     """1 if the greedy answer to the bare question names the true option and no other."""
+    words_lettered: float | None = None
+    """1 if the greedy answer to the bare question is an option's letter, which nobody asked for."""
     words_log_likelihood: float | None = None
     """Natural log-probability of the true text behind the bare question, mean over its tokens."""
     words_tokens: int | None = None

@@ -81,6 +81,12 @@ def words_named(score: QuestionScore) -> float | None:
     return score.words_named
 
 
+@MEASURES.register("words_lettered")
+def words_lettered(score: QuestionScore) -> float | None:
+    """Return 1 if the generated answer to the bare question is an option's letter."""
+    return score.words_lettered
+
+
 @MEASURES.register("mentions")
 def mentions(score: QuestionScore) -> float | None:
     """Return the share of orders in which the generated answer names the true option anywhere."""

@@ -256,6 +256,13 @@ def named_in_words(text: str, options: Sequence[Option]) -> str:
     return named.pop() if len(named) == 1 else ""
 
 
+def is_letter(text: str, options: Sequence[Option]) -> bool:
+    """Tell whether `text` is an option's letter, bare or in punctuation, and no option's text."""
+    alone = _LETTER_ALONE.fullmatch(plain(text))
+    letters = {option.letter for option in options}
+    return alone is not None and alone["letter"] in letters and not _named_by_text(text, options)
+
+
 def _named_by_text(text: str, options: Sequence[Option]) -> list[Option]:
     """Return the options whose text `text` is: to the character, else up to case and full stop."""
     for form in (exact, loose):

@@ -28,6 +28,7 @@ from pulse_unlearn.evaluation.parsers import (
     PARSERS,
     UNPARSABLE,
     Parsed,
+    is_letter,
     mentioned,
     named_in_words,
     parse,
@@ -294,7 +295,7 @@ def _question(answers: Sequence[Answer]) -> QuestionScore:
 
 def _in_words(bare: Answer | None) -> dict[str, Any]:
     if bare is None:
-        names = ("words", "words_per_token", "words_probability", "words_named")
+        names = ("words", "words_per_token", "words_probability", "words_named", "words_lettered")
         return dict.fromkeys((*names, "words_log_likelihood", "words_tokens"))
     one, score = bare
     true, sums = true_places(one), one.option_log_probs
@@ -305,6 +306,7 @@ def _in_words(bare: Answer | None) -> dict[str, Any]:
         "words_per_token": credit_of(means, true),
         "words_probability": _probability_of(sums, true),
         "words_named": float(score.verdict == "correct"),
+        "words_lettered": float(is_letter(one.text, one.options)),
         "words_log_likelihood": means[likeliest],
         "words_tokens": one.option_tokens[likeliest],
     }

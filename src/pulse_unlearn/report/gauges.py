@@ -39,6 +39,7 @@ HABIT_GAUGES: Measures = (
     ("letter_bias", "Letter bias"),
     ("unreadable", "Unreadable"),
     ("refused", "Refused"),
+    ("words_lettered", "A letter in words"),
 )
 GAUGES: Mapping[str, Measures] = {"readings": READING_GAUGES, "habits": HABIT_GAUGES}
 """What is measured beside accuracy, in two tables, so that each has room on a page."""
