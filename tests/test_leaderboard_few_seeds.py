@@ -64,6 +64,13 @@ def test_the_prior_is_found_again(degrees, expected):
     assert found.variance == pytest.approx(0.04, rel=0.05)
 
 
+def test_scores_that_end_at_0_say_nothing_of_the_scatter_of_others():
+    """Mutation: variances of 0 count as very small ones: one board's ranks were all 1 to 36."""
+    own = np.random.default_rng(5).chisquare(2, 400) / 2
+    with_zeros = np.array([*own, *[0.0] * 60])
+    assert prior_of(with_zeros, np.full(460, 2.0)) == prior_of(own, np.full(400, 2.0))
+
+
 def test_variances_that_scatter_as_chance_does_are_one():
     """Of equal true variances the prior has many degrees of freedom, or infinitely many."""
     own = np.random.default_rng(4).chisquare(2, 5_000) / 2

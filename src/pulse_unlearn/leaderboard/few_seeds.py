@@ -19,8 +19,6 @@ from pulse_unlearn.evaluation.intervals import FloatArray
 
 MODERATED_FROM = 16
 """Entries that the common variance takes; with fewer, chance is called sure too often."""
-_LEAST = 1e-5
-"""A variance below this share of the median counts as that: its logarithm is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +44,14 @@ def prior_of(variances: FloatArray, degrees: FloatArray) -> Prior:
 
     With e = log s^2 - psi(d / 2) + log(d / 2), the variance of e less the mean trigamma(d / 2) is
     trigamma(d0 / 2), and the mean of e log s0^2 + psi(d0 / 2) - log(d0 / 2). There is none where
-    half of the variances are 0. Both are [pairs].
+    half of the variances are 0; fewer are left out: scores that end at 0, as of two methods that
+    keep nothing, do not scatter there. Both are [pairs].
     """
-    middle = float(np.median(variances)) if len(variances) > 1 else 0.0
-    if middle <= 0:
+    if len(variances) < 2 or np.median(variances) <= 0:
         return NO_PRIOR
-    halves = degrees / 2
-    told = np.log(np.maximum(variances, _LEAST * middle)) - special.digamma(halves) + np.log(halves)
+    scattered = variances > 0
+    variances, halves = variances[scattered], degrees[scattered] / 2
+    told = np.log(variances) - special.digamma(halves) + np.log(halves)
     beyond = float(told.var(ddof=1) - special.polygamma(1, halves).mean())
     if beyond <= 0:
         return Prior(math.exp(told.mean()), math.inf)
