@@ -5,9 +5,9 @@ nothing of what the retain model never knew: the difference from its answers wit
 within 25 points of 0, by two one-sided tests over people. They are ten, so that less is hard to
 show: where no answer changes, the interval has 21 points on both sides. Membership brings nothing
 back: it must tell the forgotten from the never learned, 30 points more often than of the retain
-model, whose interval holds an even chance. The models that hide are made here, on
-parts of `all-methods` (ten minutes on two idle cores; what is complete is kept). Prints a table,
-and exits with 1 if an attack fails.
+model, whose interval holds an even chance. The models that hide are made here, on parts of
+`all-methods` (ten minutes on two idle cores; what is complete is kept). Prints a table, and exits
+with 1 if an attack fails.
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from itertools import combinations, islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +14,16 @@ from scipy import stats
 from pulse_unlearn.evaluation.comparisons import SURE, holm
 from pulse_unlearn.leaderboard.few_seeds import MODERATED_FROM, NO_PRIOR, Prior, p_values, prior_of
 
+SCRIPT = Path(__file__).parents[1] / "bench" / "few_seeds.py"
+SPEC = importlib.util.spec_from_file_location("few_seeds_bench", SCRIPT)
+bench = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(bench)
 METHODS, SEEDS, RUNS = 36, 3, 40
 
 
 def boards(means, generator):
-    """Boards of METHODS x SEEDS scores: a shift of the seed, and a scatter of each method's own."""
-    for _ in range(RUNS):
-        scatter = np.exp(generator.normal(math.log(0.05), 0.7, (METHODS, 1)))
-        shift = generator.normal(0, 0.05, (1, SEEDS))
-        yield means[:, None] + shift + scatter * generator.normal(size=(METHODS, SEEDS))
+    """Boards of METHODS x SEEDS scores, as `bench/few_seeds.py` simulates them."""
+    return bench.boards(RUNS, means, SEEDS, 0.7, generator)
 
 
 def sure_pairs(board, *, entries):
