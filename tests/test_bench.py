@@ -92,7 +92,7 @@ def test_a_neighbour_at_work_is_noticed_and_ones_own_work_is_not(monkeypatch, ca
     monkeypatch.setattr("pairs.os.cpu_count", lambda: 2)
     watch._busy = 0.0
     assert watch.share == pytest.approx(0.0, abs=1e-9)  # all of it was ours
-    assert watch.share == 0.5
+    assert watch.share == pytest.approx(0.5)
     watch.warn()
     assert "other processes took 50% of this machine" in capsys.readouterr().err
 
