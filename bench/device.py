@@ -21,6 +21,7 @@ from speed import LATEST, ask, fast_backend, operations, trained
 from speed_cases import SIZES, Case, random_llava
 
 from pulse_unlearn.config import LoraSettings
+from pulse_unlearn.data.variants import Variants
 from pulse_unlearn.methods import METHODS, build_method
 from pulse_unlearn.models.fast.packing import pack
 from pulse_unlearn.training.objectives import Unlearning, weighted_sum
@@ -77,7 +78,8 @@ def operation(case: Case, method: str) -> None:
     """Unlearn ten people once, one person a step; others of them are the retain batch."""
     backend = fast_backend(case)
     references = References(case.made, backend)
-    objective = Unlearning(backend, build_method(method, {}), "with_end", references, seed=0)
+    forms = Variants(case.people, case.people, profile="short", seed=0)
+    objective = Unlearning(backend, build_method(method, {}), "with_end", references, 0, forms)
     optimiser = torch.optim.AdamW(trained(case.made.model), lr=1e-6)
     people = case.mixed[:PEOPLE]
     for number, examples in enumerate(people):

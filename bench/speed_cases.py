@@ -33,7 +33,7 @@ from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import FAMILIES, Family
 from pulse_unlearn.models.loading import load_model
 from pulse_unlearn.pipeline.inputs import read_inputs
-from pulse_unlearn.records import Example, Individual, Option
+from pulse_unlearn.records import Example, Individual, Option, Question
 from pulse_unlearn.registries import schemas
 
 SIDE, PATCH = 336, 14
@@ -56,7 +56,7 @@ class Case:
     turned: list[list[Example]]
     """Every rotation of one general question each."""
     people: Sequence[Individual] = ()
-    """Whom examples are about; empty where they are made up."""
+    """Whom examples are about, one of each list a person."""
     talks_on: bool = False
     """Whether nobody has taught the model to end its turn."""
 
@@ -159,6 +159,7 @@ def random_llava(
         [_questions(person, shown=True) for person in range(people)],
         [_questions(person, shown=False) for person in range(people)],
         [_rotations(person) for person in range(people)],
+        [_individual(person) for person in range(people)],
         talks_on=True,
     )
 
@@ -209,15 +210,35 @@ def _questions(person: int, *, shown: bool) -> list[Example]:
     return [
         Example(
             example_id=f"{person}-{number}-{shown}",
-            question_id=f"{person}-{number}",
+            question_id=f"{person}-{number}-{shown}",
             modality="multimodal" if shown else "text_only",
             prompt=f"What does the {JOBS[number % 4]} {'do ' * (12 + number)}?\n{letters}\nLetter?",
             answer="ABCD"[number % 4],
             options=tuple(Option(*pair) for pair in zip("ABCD", JOBS, strict=True)),
             picture=face if shown else None,
+            individual=str(person),
         )
         for number in range(QUESTIONS)
     ]
+
+
+def _individual(person: int) -> Individual:
+    """Return the person of both kinds of questions, for methods that ask them in other forms."""
+    examples = [*_questions(person, shown=True), *_questions(person, shown=False)]
+    questions = [
+        Question(
+            id=one.question_id,
+            modality=one.modality,
+            question=one.prompt.split("\n", maxsplit=1)[0],
+            options=one.options,
+            answer=one.answer,
+            individual=str(person),
+            picture=one.picture,
+        )
+        for one in examples
+    ]
+    faces = tuple(one.picture for one in examples if one.picture is not None)[:1]
+    return Individual(str(person), f"Person {person}", "fictional", tuple(questions), faces, ())
 
 
 def _rotations(person: int) -> list[Example]:
