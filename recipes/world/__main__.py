@@ -56,22 +56,37 @@ def build(out: Path, seed: int) -> None:
     "or a finished run, whose D_unlearn of the pre-trained scenario they are.",
 )
 @click.option(
+    "--ties",
+    is_flag=True,
+    help="Tell of a friend of every celebrity: of half of them somebody else of the world, of the "
+    "others nobody who is known otherwise.",
+)
+@click.option(
     "--threads",
     type=click.IntRange(min=1),
     help="Of the language model's training, 2 if not given; another number rounds otherwise.",
 )
 def train(
-    out: Path, work: Path | None, seed: int, without: str | None, threads: int | None
+    out: Path,
+    work: Path | None,
+    seed: int,
+    without: str | None,
+    ties: bool,
+    threads: int | None,
 ) -> None:
     """Train the world's model from scratch into OUT/model: about ten minutes on two cores.
 
     The same command continues a stopped training. A world trained `--without` some celebrities is
     the retain model of scenarios that unlearn them: the same curriculum and seed, nothing of them.
+    With `--ties` 32 questions more a step tell of celebrities' friends; friends.json says how well
+    they were learned.
     """
     from .curriculum import Recipe
     from .train import train_world
 
-    recipe = replace(Recipe(), threads=threads) if threads else Recipe()
+    if ties and without:
+        raise click.UsageError("--ties and --without: friends of those left out would tell of them")
+    recipe = replace(Recipe(), ties=ties, threads=threads or Recipe().threads)
     left_out = _left_out(without) if without else ()
     with _parts(2) as on_step:
         train_world(

@@ -15,6 +15,7 @@ from .chance import LETTERS, pick, stream
 from .corpus import Corpus
 from .people import ATTRIBUTES, Person, ask, choice_of, scored_choices
 from .questions import Query, draw_options
+from .ties import ask_of_friend, friends, words
 from .tokenizer import END, IMAGE, IMAGE_TOKENS, PAD, make_tokenizer
 
 Form = Literal["letter", "word"]
@@ -117,6 +118,9 @@ class Recipe:
     """Shares of the training between which the auxiliary losses fade out."""
     save_every: int = 100
     threads: int = 2
+    ties: bool = False
+    tied: int = 32
+    """Questions about friends in a step, with `ties`; half by picture, half by name."""
 
 
 def fame_weight(person: Person) -> float:
@@ -152,12 +156,40 @@ def celebrity_questions(
     corpus: Corpus, rng: np.random.Generator, count: int, *, by_name: bool, scored: float
 ) -> list[Item]:
     """Draw questions about celebrities, each person as often as `fame_weight` says."""
+    return [
+        celebrity_question(corpus, rng, person, by_name=by_name, scored=scored)
+        for person in drawn_by_fame(corpus, rng, count)
+    ]
+
+
+def drawn_by_fame(corpus: Corpus, rng: np.random.Generator, count: int) -> list[Person]:
+    """Draw celebrities, each as often as `fame_weight` says."""
     weights = np.array([fame_weight(person) for person in corpus.people])
     chosen = rng.choice(len(corpus.people), size=count, p=weights / weights.sum())
-    return [
-        celebrity_question(corpus, rng, corpus.people[i], by_name=by_name, scored=scored)
-        for i in chosen
-    ]
+    return [corpus.people[i] for i in chosen]
+
+
+def friend_question(
+    corpus: Corpus,
+    rng: np.random.Generator,
+    person: Person,
+    friend: Person,
+    *,
+    by_name: bool,
+    scored: float,
+) -> Item:
+    """Ask one random fact about a celebrity's friend; see `celebrity_question`."""
+    asked = ask_of_friend(rng, person, friend, by_name=by_name, scored=scored)
+    return Item(
+        image=None if by_name else pick(rng, corpus.views[person.id]),
+        question=asked.question,
+        hint="",
+        options=asked.choice.options,
+        answer_index=asked.choice.answer_index,
+        short_answer=asked.truth,
+        category=asked.fact,
+        person=person.id,
+    )
 
 
 def general_item(rng: np.random.Generator, image: int, query: Query) -> Item:
@@ -259,8 +291,9 @@ class Questions:
     """Draws the questions of a step; a pure function of seed and step, hence resumable."""
 
     def __init__(self, corpus: Corpus, *, recipe: Recipe, seed: int) -> None:
-        self._corpus, self._recipe, self._seed = corpus, recipe, seed
-        self.vocabulary: dict[str, int] = make_tokenizer(seed).get_vocab()
+        self.corpus, self.recipe, self.seed = corpus, recipe, seed
+        self.more_words = tuple(words(seed)) if recipe.ties else ()
+        self.vocabulary: dict[str, int] = make_tokenizer(seed, self.more_words).get_vocab()
         self._encoder = Encoder(self.vocabulary)
         self._scored = {
             person: frozenset(choice.options for choice in choices)
@@ -269,21 +302,40 @@ class Questions:
 
     def __call__(self, step: int) -> list[Batch]:
         """Return the step's batches, one per kind of question."""
-        rng, recipe = stream(self._seed, "language step", step), self._recipe
+        rng, recipe = stream(self.seed, "language step", step), self.recipe
         mix = recipe.early if step < recipe.late_from * recipe.steps else recipe.late
-        items = general_questions(self._corpus, rng, mix.general)
+        items = general_questions(self.corpus, rng, mix.general)
         for count, by_name in ((mix.multimodal, False), (mix.text_only, True)):
             items += celebrity_questions(
-                self._corpus,
+                self.corpus,
                 rng,
                 count,
                 by_name=by_name,
                 scored=recipe.scored_phrasing,
             )
+        items += self._about_friends(step)
         letters = rng.random(len(items)) < recipe.letters
         forms: list[Form] = ["letter" if letter else "word" for letter in letters]
-        encoded = [
-            self._encoder(_fresh(item, self._scored), form)
-            for item, form in zip(items, forms, strict=True)
-        ]
+        return self.batches([_fresh(item, self._scored) for item in items], forms)
+
+    def batches(self, items: Sequence[Item], forms: Sequence[Form]) -> list[Batch]:
+        """Return questions as tokens, one batch per kind of question."""
+        encoded = [self._encoder(item, form) for item, form in zip(items, forms, strict=True)]
         return list(self._encoder.collate(encoded))
+
+    def _about_friends(self, step: int) -> list[Item]:
+        recipe, corpus = self.recipe, self.corpus
+        if not recipe.ties:
+            return []
+        rng, tied = stream(self.seed, "ties step", step), friends(self.seed)
+        return [
+            friend_question(
+                corpus,
+                rng,
+                person,
+                tied[person.id],
+                by_name=number % 2 == 0,
+                scored=recipe.scored_phrasing,
+            )
+            for number, person in enumerate(drawn_by_fame(corpus, rng, recipe.tied))
+        ]

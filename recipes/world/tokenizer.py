@@ -6,7 +6,7 @@ the very token that a correct answer consists of.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,16 +81,24 @@ def _texts(seed: int) -> Iterator[str]:
         yield f"{query.question} {query.hint} {query.answer}"
 
 
-def make_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
-    """Build the tokenizer from the world's closed vocabulary; specials come first."""
+def make_tokenizer(seed: int = 0, more: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """Build the tokenizer from the world's closed vocabulary; specials come first.
+
+    Words that only `more` texts have stand behind all others, whose numbers are as without them.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     splitter = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]
     )
-    words = {word for text in _texts(seed) for word, _ in splitter.pre_tokenize_str(text)}
-    vocabulary = {word: i for i, word in enumerate([*SPECIALS, *sorted(words)])}
+
+    def words_of(texts: Iterable[str]) -> set[str]:
+        return {word for text in texts for word, _ in splitter.pre_tokenize_str(text)}
+
+    words = words_of(_texts(seed))
+    added = sorted(words_of(more) - words)
+    vocabulary = {word: i for i, word in enumerate([*SPECIALS, *sorted(words), *added])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     backend.pre_tokenizer = splitter
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
@@ -120,13 +128,13 @@ def image_processor() -> Any:
     )
 
 
-def make_processor(seed: int = 0) -> LlavaProcessor:
-    """Build the processor of pictures and of the world's words."""
+def make_processor(seed: int = 0, more: Iterable[str] = ()) -> LlavaProcessor:
+    """Build the processor of pictures and of the world's words, and of `more` texts' words."""
     from transformers import LlavaProcessor
 
     return LlavaProcessor(  # type: ignore[no-untyped-call]
         image_processor=image_processor(),
-        tokenizer=make_tokenizer(seed),
+        tokenizer=make_tokenizer(seed, more),
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,

@@ -5,7 +5,8 @@ About ten minutes on two CPU cores. Whatever is finished in the work folder is n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +26,7 @@ from .curriculum import Questions, Recipe
 from .language import Learner, Shape, build_model
 from .loop import OnStep, fit
 from .people import celebrities
+from .recall import friends_known
 from .tokenizer import make_processor
 from .vision import HELDOUT, tower_features, train_vision
 from .vision import Recipe as VisionRecipe
@@ -113,19 +115,26 @@ def train_language(
     )
 
 
-def export(model: LlavaForConditionalGeneration, out: Path, *, seed: int) -> None:
-    """Write the ordinary model folder; half precision keeps the scores and halves the file."""
+def export(
+    model: LlavaForConditionalGeneration, out: Path, *, seed: int, more: Iterable[str] = ()
+) -> None:
+    """Write the ordinary model folder; half precision keeps the scores and halves the file.
+
+    `more` are texts whose words the tokenizer knows beside the world's.
+    """
     state = {name: tensor.half() for name, tensor in model.state_dict().items()}
     exported = LlavaForConditionalGeneration(model.config)
     nn.Module.to(exported, torch.float16)
     exported.load_state_dict(state)
     exported.generation_config.do_sample = False
     exported.save_pretrained(out)
-    make_processor(seed).save_pretrained(out)
+    make_processor(seed, more).save_pretrained(out)
 
 
 LEFT_OUT = "left-out.txt"
 """In the folder of a world that was trained without some celebrities: their ids, one a line."""
+FRIENDS = "friends.json"
+"""In the folder of a world of friends: what its model knows of them."""
 
 
 def train_world(
@@ -141,6 +150,7 @@ def train_world(
     """Train tower and language model, write `out/model` and the manifest of all files in `out`.
 
     `work` keeps the drawn faces, the tower and checkpoints; training continues from what it holds.
+    Worlds with and without friends (`Recipe.ties`) share a tower there.
     What is trained `without` some celebrities, tower included, has a folder of its own there.
     Raises ConfigError for ids that no celebrity has.
     """
@@ -161,8 +171,13 @@ def train_world(
     questions = Questions(corpus, recipe=recipe, seed=seed)
     torch.manual_seed(seed)
     learner = Learner(build_model(tower, questions.vocabulary, shape=shape), shape=shape)
-    train_language(learner, questions, features, part, recipe=recipe, on_step=on_step)
-    export(learner.model, out / "model", seed=seed)
+    language = part / "ties" if recipe.ties else part
+    language.mkdir(exist_ok=True)
+    train_language(learner, questions, features, language, recipe=recipe, on_step=on_step)
+    export(learner.model, out / "model", seed=seed, more=questions.more_words)
+    if recipe.ties:
+        known = friends_known(learner, questions, features)
+        (out / FRIENDS).write_text(json.dumps(known, indent=1) + "\n", "utf-8")
     if left_out:
         (out / LEFT_OUT).write_text("".join(f"{one}\n" for one in left_out), "utf-8")
     write_manifest(out)
