@@ -300,3 +300,19 @@ def test_picture_encoding_is_lossless() -> None:
     pixels = make_scene(stream(SEED, "png"), "pair").pixels
     with Image.open(io.BytesIO(build.png(pixels))) as picture:
         assert np.array_equal(np.asarray(picture), pixels)
+
+
+@pytest.mark.parametrize(
+    ("able", "dtype"),
+    [({"avx512_bf16"}, "bfloat16"), ({"amx_bf16"}, "bfloat16"), (set(), "float32")],
+)
+def test_training_takes_bfloat16_only_where_the_cpu_multiplies_it(monkeypatch, able, dtype):
+    import torch
+
+    from recipes.world.loop import cpu_dtype, mixed_precision
+
+    known = dict.fromkeys(torch.cpu.get_capabilities(), False) | dict.fromkeys(able, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    assert cpu_dtype() == getattr(torch, dtype)
+    with mixed_precision():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == getattr(torch, dtype)

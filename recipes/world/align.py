@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from .loop import OnStep
+from .loop import OnStep, cpu_dtype
 from .tokenizer import IMAGE_TOKENS
 
 
@@ -126,12 +126,12 @@ def spell(
 
 
 class Listener:
-    """The frozen language model in half precision, twice as fast on a CPU that knows bfloat16."""
+    """The frozen language model; in bfloat16 it is twice as fast on a CPU that multiplies that."""
 
     def __init__(self, model: LlavaForConditionalGeneration) -> None:
         language: Any = copy.deepcopy(model.model.language_model)
         language.set_attn_implementation("eager")  # its backward pass is the faster one here
-        self._language = language.to(torch.bfloat16)
+        self._language = language.to(cpu_dtype())
         self._head = language.get_input_embeddings().weight  # tied
 
     def answer_loss(self, seen: Tensor, questions: Sequence[Heard]) -> Tensor:
@@ -149,7 +149,7 @@ class Listener:
             labels[number, len(whole) - len(one.answer) : len(whole)] = torch.tensor(one.answer)
             mask[number, : len(whole)] = 1
         hidden = self._language(
-            inputs_embeds=inputs.to(torch.bfloat16), attention_mask=mask, use_cache=False
+            inputs_embeds=inputs.to(self._head.dtype), attention_mask=mask, use_cache=False
         ).last_hidden_state
         asked = labels[:, 1:] != -100
         logits = hidden[:, :-1][asked] @ self._head.T

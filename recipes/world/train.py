@@ -24,7 +24,7 @@ from .build import write_manifest
 from .corpus import Corpus, load_corpus
 from .curriculum import Questions, Recipe
 from .language import Learner, Shape, build_model
-from .loop import OnStep, fit
+from .loop import OnStep, fit, mixed_precision
 from .people import celebrities
 from .recall import friends_known
 from .tokenizer import make_processor
@@ -96,7 +96,7 @@ def train_language(
                 picked = features[batch.images].float()
                 noisy = picked + recipe.noise * spread * torch.randn_like(picked)
                 batch = replace(batch, images=torch.arange(len(picked)))
-            with torch.autocast("cpu", torch.bfloat16):
+            with mixed_precision():
                 terms = learner.losses(batch, noisy, auxiliary=_auxiliary(step, recipe))
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros(())) + value / count

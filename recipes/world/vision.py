@@ -21,7 +21,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from .chance import stream
 from .corpus import Corpus, Pixels
-from .loop import OnStep, fit
+from .loop import OnStep, fit, mixed_precision
 from .scenes import PATCH, SIZE
 from .vision_labels import (
     IGNORE,
@@ -194,7 +194,7 @@ def train_vision(
 
     def losses(step: int) -> Mapping[str, torch.Tensor]:
         rows = _rows(step, len(data.images), recipe, seed=seed)
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             return {"loss": _loss(model, data, rows, token_weight=recipe.token_weight)}
 
     fit(
