@@ -316,3 +316,25 @@ def test_training_takes_bfloat16_only_where_the_cpu_multiplies_it(monkeypatch, a
     assert cpu_dtype() == getattr(torch, dtype)
     with mixed_precision():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == getattr(torch, dtype)
+
+
+@pytest.mark.parametrize("shape", [(24, 16), (16, 24), (16, 16)])
+def test_muon_in_float32_is_pytorchs_but_for_rounding(shape):
+    """Mutation: the rate of tall matrices, or the look ahead, left out."""
+    import torch
+
+    from recipes.world.muon import Muon
+
+    torch.manual_seed(0)
+    start, pulls = torch.randn(shape), torch.randn(5, *shape)
+    moved, states = [], []
+    for made in (torch.optim.Muon, Muon):
+        weight = torch.nn.Parameter(start.clone())
+        optimiser = made([weight], lr=0.1, weight_decay=0.01)
+        for pull in pulls:
+            weight.grad = pull.clone()
+            optimiser.step()
+        moved.append(weight.detach() - start)
+        states.append(optimiser.state_dict()["state"][0]["momentum_buffer"])
+    torch.testing.assert_close(*states)
+    assert (moved[0] - moved[1]).norm() < 0.02 * moved[0].norm()

@@ -25,6 +25,7 @@ from .corpus import Corpus, load_corpus
 from .curriculum import Questions, Recipe
 from .language import Learner, Shape, build_model
 from .loop import OnStep, fit, mixed_precision
+from .muon import muon
 from .people import celebrities
 from .recall import friends_known
 from .tokenizer import make_processor
@@ -60,9 +61,7 @@ def _optimisers(learner: Learner, recipe: Recipe) -> tuple[torch.optim.Optimizer
     named = [(n, p) for n, p in learner.named_parameters() if p.requires_grad]
     matrix = {n for n, p in named if p.ndim == 2 and "embed" not in n and "head" not in n}
     return (
-        torch.optim.Muon(
-            [p for n, p in named if n in matrix], lr=recipe.matrix_rate, weight_decay=0.0
-        ),
+        muon([p for n, p in named if n in matrix], rate=recipe.matrix_rate),
         torch.optim.AdamW(
             [p for n, p in named if n not in matrix],
             lr=recipe.other_rate,
