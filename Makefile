@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types fmt bench docs lock site world world-data world-larger world-without check
+.PHONY: help demo test test-all lint types fmt bench docs lock site world world-data world-larger world-without world-ties check
 
 WORLD ?= build/world
 
@@ -61,6 +61,10 @@ world-without: WORLD = build/without
 world-without: WITHOUT = recipes/world/assets/demo-forgets.txt
 world-without: $(READY) ## pre-train it without WITHOUT, the 20 people the demo forgets (20 to 60 minutes; docs/protocol.md)
 	$(BIN)/python -m recipes.world train $(WORLD) --without $(WITHOUT)
+
+world-ties: WORLD = build/ties
+world-ties: $(READY) ## pre-train it with a friend for everybody, half of them known otherwise (15 to 40 minutes; docs/protocol.md)
+	$(BIN)/python -m recipes.world train $(WORLD) --ties
 
 world-larger: WORLD = build/larger
 world-larger: $(READY) ## build a larger world on SmolLM2, in WORLD=build/larger (17 minutes; docs/larger-world.md)

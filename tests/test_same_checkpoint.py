@@ -146,6 +146,27 @@ def test_arms_may_be_two_groups_of_ones_own():
         plan(f"scenarios.same_checkpoint.arms={unknown}")
 
 
+def test_arms_of_the_model_before_any_fine_tuning_are_named_and_nobody_is_taught():
+    """Mutation: `target` left out of the chain of the match, or of the target model."""
+    ids = [f"c{number:03d}" for number in range(60)]
+    own = json.dumps({"tied": ids[:20], "free": ids[40:]})
+    base = ("scenarios.same_checkpoint.target=base", "scenarios.unseen.fictional=0")
+    made = plan(*base, f"scenarios.same_checkpoint.arms={own}")
+    assert not [one for one in made.stages if isinstance(one, FinetuneStage)]
+    match = matching_stage(made)
+    assert match.taught == match.likely("without_first") == ()
+    assert not [one for one in match.candidates.ids if one.startswith("f")]
+    assert made.stage(match.asked).chain == ()
+    assert {one.target for one in made.operations} == {()}
+    steps = [one for one in made.stages if isinstance(one, UnlearnStage)]
+    assert {(one.chain, one.reference_depth) for one in steps} == {((), 0)}
+    assert len(steps) == 4
+    with pytest.raises(ConfigError, match="nobody was taught, so name two groups in arms"):
+        plan(*base)
+    with pytest.raises(ConfigError, match=r"name celebrities$"):
+        plan(*base, f"scenarios.same_checkpoint.arms={own.replace('c000', 'nobody')}")
+
+
 def test_too_few_people_and_arms_that_overlap_are_told_before_anything_runs():
     with pytest.raises(ConfigError, match="fictional is 12"):
         plan("finetune.individuals=15")

@@ -9,6 +9,8 @@ from collections import Counter
 import pytest
 from click.testing import CliRunner
 
+from pulse_unlearn.config import load_experiment
+from pulse_unlearn.registries import schemas
 from recipes.world import __main__ as command
 from recipes.world import corpus, curriculum, train, vision, vision_labels
 from recipes.world.chance import stream
@@ -126,3 +128,11 @@ def test_worlds_of_friends_share_a_tower_and_say_what_was_learned(tmp_path, monk
             assert all(0 <= share <= 1 for by in known.values() for share in by.values())
     assert parts == {"vision tower": 3, "language model": 6}
     assert len({*models.values()}) == 2
+
+
+def test_the_experiment_names_both_halves():
+    settings = load_experiment("ties", schemas=schemas()).scenarios.same_checkpoint
+    assert {label: {*ids} for label, ids in settings.arms.items()} == {
+        half: {person.id for person in people} for half, people in halves(SEED).items()
+    }
+    assert settings.target == "base"

@@ -75,7 +75,7 @@ ArmLabel = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_leng
 
 
 class SameCheckpointScenario(Scenario):
-    """Two groups of people, each unlearned from the same fine-tuned model in one operation.
+    """Two groups of people, each unlearned from the same model in one operation.
 
     The arm `finetuned` are people it was taught, `pretrained` celebrities it knew before. People of
     both are paired by how sure the model is of the true option before anything is unlearned.
@@ -91,6 +91,9 @@ class SameCheckpointScenario(Scenario):
     """Nobody of whom the model is less sure is paired: who isn't known cannot be forgotten."""
     caliper: Fraction = 0.1
     """Largest difference in a pair, the mean over its modalities; further ones are no pair."""
+    target: Literal["base", "finetuned"] = "finetuned"
+    """`base` is the model as `model` names it, which knows celebrities alone, so that both arms are
+    to be named; `finetuned` is trained as `finetune` says."""
     arms: Annotated[dict[ArmLabel, tuple[str, ...]], Field(min_length=2, max_length=2)] | None = (
         None
     )
@@ -100,6 +103,8 @@ class SameCheckpointScenario(Scenario):
     @model_validator(mode="after")
     def _arms_are_apart(self) -> SameCheckpointScenario:
         if self.arms is None:
+            if self.target == "base":
+                raise ValueError("target: base: nobody was taught, so name two groups in arms")
             return self
         wanted = self.forget + self.retain
         problems = [
@@ -197,6 +202,12 @@ class ScenarioSettings(Settings):
         """Return the names of the scenarios to run, those of this package first."""
         own = [name for name in type(self).model_fields if name != "unseen"]
         return [name for name in own if getattr(self, name)] + list(self.model_extra or ())
+
+    def teaches(self) -> bool:
+        """Tell whether some scenario starts from a model that was taught fictional people."""
+        same = self.same_checkpoint
+        taught = same is not None and same.target == "finetuned"
+        return taught or bool(self.finetuned or self.sustainability)
 
     def retain_models(self) -> dict[str, AuditedModel]:
         """Return the retain models that scenarios name, by scenario."""

@@ -83,10 +83,9 @@ def _readable(source: object) -> bool:
 
 def _people(experiment: Experiment) -> list[Individual]:
     scenarios = experiment.scenarios
-    learned = scenarios.finetuned or scenarios.sustainability or scenarios.same_checkpoint
     chosen = [one for one in (scenarios.pretrained, scenarios.same_checkpoint) if one]
     counts = {
-        "fictional": experiment.finetune.individuals if learned else 0,
+        "fictional": experiment.finetune.individuals if scenarios.teaches() else 0,
         "celebrity": max((one.candidates for one in chosen), default=0),
     }
     return [

@@ -211,7 +211,7 @@ class Planner:
         """Ask the base model everything that is asked later, before anything is learned."""
         scenarios, seeds = self.experiment.scenarios, self.experiment.seeds
         asked: list[str] = []
-        if scenarios.finetuned or scenarios.sustainability or scenarios.same_checkpoint:
+        if scenarios.teaches():
             asked += sorted({name for seed in seeds for name in self.learned(seed)})
         if scenarios.requests:
             asked += {name: None for seed in seeds for name in self.known(seed)}

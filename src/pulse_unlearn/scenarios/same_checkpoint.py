@@ -57,7 +57,7 @@ def _targets(
     planner: Planner, seed: int, settings: SameCheckpointScenario, arms: tuple[_Arm, ...]
 ) -> list[Target]:
     match = _match(planner, seed, settings, arms)
-    chain, stem = (planner.finetuned(seed).stage,), f"seed{seed}/{SAME_CHECKPOINT}"
+    chain, stem = _chain(planner, seed, settings), f"seed{seed}/{SAME_CHECKPOINT}"
     forget = tuple(Group(selection=match, part=side) for side in SIDES)
     retain, others = (Group(selection=match, part=part) for part in ("retain", "others"))
     stage, unseen = planner.stages[match], planner.experiment.scenarios.unseen
@@ -101,11 +101,11 @@ def _match(
     planner: Planner, seed: int, settings: SameCheckpointScenario, arms: tuple[_Arm, ...]
 ) -> str:
     """Add the choice of the pairs, by what the target model answers on views never reported."""
-    learned = planner.learned(seed)
+    learned = _learned(planner, seed, settings)
     celebrities = planner.candidates(settings)
     everyone = Group(tuple(dict.fromkeys((*learned, *celebrities, *_people(arms)))))
     unseen = planner.experiment.scenarios.unseen
-    chain, drawn = (planner.finetuned(seed).stage,), planner.seed(seed, "people")
+    chain, drawn = _chain(planner, seed, settings), planner.seed(seed, "people")
     return planner.add(
         MatchStage(
             name=f"seed{seed}/{SAME_CHECKPOINT}/match",
@@ -128,26 +128,36 @@ def _match(
     )
 
 
+def _chain(planner: Planner, seed: int, settings: SameCheckpointScenario) -> tuple[str, ...]:
+    """Return the updates that make the target model."""
+    return (planner.finetuned(seed).stage,) if settings.target == "finetuned" else ()
+
+
+def _learned(planner: Planner, seed: int, settings: SameCheckpointScenario) -> tuple[str, ...]:
+    """Return whom the target model was taught."""
+    return planner.learned(seed) if settings.target == "finetuned" else ()
+
+
 def _people(arms: Iterable[_Arm]) -> tuple[str, ...]:
     return tuple(person for arm in arms for person in arm.people)
 
 
 def _arms(planner: Planner, seed: int, settings: SameCheckpointScenario) -> tuple[_Arm, ...]:
     """Return both groups; raises ConfigError for people whom the target model does not know."""
-    learned = planner.learned(seed)
+    learned = _learned(planner, seed, settings)
     if settings.arms is None:
         return (
             _Arm("finetuned", learned, taught=True),
             _Arm("pretrained", planner.candidates(settings), taught=False),
         )
     known = {*learned, *planner.roster.celebrities}
+    others = ", or raise finetune.individuals and leave people out of vary" if learned else ""
     problems = [
         Problem(
             "the target model is not one that knows this person",
             f"scenarios.{SAME_CHECKPOINT}.arms.{label}",
             person,
-            fix=did_you_mean(person, known)
-            or "name celebrities, or raise finetune.individuals and leave people out of vary",
+            fix=did_you_mean(person, known) or f"name celebrities{others}",
         )
         for label, ids in settings.arms.items()
         for person in ids
