@@ -431,6 +431,7 @@ def test_the_page_has_both_arms_with_methods_updates_and_what_was_matched(contra
     section = arms(read_extras(json.loads(json.dumps(content)), problems))
     assert section is not None
     assert (section.first, section.second) == ("fine-tuned", "pre-trained")
+    assert section.by_origin
     assert section.forgotten.columns == ("strict", "rotated")
     rows = {row.heads: row.cells for row in section.forgotten.rows}
     assert not [one for one in problems if "well formed" in str(one)]
@@ -445,6 +446,10 @@ def test_the_page_has_both_arms_with_methods_updates_and_what_was_matched(contra
     assert len(section.matched) == 1
     assert "10 pairs in D_unlearn and 6 in D_retain" in section.matched[0]
     assert arms(read_extras({}, [])) is None
+    for one in content["arms"]:
+        one["arms"] = ["tied", "free"]
+    other = arms(read_extras(json.loads(json.dumps(content)), []))
+    assert (other.first, other.second, other.by_origin) == ("tied", "free", False)
 
 
 # --- the whole path

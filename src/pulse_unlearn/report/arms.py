@@ -37,6 +37,8 @@ class Arms:
 
     first: str
     second: str
+    by_origin: bool
+    """Whether they are the people who were taught and those who were known before."""
     matched: tuple[str, ...]
     """How alike the people are, seed by seed."""
     forgotten: Table | None
@@ -52,6 +54,7 @@ def arms(extras: Extras) -> Arms | None:
     return Arms(
         first,
         second,
+        {*found[0].arms} == {*ARM_TITLES},
         tuple(text for one in extras.matches for text in _matched(one)),
         _table("Known before, and forgotten", found, _FORGOTTEN),
         _table("Kept", found, _KEPT),
