@@ -92,29 +92,38 @@ def _rows(
     pairing: Pairing, direction: Direction, *, of_set: str, modality: str
 ) -> list[Measurement]:
     reason = missing_modality(pairing.before, modality)
+    best = {} if reason else {of: _highest(pairing, of) for of in {of for _, _, of in _ROWS}}
     rows = []
     for prefix, suffix, readings in _ROWS:
         found = Estimate(None, reason=reason)
         if not reason:
-            found = _percent(pairing, readings, direction, with_chance=bool(suffix))
+            found = _percent(pairing, best[readings], direction, with_chance=bool(suffix))
         name = f"{prefix}{direction}_pct{suffix}"
         rows.append(measurement(name, pairing.before, found, of_set=of_set, modality=modality))
     return rows
 
 
+@dataclass(frozen=True, slots=True)
+class _Highest:
+    """The values of the highest readings before and after, NaN where they lack, and their names."""
+
+    before: FloatArray
+    after: FloatArray
+    which: str
+    """Both names; empty where one reading alone was to be looked at."""
+
+
 def _percent(
-    pairing: Pairing, readings: Sequence[str], direction: Direction, *, with_chance: bool
+    pairing: Pairing, best: _Highest, direction: Direction, *, with_chance: bool
 ) -> Estimate:
-    """Return 100 after/before, or 100 (1 - after/before), by the highest of these readings."""
-    was, by_then = _highest(pairing.before, readings, pairing.after)
-    now, by_now = _highest(pairing.after, readings, pairing.before)
-    there = ~(np.isnan(was) | np.isnan(now))
+    """Return 100 after/before, or 100 (1 - after/before), by these readings."""
+    there = ~(np.isnan(best.before) | np.isnan(best.after))
     having = list(compress(pairing.before, there))
     if not having:
         return Estimate(None, reason="not asked")
     ratio = ratio_interval(
-        was[there],
-        now[there],
+        best.before[there],
+        best.after[there],
         [cluster_of(score) for score in having],
         strata=strata_of(having),
         chance=np.array([score.chance for score in having]) if with_chance else None,
@@ -122,8 +131,7 @@ def _percent(
     )
     lacking = len(pairing.before) - len(having)
     note = f"without {lacking} questions that lack it" if lacking else ""
-    which = f"{by_then} before, {by_now} after" if len(readings) > 1 else ""
-    reason = join_reasons(which, ratio.reason, note)
+    reason = join_reasons(best.which, ratio.reason, note)
     ends = (ratio.value, ratio.low, ratio.high)
     value, low, high = (None if end is None else 100 * end for end in ends)
     if direction == "forgotten":
@@ -131,26 +139,29 @@ def _percent(
     return Estimate(value, low, high, reason)
 
 
-def _highest(
-    scores: Sequence[QuestionScore], readings: Sequence[str], others: Sequence[QuestionScore]
-) -> tuple[FloatArray, str]:
-    """Return the values of the reading of the highest mean of modality means, and its name.
+def _highest(pairing: Pairing, readings: Sequence[str]) -> _Highest:
+    """Return the readings of the highest mean of modality means, one before and one after.
 
-    Over the questions that both `scores` and `others` were asked so; NaN for the rest, and all are
-    NaN if no reading was asked in every modality.
+    Over the questions that both were asked so; all are NaN if no reading was asked in every
+    modality.
     """
-    best, values, name = -np.inf, np.full(len(scores), np.nan), readings[0]
-    strata = strata_of(scores)
+    strata = strata_of(pairing.before)
+    values: list[FloatArray] = [np.full(len(strata), np.nan)] * 2
+    names, most = [readings[0]] * 2, [-np.inf] * 2
     for reading in readings:
-        found, other = (values_of(side, MEASURES.get(reading)) for side in (scores, others))
-        there = ~(np.isnan(found) | np.isnan(other))
+        measure = MEASURES.get(reading)
+        found = [values_of(side, measure) for side in (pairing.before, pairing.after)]
+        there = ~(np.isnan(found[0]) | np.isnan(found[1]))
         kinds = list(compress(strata, there))
         if {*kinds} != {*strata}:
             continue
-        mean = mean_of_strata(found[there], kinds)
-        if mean > best:
-            best, values, name = mean, np.where(there, found, np.nan), reading
-    return values, name
+        for side, asked in enumerate(found):
+            mean = mean_of_strata(asked[there], kinds)
+            if mean > most[side]:
+                most[side], names[side] = mean, reading
+                values[side] = np.where(there, asked, np.nan)
+    which = f"{names[0]} before, {names[1]} after" if len(readings) > 1 else ""
+    return _Highest(values[0], values[1], which)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,16 +272,18 @@ def _spread_if(ratio: float, shares: Sequence[float], chance: float) -> float:
     low, high, tilt = -1 / most, -1 / least, 0.0
     # The mean of e falls with the tilt m: Newton's step, or halving where it leaves the bracket.
     for _ in range(60):
-        parts = [(p * e / (1 + tilt * e), e / (1 + tilt * e)) for p, e in seen]
-        mean, slope = sum([one for one, _ in parts]), -sum([one * e for one, e in parts])
+        mean = slope = 0.0
+        for p, e in seen:
+            part, lean = p * e / (1 + tilt * e), e / (1 + tilt * e)
+            mean, slope = mean + part, slope - part * lean
         low, high = (tilt, high) if mean > 0 else (low, tilt)
         step = mean / slope if slope else 0.0
         last, tilt = tilt, tilt - step if low < tilt - step < high else (low + high) / 2
         if abs(tilt - last) < PRECISION * (1 + abs(tilt)):
             break
     fitted = [(p * e / (1 + tilt * e), e) for p, e in seen]
-    mean = sum([one for one, _ in fitted])
-    return sum([one * e for one, e in fitted]) + abs(mean * (least if mean > 0 else most))
+    mean = sum([part for part, _ in fitted])
+    return sum([part * e for part, e in fitted]) + abs(mean * (least if mean > 0 else most))
 
 
 def _first_outside(
