@@ -151,6 +151,23 @@ def test_forget_batches_may_hold_the_people_of_earlier_requests():
     assert alone.stage(pretrained[0].unlearn).forget == again.stage(pretrained[1].unlearn).forget
 
 
+def test_steps_may_grow_with_the_requests_that_forget_batches_hold():
+    """Mutation: `lasting` looks at the place alone."""
+
+    def steps(*changes):
+        of = plan("unlearn.stop.max_steps=7", *changes)
+        found = [of.stage(one.unlearn) for one in operations(of, "sustainability")]
+        assert {one.settings.stop.max_steps for one in map(of.stage, singles(of))} == {7}
+        return [one.settings.stop.max_steps for one in found]
+
+    def singles(of):
+        return [operations(of, name)[0].unlearn for name in ("finetuned", "pretrained")]
+
+    grow = "unlearn.stop.steps_of=request"
+    assert steps("unlearn.forget=requests_so_far", grow) == [7, 14, 21, 28, 35]
+    assert steps("unlearn.forget=requests_so_far") == steps(grow) == [7] * 5
+
+
 def test_the_reference_can_be_the_model_before_this_request():
     protocol = plan("unlearn.reference=previous_request")
     last = operations(protocol, "sustainability")[-1]

@@ -234,6 +234,9 @@ class StopSettings(Settings):
     """When an unlearning operation ends; the first rule that holds ends it."""
 
     max_steps: Positive = 32
+    steps_of: Literal["operation", "request"] = "operation"
+    """What has so many steps: an operation, or each request whose people its forget batches hold
+    (`unlearn.forget: requests_so_far`), so that the fifth operation has five times as many."""
     loss_bound: Annotated[float, Field(gt=0)] | None = None
     """Stop once the forget examples' mean negative log-likelihood per token (nats) is above it."""
     target_forgetting: Fraction | None = None

@@ -19,6 +19,7 @@ from pulse_unlearn.config import (
 from pulse_unlearn.config import Scenario as ScenarioSettings
 from pulse_unlearn.errors import ConfigError, Problem
 from pulse_unlearn.records import Cell, Facts, Prompting
+from pulse_unlearn.scenarios.held import forgotten, lasting
 from pulse_unlearn.scenarios.plan import Operation, Roster
 from pulse_unlearn.scenarios.stages import (
     NOBODY,
@@ -88,13 +89,6 @@ class Target:
     """How the names of stages about its D_unlearn alone begin."""
     not_forgotten: Group = NOBODY
     """Whom it was taught but for D_unlearn, where a stage chooses it."""
-
-
-def _forgotten(entry: MethodEntry, requests: Sequence[Group]) -> Group:
-    """Return whom forget batches are about: the last of the requests, or all of them."""
-    if entry.unlearn.forget == "request" or len(requests) == 1:
-        return requests[-1]
-    return Group(tuple(name for one in requests for name in one.ids))
 
 
 def _replayed(name: str, target: Target, entry: MethodEntry) -> tuple[Group, Group]:
@@ -370,12 +364,12 @@ class Planner:
             stem = f"seed{seed}/{scenario}/{label}" + (f"/request{number}" if numbered else "")
             unlearn = self._unlearn(
                 f"{stem}/unlearn",
-                entry,
+                lasting(entry, number),
                 cell=cell,
                 target=target,
                 chain=chain,
                 history=history,
-                forget=_forgotten(entry, requests[:number]),
+                forget=forgotten(entry, requests[:number]),
                 decides=self.decides(settings),
             )
             history = (*history, unlearn)

@@ -330,6 +330,7 @@ class UnlearnStage(TrainingStage):
         for name, usual in (("modalities", "both"), ("forget", "request")):
             if getattr(self.settings, name) == usual:
                 del made_of["settings"][name]
+        del made_of["settings"]["stop"]["steps_of"]  # the planner has counted them
         if self.others == NOBODY:
             del made_of["others"]
         return made_of
