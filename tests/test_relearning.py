@@ -193,6 +193,27 @@ def test_at_equal_teaching_the_rate_that_tells_most_counts(numbers):
     assert draw_equally(numbers).name == "relearning-taught"
 
 
+def test_models_without_a_retain_model_are_compared_at_the_level_that_all_reach():
+    """By hand: both reach 60 %; the first knows 54 % of the other half there, the second 25 %.
+
+    Mutation: each at the highest level of its own.
+    """
+    rows = []
+    for method, (asked, taught) in {"ga": (0.7, 0.8), "npo": (0.25, 0.6)}.items():
+        place = replace(GA, method=method)
+        rows.append(result(place, "forget", "accuracy", 0.3))
+        for step, forget, half in ((0, 0.3, 0.3), (5, asked, taught)):
+            at = replace(place, condition=f"relearned:{step}")
+            rows.append(result(at, "forget", "rotated_accuracy", forget))
+            rows.append(result(at, "taught", "rotated_accuracy", half))
+    found = {
+        row.heads[1]: [cell.value for cell in row.cells]
+        for row in equally_table(Numbers(rows)).rows
+    }
+    assert found == {"GA": ["60.0", "54.0", "–", "–"], "NPO": ["60.0", "25.0", "–", "–"]}
+    assert equally_table(Numbers([row for row in rows if row.cell.method == "ga"])) is None
+
+
 def test_on_the_leaderboard_the_worst_rate_counts(numbers):
     found = dict(_attacks(numbers, GA, 0, 0.25))
     assert found == pytest.approx({"relearned": 0.4, "relearned_general": 0.25})

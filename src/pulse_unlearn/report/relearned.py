@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from pulse_unlearn.evaluation.relearned import Equally, Taught, taught_equally
+from pulse_unlearn.evaluation.relearned import Equally, Taught, taught_equally, where_taught
 from pulse_unlearn.report.drawing import MUTED, Drawing, colour, finish, gold, marker, quiet, style
 from pulse_unlearn.report.estimates import RETAIN_MODEL, Estimate, Numbers, Place
 from pulse_unlearn.report.marks import explain_marks
@@ -150,14 +150,22 @@ def _back(numbers: Numbers, one: Curve, step: int, reading: str) -> float | None
 
 
 def equally_table(numbers: Numbers) -> Table | None:
-    """Build the table of each model beside the retain model where as much was taught to both."""
+    """Build the table of each model beside the retain model where as much was taught to both.
+
+    Models that have none are compared with each other, where all of a scenario were taught as much.
+    """
     notes, rows = Notes(), []
     for scenario in numbers.scenarios():
+        alone = []
         for place in numbers.finals(scenario):
             if chosen := _worst_equally(numbers, place):
                 one, by_seed = chosen
                 cells = _equal_cells(numbers, one, by_seed, notes)
                 rows.append(Row((scenario_title(scenario), *model_heads(place)), cells))
+            else:
+                alone.append(place)
+        for place, cells in _among_themselves(numbers, alone, notes):
+            rows.append(Row((scenario_title(scenario), *model_heads(place)), cells))
     if not rows:
         return None
     columns = ("taught half", "other half", "retain model’s other half", "points more")
@@ -180,6 +188,44 @@ def _worst_equally(numbers: Numbers, place: Place) -> tuple[Curve, dict[int, Equ
         return None
     _, one, by_seed = max(found, key=lambda each: each[0])
     return one, by_seed
+
+
+def _among_themselves(
+    numbers: Numbers, places: Sequence[Place], notes: Notes
+) -> Iterator[tuple[Place, tuple[Shown, ...]]]:
+    """Yield the cells of models that no retain model stands beside, at one level for all.
+
+    It is the highest that each reaches in every seed; of several curves the one that tells most.
+    """
+    reached = {
+        one: {seed: _pair(numbers, one, seed)[0] for seed in sorted(numbers.seeds(place))}
+        for place in places
+        for one in curves(numbers, place)
+    }
+    reached = {one: by_seed for one, by_seed in reached.items() if all(by_seed.values())}
+    if len({one.place for one in reached}) < 2:
+        return
+    level = min(
+        max(point.taught for point in points)
+        for by_seed in reached.values()
+        for points in by_seed.values()
+    )
+    seeds = seed_count(numbers)
+    for place in places:
+        told = []
+        for one in (one for one in reached if one.place == place):
+            asked = {seed: where_taught(of, level) for seed, of in reached[one].items()}
+            known = {seed: value for seed, value in asked.items() if value is not None}
+            told.append((fmean(known.values()), one, known))
+        if not told:
+            continue
+        _, one, known = max(told, key=lambda each: each[0])
+        reading, beside = _reading(numbers, [one]), tuple(filter(None, [one.told()]))
+        cells = [
+            shown(over_seeds(values), reading, notes, seeds=seeds, beside=more)
+            for values, more in ((dict.fromkeys(known, level), beside), (known, ()))
+        ]
+        yield place, (*cells, Shown(MISSING), Shown(MISSING))
 
 
 def _pair(numbers: Numbers, one: Curve, seed: int) -> tuple[list[Taught], list[Taught]]:
