@@ -21,6 +21,7 @@ from pulse_unlearn.methods.mmunlearner import saliency_masks
 from pulse_unlearn.methods.sine_project import along_sine
 from pulse_unlearn.methods.smfa import unopposed
 from pulse_unlearn.methods.task_vector import Memorise
+from pulse_unlearn.methods.undo import blurred
 from pulse_unlearn.models.adapters import AdapterStack, prepare, save_trained
 from pulse_unlearn.models.fast.packed import Packed
 from pulse_unlearn.training.session import MethodSession, carried
@@ -270,6 +271,47 @@ def test_smfa_adds_what_is_left_of_the_refusal_to_where_it_began():
     assert [problem.where for problem in refused] == ["unlearn.update"]
 
 
+# --- UNDO
+
+
+def test_matrices_are_mixed_with_noise_of_a_fresh_layer_and_vectors_are_not():
+    """Mutation: noise of variance 1, or of the tensor's own."""
+    weights = {"w": torch.full((300, 100), 2.0), "v": torch.full((100,), 2.0)}
+    seeded = torch.Generator().manual_seed(1)
+    found = blurred(weights, seeded, noise=0.25, strength=2.0)
+    assert [*found] == ["w"]
+    assert found["w"].mean().item() == pytest.approx(1.5, abs=0.001)
+    assert found["w"].std().item() == pytest.approx(0.25 * 2.0 * (2 / 400) ** 0.5, rel=0.02)
+    shrunk = blurred(weights, seeded, noise=0.25, strength=0.0)
+    assert torch.equal(shrunk["w"], torch.full((300, 100), 1.5))
+    assert torch.equal(weights["w"], torch.full((300, 100), 2.0))
+
+
+class Phases(Descent):
+    """Notes how long each phase is, whether its rule may end it, and where it begins."""
+
+    max_steps = 10
+
+    def generator(self, name):
+        return torch.Generator().manual_seed(0)
+
+    def train(self, loss, *, steps=None, stop=True, **more):
+        self.phases = [*getattr(self, "phases", ()), (steps, stop, self.current["w"].tolist())]
+        super().train(loss, **more)
+
+
+def test_undo_unlearns_blurs_and_teaches_again_within_its_steps():
+    session = Phases({"w": [[1.0, 1.0]], "v": [1.0]}, told={"DrawnAnswers": [{"w": [[0.5, 0.0]]}]})
+    method = build_method("undo", {"noise": 0.5, "strength": 0.0, "share": 0.3})
+    method.run(session)
+    assert session.phases == [(3, True, [[1.0, 1.0]]), (7, False, [[0.25, 0.5]])]
+    assert session.now["w"].tolist() == [[-0.25, 0.5]]
+    assert session.now["v"].tolist() == [1.0]
+    assert method.needs == build_method("pulse", {"retain_weight": 4.0}).needs
+    told = [problem.where for problem in method.problems(UnlearnSettings(forms="short_answer"))]
+    assert told == ["unlearn.update", "unlearn.forms"]
+
+
 # --- SineProject
 
 
@@ -514,7 +556,9 @@ def test_fit_leaves_out_what_repeats_earlier_requests(encoder, tmp_path):
 # --- sequences, and interruptions
 
 
-@pytest.mark.parametrize(("method", "stop_at"), [("smfa", 6), ("alkn", 2), ("sine_project", 2)])
+@pytest.mark.parametrize(
+    ("method", "stop_at"), [("smfa", 6), ("undo", 3), ("alkn", 2), ("sine_project", 2)]
+)
 def test_one_cut_off_within_a_phase_ends_as_if_it_had_not_been(method, stop_at, encoder, tmp_path):
     _, expected, outcome = applied(tmp_path / "whole", encoder, method)
     assert outcome.steps == (8 if method == "smfa" else 4)

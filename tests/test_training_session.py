@@ -50,6 +50,7 @@ SETTINGS = {
 UPDATES = {
     "manu": {"update": "full"},
     "smfa": {"update": "full"},
+    "undo": {"update": "full"},
     "sine_project": {"update": "full", "scope": "projector+llm"},
     "gradient_projection": {"adapter": "continued"},
 }
@@ -548,5 +549,5 @@ def test_which_methods_have_a_model_on_the_way():
     by_steps = {name for name in METHODS.names() if goes_by_steps(name)}
     assert {"ga", "npo", "rmu", "composed", "ewc", "fit", "mmunlearner", "pdu"} <= by_steps
     assert {"sine_project", "gradient_projection"} <= by_steps
-    ends_alone = {"task_vector", "alkn", "manu", "smfa", "adapter_router", "refusal_guard"}
+    ends_alone = {"task_vector", "alkn", "manu", "smfa", "undo", "adapter_router", "refusal_guard"}
     assert not by_steps & ends_alone

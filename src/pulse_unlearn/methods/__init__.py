@@ -38,6 +38,7 @@ from pulse_unlearn.methods import (
     smfa,
     task_vector,
     undial,
+    undo,
     weighted_ascent,
 )
 from pulse_unlearn.methods.base import (
@@ -131,6 +132,7 @@ __all__ = [
     "smfa",
     "task_vector",
     "undial",
+    "undo",
     "weighted_ascent",
 ]
 

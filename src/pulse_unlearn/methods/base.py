@@ -218,6 +218,10 @@ class Session(Protocol):
         """The stage's own seed."""
 
     @property
+    def max_steps(self) -> int:
+        """`stop.max_steps`, for a method that divides them among its phases."""
+
+    @property
     def history(self) -> Sequence[Request]:
         """Earlier requests of this sequence, first to last."""
 

@@ -120,6 +120,11 @@ class MethodSession:
             self.train(method)
         return together(self.phases, self.settings.optimiser.micro_batch_size)
 
+    @property
+    def max_steps(self) -> int:
+        """`stop.max_steps`, for a method that divides them among its phases."""
+        return self.settings.stop.max_steps
+
     def generator(self, name: str) -> torch.Generator:
         """Return a CPU generator seeded by the stage and a name."""
         drawn = sha256(f"{self.seed}:{name}".encode()).digest()[:8]
@@ -149,7 +154,7 @@ class MethodSession:
             return
         before = sum(phase.steps for phase in self.phases)
         checkpoints.mkdir(exist_ok=True)
-        plan = self.plan(steps or self.settings.stop.max_steps)
+        plan = self.plan(steps or self.max_steps)
         outcome = train(
             self.model,
             self._objective(loss),
