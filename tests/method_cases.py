@@ -21,7 +21,7 @@ arithmetic alone, which `test_methods_losses.py` and `test_methods_published.py`
 OTHER_FORMS = {"safe_eraser": {"loss": {"method": "df_mcq"}}}
 """Settings with which a loss looks at forget questions in every other form at once."""
 
-ALIKE = ("alkn", "sine_project", "smfa")
+ALIKE = ("alkn", "sine_project", "smfa", "undo")
 """Procedures that ask a session for nothing that others do not; `test_methods_procedures.py` cuts
 off those that keep something between steps or phases."""
 

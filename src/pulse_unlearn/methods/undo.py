@@ -27,7 +27,10 @@ class UnlearnNoiseDistil(Settings):
     batch what it kept. Whoever is in neither batch is not taught again: docs/methods.md.
     """
 
-    suppress: LossChoice = LossChoice(method="pulse", settings={"retain_weight": 4.0})
+    suppress: LossChoice = Field(
+        # Made when asked for: whether there is such a loss is looked up among plug-ins, too.
+        default_factory=lambda: LossChoice(method="pulse", settings={"retain_weight": 4.0})
+    )
     noise: Annotated[float, Field(gt=0, lt=1), Span(0.05, 0.8)] = 0.3
     """Share of the noise in every matrix; alpha in the paper. Vectors stay as they are."""
     strength: Annotated[float, Field(ge=0)] = 1.0
