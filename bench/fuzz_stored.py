@@ -191,9 +191,10 @@ class RunFolders:
             return
         if not path.is_file() or path.is_symlink():
             return
-        data = path.read_bytes()
+        # Bytes go over whatever the change before left; cells and trees have to be readable.
+        data = self.saved[path.relative_to(self.run_folder)]
         if how == "bytes":
-            data = make.change_bytes(data, what)
+            data = make.change_bytes(path.read_bytes(), what)
         elif how == "other":
             data = self.saved[Path(what)]
         elif how == "cells":
