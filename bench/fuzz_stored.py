@@ -217,8 +217,8 @@ class RunFolders:
         found = []
         for name, data in self.saved.items():
             path = self.run_folder / name
-            if any(part.startswith(".") for part in name.parts):
-                continue
+            if name.parts[0] == "logs" or any(part.startswith(".") for part in name.parts):
+                continue  # what a log says of times is no result
             whole = path.is_file() and not path.is_symlink() and path.read_bytes() == data
             if not whole:
                 found.append(name.as_posix())

@@ -232,6 +232,19 @@ def test_what_is_no_run_or_is_not_complete_is_refused_by_name(bench, loaded, tmp
         loaded.answers("seed0/finetune")
 
 
+def test_results_and_experiment_of_another_make_are_named_not_a_traceback(bench, tmp_path):
+    """Found by the fuzzer: a list in place of `results.json`, and bytes that are no text."""
+    run = bench.copied(tmp_path)
+    (run / "results.json").write_text("[1]", encoding="utf-8")
+    damaged = pulse_unlearn.load_run(run)
+    for part in ("sets", "notes", "verdicts"):
+        with pytest.raises(Corrupted, match=f"holds no {part} as written"):
+            getattr(damaged, part)
+    (run / "experiment.yaml").write_bytes(b"name: \xe5\x00")
+    with pytest.raises(Corrupted, match="is no text in UTF-8"):
+        _ = pulse_unlearn.load_run(run).experiment
+
+
 def test_run_takes_a_path_or_settings_and_computes_nothing_twice(bench, tmp_path):
     run = bench.copied(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in run.glob("stages/*/*") if path.is_file()}

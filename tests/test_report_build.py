@@ -111,6 +111,17 @@ def test_samples_have_their_prompt_and_their_kinds(tmp_path: Path) -> None:
     assert set(refused.kinds) == {"flipped"}
 
 
+def test_a_sample_whose_request_is_no_number_is_shown_all_the_same(tmp_path: Path) -> None:
+    """Found by the fuzzer, which put a list there."""
+    folder = write_run(tmp_path / "run", Recipe(scenarios=("pretrained",), samples=1))
+    content = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    entries = content if isinstance(content, list) else content["samples"]
+    entries[0]["answers"][-1]["request"] = [1]
+    (folder / "samples.json").write_text(json.dumps(content), encoding="utf-8")
+    (group,) = sample_groups(load_run(folder))
+    assert len(group.samples[0].answers) == len(entries[0]["answers"])
+
+
 def test_an_answer_is_one_letter_where_the_verdict_says_so(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", Recipe(scenarios=("pretrained",), samples=1))
     content = json.loads((folder / "results.json").read_text(encoding="utf-8"))

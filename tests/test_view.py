@@ -328,6 +328,17 @@ def test_a_changed_data_set_is_not_shown_as_the_one_that_was_asked(
     assert items["f002/multimodal/1"]["forms"][0]["answers"][0]["verdict"] == "correct"
 
 
+def test_an_experiment_that_is_no_text_is_a_problem_that_is_told(
+    runs: Path, tmp_path: Path
+) -> None:
+    """Found by the fuzzer. Mutation: `_data_settings` reads outside of its `try`."""
+    run = copy_run(runs / "whole", tmp_path / "runs" / "whole")
+    (run / "experiment.yaml").write_bytes(b"data: \xe5\x00")
+    told = Library(run.parent).answers("whole", Filters(**AFTER_GA), Page(1, 100))
+    assert any("says not which data were asked" in problem for problem in told["problems"])
+    assert told["total"] == 34
+
+
 def test_data_on_the_hub_are_looked_for_on_this_machine_alone(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

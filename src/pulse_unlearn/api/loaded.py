@@ -71,7 +71,7 @@ class LoadedRun:
     @property
     def verdicts(self) -> Any:
         """The word for every operation and seed, why, and the readings it rests on."""
-        found = self._results_json["verdicts"]
+        found = self._of_results("verdicts", list)
         return make_frame(
             ({**one, "letter": one["letter"]["letter"]} for one in found),
             columns.VERDICTS,
@@ -166,8 +166,11 @@ class LoadedRun:
     def experiment(self) -> Mapping[str, Any]:
         """`experiment.yaml` as plain data, also where its plug-ins are not installed."""
         path = self.path / "experiment.yaml"
-        with file_errors(path, "read"):
-            found = read_yaml(plain_file(path).read_text(encoding="utf-8"), str(path))
+        try:
+            with file_errors(path, "read"):
+                found = read_yaml(plain_file(path).read_text(encoding="utf-8"), str(path))
+        except UnicodeDecodeError as error:
+            raise Corrupted(Problem("is no text in UTF-8", str(path), str(error))) from error
         if not isinstance(found, dict):
             raise Corrupted(Problem("is not an experiment", str(path)))
         return found
@@ -181,13 +184,13 @@ class LoadedRun:
     @property
     def sets(self) -> Mapping[str, Mapping[str, Any]]:
         """Who was in which set, by `SCENARIO/SEED`; `requests` lists people by request."""
-        found: Mapping[str, Mapping[str, Any]] = self._results_json["sets"]
+        found: Mapping[str, Mapping[str, Any]] = self._of_results("sets", dict)
         return found
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know about the data and about what is missing."""
-        return tuple(self._results_json["notes"])
+        return tuple(self._of_results("notes", list))
 
     @cached_property
     def data(self) -> Mapping[str, str]:
@@ -198,8 +201,16 @@ class LoadedRun:
         return dict(sorted(found.items()))
 
     @cached_property
-    def _results_json(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = read_json(self.path / "results.json")
+    def _results_json(self) -> Any:
+        return read_json(self.path / "results.json")
+
+    def _of_results(self, name: str, kind: type) -> Any:
+        """Return a part of `results.json`; raises Corrupted if it is not of this kind."""
+        held = self._results_json
+        found = held.get(name) if isinstance(held, dict) else None
+        if not isinstance(found, kind):
+            where, got = str(self.path / "results.json"), type(found).__name__
+            raise Corrupted(Problem(f"holds no {name} as written", where, got))
         return found
 
     # --- answers as records

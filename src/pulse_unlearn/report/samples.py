@@ -143,7 +143,8 @@ def _answers(
     found = []
     for one in answers:
         named = mentioned(str(one.get("text", "")), options)
-        place = (scenario, str(one.get("label", "")), one.get("request"))
+        request = one.get("request")
+        place = (scenario, str(one.get("label", "")), request if isinstance(request, int) else None)
         kinds = kinds_of(
             right=(before, _is_right(one)),
             verdict=str(one.get("verdict", "")),

@@ -92,9 +92,9 @@ def catalogue_of(run: Run) -> Catalogue:
 
 def _data_settings(run: Run) -> DataSettings:
     path = inside(run.path, "experiment.yaml")
-    with file_errors(path, "read"):
-        text = plain_file(path).read_text(encoding="utf-8")
     try:
+        with file_errors(path, "read"):
+            text = plain_file(path).read_text(encoding="utf-8")
         raw = read_yaml(text, str(path))
         return DataSettings.model_validate(raw["data"])
     except (ConfigError, ValidationError, ValueError, TypeError, KeyError) as error:
