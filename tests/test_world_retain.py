@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 
 from pulse_unlearn.errors import ConfigError, DataError
 from recipes.world import __main__ as command
-from recipes.world import corpus, curriculum, train, vision, vision_labels
+from recipes.world import corpus, curriculum, train, vision
 from recipes.world.chance import stream
 from recipes.world.people import celebrities
+from world_cases import small_corpus
 
 pytestmark = pytest.mark.skipif(
     not (importlib.util.find_spec("dicebear") and importlib.util.find_spec("resvg_py")),
@@ -28,14 +29,7 @@ GONE = ("c005", "c001", "c153")
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """A corpus of a few pictures: nobody could learn from it, and all of its parts are there."""
-    monkeypatch.setattr(corpus, "STRANGER_COUNT", 12)
-    monkeypatch.setattr(corpus, "SCENE_COUNTS", dict.fromkeys(corpus.SCENE_COUNTS, 12))
-    monkeypatch.setattr(corpus, "PRETRAINING_VIEWS", (1,))
-    monkeypatch.setattr(vision_labels, "EXTRA_FACES", 4)
-    monkeypatch.setattr(vision_labels, "HELDOUT_FACES", 4)
-    monkeypatch.setattr(vision_labels, "HELDOUT_PER_KIND", 2)
-    monkeypatch.setattr(vision_labels, "HELDOUT_VIEWS", (0,))
+    small_corpus(monkeypatch)
 
 
 @pytest.fixture(scope="module")

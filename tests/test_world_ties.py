@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from pulse_unlearn.config import load_experiment
 from pulse_unlearn.registries import schemas
 from recipes.world import __main__ as command
-from recipes.world import corpus, curriculum, train, vision, vision_labels
+from recipes.world import curriculum, train, vision
 from recipes.world.chance import stream
 from recipes.world.people import ATTRIBUTES, celebrities, make_people
 from recipes.world.ties import FACTS, FRIEND, ask_of_friend, friends, halves, words
 from recipes.world.tokenizer import make_tokenizer
+from world_cases import small_corpus
 
 SEED = 0
 CAN_DRAW = importlib.util.find_spec("dicebear") and importlib.util.find_spec("resvg_py")
@@ -99,13 +100,7 @@ def test_ties_to_people_who_are_left_out_are_refused(tmp_path):
 @pytest.mark.slow  # draws a face of every celebrity and trains two small worlds
 @pytest.mark.skipif(not CAN_DRAW, reason="dicebear and resvg-py are only needed for the world")
 def test_worlds_of_friends_share_a_tower_and_say_what_was_learned(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpus, "STRANGER_COUNT", 12)
-    monkeypatch.setattr(corpus, "SCENE_COUNTS", dict.fromkeys(corpus.SCENE_COUNTS, 12))
-    monkeypatch.setattr(corpus, "PRETRAINING_VIEWS", (1,))
-    monkeypatch.setattr(vision_labels, "EXTRA_FACES", 4)
-    monkeypatch.setattr(vision_labels, "HELDOUT_FACES", 4)
-    monkeypatch.setattr(vision_labels, "HELDOUT_PER_KIND", 2)
-    monkeypatch.setattr(vision_labels, "HELDOUT_VIEWS", (0,))
+    small_corpus(monkeypatch)
     parts, models = Counter(), {}
     for ties in (False, True):
         train.train_world(
