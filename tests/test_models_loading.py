@@ -170,11 +170,20 @@ def test_no_weights_at_all(folder):
 
 
 @pytest.mark.usefixtures("no_weights")
-@pytest.mark.parametrize("source", ["some/model", "nosuch", "/no/such/folder"])
+@pytest.mark.parametrize("source", ["some/model", "nosuch", "some.org/model-1.5"])
 @pytest.mark.parametrize("revision", [None, "main", "v1.0", "0123abc", "0" * 39, "g" * 40])
 def test_a_hub_id_needs_a_commit(source, revision, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", _no_network)
     with pytest.raises(ModelError, match=rf"pinned revision[\s\S]*got: {revision or 'none'}"):
+        load_model(ModelSettings(source=source, revision=revision, device="cpu"))
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize("source", ["/no/such/folder", "build/no/model", "./model", "../model/"])
+@pytest.mark.parametrize("revision", [None, "0" * 40])
+def test_a_folder_that_is_not_there_is_not_taken_for_a_hub_id(source, revision, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", _no_network)
+    with pytest.raises(ModelError, match=rf"no such folder[\s\S]*got: {source}"):
         load_model(ModelSettings(source=source, revision=revision, device="cpu"))
 
 

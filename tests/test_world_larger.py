@@ -205,14 +205,14 @@ class Few:
 
 
 @pytest.mark.parametrize("name", ["a,b", "a[1]", "a}b", "a: b #c", "ä'\"b"])
-def test_its_experiment_names_any_folder(tmp_path, name):
+def test_its_experiments_name_any_folder(tmp_path, name):
     folder = tmp_path / name
     folder.mkdir()
-    larger.write_experiment(folder)
-    text = folder / "experiment.yaml"
-    found = load_experiment(str(text), schemas=schemas())
-    assert found.data.people.path == str(folder)
-    assert found.model.source == str(folder / "model")
+    larger.write_experiments(folder)
+    for text in (folder / "experiment.yaml", folder / "lid.yaml"):
+        found = load_experiment(str(text), schemas=schemas())
+        assert found.data.people.path == str(folder)
+        assert found.model.source == str(folder / "model")
 
 
 @needs_drawing

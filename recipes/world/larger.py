@@ -66,7 +66,7 @@ class Gallery:
 def build_larger_world(
     out: Path, *, work: Path, seed: int, on_step: OnStep, recipe: Recipe | None = None
 ) -> None:
-    """Write data, model and an experiment under `out`; `work` keeps what is finished.
+    """Write data, model and experiments under `out`; `work` keeps what is finished.
 
     Raises ModelError naming what to install if the language model is not there.
     """
@@ -88,7 +88,7 @@ def build_larger_world(
         nn.Module.half(model).save_pretrained(out / "model")
     make_processor(tokenizer).save_pretrained(out / "model")
     write_manifest(out)
-    write_experiment(out)
+    write_experiments(out)
 
 
 def subject_faces(seed: int) -> dict[str, Face]:
@@ -109,11 +109,16 @@ def _fictional_sheets(seed: int) -> list[Sheet]:
     return [in_sentences(sheet) for sheet in invented_people(seed)[1]]
 
 
-def write_experiment(out: Path) -> None:
-    """Write an experiment that unlearns what the model brought along."""
-    text = (ASSETS / "smollm2.yaml").read_text("utf-8")
-    filled = text.format(folder=_as_yaml(out), model=_as_yaml(out / "model"))
-    (out / "experiment.yaml").write_text(filled, encoding="utf-8")
+EXPERIMENTS: Mapping[str, str] = {"experiment": "smollm2", "lid": "smollm2-lid"}
+"""What is written beside the model, each from the file of that name in `ASSETS`."""
+
+
+def write_experiments(out: Path) -> None:
+    """Write experiments that unlearn what the model brought along."""
+    for name, asset in EXPERIMENTS.items():
+        text = (ASSETS / f"{asset}.yaml").read_text("utf-8")
+        filled = text.format(folder=_as_yaml(out), model=_as_yaml(out / "model"))
+        (out / f"{name}.yaml").write_text(filled, encoding="utf-8")
 
 
 def _as_yaml(path: Path) -> str:

@@ -30,6 +30,7 @@ _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _COMMIT = re.compile("[0-9a-f]{40}")
+_HUB_ID = re.compile(r"[\w.-]*\w(/\w[\w.-]*)?")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = 1024
@@ -77,12 +78,20 @@ def embedded_or_named(settings: ModelSettings) -> Iterator[str]:
 
 
 def missing_revision(settings: ModelSettings) -> Problem | None:
-    """Return a problem for a hub id without a pinned commit.
+    """Return a problem for a hub id without a pinned commit, and for what is no folder and no id.
 
     A branch or tag will not do: the same experiment would name other weights after the next push.
     """
-    named = settings.source == EMBEDDED or Path(settings.source).is_dir()
-    if named or _COMMIT.fullmatch(settings.revision or ""):
+    if settings.source == EMBEDDED or Path(settings.source).is_dir():
+        return None
+    if not _HUB_ID.fullmatch(settings.source):
+        return Problem(
+            "no such folder, and no hub id either",
+            "model.source",
+            got=settings.source,
+            allowed="a folder of weights, from here or absolute, or owner/name on the hub",
+        )
+    if _COMMIT.fullmatch(settings.revision or ""):
         return None
     return Problem(
         "a hub model needs a pinned revision",
