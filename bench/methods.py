@@ -186,15 +186,13 @@ class Operations:
 
     def _variants(self) -> Variants | None:
         """Return other forms of the questions; None for a case of made-up examples."""
-        people = self.case.people
+        people = self._in_turn(self.case.people)
         half = len(people) // 2
         return Variants(people[:half], people[half:], profile="short", seed=0) if people else None
 
     def _plan(self, steps: int) -> UnlearnSteps:
         text_alone = self.case.talks_on and not self.pictures  # what is wide takes minutes else
-        people = self.case.named if text_alone else self.case.mixed
-        if not self.history:  # the first request is about others: FIT leaves out what comes again
-            people = people[::-1]
+        people = self._in_turn(self.case.named if text_alone else self.case.mixed)
         half = len(people) // 2
         return UnlearnSteps(
             lambda _: _flat(people[:half]),
@@ -205,6 +203,13 @@ class Operations:
             steps=steps,
             seed=0,
         )
+
+    def _in_turn(self, people: Sequence[Any]) -> Sequence[Any]:
+        """Return those the request forgets first; the first is about others than the second.
+
+        FIT leaves out what comes again.
+        """
+        return people if self.history else people[::-1]
 
 
 def _flat(people: Sequence[Sequence[Example]]) -> list[Example]:
