@@ -218,7 +218,8 @@ def test_a_model_folder_that_is_not_there_is_refused(bench, tmp_path):
     missing = tmp_path / "no-such-model"
     ended = bench.run(tmp_path / "runs", "--set", f"model.source={missing}")
     assert ended.code == 1, ended.output
-    assert "existing local folder" in ended.output
+    assert "no such folder" in ended.output
+    assert str(missing) in ended.output
     assert "Traceback" not in ended.output
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -492,7 +492,9 @@ def test_a_taken_port_and_a_missing_folder_are_told(site: Site, tmp_path: Path) 
 
 def test_the_command_prints_its_address_loads_no_torch_and_ends_with_ctrl_c(runs: Path) -> None:
     code = (
-        "import sys; from pulse_unlearn.cli import main\n"
+        "import signal, sys; from pulse_unlearn.cli import main\n"
+        # Whoever starts tests in the background has them ignore Ctrl-C, and all they start.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.argv = ['pulse', 'view', {str(runs)!r}, '--port', '0', '--no-browser']\n"
         "try: main()\n"
         "finally: print('torch' in sys.modules, flush=True)"
