@@ -51,6 +51,9 @@ site: $(READY) ## build the documentation as a site, in build/site
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/python -m mkdocs build --strict
 
+# Threads that spin while they wait take ten times as long beside other work.
+world world-without world-ties world-larger: export OMP_WAIT_POLICY ?= passive
+
 world: world-data ## make the embedded world anew, data and model, in WORLD=build/world (10 minutes)
 	$(BIN)/python -m recipes.world train $(WORLD)
 
