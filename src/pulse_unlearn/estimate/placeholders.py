@@ -12,7 +12,7 @@ from pathlib import Path
 from pulse_unlearn.config import Experiment
 from pulse_unlearn.data import Dataset, datasets
 from pulse_unlearn.errors import Problem
-from pulse_unlearn.models.checkpoints import missing_revision
+from pulse_unlearn.models.checkpoints import unknown_source
 from pulse_unlearn.pipeline.inputs import Inputs, read_inputs
 from pulse_unlearn.records import MODALITIES, Individual, Modality, Option, Picture, Question
 
@@ -51,8 +51,8 @@ def still_missing(experiment: Experiment) -> list[Problem]:
                     fix=f"get them (the experiment file says how), or --set data.{part}.path=...",
                 )
             )
-    revision = missing_revision(experiment.model)
-    return [*problems, revision] if revision else problems
+    unknown = unknown_source(experiment.model)
+    return [*problems, unknown] if unknown else problems
 
 
 def data_are_there(experiment: Experiment) -> bool:

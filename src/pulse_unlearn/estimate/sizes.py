@@ -21,7 +21,7 @@ from transformers import AutoConfig
 
 from pulse_unlearn.config import ModelSettings, Scope
 from pulse_unlearn.errors import ModelError, Problem, SizesUnknown
-from pulse_unlearn.models.checkpoints import embedded_or_named, folder_problems
+from pulse_unlearn.models.checkpoints import embedded_or_named, folder_problems, no_hub_id
 from pulse_unlearn.models.families import Family
 from pulse_unlearn.models.loading import (
     build_on_meta,
@@ -289,18 +289,11 @@ def _small_files(name: str, settings: ModelSettings) -> dict[str, Path]:
         if problems:
             raise ModelError(problems)
         return {file: folder / file for file in names if (folder / file).is_file()}
+    if problem := no_hub_id(name):
+        raise ModelError(problem)
     from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
 
-    try:
-        found = {
-            file: try_to_load_from_cache(name, file, revision=settings.revision) for file in names
-        }
-    except HFValidationError as error:
-        allowed = "world, an existing folder, or owner/name"
-        raise ModelError(
-            Problem("neither a folder nor a hub id", "model.source", got=name, allowed=allowed)
-        ) from error
+    found = {file: try_to_load_from_cache(name, file, revision=settings.revision) for file in names}
     return {file: Path(path) for file, path in found.items() if isinstance(path, str)}
 
 

@@ -30,7 +30,6 @@ _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _COMMIT = re.compile("[0-9a-f]{40}")
-_HUB_ID = re.compile(r"[\w.-]*\w(/\w[\w.-]*)?")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = 1024
@@ -61,9 +60,9 @@ def model_source(settings: ModelSettings) -> Iterator[str]:
             problems = folder_problems(folder) or _pickles(folder)
             if problems:
                 raise ModelError(problems)
-        missing = missing_revision(settings)
-        if missing:
-            raise ModelError(missing)
+        unknown = unknown_source(settings)
+        if unknown:
+            raise ModelError(unknown)
         yield source
 
 
@@ -77,20 +76,32 @@ def embedded_or_named(settings: ModelSettings) -> Iterator[str]:
     yield settings.source
 
 
-def missing_revision(settings: ModelSettings) -> Problem | None:
+def no_hub_id(source: str) -> Problem | None:
+    """Return a problem for what is no folder and cannot be a hub id either."""
+    from huggingface_hub.errors import HFValidationError  # here, as importing it takes time
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        return Problem(
+            "no such folder, and no hub id either",
+            "model.source",
+            got=source,
+            allowed="world, an existing folder, or owner/name on the hub",
+        )
+    return None
+
+
+def unknown_source(settings: ModelSettings) -> Problem | None:
     """Return a problem for a hub id without a pinned commit, and for what is no folder and no id.
 
     A branch or tag will not do: the same experiment would name other weights after the next push.
     """
     if settings.source == EMBEDDED or Path(settings.source).is_dir():
         return None
-    if not _HUB_ID.fullmatch(settings.source):
-        return Problem(
-            "no such folder, and no hub id either",
-            "model.source",
-            got=settings.source,
-            allowed="a folder of weights, from here or absolute, or owner/name on the hub",
-        )
+    if problem := no_hub_id(settings.source):
+        return problem
     if _COMMIT.fullmatch(settings.revision or ""):
         return None
     return Problem(

@@ -39,10 +39,10 @@ from pulse_unlearn.models.checkpoints import (
     fetch_command,
     folder_problems,
     is_offline,
-    missing_revision,
     model_source,
     own_code,
     unconverted,
+    unknown_source,
 )
 from pulse_unlearn.models.encode import Encoder
 from pulse_unlearn.models.families import Family, known_family, no_entry
@@ -167,7 +167,7 @@ def look_at_model(settings: ModelSettings) -> ModelFiles | None:
     The hub is not asked: None for a model of the hub that is not whole in its cache, or of which no
     revision is named. Raises ModelError with all faults.
     """
-    if missing_revision(settings):
+    if unknown_source(settings):
         return None
     with quiet_libraries(), embedded_or_named(settings) as source:
         if not Path(source).is_dir():

@@ -226,7 +226,7 @@ def _model(name: str, revision: str | None, prompt: str) -> Iterator[Finding]:
     """Say whether a run would accept a model, by what loading it asks; then ask ten questions."""
     try:
         from pulse_unlearn.estimate.sizes import describe
-        from pulse_unlearn.models.checkpoints import missing_revision
+        from pulse_unlearn.models.checkpoints import unknown_source
         from pulse_unlearn.models.loading import look_at_model
     except (ImportError, OSError, RuntimeError) as error:
         said = f"nor the model looked at, as torch or transformers fail: {error}"
@@ -240,9 +240,9 @@ def _model(name: str, revision: str | None, prompt: str) -> Iterator[Finding]:
         millions = described.parameters / 1e6
         said = f"{described.config.model_type}, {millions:,.1f} M parameters, {name}"
         yield Finding("model", "ok", said)
-        missing = missing_revision(settings)
-        if missing:
-            raise ModelError(missing)
+        unknown = unknown_source(settings)
+        if unknown:
+            raise ModelError(unknown)
         files = look_at_model(settings)
     except ModelError as error:
         yield from _stops("processor" if needed else "model", error)
